@@ -1,0 +1,91 @@
+package awsranges
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// realData is the environment variable that names the folder with AWS's real document of 2026-08-22,
+// ip-ranges.json. The repository holds no copy of it.
+const realData = "IP_RANGES_DATA"
+
+func readReal(tb testing.TB) []byte {
+	dir := os.Getenv(realData)
+	if dir == "" {
+		tb.Skipf("%s is not set: it names a folder with AWS's ip-ranges.json of 2026-08-22", realData)
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "ip-ranges.json"))
+	require.NoError(tb, err)
+	return data
+}
+
+func TestRealDocument(t *testing.T) {
+	table, err := Parse(readReal(t))
+	require.NoError(t, err)
+	require.Len(t, table.Rows(), 10668+6160)
+	require.Equal(t, "1787411825", table.SyncToken())
+	for _, test := range []struct {
+		service, region string
+		ipv4, ipv6      int
+	}{
+		{"S3", "us-east-1", 15, 5},
+		{"S3", "", 175, 175},
+		{"EC2", "", 726, -1},
+		{"EC2", "us-east-1", 232, -1},
+		{"DYNAMODB", "us-east-1", 5, 0},
+		{"AMAZON", "us-east-1", 509, -1},
+		{"AMAZON", "", 1753, 2107},
+		{"IOT_CORE", "", 0, -1},
+	} {
+		ipv4, ipv6 := 0, 0
+		for _, prefix := range table.Lookup(test.service, test.region) {
+			if prefix.Addr().Is4() {
+				ipv4++
+			} else {
+				ipv6++
+			}
+		}
+		t.Log(test.service, test.region, ipv4, ipv6)
+		require.Equal(t, test.ipv4, ipv4, "%s %s", test.service, test.region)
+	}
+	for _, service := range table.Services() {
+		_, known := Catalogued(service)
+		require.True(t, known, "%s is not in the catalogue", service)
+		for _, region := range table.Regions(service) {
+			require.Contains(t, regions, region)
+		}
+	}
+	require.Len(t, table.Services(), len(services), "the catalogue has a service that is not published")
+	require.Len(t, regions, 43)
+}
+
+// BenchmarkParse reports how much longer Parse takes than the decoding it cannot do without: the
+// same bytes into the same row structs with encoding/json, measured in turns with it.
+func BenchmarkParse(b *testing.B) {
+	data := readReal(b)
+	var floor, whole int64
+	for b.Loop() {
+		floor += nanoseconds(func() {
+			var d document
+			require.NoError(b, json.Unmarshal(data, &d))
+		})
+		whole += nanoseconds(func() {
+			_, err := Parse(data)
+			require.NoError(b, err)
+		})
+	}
+	b.ReportMetric(float64(floor)/float64(b.N)/1e6, "ms-floor")
+	b.ReportMetric(float64(whole)/float64(b.N)/1e6, "ms-parse")
+	b.ReportMetric(float64(whole)/float64(floor), "x-floor(at-most-1.5)")
+}
+
+func nanoseconds(f func()) int64 {
+	start := time.Now()
+	f()
+	return time.Since(start).Nanoseconds()
+}

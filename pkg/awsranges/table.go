@@ -1,0 +1,112 @@
+// Package awsranges turns AWS's published ip-ranges.json, and documents of an organisation's own in
+// the same format, into a Table of the prefixes of each service and region; and knows the names of
+// AWS's services and regions without one (https://docs.aws.amazon.com/vpc/latest/userguide/aws-ip-ranges.html).
+package awsranges
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// Table holds the prefixes of every (service, region). It is immutable, and safe for concurrent use.
+type Table struct {
+	syncToken  string
+	createDate string
+	rows       []Row
+	prefixes   map[pair][]netip.Prefix // aggregated; the pair's region is empty for all regions together
+	regions    map[string][]string     // of each service, sorted
+
+	regionNames []string // of all services together, sorted
+}
+
+type pair struct{ service, region string }
+
+// Row is one published prefix.
+type Row struct {
+	Prefix  netip.Prefix // masked
+	Service string       // canonical, as Canonical gives it
+	Region  string       // as published, such as us-east-1 or GLOBAL
+}
+
+// HasAWS says whether AWS's own document is in the table, by its sync token. Where it is not, as in
+// a nil table or one of custom documents alone, a service that the table lacks may well exist.
+func (t *Table) HasAWS() bool { return t != nil && t.syncToken != "" }
+
+// SyncToken is the publication time of AWS's document in epoch seconds, as published. After Merge it
+// is that of the first table. Empty where the document has none, which only custom ones may.
+func (t *Table) SyncToken() string { return t.syncToken }
+
+// CreateDate is the publication time as published: YYYY-MM-DD-hh-mm-ss, UTC. It goes with SyncToken.
+func (t *Table) CreateDate() string { return t.createDate }
+
+// Rows returns the published rows, unaggregated, in the order of the document. Not to be modified.
+func (t *Table) Rows() []Row { return t.rows }
+
+// Lookup returns the prefixes of a service in a region: masked, losslessly aggregated, sorted by
+// Compare, IPv4 before IPv6. An empty region means all of them together. The service is a canonical
+// name. Nil where the table has none. The slice belongs to the table and must not be modified;
+// nothing is allocated.
+func (t *Table) Lookup(service, region string) []netip.Prefix {
+	return t.prefixes[pair{service, region}]
+}
+
+// Services returns the canonical names of the table's services, sorted.
+func (t *Table) Services() []string { return slices.Sorted(maps.Keys(t.regions)) }
+
+// Regions returns the regions in which the table has the service, sorted; nil for none. The slice
+// belongs to the table and must not be modified.
+func (t *Table) Regions(service string) []string { return t.regions[service] }
+
+// Merge returns one table with the rows of all of them; what several have in common counts once.
+// The first gives the sync token, so AWS's own document comes first. Nil for no tables.
+func Merge(tables ...*Table) *Table {
+	switch len(tables) {
+	case 0:
+		return nil
+	case 1:
+		return tables[0]
+	}
+	merged := &Table{syncToken: tables[0].syncToken, createDate: tables[0].createDate}
+	for _, t := range tables {
+		merged.rows = append(merged.rows, t.rows...)
+	}
+	merged.index()
+	return merged
+}
+
+// index derives the lookups from the rows.
+func (t *Table) index() {
+	t.prefixes = make(map[pair][]netip.Prefix)
+	t.regions = make(map[string][]string)
+	sizes := make(map[pair]int)
+	for _, row := range t.rows {
+		sizes[pair{row.Service, row.Region}]++
+		sizes[pair{row.Service, ""}]++
+	}
+	for _, row := range t.rows {
+		t.collect(pair{row.Service, row.Region}, row.Prefix, sizes)
+		t.collect(pair{row.Service, ""}, row.Prefix, sizes)
+	}
+	for key, prefixes := range t.prefixes {
+		slices.SortFunc(prefixes, Compare)
+		t.prefixes[key] = slices.Clone(aggregateSorted(prefixes))
+		if key.region != "" {
+			t.regions[key.service] = append(t.regions[key.service], key.region)
+		}
+	}
+	for _, regions := range t.regions {
+		slices.Sort(regions)
+		t.regionNames = append(t.regionNames, regions...)
+	}
+	slices.Sort(t.regionNames)
+	t.regionNames = slices.Compact(t.regionNames)
+}
+
+func (t *Table) collect(key pair, prefix netip.Prefix, sizes map[pair]int) {
+	prefixes := t.prefixes[key]
+	if prefixes == nil {
+		prefixes = make([]netip.Prefix, 0, sizes[key])
+	}
+	t.prefixes[key] = append(prefixes, prefix)
+}

@@ -1,0 +1,122 @@
+package netpol
+
+import (
+	"net/netip"
+	"slices"
+
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/policy"
+)
+
+// Result is what a valid policy compiles to.
+type Result struct {
+	// Spec is the NetworkPolicy's: egress only, for every pod of the namespace.
+	Spec networkingv1.NetworkPolicySpec
+	// Counts are in the policy's order; empty where defaultAction is allow.
+	Counts []Count
+	// Unresolved are the names of the destinations, in the policy's order, whose service no table
+	// holds because AWS's document is not there. Spec lacks them, and is complete without them only
+	// when there are none.
+	Unresolved []string
+	// Warnings say what the policy opens, or fails to open, beyond what it seems to.
+	Warnings policy.Problems
+}
+
+// Count is how many prefixes of the cluster's family a destination stands for, before any merging
+// with other destinations.
+type Count struct {
+	Name  string
+	CIDRs int
+}
+
+// Compile turns a valid policy into the rules that allow exactly what it says: the union of its
+// destinations' (address, protocol, port), limited to the cluster's family. The table may be nil.
+//
+// A destination that stands for no prefix yields no rule, and a warning. Each prefix stands in one
+// rule, each set of ports in one rule, and rules and peers are sorted.
+func Compile(p *policy.Policy, table *awsranges.Table, options Options) *Result {
+	result := &Result{}
+	if p.DefaultAction == policy.Allow {
+		result.Spec = spec([]networkingv1.NetworkPolicyEgressRule{everything()})
+		return result
+	}
+	sets := newPortSets()
+	var blocks []block
+	for i, d := range p.Destinations {
+		prefixes, resolved := resolve(d, table)
+		if !resolved {
+			result.Unresolved = append(result.Unresolved, d.Name)
+		}
+		ports, count := sets.of(d.Ports), 0
+		blocks = slices.Grow(blocks, len(prefixes))
+		for _, prefix := range prefixes {
+			if options.Family.has(prefix) {
+				blocks = append(blocks, block{prefix, ports})
+				count++
+			}
+		}
+		result.Counts = append(result.Counts, Count{d.Name, count})
+		result.Warnings = append(result.Warnings, warnings(i, d, table, options.Family)...)
+	}
+	result.Spec = spec(append(baseRules(options), prefixRules(merge(blocks, sets), sets)...))
+	return result
+}
+
+// DenyAll is the spec that allows nothing but what the options allow every policy: DNS.
+func DenyAll(options Options) networkingv1.NetworkPolicySpec { return spec(baseRules(options)) }
+
+// resolve returns a destination's prefixes of both families. It is false for a service that cannot
+// be looked up, since AWS's document is not in the table.
+func resolve(d policy.Destination, table *awsranges.Table) (prefixes []netip.Prefix, ok bool) {
+	if d.Service == "" {
+		return []netip.Prefix{d.CIDR}, true
+	}
+	service := awsranges.Canonical(d.Service)
+	if !table.HasAWS() && (table == nil || table.Regions(service) == nil) {
+		return nil, false
+	}
+	if d.Regions == nil {
+		return table.Lookup(service, ""), true
+	}
+	for _, region := range d.Regions {
+		prefixes = append(prefixes, table.Lookup(service, region)...)
+	}
+	return awsranges.Aggregate(prefixes), true
+}
+
+func baseRules(options Options) []networkingv1.NetworkPolicyEgressRule {
+	if !options.AllowDNS {
+		return nil
+	}
+	return []networkingv1.NetworkPolicyEgressRule{dnsRule(options.DNSCIDRs).api()}
+}
+
+// prefixRules gives one rule for each set of ports among the blocks, sorted by it.
+func prefixRules(blocks []block, sets *portSets) []networkingv1.NetworkPolicyEgressRule {
+	byPorts := make(map[setID][]netip.Prefix)
+	var used []setID
+	for _, b := range blocks {
+		if byPorts[b.ports] == nil {
+			used = append(used, b.ports)
+		}
+		byPorts[b.ports] = append(byPorts[b.ports], b.prefix)
+	}
+	slices.SortFunc(used, func(a, b setID) int { return sets.sets[a].compare(sets.sets[b]) })
+	rules := make([]networkingv1.NetworkPolicyEgressRule, 0, len(used))
+	for _, id := range used {
+		prefixes := byPorts[id]
+		rules = append(rules, prefixRule(sets.sets[id].api(), prefixes[0], prefixes[1:]...).api())
+	}
+	return rules
+}
+
+// spec always says Egress: left out, a policy without rules would be one for ingress, and egress
+// would stay open.
+func spec(egress []networkingv1.NetworkPolicyEgressRule) networkingv1.NetworkPolicySpec {
+	return networkingv1.NetworkPolicySpec{
+		PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress},
+		Egress:      egress,
+	}
+}

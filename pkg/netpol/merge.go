@@ -1,0 +1,111 @@
+package netpol
+
+import (
+	"net/netip"
+	"slices"
+
+	"egress-agent/pkg/awsranges"
+)
+
+// block is a prefix with the ports that are open to all of it.
+type block struct {
+	prefix netip.Prefix
+	ports  setID
+}
+
+// merge returns the same opening as blocks gives, in fewer blocks: each prefix once, none that only
+// repeats what a containing one opens, no two halves with equal ports. Sorted by prefix, IPv4 first.
+//
+//	10.0.0.0/22 ├─────────────────┤ 443
+//	10.0.1.0/24     ├───┤           443        repeats its container: dropped
+//	10.0.2.0/24         ├───┤       443, 5432  ┐ repeats 443: lessened to 5432
+//	10.0.3.0/24             ├─────┤ 5432       ┘ and then merged with its other half
+//
+//	10.0.0.0/22 ├─────────────────┤ 443
+//	10.0.2.0/23         ├─────────┤ 5432
+//
+// It sorts blocks in place.
+func merge(blocks []block, sets *portSets) []block {
+	slices.SortFunc(blocks, func(a, b block) int { return awsranges.Compare(a.prefix, b.prefix) })
+	return mergeHalves(dropRepeated(blocks, sets), sets)
+}
+
+// dropRepeated takes sorted blocks, in which a prefix follows those that contain it, and leaves each
+// the ports that none of those opens. It works in place.
+func dropRepeated(blocks []block, sets *portSets) []block {
+	type container struct {
+		prefix netip.Prefix
+		opens  setID // to all of it, by itself and what contains it
+	}
+	var containers []container // of the current block, the outermost first
+	kept := blocks[:0]
+	for i := 0; i < len(blocks); {
+		b := blocks[i]
+		for i++; i < len(blocks) && blocks[i].prefix == b.prefix; i++ {
+			b.ports = sets.union(b.ports, blocks[i].ports)
+		}
+		for n := len(containers); n > 0 && !awsranges.Contains(containers[n-1].prefix, b.prefix); n = len(containers) {
+			containers = containers[:n-1]
+		}
+		inherited := noPorts
+		if n := len(containers); n > 0 {
+			inherited = containers[n-1].opens
+		}
+		b.ports = sets.lessen(b.ports, inherited)
+		if b.ports == noPorts {
+			continue
+		}
+		containers = append(containers, container{b.prefix, sets.union(b.ports, inherited)})
+		kept = append(kept, b)
+	}
+	return kept
+}
+
+// mergeHalves joins halves with equal ports from the longest prefixes up, so that what is joined can
+// be joined again. Their parent may already be there with other ports, and then gets theirs too.
+func mergeHalves(blocks []block, sets *portSets) []block {
+	const longest = 128
+	var byLength [longest + 1][]netip.Prefix
+	ports := make(map[netip.Prefix]setID, len(blocks))
+	for _, b := range blocks {
+		ports[b.prefix] = b.ports
+		byLength[b.prefix.Bits()] = append(byLength[b.prefix.Bits()], b.prefix)
+	}
+	for length := longest; length > 0; length-- {
+		for _, prefix := range byLength[length] {
+			own, here := ports[prefix]
+			other := otherHalf(prefix)
+			if others, there := ports[other]; !here || !there || own != others {
+				continue
+			}
+			delete(ports, prefix)
+			delete(ports, other)
+			parent := netip.PrefixFrom(prefix.Addr(), length-1).Masked()
+			parents, there := ports[parent]
+			if !there {
+				byLength[length-1] = append(byLength[length-1], parent)
+			}
+			ports[parent] = sets.union(own, parents)
+		}
+	}
+	merged := make([]block, 0, len(ports))
+	for prefix, own := range ports {
+		merged = append(merged, block{prefix, own})
+	}
+	slices.SortFunc(merged, func(a, b block) int { return awsranges.Compare(a.prefix, b.prefix) })
+	return merged
+}
+
+// otherHalf returns the prefix that together with this one makes a prefix one bit shorter.
+func otherHalf(prefix netip.Prefix) netip.Prefix {
+	bytes, bit := prefix.Addr().As16(), prefix.Bits()-1
+	if prefix.Addr().Is4() {
+		bit += 96
+	}
+	bytes[bit/8] ^= 0x80 >> (bit % 8)
+	address := netip.AddrFrom16(bytes)
+	if prefix.Addr().Is4() {
+		address = address.Unmap()
+	}
+	return netip.PrefixFrom(address, prefix.Bits())
+}

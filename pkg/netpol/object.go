@@ -1,0 +1,132 @@
+package netpol
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/policy"
+)
+
+// What marks a NetworkPolicy as written from a policy.
+const (
+	ManagedByLabel = "app.kubernetes.io/managed-by"
+	ManagedBy      = "egress-agent"
+	// PolicyDigest is the SHA-256 of policy.json, in hex; absent where the policy was not valid.
+	PolicyDigest = "egress-controller/policy-digest"
+	// SpecDigest is Digest of the spec as it was written, by which an edit by others is told.
+	SpecDigest = "egress-controller/spec-digest"
+	// Destinations counts each destination's prefixes, as s3=15 db=1.
+	Destinations = "egress-controller/destinations"
+)
+
+// Evaluate walks the whole line for a ConfigMap: Parse, Validate, Compile. What it accepts,
+// admission accepts and the agent writes. Exactly one of Result and Problems is nil; the table may
+// be nil. The ConfigMap's label is not looked at.
+func Evaluate(configMap *corev1.ConfigMap, table *awsranges.Table, options Options) (*Result, policy.Problems) {
+	data, ok := configMap.Data[policy.Key]
+	if !ok {
+		return nil, policy.Problems{{Message: "Missing field: " + policy.Key, Path: "data"}}
+	}
+	document, problems := policy.Parse([]byte(data))
+	if problems != nil {
+		return nil, problems
+	}
+	p, problems := policy.Validate(document, Names(table))
+	if problems != nil {
+		return nil, problems
+	}
+	result := Compile(p, table, options)
+	result.Warnings = append(policy.Warnings(p), result.Warnings...)
+	return result, nil
+}
+
+// Object returns the NetworkPolicy of a ConfigMap that Evaluate accepted. It has an ownerReference
+// where the ConfigMap has a UID.
+func Object(configMap *corev1.ConfigMap, result *Result) *networkingv1.NetworkPolicy {
+	object := object(configMap, result.Spec)
+	digest := sha256.Sum256([]byte(configMap.Data[policy.Key]))
+	object.Annotations[PolicyDigest] = hex.EncodeToString(digest[:])
+	object.Annotations[Destinations] = counted(result.Counts)
+	return object
+}
+
+// DenyAllObject returns the NetworkPolicy for a ConfigMap of which no valid version was ever seen.
+func DenyAllObject(configMap *corev1.ConfigMap, options Options) *networkingv1.NetworkPolicy {
+	return object(configMap, DenyAll(options))
+}
+
+func object(configMap *corev1.ConfigMap, spec networkingv1.NetworkPolicySpec) *networkingv1.NetworkPolicy {
+	policy := &networkingv1.NetworkPolicy{
+		TypeMeta: metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicy"},
+		ObjectMeta: metav1.ObjectMeta{
+			Name:        Name(configMap.Name),
+			Namespace:   configMap.Namespace,
+			Labels:      map[string]string{ManagedByLabel: ManagedBy},
+			Annotations: map[string]string{SpecDigest: Digest(spec)},
+		},
+		Spec: spec,
+	}
+	if configMap.UID != "" {
+		controller := true
+		policy.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: configMap.Name, UID: configMap.UID, Controller: &controller}}
+	}
+	return policy
+}
+
+// longestName is what AWS VPC CNI takes: it derives names of its own from a NetworkPolicy's, and
+// from 58 characters on those collide (aws/amazon-network-policy-controller-k8s#59).
+const longestName = 57
+
+// Name returns the NetworkPolicy's name for a ConfigMap's: the same, or, over 57 characters, cut and
+// with a hash of the whole for its end.
+func Name(configMap string) string {
+	const hashed = 10
+	if len(configMap) <= longestName {
+		return configMap
+	}
+	hash := sha256.Sum256([]byte(configMap))
+	cut := strings.TrimRight(configMap[:longestName-hashed-1], "-.")
+	return cut + "-" + hex.EncodeToString(hash[:])[:hashed]
+}
+
+// Digest returns the SHA-256 of a spec, in hex. Equal specs have equal digests, also after a round
+// through the API server.
+func Digest(spec networkingv1.NetworkPolicySpec) string {
+	encoded, err := json.Marshal(spec)
+	if err != nil {
+		panic(err) // strings, numbers and lists of them always encode
+	}
+	digest := sha256.Sum256(encoded)
+	return hex.EncodeToString(digest[:])
+}
+
+// counted gives the Destinations annotation. It stops well before the 256 KiB that an object's
+// annotations may take together.
+func counted(counts []Count) string {
+	const longest = 32 << 10
+	var b strings.Builder
+	for i, c := range counts {
+		if b.Len() > longest {
+			fmt.Fprintf(&b, " and %d more", len(counts)-i)
+			break
+		}
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		name := c.Name
+		if strings.ContainsAny(name, ` ="`) {
+			name = strconv.Quote(name)
+		}
+		fmt.Fprintf(&b, "%s=%d", name, c.CIDRs)
+	}
+	return b.String()
+}

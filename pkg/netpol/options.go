@@ -1,0 +1,83 @@
+// Package netpol compiles a policy and a table of AWS ranges into a NetworkPolicy.
+//
+// Everything here is pure: equal input gives byte-equal output. What can be written never opens
+// more than the policy says; above all, no rule without peers can be built, since Kubernetes reads
+// an empty "to" as every destination.
+package netpol
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Family is the address family, or families, of a cluster's pods.
+type Family string
+
+// The families, as --ip-family takes them; "auto" is one of the first two, by ParseFamily.
+const (
+	IPv4 Family = "ipv4"
+	IPv6 Family = "ipv6"
+	Dual Family = "dual"
+)
+
+// ParseFamily reads a value of --ip-family. "auto" is the family of serviceHost, the value of
+// KUBERNETES_SERVICE_HOST that every pod is given, and IPv4 where that is empty or a name.
+func ParseFamily(value, serviceHost string) (Family, error) {
+	switch family := Family(value); family {
+	case IPv4, IPv6, Dual:
+		return family, nil
+	case "auto":
+		if address, err := netip.ParseAddr(strings.Trim(serviceHost, "[]")); err == nil && address.Unmap().Is6() {
+			return IPv6, nil
+		}
+		return IPv4, nil
+	}
+	return "", fmt.Errorf("unknown IP family %q: must be auto, ipv4, ipv6 or dual", value)
+}
+
+// has says whether pods of the family can reach the prefix.
+func (f Family) has(prefix netip.Prefix) bool {
+	return f == Dual || (f == IPv6) == prefix.Addr().Is6()
+}
+
+// String gives the family as messages name it.
+func (f Family) String() string {
+	switch f {
+	case IPv4:
+		return "IPv4"
+	case IPv6:
+		return "IPv6"
+	}
+	return "IPv4 and IPv6"
+}
+
+// Options are the cluster's side of every policy.
+type Options struct {
+	// Family limits what is written to the addresses that pods have. An invalid one allows IPv4 only.
+	Family Family
+	// AllowDNS adds the rule that lets pods ask kube-dns.
+	AllowDNS bool
+	// DNSCIDRs are further DNS servers in that rule, such as NodeLocal DNSCache's 169.254.20.10/32.
+	DNSCIDRs []netip.Prefix
+}
+
+// Validate joins what is wrong with the options.
+func (o Options) Validate() error {
+	var errs []error
+	if len(o.DNSCIDRs) > 0 && !o.AllowDNS {
+		errs = append(errs, errors.New("DNS CIDRs need the DNS rule: leave out --dns-cidr, or --allow-dns=false"))
+	}
+	for _, prefix := range o.DNSCIDRs {
+		switch {
+		case prefix != prefix.Masked():
+			errs = append(errs, fmt.Errorf("DNS CIDR %s has host bits set; did you mean %s?", prefix, prefix.Masked()))
+		case prefix.Addr().Is4In6():
+			errs = append(errs, fmt.Errorf("DNS CIDR %s is an IPv4-mapped IPv6 prefix", prefix))
+		case !o.Family.has(prefix):
+			errs = append(errs, fmt.Errorf("DNS CIDR %s is not in the cluster's address family, %s", prefix, o.Family))
+		}
+	}
+	return errors.Join(errs...)
+}

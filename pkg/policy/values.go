@@ -1,0 +1,131 @@
+package policy
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+func (v *validator) cidr(n node, path string) netip.Prefix {
+	if !v.is(n, text, path, "cidr") {
+		return netip.Prefix{}
+	}
+	prefix, err := netip.ParsePrefix(n.text)
+	if complaint := cidrComplaint(n.text, prefix, err); complaint != "" {
+		v.report(path, "Invalid CIDR format: %s", complaint)
+	}
+	return prefix
+}
+
+// cidrComplaint says what is wrong with a CIDR, beginning with the value itself; empty when nothing.
+//
+// Host bits are refused rather than cut off: 10.1.0.5/24 may have meant one address or the network,
+// and AWS VPC CNI keeps two such spellings of one network as one colliding map entry
+// (aws/aws-network-policy-agent#609).
+func cidrComplaint(written string, prefix netip.Prefix, err error) string {
+	if err != nil {
+		trimmed := strings.TrimSpace(written)
+		if meant, err := netip.ParsePrefix(trimmed); err == nil {
+			return Show(written) + didYouMean(meant.Masked())
+		}
+		if address, err := netip.ParseAddr(trimmed); err == nil && address.Zone() == "" && !address.Is4In6() {
+			return Show(written) + didYouMean(netip.PrefixFrom(address, address.BitLen()))
+		}
+		return Show(written)
+	}
+	if prefix.Addr().Is4In6() {
+		complaint := written + " is an IPv4-mapped IPv6 prefix"
+		if bits := prefix.Bits() - 96; bits >= 0 {
+			complaint += didYouMean(netip.PrefixFrom(prefix.Addr().Unmap(), bits).Masked())
+		}
+		return complaint
+	}
+	if masked := prefix.Masked(); masked != prefix {
+		return written + " has host bits set" + didYouMean(masked)
+	}
+	return ""
+}
+
+func didYouMean(prefix netip.Prefix) string { return "; did you mean " + prefix.String() + "?" }
+
+var (
+	portFields = []string{"port", "endPort", "protocol"}
+	protocols  = []Protocol{TCP, UDP, SCTP}
+)
+
+func (v *validator) ports(n node, path string) []Port {
+	if !v.is(n, list, path, "ports") {
+		return nil
+	}
+	if len(n.items) == 0 {
+		v.report(path, "Invalid ports: []; name a port, or leave the field out for every port")
+	}
+	ports := make([]Port, 0, len(n.items))
+	for i, item := range n.items {
+		ports = append(ports, v.port(item, index(path, i)))
+	}
+	return ports
+}
+
+// port takes 443, which means TCP, or {"port": 8000, "endPort": 8100, "protocol": "UDP"}.
+func (v *validator) port(n node, path string) Port {
+	p := Port{Protocol: TCP}
+	switch n.kind {
+	case number:
+		p.First = v.portNumber(n, path, "port")
+		p.Last = p.First
+		return p
+	case object:
+	default:
+		v.report(path, `Invalid port: must be a number or an object such as {"port": 53, "protocol": "UDP"}, not %s`, n.kind)
+		return p
+	}
+	v.require(n, path, "port")
+	for field, value := range v.fields(n, path, portFields) {
+		at := join(path, field)
+		switch field {
+		case "port":
+			p.First = v.portNumber(value, at, "port")
+		case "endPort":
+			p.Last = v.portNumber(value, at, "endPort")
+		case "protocol":
+			p.Protocol = v.protocol(value, at)
+		}
+	}
+	if _, hasEnd := n.member("endPort"); !hasEnd {
+		p.Last = p.First
+	} else if p.First > p.Last && p.Last > 0 {
+		v.report(join(path, "endPort"), "Invalid endPort: %d; must not be below port %d", p.Last, p.First)
+	}
+	return p
+}
+
+// portNumber returns 0 for what it reports. Only the plain spelling counts: 443, not 443.0 or 4.43e2.
+func (v *validator) portNumber(n node, path, field string) uint16 {
+	if !v.is(n, number, path, field) {
+		return 0
+	}
+	value, err := strconv.ParseUint(n.text, 10, 16)
+	if err != nil || value == 0 {
+		v.report(path, "Invalid %s: %s; must be a whole number from 1 to 65535", field, Show(n.text))
+		return 0
+	}
+	return uint16(value)
+}
+
+func (v *validator) protocol(n node, path string) Protocol {
+	if !v.is(n, text, path, "protocol") {
+		return TCP
+	}
+	for _, protocol := range protocols {
+		if n.text == string(protocol) {
+			return protocol
+		}
+	}
+	message := "; must be TCP, UDP or SCTP"
+	if upper := strings.ToUpper(n.text); upper == string(TCP) || upper == string(UDP) || upper == string(SCTP) {
+		message = "; did you mean " + upper + "?"
+	}
+	v.report(path, "Invalid protocol: %s%s", Show(n.text), message)
+	return TCP
+}
