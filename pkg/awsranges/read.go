@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -32,8 +33,16 @@ func ReadFile(path string) (*Table, error) {
 // ReadFiles reads AWS's document from path and an organisation's own from the custom files, and
 // merges them. An empty path leaves AWS's out; the Table is nil where nothing is given.
 func ReadFiles(path string, custom ...string) (*Table, error) {
+	var aws *Table
 	if path != "" {
-		custom = append([]string{path}, custom...)
+		table, err := ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		if !table.HasAWS() {
+			return nil, fmt.Errorf("%s: no syncToken; give an organisation's own document as custom ranges", path)
+		}
+		aws = table
 	}
 	tables := make([]*Table, 0, len(custom))
 	for _, file := range custom {
@@ -43,7 +52,7 @@ func ReadFiles(path string, custom ...string) (*Table, error) {
 		}
 		tables = append(tables, table)
 	}
-	return Merge(tables...), nil
+	return Merge(aws, tables...), nil
 }
 
 // Fetch reads and parses a document from a URL, plain or gzip. Errors name the URL.
@@ -61,6 +70,9 @@ func Fetch(ctx context.Context, client *http.Client, url string) (*Table, error)
 		return nil, fmt.Errorf("GET %s: %s", url, response.Status)
 	}
 	table, err := read(response.Body)
+	if err == nil && !table.HasAWS() {
+		err = errors.New("no syncToken")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("GET %s: %w", url, err)
 	}

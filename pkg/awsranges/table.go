@@ -33,8 +33,8 @@ type Row struct {
 // a nil table or one of custom documents alone, a service that the table lacks may well exist.
 func (t *Table) HasAWS() bool { return t != nil && t.syncToken != "" }
 
-// SyncToken is the publication time of AWS's document in epoch seconds, as published. After Merge it
-// is that of the first table. Empty where the document has none, which only custom ones may.
+// SyncToken is the publication time of AWS's document in epoch seconds, as published. Empty where the
+// document has none, which only a custom one may.
 func (t *Table) SyncToken() string { return t.syncToken }
 
 // CreateDate is the publication time as published: YYYY-MM-DD-hh-mm-ss, UTC. It goes with SyncToken.
@@ -58,17 +58,19 @@ func (t *Table) Services() []string { return slices.Sorted(maps.Keys(t.regions))
 // belongs to the table and must not be modified.
 func (t *Table) Regions(service string) []string { return t.regions[service] }
 
-// Merge returns one table with the rows of all of them; what several have in common counts once.
-// The first gives the sync token, so AWS's own document comes first. Nil for no tables.
-func Merge(tables ...*Table) *Table {
-	switch len(tables) {
-	case 0:
-		return nil
-	case 1:
-		return tables[0]
+// Merge adds an organisation's own tables to AWS's, whose sync token is kept; what several have in
+// common counts once. AWS's may be nil, custom ones too; nil for nothing but nil tables.
+func Merge(aws *Table, custom ...*Table) *Table {
+	custom = slices.DeleteFunc(slices.Clone(custom), func(t *Table) bool { return t == nil })
+	if len(custom) == 0 {
+		return aws
 	}
-	merged := &Table{syncToken: tables[0].syncToken, createDate: tables[0].createDate}
-	for _, t := range tables {
+	merged := &Table{}
+	if aws != nil {
+		merged.syncToken, merged.createDate = aws.syncToken, aws.createDate
+		merged.rows = slices.Clone(aws.rows)
+	}
+	for _, t := range custom {
 		merged.rows = append(merged.rows, t.rows...)
 	}
 	merged.index()

@@ -14,7 +14,7 @@ import (
 type Result struct {
 	// Spec is the NetworkPolicy's: egress only, for every pod of the namespace.
 	Spec networkingv1.NetworkPolicySpec
-	// Counts are in the policy's order; empty where defaultAction is allow.
+	// Counts are in the policy's order, without those of Unresolved; empty where defaultAction is allow.
 	Counts []Count
 	// Unresolved are the names of the destinations, in the policy's order, whose service no table
 	// holds because AWS's document is not there. Spec lacks them, and is complete without them only
@@ -48,6 +48,8 @@ func Compile(p *policy.Policy, table *awsranges.Table, options Options) *Result 
 		prefixes, resolved := resolve(d, table)
 		if !resolved {
 			result.Unresolved = append(result.Unresolved, d.Name)
+			result.Warnings = append(result.Warnings, warnings(i, d, table, options.Family)...)
+			continue
 		}
 		ports, count := sets.of(d.Ports), 0
 		blocks = slices.Grow(blocks, len(prefixes))

@@ -76,8 +76,7 @@ func object(configMap *corev1.ConfigMap, spec networkingv1.NetworkPolicySpec) *n
 		Spec: spec,
 	}
 	if configMap.UID != "" {
-		controller := true
-		policy.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: configMap.Name, UID: configMap.UID, Controller: &controller}}
+		policy.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: configMap.Name, UID: configMap.UID}}
 	}
 	return policy
 }
