@@ -1,0 +1,220 @@
+// Package agent keeps one NetworkPolicy beside each policy ConfigMap of a cluster.
+//
+// Handlers of two informers only put keys on one queue; workers take a key and make the cluster
+// match it. What is to be done is decided from the caches alone, by plan, and done by sync with at
+// most one write. Nothing is remembered that the cluster can tell.
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	networkinglisters "k8s.io/client-go/listers/networking/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/workqueue"
+
+	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/netpol"
+	"egress-agent/pkg/policy"
+)
+
+// Name is what the agent calls itself towards the API server: its user agent, the field manager of
+// its writes and the source of its Events.
+const Name = "egress-agent"
+
+// Agent is made by New and used by one Run.
+type Agent struct {
+	client  kubernetes.Interface
+	options netpol.Options
+	source  Source
+	workers int
+	log     *slog.Logger
+
+	configMapFactory informers.SharedInformerFactory // only those labelled as policies
+	policyFactory    informers.SharedInformerFactory
+	configMaps       cache.SharedIndexInformer
+	policies         cache.SharedIndexInformer
+	policyLister     networkinglisters.NetworkPolicyLister
+
+	// queue holds the keys of NetworkPolicies, whether they exist or are to.
+	queue workqueue.TypedRateLimitingInterface[cache.ObjectName]
+	table atomic.Pointer[awsranges.Table]
+	ready atomic.Bool
+
+	broadcaster record.EventBroadcaster
+	events      record.EventRecorder
+
+	mu    sync.Mutex
+	known map[cache.ObjectName]types.UID // ConfigMaps whose NetworkPolicy this process has seen in place
+	told  map[cache.ObjectName]string    // the last Event about a mistake, which is not repeated
+}
+
+// byPolicyKey indexes ConfigMaps by the key of their NetworkPolicy, since the name of one does not
+// always tell that of the other.
+const byPolicyKey = "policyKey"
+
+// New makes an agent. workers is how many policies are synced side by side, at least 1.
+func New(client kubernetes.Interface, source Source, options netpol.Options, workers int, log *slog.Logger) (*Agent, error) {
+	onlyPolicies := informers.WithTweakListOptions(func(o *metav1.ListOptions) {
+		o.LabelSelector = policy.Label + "=" + policy.LabelValue
+	})
+	configMaps := informers.NewSharedInformerFactoryWithOptions(client, 0, onlyPolicies, informers.WithTransform(slim))
+	policies := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(slim))
+	a := &Agent{
+		client: client, options: options, source: source, workers: workers, log: log,
+		configMapFactory: configMaps,
+		policyFactory:    policies,
+		configMaps:       configMaps.Core().V1().ConfigMaps().Informer(),
+		policies:         policies.Networking().V1().NetworkPolicies().Informer(),
+		policyLister:     policies.Networking().V1().NetworkPolicies().Lister(),
+		queue: workqueue.NewTypedRateLimitingQueue(
+			workqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](50*time.Millisecond, time.Minute)),
+		broadcaster: record.NewBroadcaster(),
+		known:       make(map[cache.ObjectName]types.UID),
+		told:        make(map[cache.ObjectName]string),
+	}
+	a.events = a.broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: Name})
+	err := a.configMaps.AddIndexers(cache.Indexers{byPolicyKey: func(object any) ([]string, error) {
+		accessor, err := meta.Accessor(object)
+		if err != nil {
+			return nil, err
+		}
+		return []string{policyKey(accessor).String()}, nil
+	}})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := a.configMaps.AddEventHandler(a.enqueuing(policyKey)); err != nil {
+		return nil, err
+	}
+	_, err = a.policies.AddEventHandler(a.enqueuing(func(o metav1.Object) cache.ObjectName { return cache.MetaObjectToName(o) }))
+	return a, err
+}
+
+// slim drops what no decision needs: who set which field, and what a NetworkPolicy of others says.
+func slim(object any) (any, error) {
+	accessor, err := meta.Accessor(object)
+	if err != nil { // a tombstone
+		return object, nil
+	}
+	accessor.SetManagedFields(nil)
+	if policy, ok := object.(*networkingv1.NetworkPolicy); ok && !labelled(policy) && len(policy.OwnerReferences) == 0 {
+		policy.Spec = networkingv1.NetworkPolicySpec{}
+	}
+	return object, nil
+}
+
+// policyKey is the key of a ConfigMap's NetworkPolicy.
+func policyKey(configMap metav1.Object) cache.ObjectName {
+	return cache.NewObjectName(configMap.GetNamespace(), netpol.Name(configMap.GetName()))
+}
+
+func (a *Agent) enqueuing(key func(metav1.Object) cache.ObjectName) cache.ResourceEventHandler {
+	enqueue := func(object any) {
+		if tombstone, ok := object.(cache.DeletedFinalStateUnknown); ok {
+			object = tombstone.Obj
+		}
+		if accessor, err := meta.Accessor(object); err == nil {
+			a.queue.Add(key(accessor))
+		}
+	}
+	return cache.ResourceEventHandlerFuncs{
+		AddFunc:    enqueue,
+		UpdateFunc: func(_, object any) { enqueue(object) },
+		DeleteFunc: enqueue,
+	}
+}
+
+// Run works until the context ends, and returns when the last sync has. A nil error is a clean stop.
+func (a *Agent) Run(ctx context.Context) error {
+	defer a.broadcaster.Shutdown()
+	a.broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: a.client.CoreV1().Events("")})
+
+	if err := a.loadRanges(ctx); err != nil {
+		return err
+	}
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer a.queue.ShutDown()
+
+	for _, factory := range []informers.SharedInformerFactory{a.configMapFactory, a.policyFactory} {
+		factory.Start(ctx.Done())
+		defer factory.Shutdown()
+	}
+	a.log.Info("filling caches")
+	if !cache.WaitForCacheSync(ctx.Done(), a.configMaps.HasSynced, a.policies.HasSynced) {
+		return nil // the context ended
+	}
+	for range a.workers {
+		running.Go(func() {
+			for a.processNext(ctx) {
+			}
+		})
+	}
+	running.Go(func() { a.refreshRanges(ctx) })
+	a.ready.Store(true)
+	a.log.Info("running", "configmaps", len(a.configMaps.GetStore().ListKeys()), "workers", a.workers)
+	<-ctx.Done()
+	a.ready.Store(false)
+	a.log.Info("stopping")
+	return nil
+}
+
+// Ready says whether the caches are full and the workers run.
+func (a *Agent) Ready() bool { return a.ready.Load() }
+
+// processNext is the only place that retries. It is false when the queue has been shut down.
+func (a *Agent) processNext(ctx context.Context) bool {
+	key, shutdown := a.queue.Get()
+	if shutdown {
+		return false
+	}
+	defer a.queue.Done(key)
+	if err := a.sync(ctx, key); err != nil {
+		if ctx.Err() == nil {
+			a.log.Warn("will retry", "namespace", key.Namespace, "name", key.Name, "error", err, "failures", a.queue.NumRequeues(key)+1)
+		}
+		a.queue.AddRateLimited(key)
+		return true
+	}
+	a.queue.Forget(key)
+	return true
+}
+
+// configMapOf returns the ConfigMap that the NetworkPolicy of this key is made from; nil for none.
+// Should two long names ever share a hash, the older ConfigMap has the NetworkPolicy.
+func (a *Agent) configMapOf(key cache.ObjectName) (*corev1.ConfigMap, error) {
+	objects, err := a.configMaps.GetIndexer().ByIndex(byPolicyKey, key.String())
+	if err != nil {
+		return nil, err
+	}
+	var found []*corev1.ConfigMap
+	for _, object := range objects {
+		configMap, ok := object.(*corev1.ConfigMap)
+		if !ok {
+			return nil, fmt.Errorf("the cache of ConfigMaps holds a %T", object)
+		}
+		found = append(found, configMap)
+	}
+	if len(found) == 0 {
+		return nil, nil
+	}
+	return slices.MinFunc(found, func(a, b *corev1.ConfigMap) int {
+		return a.CreationTimestamp.Compare(b.CreationTimestamp.Time)
+	}), nil
+}

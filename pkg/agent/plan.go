@@ -1,0 +1,171 @@
+package agent
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/netpol"
+	"egress-agent/pkg/policy"
+)
+
+// The reasons of Events on a policy ConfigMap.
+const (
+	ReasonApplied           = "Applied"
+	ReasonRestored          = "Restored"
+	ReasonInvalid           = "Invalid"
+	ReasonNameConflict      = "NameConflict"
+	ReasonRangesUnavailable = "RangesUnavailable"
+)
+
+// decision is what a look at a ConfigMap and its NetworkPolicy calls for.
+type decision struct {
+	// write is the NetworkPolicy to create, or to update where there is a current one. Nil leaves
+	// the cluster as it is.
+	write *networkingv1.NetworkPolicy
+	// reason is that of the Event; empty for none. Applied and Restored tell of a write.
+	reason  string
+	message string
+}
+
+// plan decides what a ConfigMap calls for. current is the NetworkPolicy of that name, nil for none.
+// known says that there has been one, made from this ConfigMap.
+func plan(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy, known bool, table *awsranges.Table, options netpol.Options) decision {
+	if current != nil && !owns(configMap, current) {
+		return decision{reason: ReasonNameConflict, message: fmt.Sprintf(
+			"NetworkPolicy %s exists and is not %s's: it stays as it is, and this policy is not applied; rename one of the two", current.Name, Name)}
+	}
+	if current != nil && current.DeletionTimestamp != nil {
+		return decision{} // it comes back once it is gone
+	}
+	result, problems := netpol.Evaluate(configMap, table, options)
+	if problems != nil {
+		return planInvalid(configMap, current, problems, options)
+	}
+	if len(result.Unresolved) > 0 {
+		return planUnresolved(configMap, current, result)
+	}
+	desired := netpol.Object(configMap, result)
+	write := changed(current, desired)
+	switch {
+	case write == nil:
+		return decision{}
+	case current == nil:
+		return decision{write: write, reason: written(known), message: summary(desired)}
+	}
+	return decision{write: write, reason: written(editedByOthers(current, desired)), message: summary(desired)}
+}
+
+// planInvalid keeps the last good policy. A NetworkPolicy without a digest of a policy never was one:
+// it is the deny-all that an invalid policy gets from the start.
+func planInvalid(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy, problems policy.Problems, options netpol.Options) decision {
+	if current != nil && current.Annotations[netpol.PolicyDigest] != "" {
+		return decision{reason: ReasonInvalid, message: problems.Error() + "; the last valid policy stays in force"}
+	}
+	d := decision{reason: ReasonInvalid, message: problems.Error() + "; until it is corrected, all egress" + exceptDNS(options) + " is denied"}
+	d.write = changed(current, netpol.DenyAllObject(configMap, options))
+	return d
+}
+
+// planUnresolved writes what needs no ranges where nothing is in force, and else leaves it alone.
+func planUnresolved(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy, result *netpol.Result) decision {
+	partial := netpol.Object(configMap, result)
+	d := decision{reason: ReasonRangesUnavailable, message: fmt.Sprintf("The AWS ranges of these destinations are not known yet: %q; ", result.Unresolved)}
+	switch {
+	case current == nil:
+		d.write = partial
+		fallthrough
+	case changed(current, partial) == nil:
+		d.message += "what needs none of them is applied"
+	default:
+		d.message += "the NetworkPolicy stays as it is until they are"
+	}
+	return d
+}
+
+func written(restored bool) string {
+	if restored {
+		return ReasonRestored
+	}
+	return ReasonApplied
+}
+
+// owns says whether the NetworkPolicy is the agent's to write: by its label or, should someone have
+// taken that off, by its owner.
+func owns(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy) bool {
+	return labelled(current) || slices.ContainsFunc(current.OwnerReferences, func(owner metav1.OwnerReference) bool {
+		return owner.UID == configMap.UID
+	})
+}
+
+func labelled(current *networkingv1.NetworkPolicy) bool {
+	return current.Labels[netpol.ManagedByLabel] == netpol.ManagedBy
+}
+
+// editedByOthers says whether current is not as the agent left it, rather than out of date: its spec
+// is not the one that was written, or marks of the very policy that is desired are gone.
+func editedByOthers(current, desired *networkingv1.NetworkPolicy) bool {
+	if netpol.Digest(current.Spec) != current.Annotations[netpol.SpecDigest] {
+		return true
+	}
+	return equality.Semantic.DeepEqual(current.Spec, desired.Spec) &&
+		current.Annotations[netpol.PolicyDigest] == desired.Annotations[netpol.PolicyDigest]
+}
+
+// changed returns what is to be written to have current, which may be nil, as desired; nil for nothing.
+func changed(current, desired *networkingv1.NetworkPolicy) *networkingv1.NetworkPolicy {
+	if current == nil {
+		return desired
+	}
+	overlaid := overlay(current, desired)
+	if equality.Semantic.DeepEqual(overlaid, current) {
+		return nil
+	}
+	return overlaid
+}
+
+// overlay returns current with everything that the agent answers for as desired, and the labels,
+// annotations, finalizers and owners of others as they are.
+func overlay(current, desired *networkingv1.NetworkPolicy) *networkingv1.NetworkPolicy {
+	overlaid := current.DeepCopy()
+	if overlaid.Labels == nil {
+		overlaid.Labels = make(map[string]string)
+	}
+	maps.Copy(overlaid.Labels, desired.Labels)
+	if overlaid.Annotations == nil {
+		overlaid.Annotations = make(map[string]string)
+	}
+	maps.Copy(overlaid.Annotations, desired.Annotations)
+	if !slices.ContainsFunc(overlaid.OwnerReferences, func(owner metav1.OwnerReference) bool {
+		return equality.Semantic.DeepEqual(owner, desired.OwnerReferences[0])
+	}) {
+		// An owner of that name is the ConfigMap's predecessor; with it gone, the NetworkPolicy would go too.
+		overlaid.OwnerReferences = slices.DeleteFunc(overlaid.OwnerReferences, func(owner metav1.OwnerReference) bool {
+			return owner.Kind == desired.OwnerReferences[0].Kind && owner.Name == desired.OwnerReferences[0].Name
+		})
+		overlaid.OwnerReferences = append(overlaid.OwnerReferences, desired.OwnerReferences...)
+	}
+	overlaid.Spec = desired.Spec
+	return overlaid
+}
+
+func summary(desired *networkingv1.NetworkPolicy) string {
+	destinations := desired.Annotations[netpol.Destinations]
+	if destinations == "" {
+		return fmt.Sprintf("NetworkPolicy %s is in force", desired.Name)
+	}
+	return fmt.Sprintf("NetworkPolicy %s is in force, with these numbers of CIDRs: %s", desired.Name, destinations)
+}
+
+func exceptDNS(options netpol.Options) string {
+	if options.AllowDNS {
+		return " but DNS"
+	}
+	return ""
+}

@@ -1,0 +1,149 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"egress-agent/pkg/netpol"
+	"egress-agent/pkg/policy"
+)
+
+// sync makes the NetworkPolicy of this key what its ConfigMap calls for. An error means to try again.
+func (a *Agent) sync(ctx context.Context, key cache.ObjectName) error {
+	configMap, err := a.configMapOf(key)
+	if err != nil {
+		return err
+	}
+	current, err := a.policyLister.NetworkPolicies(key.Namespace).Get(key.Name)
+	if apierrors.IsNotFound(err) {
+		current, err = nil, nil
+	}
+	if err != nil {
+		return err
+	}
+	if configMap == nil {
+		return a.remove(ctx, key, current)
+	}
+	d := plan(configMap, current, a.isKnown(key, configMap), a.table.Load(), a.options)
+	if d.write != nil {
+		if gone, err := a.apply(ctx, current, d.write); err != nil || gone {
+			return err
+		}
+		a.log.Info("NetworkPolicy written", "namespace", key.Namespace, "name", key.Name, "reason", d.reason, "new", current == nil)
+	}
+	if d.reason != ReasonNameConflict {
+		a.remember(key, configMap)
+	}
+	a.tell(key, configMap, d)
+	return nil
+}
+
+// apply is the one place that writes a NetworkPolicy. An update carries the version that the
+// decision was made on, so that it cannot undo a change the caches had not seen. gone says that the
+// namespace is being deleted, where nothing is to be done.
+func (a *Agent) apply(ctx context.Context, current, write *networkingv1.NetworkPolicy) (gone bool, err error) {
+	policies := a.client.NetworkingV1().NetworkPolicies(write.Namespace)
+	if current != nil {
+		if _, err := policies.Update(ctx, write, metav1.UpdateOptions{FieldManager: Name}); err != nil {
+			return false, fmt.Errorf("update NetworkPolicy %s: %w", write.Name, err)
+		}
+		return false, nil
+	}
+	_, err = policies.Create(ctx, write, metav1.CreateOptions{FieldManager: Name})
+	if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) || apierrors.IsNotFound(err) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("create NetworkPolicy %s: %w", write.Name, err)
+	}
+	return false, nil
+}
+
+// remove deletes a NetworkPolicy of the agent's that has no ConfigMap. Without it the pods are open,
+// so the API server itself must say that the ConfigMap is gone: the cache of one kind may be behind
+// that of the other.
+func (a *Agent) remove(ctx context.Context, key cache.ObjectName, current *networkingv1.NetworkPolicy) error {
+	a.forget(key)
+	if current == nil || !labelled(current) || current.DeletionTimestamp != nil {
+		return nil
+	}
+	configMap, err := a.client.CoreV1().ConfigMaps(key.Namespace).Get(ctx, configMapName(current), metav1.GetOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("look for the ConfigMap of NetworkPolicy %s: %w", key.Name, err)
+	}
+	if err == nil && configMap.Labels[policy.Label] == policy.LabelValue && policyKey(configMap) == key {
+		return fmt.Errorf("the cache does not hold ConfigMap %s yet", configMap.Name)
+	}
+	err = a.client.NetworkingV1().NetworkPolicies(key.Namespace).Delete(ctx, key.Name, metav1.DeleteOptions{
+		Preconditions: metav1.NewUIDPreconditions(string(current.UID)),
+	})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("delete NetworkPolicy %s: %w", key.Name, err)
+	}
+	a.log.Info("NetworkPolicy deleted", "namespace", key.Namespace, "name", key.Name)
+	return nil
+}
+
+// configMapName is the name of the ConfigMap that a NetworkPolicy was made from.
+func configMapName(current *networkingv1.NetworkPolicy) string {
+	for _, owner := range current.OwnerReferences {
+		if owner.Kind == "ConfigMap" && netpol.Name(owner.Name) == current.Name {
+			return owner.Name
+		}
+	}
+	return current.Name
+}
+
+func (a *Agent) isKnown(key cache.ObjectName, configMap *corev1.ConfigMap) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.known[key] == configMap.UID
+}
+
+func (a *Agent) remember(key cache.ObjectName, configMap *corev1.ConfigMap) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.known[key] = configMap.UID
+}
+
+func (a *Agent) forget(key cache.ObjectName) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.known, key)
+	delete(a.told, key)
+}
+
+// tell records the Event of a decision. One about a mistake is given once, not at every look at it.
+func (a *Agent) tell(key cache.ObjectName, configMap *corev1.ConfigMap, d decision) {
+	const longest = 1024 // bytes that an Event's message may have
+	message, isMistake := d.message, d.reason != "" && d.reason != ReasonApplied && d.reason != ReasonRestored
+	if len(message) > longest {
+		message = strings.ToValidUTF8(message[:longest-len("…")], "") + "…"
+	}
+	a.mu.Lock()
+	told := a.told[key]
+	if isMistake {
+		a.told[key] = d.reason + message
+	} else {
+		delete(a.told, key)
+	}
+	a.mu.Unlock()
+	switch {
+	case d.reason == "" || isMistake && told == d.reason+message:
+	case isMistake:
+		a.log.Warn("policy not applied", "namespace", key.Namespace, "name", key.Name, "reason", d.reason, "message", message)
+		a.events.Event(configMap, corev1.EventTypeWarning, d.reason, message)
+	default:
+		a.events.Event(configMap, corev1.EventTypeNormal, d.reason, message)
+	}
+}
