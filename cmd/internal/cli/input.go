@@ -1,0 +1,76 @@
+package cli
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+
+	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/netpol"
+	"egress-agent/pkg/policy"
+)
+
+// Input is what an offline verb works on.
+type Input struct {
+	Sources []Source
+	Table   *awsranges.Table // nil without ranges
+	Options netpol.Options
+}
+
+// Files is the flag -f of an offline verb, with the flags that shape its policies.
+type Files struct {
+	Rules *Rules
+	names Strings
+}
+
+// AddFlags registers the flags.
+func (f *Files) AddFlags(flags *flag.FlagSet) {
+	f.Rules = NewRules()
+	f.Rules.AddFlags(flags)
+	flags.Var(&f.names, "f", "read policies from `FILE`; - is standard input (repeatable; arguments are further files)")
+}
+
+// Open reads the files and the ranges, after Parse. Where its status is not ExitOK, stderr has been
+// told why.
+func (f *Files) Open(flags *flag.FlagSet, stdin io.Reader, stderr io.Writer) (*Input, int) {
+	usage := f.arguments(flags)
+	options, err := f.Rules.Options()
+	if err := errors.Join(usage, err); err != nil {
+		Complain(stderr, flags.Name(), err)
+		return nil, ExitUsage
+	}
+	input := &Input{Options: options}
+	if input.Table, err = f.Rules.Table(); err == nil {
+		input.Sources, err = readPolicies(f.names, stdin, stderr)
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "%s: %v\n", flags.Name(), err)
+		return nil, ExitUsage
+	}
+	return input, ExitOK
+}
+
+// arguments takes arguments for files too, so that -f *.yaml works, and flags between them.
+func (f *Files) arguments(flags *flag.FlagSet) error {
+	for flags.NArg() > 0 {
+		if len(f.names) == 0 {
+			return fmt.Errorf("unexpected argument %q: files follow -f", flags.Arg(0))
+		}
+		f.names = append(f.names, flags.Arg(0))
+		if err := flags.Parse(flags.Args()[1:]); err != nil {
+			return err
+		}
+	}
+	if len(f.names) == 0 {
+		return errors.New("nothing to read: give -f FILE")
+	}
+	return nil
+}
+
+// PrintProblems writes a line each: FILE: NAMESPACE/NAME: MESSAGE (PATH).
+func PrintProblems(w io.Writer, source Source, prefix string, problems policy.Problems) {
+	for _, p := range problems {
+		fmt.Fprintf(w, "%s: %s%s\n", source, prefix, p)
+	}
+}

@@ -1,0 +1,83 @@
+// Package cli is what the two programs' command lines share: the flags that shape every policy,
+// reading manifests, and the program's version and log.
+package cli
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+
+	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/netpol"
+)
+
+// Exit statuses of every verb.
+const (
+	ExitOK      = 0
+	ExitInvalid = 1 // a policy is invalid; of a running program: it failed
+	ExitUsage   = 2 // wrong usage, or unreadable input
+)
+
+// Rules are the flags that shape every policy, the same for the programs and their offline verbs.
+type Rules struct {
+	RangesFile   string
+	CustomRanges Strings
+	IPFamily     string
+	AllowDNS     bool
+	DNSCIDRs     Strings
+}
+
+// NewRules returns the defaults.
+func NewRules() *Rules { return &Rules{IPFamily: "auto", AllowDNS: true} }
+
+// AddFlags registers the flags.
+func (r *Rules) AddFlags(flags *flag.FlagSet) {
+	flags.StringVar(&r.RangesFile, "ranges-file", r.RangesFile, "read AWS's ip-ranges.json from `FILE`, plain or gzip")
+	flags.Var(&r.CustomRanges, "custom-ranges", "add an organisation's own services from `FILE`, in the format of ip-ranges.json (repeatable)")
+	flags.StringVar(&r.IPFamily, "ip-family", r.IPFamily, "address `family` of the cluster's pods: auto, ipv4, ipv6 or dual; auto reads KUBERNETES_SERVICE_HOST, and is ipv4 outside a cluster")
+	flags.BoolVar(&r.AllowDNS, "allow-dns", r.AllowDNS, "let every policy reach the cluster's DNS (k8s-app=kube-dns in kube-system)")
+	flags.Var(&r.DNSCIDRs, "dns-cidr", "a further DNS server's `CIDR`, such as 169.254.20.10/32 for NodeLocal DNSCache (repeatable)")
+}
+
+// Options checks the flags, and returns what they say. The error joins all that is wrong.
+func (r *Rules) Options() (netpol.Options, error) {
+	family, err := netpol.ParseFamily(r.IPFamily, os.Getenv("KUBERNETES_SERVICE_HOST"))
+	errs := []error{err}
+	options := netpol.Options{Family: family, AllowDNS: r.AllowDNS}
+	for _, value := range r.DNSCIDRs {
+		prefix, err := netip.ParsePrefix(value)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("invalid --dns-cidr %q: must be a CIDR such as 169.254.20.10/32", value))
+			continue
+		}
+		options.DNSCIDRs = append(options.DNSCIDRs, prefix)
+	}
+	if err == nil {
+		errs = append(errs, options.Validate())
+	}
+	return options, errors.Join(errs...)
+}
+
+// Table reads the ranges that the flags name; nil where they name none.
+func (r *Rules) Table() (*awsranges.Table, error) {
+	return awsranges.ReadFiles(r.RangesFile, r.CustomRanges...)
+}
+
+// Strings is a flag that may be given several times.
+type Strings []string
+
+// String gives the values as the flag package prints defaults.
+func (s *Strings) String() string {
+	if len(*s) == 0 {
+		return ""
+	}
+	return fmt.Sprint(*s)
+}
+
+// Set adds a value.
+func (s *Strings) Set(value string) error {
+	*s = append(*s, value)
+	return nil
+}
