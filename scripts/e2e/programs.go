@@ -1,6 +1,8 @@
 //go:build programs
 
-// Package e2e pins, in go.mod, the versions of the control plane's programs that controlplane.sh builds.
+// Package e2e tests the two programs, as built, against a real control plane.
+//
+// This file only pins, in go.mod, what scripts/control-plane.sh builds.
 package e2e
 
 import (
@@ -8,5 +10,4 @@ import (
 	_ "k8s.io/kubernetes/cmd/kube-apiserver"
 	_ "k8s.io/kubernetes/cmd/kube-controller-manager"
 	_ "k8s.io/kubernetes/cmd/kubectl"
-	_ "sigs.k8s.io/controller-runtime/pkg/envtest"
 )

@@ -1,0 +1,59 @@
+package cluster
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
+)
+
+func (c *Cluster) auditLog() string { return filepath.Join(c.Dir, "audit.log") }
+
+// Mark is a moment in the cluster's history.
+type Mark int64
+
+// Mark returns the present moment.
+func (c *Cluster) Mark() (Mark, error) {
+	info, err := os.Stat(c.auditLog())
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	return Mark(info.Size()), nil
+}
+
+// Writes returns, as "VERB RESOURCE NAMESPACE/NAME", each write that a client whose user agent begins
+// so has sent since a mark, whether or not it succeeded: by the word of the API server's audit log,
+// which it writes before it answers.
+func (c *Cluster) Writes(since Mark, userAgent string) ([]string, error) {
+	file, err := os.Open(c.auditLog())
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	if _, err := file.Seek(int64(since), 0); err != nil {
+		return nil, err
+	}
+	var writes []string
+	lines := bufio.NewScanner(file)
+	lines.Buffer(nil, 16<<20)
+	for lines.Scan() {
+		var event auditv1.Event
+		if err := json.Unmarshal(lines.Bytes(), &event); err != nil {
+			return nil, err
+		}
+		if event.ObjectRef == nil || !strings.HasPrefix(event.UserAgent, userAgent) {
+			continue
+		}
+		ref := event.ObjectRef
+		writes = append(writes, event.Verb+" "+ref.Resource+" "+ref.Namespace+"/"+ref.Name)
+	}
+	return writes, lines.Err()
+}

@@ -1,0 +1,154 @@
+// Package cluster runs a real etcd, kube-apiserver and kube-controller-manager on this machine, for
+// tests and for the demonstration. No nodes, and no Pods: NetworkPolicies are stored, not enforced.
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+)
+
+// Cluster is a running control plane.
+type Cluster struct {
+	// Dir holds the cluster's files: logs, the audit log, kubeconfigs.
+	Dir string
+	// Programs is the folder of etcd, kube-apiserver, kube-controller-manager and kubectl.
+	Programs string
+	// Admin may do everything, at any rate. Its kubeconfig is the file Kubeconfig.
+	Admin      *kubernetes.Clientset
+	Kubeconfig string
+
+	environment *envtest.Environment
+	config      *rest.Config
+	controllers *exec.Cmd
+}
+
+// auditPolicy records every request that may change something, and nothing of what it said.
+const auditPolicy = `apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- {level: None, verbs: [get, list, watch]}
+- {level: Metadata}
+`
+
+// Start runs a control plane with the programs of a folder, and keeps its files in dir.
+func Start(ctx context.Context, programs, dir string) (*Cluster, error) {
+	c := &Cluster{Dir: dir, Programs: programs, Kubeconfig: filepath.Join(dir, "admin.kubeconfig")}
+	if err := os.WriteFile(filepath.Join(dir, "audit-policy.yaml"), []byte(auditPolicy), 0o600); err != nil {
+		return nil, err
+	}
+	existing := false
+	c.environment = &envtest.Environment{
+		UseExistingCluster:       &existing,
+		ControlPlaneStartTimeout: 2 * time.Minute,
+		ControlPlaneStopTimeout:  time.Minute,
+	}
+	plane := &c.environment.ControlPlane
+	plane.Etcd = &envtest.Etcd{Path: filepath.Join(programs, "etcd")}
+	plane.Etcd.Configure().Append("unsafe-no-fsync", "true")
+	plane.KubectlPath = filepath.Join(programs, "kubectl")
+	apiserver := plane.GetAPIServer()
+	apiserver.Path = filepath.Join(programs, "kube-apiserver")
+	apiserver.Configure().
+		Append("audit-policy-file", filepath.Join(dir, "audit-policy.yaml")).
+		Append("audit-log-path", c.auditLog())
+	var err error
+	if c.config, err = c.environment.Start(); err != nil {
+		return nil, fmt.Errorf("start the control plane: %w", err)
+	}
+	if err := c.connect(ctx); err != nil {
+		return nil, errors.Join(err, c.Stop())
+	}
+	return c, nil
+}
+
+func (c *Cluster) connect(ctx context.Context) error {
+	admin, err := c.environment.AddUser(envtest.User{Name: "admin", Groups: []string{"system:masters"}}, nil)
+	if err != nil {
+		return err
+	}
+	kubeconfig, err := admin.KubeConfig()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(c.Kubeconfig, kubeconfig, 0o600); err != nil {
+		return err
+	}
+	config := rest.CopyConfig(admin.Config())
+	config.QPS = -1
+	if c.Admin, err = kubernetes.NewForConfig(config); err != nil {
+		return err
+	}
+	return c.startControllers(ctx)
+}
+
+// startControllers runs the controllers without which a namespace never goes, and an owner's
+// dependents stay.
+func (c *Cluster) startControllers(ctx context.Context) error {
+	log, err := os.Create(filepath.Join(c.Dir, "kube-controller-manager.log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	c.controllers = exec.Command(filepath.Join(c.Programs, "kube-controller-manager"),
+		"--kubeconfig="+c.Kubeconfig, "--leader-elect=false", "--secure-port=0",
+		"--controllers=namespace-controller,garbage-collector-controller,serviceaccount-controller")
+	c.controllers.Stdout, c.controllers.Stderr = log, log
+	// Should this process be killed, the kernel stops that one.
+	c.controllers.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := c.controllers.Start(); err != nil {
+		return err
+	}
+	for { // its first work done means that it runs
+		_, err := c.Admin.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Get(ctx, "default", metav1.GetOptions{})
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("kube-controller-manager does not work: see %s: %w", log.Name(), err)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// ServiceAccountKubeconfig writes a kubeconfig with a token of a service account, and returns its
+// path. What it may do is what RBAC grants that account.
+func (c *Cluster) ServiceAccountKubeconfig(ctx context.Context, namespace, name string) (string, error) {
+	request := &authenticationv1.TokenRequest{}
+	token, err := c.Admin.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, name, request, metav1.CreateOptions{})
+	if err != nil {
+		return "", err
+	}
+	kubeconfig := clientcmdapi.NewConfig()
+	kubeconfig.Clusters["local"] = &clientcmdapi.Cluster{Server: c.config.Host, CertificateAuthorityData: c.config.CAData}
+	kubeconfig.AuthInfos[name] = &clientcmdapi.AuthInfo{Token: token.Status.Token}
+	kubeconfig.Contexts["local"] = &clientcmdapi.Context{Cluster: "local", AuthInfo: name}
+	kubeconfig.CurrentContext = "local"
+	path := filepath.Join(c.Dir, name+".kubeconfig")
+	return path, clientcmd.WriteToFile(*kubeconfig, path)
+}
+
+// Stop stops every process that Start started.
+func (c *Cluster) Stop() error {
+	if c.controllers != nil && c.controllers.Process != nil {
+		// Stopped gently it waits for its caches; there is nothing to save.
+		_ = c.controllers.Process.Kill()
+		_ = c.controllers.Wait()
+	}
+	return c.environment.Stop()
+}

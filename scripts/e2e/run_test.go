@@ -1,0 +1,210 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// soon is how long a test waits for what takes milliseconds on an idle machine.
+const soon = 30 * time.Second
+
+// process is one of the built binaries, running.
+type process struct {
+	command *exec.Cmd
+	log     string
+	stopped bool
+}
+
+// start runs a binary until it is ready, and stops it with the test.
+func start(t *testing.T, program string, args ...string) *process {
+	t.Helper()
+	healthAddr := freeAddress(t)
+	log, err := os.CreateTemp(control.Dir, program+"-*.log")
+	require.NoError(t, err)
+	defer log.Close()
+	p := &process{log: log.Name(), command: exec.Command(filepath.Join(bin, program), append(args, "--http-addr", healthAddr)...)}
+	p.command.Stdout, p.command.Stderr = log, log
+	p.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	require.NoError(t, p.command.Start())
+	t.Cleanup(func() {
+		p.stop(t)
+		if t.Failed() {
+			t.Logf("log of %s:\n%s", program, p.logged(t))
+		}
+	})
+	client := &http.Client{Timeout: time.Second}
+	require.Eventually(t, func() bool {
+		response, err := client.Get("http://" + healthAddr + "/readyz")
+		if err != nil {
+			return false
+		}
+		defer response.Body.Close()
+		return response.StatusCode == http.StatusOK
+	}, soon, 20*time.Millisecond, "%s is not ready", program)
+	return p
+}
+
+// stop asks the process to stop, and requires that it does so cleanly.
+func (p *process) stop(t *testing.T) {
+	if p.stopped {
+		return
+	}
+	p.stopped = true
+	require.NoError(t, p.command.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, p.command.Wait(), "a stop is clean: exit status 0")
+}
+
+func (p *process) logged(t *testing.T) string {
+	data, err := os.ReadFile(p.log)
+	require.NoError(t, err)
+	return string(data)
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+// startAgent runs egress-agent with exactly the rights that deploy/ gives it.
+func startAgent(t *testing.T, args ...string) *process {
+	t.Helper()
+	kubectl(t, "", "apply", "-f", root+"/deploy/agent-rbac.yaml")
+	kubeconfig, err := control.ServiceAccountKubeconfig(t.Context(), "egress-system", "egress-agent")
+	require.NoError(t, err)
+	return start(t, "egress-agent", append([]string{"--kubeconfig", kubeconfig, "--ip-family", "ipv4"}, args...)...)
+}
+
+// startWebhook runs egress-webhook behind the configuration in deploy/, of which only the address is
+// changed: there is no Service network here.
+func startWebhook(t *testing.T) *process {
+	t.Helper()
+	certs := t.TempDir()
+	output, err := exec.Command(root+"/scripts/generate-certs.sh", certs).CombinedOutput()
+	require.NoError(t, err, string(output))
+	address := freeAddress(t)
+	p := start(t, "egress-webhook", "--addr", address, "--ip-family", "ipv4", "--ranges-file", ranges,
+		"--tls-cert-file", certs+"/tls.crt", "--tls-key-file", certs+"/tls.key")
+	bundle, err := os.ReadFile(certs + "/ca.crt")
+	require.NoError(t, err)
+	patched := kubectl(t, "", "patch", "--local", "-f", root+"/deploy/webhook-configuration.yaml", "-o", "yaml", "--type", "json", "-p",
+		fmt.Sprintf(`[{"op": "replace", "path": "/webhooks/0/clientConfig", "value": {"url": "https://%s/validate", "caBundle": %q}}]`,
+			address, base64.StdEncoding.EncodeToString(bundle)))
+	kubectl(t, patched, "apply", "-f", "-")
+	t.Cleanup(func() { kubectl(t, "", "delete", "-f", root+"/deploy/webhook-configuration.yaml") })
+	return p
+}
+
+// kubectl runs the real one as administrator, requires that it succeeds and returns its output.
+func kubectl(t *testing.T, stdin string, args ...string) string {
+	t.Helper()
+	stdout, stderr, err := tryKubectl(stdin, args...)
+	require.NoError(t, err, "kubectl %s: %s", strings.Join(args, " "), stderr)
+	return stdout
+}
+
+func tryKubectl(stdin string, args ...string) (stdout, stderr string, err error) {
+	command := exec.Command(filepath.Join(programs, "kubectl"), args...)
+	command.Env = append(os.Environ(), "KUBECONFIG="+control.Kubeconfig)
+	command.Stdin = strings.NewReader(stdin)
+	var out, errs bytes.Buffer
+	command.Stdout, command.Stderr = &out, &errs
+	err = command.Run()
+	return out.String(), errs.String(), err
+}
+
+// namespace makes a namespace, with labels as kubectl takes them, that goes with the test.
+func namespace(t *testing.T, name string, labels ...string) {
+	t.Helper()
+	kubectl(t, "", "create", "namespace", name)
+	if len(labels) > 0 {
+		kubectl(t, "", append([]string{"label", "namespace", name}, labels...)...)
+	}
+	t.Cleanup(func() { kubectl(t, "", "delete", "namespace", name, "--wait=false", "--ignore-not-found") })
+}
+
+// manifest is a policy ConfigMap.
+func manifest(namespace, name, policy string) string {
+	return fmt.Sprintf("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: %s\n  namespace: %s\n  labels: {egress-controller: managed}\ndata:\n  policy.json: |\n    %s\n",
+		name, namespace, strings.ReplaceAll(policy, "\n", "\n    "))
+}
+
+// getPolicy returns a NetworkPolicy, or nil where there is none.
+func getPolicy(t *testing.T, namespace, name string) *networkingv1.NetworkPolicy {
+	t.Helper()
+	policy, err := control.Admin.NetworkingV1().NetworkPolicies(namespace).Get(context.Background(), name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	require.NoError(t, err)
+	return policy
+}
+
+// eventuallyPolicy waits until a NetworkPolicy, which may be nil, is as it should be, and returns it.
+func eventuallyPolicy(t *testing.T, namespace, name, what string, ok func(*networkingv1.NetworkPolicy) bool) *networkingv1.NetworkPolicy {
+	t.Helper()
+	var policy *networkingv1.NetworkPolicy
+	deadline := time.Now().Add(soon)
+	for policy = getPolicy(t, namespace, name); !ok(policy); policy = getPolicy(t, namespace, name) {
+		if time.Now().After(deadline) {
+			require.FailNow(t, "NetworkPolicy "+namespace+"/"+name+" is not "+what, "%+v", policy)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return policy
+}
+
+func exists(policy *networkingv1.NetworkPolicy) bool { return policy != nil }
+func gone(policy *networkingv1.NetworkPolicy) bool   { return policy == nil }
+
+// opens says whether any rule of the policy has exactly this CIDR for a peer.
+func opens(policy *networkingv1.NetworkPolicy, cidr string) bool {
+	if policy == nil {
+		return false
+	}
+	for _, rule := range policy.Spec.Egress {
+		for _, peer := range rule.To {
+			if peer.IPBlock != nil && peer.IPBlock.CIDR == cidr {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// eventuallyEvent waits for an Event on a ConfigMap.
+func eventuallyEvent(t *testing.T, namespace, name, reason string) corev1.Event {
+	t.Helper()
+	var found corev1.Event
+	require.Eventually(t, func() bool {
+		events, err := control.Admin.CoreV1().Events(namespace).List(context.Background(), metav1.ListOptions{
+			FieldSelector: "involvedObject.kind=ConfigMap,involvedObject.name=" + name + ",reason=" + reason,
+		})
+		require.NoError(t, err)
+		if len(events.Items) == 0 {
+			return false
+		}
+		found = events.Items[0]
+		return true
+	}, soon, 20*time.Millisecond, "no Event %s on ConfigMap %s/%s", reason, namespace, name)
+	return found
+}

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Makes a CA and the webhook's serving certificate with openssl, good for a year, in DIR:
+#   ca.crt             for the caBundle of the ValidatingWebhookConfiguration
+#   tls.crt, tls.key   for --tls-cert-file and --tls-key-file
+# NAMEs are those that the API server may call the webhook by; left out, its Service's and this
+# machine's. A certificate that is there, for the same names and for 30 more days, is kept. The CA's
+# key is thrown away: new certificates come with a new CA.
+set -euo pipefail
+[ $# -ge 1 ] || { echo "usage: $0 DIR [NAME...]" >&2; exit 2; }
+dir=$1
+shift
+[ $# -gt 0 ] || set -- egress-webhook.egress-system.svc egress-webhook.egress-system.svc.cluster.local localhost 127.0.0.1
+
+names=
+for name in "$@"; do
+  kind=DNS
+  [[ ! $name =~ ^[0-9.]+$|: ]] || kind=IP
+  names+=${names:+,}$kind:$name
+done
+umask 077
+mkdir -p "$dir"
+cd "$dir"
+if [ -s tls.key ] && [ "$(cat names 2>/dev/null)" = "$names" ] &&
+  openssl x509 -in tls.crt -noout -checkend $((30 * 24 * 3600)) >/dev/null 2>&1 &&
+  openssl verify -CAfile ca.crt tls.crt >/dev/null 2>&1; then
+  echo "certificate for $* kept in $dir" >&2
+  exit 0
+fi
+work=$(mktemp -d .new.XXXXXX)
+trap 'rm -rf "$work"' EXIT
+key=(-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes)
+openssl req -x509 "${key[@]}" -keyout "$work/ca.key" -out "$work/ca.crt" -days 365 -subj "/CN=egress-webhook CA" \
+  -addext keyUsage=critical,keyCertSign 2>/dev/null
+openssl req "${key[@]}" -keyout "$work/tls.key" -out "$work/tls.csr" -subj "/CN=egress-webhook" 2>/dev/null
+printf 'subjectAltName=%s\nextendedKeyUsage=serverAuth\nkeyUsage=critical,digitalSignature\n' "$names" >"$work/tls.ext"
+openssl x509 -req -in "$work/tls.csr" -CA "$work/ca.crt" -CAkey "$work/ca.key" -CAcreateserial -days 365 \
+  -extfile "$work/tls.ext" -out "$work/tls.crt" 2>/dev/null
+echo "$names" >"$work/names"
+mv "$work"/{ca.crt,tls.crt,tls.key,names} .
+echo "certificate for $* made in $dir" >&2
