@@ -1,0 +1,119 @@
+# Everything here runs on one machine with Go, make, git and openssl. What needs a Kubernetes control
+# plane builds one into bin/control-plane, once, or takes it from KUBEBUILDER_ASSETS.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+BIN := bin
+PROGRAMS := egress-agent egress-webhook
+RANGES ?= testdata/ranges/ip-ranges.json
+FUZZTIME ?= 10s
+# The race detector needs a C compiler.
+RACE := $(shell command -v "$$(go env CC)" >/dev/null && echo -race)
+
+##@ Build
+
+.PHONY: build
+build: ## Build both programs into bin/
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -buildvcs=auto -o $(BIN)/ ./cmd/...
+
+.PHONY: control-plane
+control-plane: ## Build etcd, kube-apiserver, kube-controller-manager and kubectl, once (five to ten minutes)
+	@scripts/control-plane.sh $(BIN)/control-plane
+
+.PHONY: clean
+clean: ## Remove what was built, but for the control plane
+	rm -rf $(addprefix $(BIN)/,$(PROGRAMS) local staticcheck certs)
+
+.PHONY: clean-all
+clean-all: ## Remove all that was built
+	rm -rf $(BIN)
+
+##@ See it work
+
+.PHONY: demo
+demo: build control-plane $(BIN)/local ## The whole story on a local control plane, with the real kubectl
+	@$(BIN)/local $(BIN)/control-plane scripts/demo.sh
+
+.PHONY: demo-webhook
+demo-webhook: build ## Start the webhook and send it a review for each kind of mistake
+	@scripts/demo-webhook.sh
+
+.PHONY: run-local
+run-local: build ## Run the agent against the cluster of your kubeconfig (KUBECONFIG=, RANGES=)
+	@echo "egress-agent will write NetworkPolicies in: $$(kubectl config current-context)"
+	$(BIN)/egress-agent --kubeconfig "$${KUBECONFIG:-$$HOME/.kube/config}" --ranges-file $(RANGES) --http-addr 127.0.0.1:8080
+
+.PHONY: run-webhook-local
+run-webhook-local: build certs ## Run the webhook on https://localhost:8443 with certificates of its own (RANGES=)
+	$(BIN)/egress-webhook --addr 127.0.0.1:8443 --http-addr 127.0.0.1:8081 --ranges-file $(RANGES) \
+	  --tls-cert-file $(BIN)/certs/tls.crt --tls-key-file $(BIN)/certs/tls.key
+
+.PHONY: certs
+certs: ## Make a CA and a serving certificate for the webhook in bin/certs
+	@scripts/generate-certs.sh $(BIN)/certs
+
+.PHONY: render
+render: build ## Print the NetworkPolicies of policies: make render F=policy.yaml (RANGES=)
+	@$(BIN)/egress-agent render -f $(or $(F),$(error say which file: make render F=policy.yaml)) --ranges-file $(RANGES)
+
+.PHONY: validate
+validate: build ## Judge policies as the webhook does: make validate F=policy.yaml (RANGES=)
+	@$(BIN)/egress-webhook validate -f $(or $(F),$(error say which file: make validate F=policy.yaml)) --ranges-file $(RANGES)
+
+##@ Check
+
+.PHONY: test
+test: test-unit fuzz e2e ## Unit tests with the race detector, fixtures, fuzzing, and end to end
+
+.PHONY: test-unit
+test-unit: ## Unit tests with the race detector, and fixtures
+	$(if $(RACE),,@echo "no C compiler here: the race detector is left out")
+	go test $(RACE) ./...
+
+.PHONY: fuzz
+fuzz: ## Each fuzz target for FUZZTIME (10s)
+	@FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
+
+.PHONY: e2e
+e2e: build control-plane ## The built programs against a real control plane; the schema against the corpus
+	cd scripts/e2e && go test -count=1 ./...
+
+.PHONY: bench
+bench: ## Benchmarks, each with its floor (IP_RANGES_DATA= the folder with AWS's real ip-ranges.json)
+	go test -run '^$$' -bench . -benchmem ./pkg/...
+
+.PHONY: lint
+lint: $(BIN)/staticcheck ## gofmt, go vet, staticcheck, and the webhook's imports
+	@test -z "$$(gofmt -l cmd pkg scripts)" || { echo "not formatted, run make fmt:"; gofmt -l cmd pkg scripts; exit 1; }
+	go vet ./...
+	$(BIN)/staticcheck ./...
+	cd scripts/e2e && go vet ./... && ../../$(BIN)/staticcheck ./...
+	@! go list -deps ./cmd/egress-webhook | grep '^k8s.io/client-go' || { echo "egress-webhook must not import client-go"; exit 1; }
+
+.PHONY: fmt
+fmt: ## Format all Go code
+	gofmt -w cmd pkg scripts
+
+.PHONY: tidy-check
+tidy-check: ## Fail where go.mod or go.sum is not tidy
+	go mod tidy -diff
+	cd scripts/e2e && go mod tidy -diff
+
+.PHONY: golden
+golden: build control-plane ## Rewrite the goldens; read the difference before you commit it
+	UPDATE_GOLDEN=1 go test ./...
+	cd scripts/e2e && UPDATE_GOLDEN=1 go test -count=1 ./...
+
+##@ Help
+
+.PHONY: help
+help: ## Show this
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: $(BIN)/local $(BIN)/staticcheck
+$(BIN)/local:
+	cd scripts/e2e && go build -o ../../$(BIN)/local ./local
+$(BIN)/staticcheck:
+	cd scripts/e2e && go build -o ../../$(BIN)/staticcheck honnef.co/go/tools/cmd/staticcheck

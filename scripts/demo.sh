@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# The whole story, told with the real kubectl against the cluster in KUBECONFIG, which make demo starts
+# for it: nothing here goes near any other cluster. Exits with 0 only when every step did what it says.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+: "${CLUSTER_DIR:?run make demo}"
+ranges=$PWD/testdata/ranges/ip-ranges.json
+agent=
+webhook=
+trap 'kill $agent $webhook 2>/dev/null || true' EXIT
+
+bold() { if [ -t 1 ]; then printf '\n\033[1m%s\033[0m\n' "$*"; else printf '\n%s\n' "$*"; fi; }
+step() { number=$((${number:-0} + 1)); bold "$number. $*"; }
+show() { printf '$ %s\n' "$*"; "$@"; }
+fail() { printf 'FAILED: %s\n' "$*" >&2; tail -n 20 "$CLUSTER_DIR"/egress-*.log >&2; exit 1; }
+eventually() { # WHAT COMMAND...: it succeeds within 30 seconds
+  local what=$1 end=$((SECONDS + 30)); shift
+  until "$@" >/dev/null 2>&1; do
+    [ $SECONDS -lt $end ] || fail "$what"
+    sleep 0.1
+  done
+}
+refused() { # COMMAND...: it fails, and says what the file beside it expects
+  local output
+  printf '$ %s\n' "$*"
+  if output=$("$@" 2>&1); then fail "this was to be refused: $*"; fi
+  echo "$output"
+  grep -q "Policy validation failed: " <<<"$output" || fail "refused, but not by the webhook"
+}
+gone() { ! kubectl get "$@"; }
+has() { # NAMESPACE NETWORKPOLICY CIDR
+  kubectl get networkpolicy -n "$1" "$2" -o jsonpath='{.spec.egress[*].to[*].ipBlock.cidr}' | tr ' ' '\n' | grep -qxF "$3"
+}
+event() { # NAMESPACE CONFIGMAP REASON
+  kubectl get events -n "$1" --field-selector "involvedObject.kind=ConfigMap,involvedObject.name=$2,reason=$3" -o name | grep -q .
+}
+ready() { # PORT
+  exec 3<>"/dev/tcp/127.0.0.1/$1" || return 1
+  printf 'GET /readyz HTTP/1.0\r\n\r\n' >&3
+  grep -q '200 OK' <&3
+}
+free_port() { # a port of this machine that nothing listens on
+  local port
+  while port=$((20000 + RANDOM % 20000)); (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do :; done
+  echo "$port"
+}
+start_agent() {
+  bin/egress-agent --kubeconfig "$CLUSTER_DIR/agent.kubeconfig" --ranges-file "$ranges" --ip-family ipv4 \
+    --http-addr "127.0.0.1:$agent_port" 2>>"$CLUSTER_DIR/egress-agent.log" &
+  agent=$!
+  eventually "egress-agent is not ready" ready "$agent_port"
+}
+
+step "The agent runs with the rights that deploy/ gives its service account, and no others"
+show kubectl apply -f deploy/agent-rbac.yaml
+token=$(kubectl create token egress-agent -n egress-system)
+cp "$KUBECONFIG" "$CLUSTER_DIR/agent.kubeconfig"
+kubectl --kubeconfig "$CLUSTER_DIR/agent.kubeconfig" config set-credentials agent --token "$token" >/dev/null
+kubectl --kubeconfig "$CLUSTER_DIR/agent.kubeconfig" config set-context --current --user agent >/dev/null
+agent_port=$(free_port)
+start_agent
+
+step "The webhook runs behind its ValidatingWebhookConfiguration, with a certificate of its own"
+scripts/generate-certs.sh "$CLUSTER_DIR/certs"
+webhook_port=$(free_port)
+health_port=$(free_port)
+bin/egress-webhook --addr "127.0.0.1:$webhook_port" --http-addr "127.0.0.1:$health_port" --ranges-file "$ranges" --ip-family ipv4 \
+  --tls-cert-file "$CLUSTER_DIR/certs/tls.crt" --tls-key-file "$CLUSTER_DIR/certs/tls.key" 2>"$CLUSTER_DIR/egress-webhook.log" &
+webhook=$!
+eventually "egress-webhook is not ready" ready "$health_port"
+# Without a network of Services, the API server calls the webhook by address.
+kubectl patch --local -f deploy/webhook-configuration.yaml --type json -o yaml -p "[{\"op\": \"replace\", \"path\": \"/webhooks/0/clientConfig\",
+  \"value\": {\"url\": \"https://127.0.0.1:$webhook_port/validate\", \"caBundle\": \"$(base64 -w0 <"$CLUSTER_DIR/certs/ca.crt")\"}}]" |
+  show kubectl apply -f -
+
+step "Two tenants' namespaces opt in; a third does not"
+for tenant in tenant-a tenant-b tenant-c; do show kubectl create namespace $tenant; done
+show kubectl label namespace tenant-a tenant-b egress-validation=enabled
+eventually "the API server does not ask the webhook" bash -c '! kubectl apply -n tenant-a --dry-run=server -f examples/demo/mistakes.yaml'
+
+step "Both tenants say where their pods may connect"
+show kubectl apply -f examples/demo/tenant-a.yaml -f examples/demo/tenant-b.yaml
+eventually "no NetworkPolicy in tenant-a" has tenant-a egress 198.18.0.0/24
+eventually "no NetworkPolicy in tenant-b" has tenant-b egress 10.2.0.0/16
+show kubectl get networkpolicy -A
+show kubectl get networkpolicy -n tenant-a egress -o yaml
+
+step "A policy with mistakes is refused, with all of them at once"
+refused kubectl apply -n tenant-a -f examples/demo/mistakes.yaml
+
+step "Where the namespace did not opt in it is stored, and the agent answers with deny-all and an Event"
+show kubectl apply -n tenant-c -f examples/demo/mistakes.yaml
+eventually "no Event Invalid" event tenant-c mistakes Invalid
+eventually "no deny-all" kubectl get networkpolicy -n tenant-c mistakes
+show kubectl get events -n tenant-c -o custom-columns=TYPE:.type,REASON:.reason,OBJECT:.involvedObject.name,MESSAGE:.message
+show kubectl get networkpolicy -n tenant-c mistakes -o jsonpath='{.spec}{"\n"}'
+
+step "A second region for S3 changes the NetworkPolicy in place"
+uid=$(kubectl get networkpolicy -n tenant-a egress -o jsonpath='{.metadata.uid}')
+sed 's/"regions": \["us-east-1"\]/"regions": ["us-east-1", "us-west-2"]/' examples/demo/tenant-a.yaml | show kubectl apply -f -
+eventually "us-west-2 was not added" has tenant-a egress 198.18.8.0/24
+show kubectl get networkpolicy -n tenant-a egress -o jsonpath='{.metadata.uid}{" "}{.metadata.annotations.egress-controller/destinations}{"\n"}'
+[ "$uid" = "$(kubectl get networkpolicy -n tenant-a egress -o jsonpath='{.metadata.uid}')" ] || fail "it is another NetworkPolicy"
+
+step "An edit and a deletion by hand are undone"
+show kubectl patch networkpolicy -n tenant-a egress --type merge -p '{"spec": {"egress": [{}]}}'
+eventually "the edit was not undone" has tenant-a egress 198.18.8.0/24
+show kubectl delete networkpolicy -n tenant-b egress
+eventually "the deletion was not undone" has tenant-b egress 10.2.0.0/16
+eventually "no Event Restored" event tenant-b egress Restored
+show kubectl get events -A --field-selector reason=Restored -o custom-columns=NAMESPACE:.metadata.namespace,REASON:.reason,MESSAGE:.message
+
+step "A NetworkPolicy that is somebody else's is never touched"
+kubectl create -f - <<Y
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: theirs, namespace: tenant-c}
+spec: {podSelector: {}, policyTypes: [Ingress]}
+Y
+sed -e 's/name: egress$/name: theirs/' -e 's/tenant-a/tenant-c/' examples/demo/tenant-a.yaml | show kubectl apply -f -
+eventually "no Event NameConflict" event tenant-c theirs NameConflict
+show kubectl get events -n tenant-c --field-selector reason=NameConflict -o custom-columns=REASON:.reason,MESSAGE:.message
+[ "$(kubectl get networkpolicy -n tenant-c theirs -o jsonpath='{.spec.policyTypes[*]}')" = Ingress ] || fail "it was touched"
+
+step "What happens while the agent is down is made up for when it is back"
+kill $agent
+wait $agent || fail "egress-agent did not stop cleanly"
+show kubectl label configmap -n tenant-a egress egress-controller-
+start_agent
+eventually "its NetworkPolicy is still there" gone networkpolicy -n tenant-a egress
+
+step "A policy that is deleted takes its NetworkPolicy with it"
+show kubectl delete configmap -n tenant-b egress
+eventually "its NetworkPolicy is still there" gone networkpolicy -n tenant-b egress
+show kubectl get networkpolicy -A
+
+bold "All $number steps did what they say."
