@@ -95,7 +95,8 @@ func (v *validator) destination(n node, path string, seen map[string]bool) Desti
 	}
 	v.require(n, path, "name")
 	service, hasService := n.member("awsService")
-	if _, hasCIDR := n.member("cidr"); hasCIDR && hasService {
+	_, hasCIDR := n.member("cidr")
+	if hasCIDR && hasService {
 		v.report(path, "Cannot specify both cidr and awsService")
 	} else if !hasCIDR && !hasService {
 		v.report(path, "Must specify either cidr or awsService")
@@ -110,9 +111,8 @@ func (v *validator) destination(n node, path string, seen map[string]bool) Desti
 		case "awsService":
 			d.Service = v.service(value, at)
 		case "regions":
-			if !hasService {
+			if hasCIDR && !hasService {
 				v.report(at, "Invalid regions: only an awsService has regions")
-				continue
 			}
 			d.Regions = v.regions(value, at, service)
 		case "ports":
