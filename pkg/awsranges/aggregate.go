@@ -15,6 +15,9 @@ import (
 //	10.0.2.0/23                   ├─────────┤ ┘ of one /22: merged
 //	10.0.0.0/22 ├───────────────────────────┤ the result
 func Aggregate(prefixes []netip.Prefix) []netip.Prefix {
+	if len(prefixes) == 0 {
+		return nil
+	}
 	sorted := make([]netip.Prefix, len(prefixes))
 	for i, prefix := range prefixes {
 		sorted[i] = prefix.Masked()

@@ -37,9 +37,9 @@ func ParseFamily(value, serviceHost string) (Family, error) {
 	return "", fmt.Errorf("unknown IP family %q: must be auto, ipv4, ipv6 or dual", value)
 }
 
-// has says whether pods of the family can reach the prefix.
+// has says whether pods of the family can reach the prefix; none can an invalid one.
 func (f Family) has(prefix netip.Prefix) bool {
-	return f == Dual || (f == IPv6) == prefix.Addr().Is6()
+	return prefix.IsValid() && (f == Dual || (f == IPv6) == prefix.Addr().Is6())
 }
 
 // String gives the family as messages name it.

@@ -1,0 +1,202 @@
+package awsranges
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	sample = "../../testdata/ranges/ip-ranges.json"
+	custom = "../../testdata/ranges/custom.json"
+)
+
+func TestTable(t *testing.T) {
+	table, err := ReadFile(sample)
+	require.NoError(t, err)
+	require.Equal(t, "1700000000", table.SyncToken())
+	require.Equal(t, "2023-11-14-22-13-20", table.CreateDate())
+	require.Equal(t, []string{"AMAZON", "CLOUDFRONT", "DYNAMODB", "EC2", "IOT_CORE", "S3"}, table.Services())
+	require.Equal(t, []string{"us-east-1", "us-west-2"}, table.Regions("S3"))
+	require.Equal(t, prefixes("198.18.0.0/24", "198.18.4.0/24", "2001:db8:1000::/47"), table.Lookup("S3", "us-east-1"))
+	require.Equal(t, prefixes("198.18.0.0/24", "198.18.4.0/24", "198.18.8.0/24", "2001:db8:1000::/47", "2001:db8:2000::/48"), table.Lookup("S3", ""))
+	require.Nil(t, table.Lookup("S3", "mars-1"))
+	require.Nil(t, table.Lookup("s3", "us-east-1"), "only canonical names")
+	require.Zero(t, testing.AllocsPerRun(100, func() { table.Lookup("S3", "us-east-1") }))
+}
+
+func TestMerge(t *testing.T) {
+	aws, err := ReadFile(sample)
+	require.NoError(t, err)
+	own, err := ReadFile(custom)
+	require.NoError(t, err)
+	merged := Merge(aws, own, nil)
+	require.Equal(t, aws.SyncToken(), merged.SyncToken())
+	require.Equal(t, prefixes("10.20.0.0/23"), merged.Lookup("BILLING", "frankfurt"))
+	require.Equal(t, aws.Lookup("S3", ""), merged.Lookup("S3", ""))
+	require.True(t, merged.KnowsService("BILLING"))
+	require.True(t, merged.KnowsRegion("dublin"))
+	require.Equal(t, "billing", merged.NearestService("biling"))
+	require.Nil(t, aws.Lookup("BILLING", ""), "a table is immutable")
+	require.Same(t, aws, Merge(aws))
+	require.Nil(t, Merge(nil))
+	require.False(t, Merge(nil, own).HasAWS())
+	withToken, err := Parse([]byte(`{"syncToken": "1", "prefixes": [{"ip_prefix": "10.0.0.0/8", "service": "OWN", "region": "x"}]}`))
+	require.NoError(t, err)
+	require.False(t, Merge(nil, withToken).HasAWS(), "a custom document does not stand in for AWS's")
+}
+
+func TestParseRefuses(t *testing.T) {
+	for _, test := range []struct{ name, document, want string }{
+		{"nothing", ``, "no ip-ranges document: unexpected end of JSON input"},
+		{"HTML", `<html>`, "no ip-ranges document: invalid character '<' looking for beginning of value"},
+		{"cut", `{"syncToken": "1", "prefixes": [{"ip_prefix": "10.0.0.0/8",`, "no ip-ranges document: unexpected end of JSON input"},
+		{"nested", strings.Repeat("[", 20000), "no ip-ranges document: invalid character '[' exceeded max depth"},
+		{"empty object", `{}`, `no ip-ranges document: it has no rows in "prefixes" or "ipv6_prefixes"`},
+		{"null", `null`, `no ip-ranges document: it has no rows in "prefixes" or "ipv6_prefixes"`},
+		{"another shape", `{"prefixes": {}}`, "no ip-ranges document: json: cannot unmarshal object into Go struct field document.prefixes of type []awsranges.ipv4Row"},
+		{"null row", `{"prefixes": [null]}`, "prefixes[0]: service is missing"},
+		{"no region", `{"prefixes": [{"ip_prefix": "10.0.0.0/8", "service": "S3"}]}`, "prefixes[0]: region is missing"},
+		{"no prefix", `{"prefixes": [{"service": "S3", "region": "x"}]}`, `prefixes[0]: netip.ParsePrefix(""): no '/'`},
+		{"bad prefix", `{"prefixes": [{"ip_prefix": "10.0.0.0/33", "service": "S3", "region": "x"}]}`, `prefixes[0]: netip.ParsePrefix("10.0.0.0/33"): prefix length out of range`},
+		{"IPv6 among IPv4", `{"prefixes": [{"ip_prefix": "::/0", "service": "S3", "region": "x"}]}`, "prefixes[0]: ip_prefix ::/0 is not IPv4"},
+		{"IPv4 among IPv6", `{"ipv6_prefixes": [{"ipv6_prefix": "10.0.0.0/8", "service": "S3", "region": "x"}]}`, "ipv6_prefixes[0]: ipv6_prefix 10.0.0.0/8 is not IPv6"},
+		{"mapped", `{"ipv6_prefixes": [{"ipv6_prefix": "::ffff:10.0.0.0/104", "service": "S3", "region": "x"}]}`, "ipv6_prefixes[0]: ::ffff:10.0.0.0/104 is an IPv4-mapped IPv6 prefix"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			table, err := Parse([]byte(test.document))
+			require.EqualError(t, err, test.want)
+			require.Nil(t, table)
+		})
+	}
+}
+
+func TestReadFiles(t *testing.T) {
+	plain, err := os.ReadFile(sample)
+	require.NoError(t, err)
+	var zipped bytes.Buffer
+	writer := gzip.NewWriter(&zipped)
+	_, err = writer.Write(plain)
+	require.NoError(t, err)
+	require.NoError(t, writer.Close())
+	dir := t.TempDir()
+	write := func(name string, data []byte) string {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(path, data, 0o600))
+		return path
+	}
+	table, err := ReadFiles(write("ranges.json.gz", zipped.Bytes()), custom)
+	require.NoError(t, err)
+	require.Len(t, table.Rows(), 18+3)
+
+	table, err = ReadFiles("")
+	require.NoError(t, err)
+	require.Nil(t, table)
+	_, err = ReadFiles(custom)
+	require.EqualError(t, err, custom+": no syncToken; give an organisation's own document as custom ranges")
+	_, err = ReadFiles(filepath.Join(dir, "none"))
+	require.ErrorIs(t, err, os.ErrNotExist)
+	_, err = ReadFiles(write("cut.gz", zipped.Bytes()[:100]))
+	require.ErrorContains(t, err, "cut.gz: unexpected EOF")
+
+	var bomb bytes.Buffer
+	writer = gzip.NewWriter(&bomb)
+	_, err = writer.Write(make([]byte, maxBytes+1))
+	require.NoError(t, err)
+	require.NoError(t, writer.Close())
+	_, err = ReadFiles(write("bomb.gz", bomb.Bytes()))
+	require.ErrorContains(t, err, "bomb.gz: more than 64 MiB")
+}
+
+func TestFetch(t *testing.T) {
+	server := httptest.NewServer(http.FileServer(http.Dir("../../testdata/ranges")))
+	defer server.Close()
+	table, err := Fetch(t.Context(), server.Client(), server.URL+"/ip-ranges.json")
+	require.NoError(t, err)
+	require.Len(t, table.Rows(), 18)
+	_, err = Fetch(t.Context(), server.Client(), server.URL+"/none.json")
+	require.EqualError(t, err, "GET "+server.URL+"/none.json: 404 Not Found")
+	_, err = Fetch(t.Context(), server.Client(), server.URL+"/custom.json")
+	require.EqualError(t, err, "GET "+server.URL+"/custom.json: no syncToken")
+}
+
+func TestCatalogue(t *testing.T) {
+	var none *Table
+	require.True(t, none.KnowsService("S3"))
+	require.True(t, none.KnowsRegion("GLOBAL"))
+	require.False(t, none.KnowsRegion(""))
+	require.False(t, none.HasAWS())
+	require.Equal(t, "ROUTE53_HEALTHCHECKS", Canonical("route53-HealthChecks"))
+	require.Equal(t, "dynamodb", none.NearestService("dynamo-db"))
+	for service := range endpointOnly {
+		_, published := Catalogued(service)
+		require.False(t, published, service)
+		require.NotEmpty(t, Advice(service))
+	}
+	for _, service := range []string{"RDS", "SQS", "SNS", "STS", "KMS", "ECR", "SECRETSMANAGER", "SECRETS_MANAGER", "LAMBDA", "ELB", "ELASTICACHE"} {
+		require.NotEmpty(t, Advice(service), service)
+	}
+	require.Empty(t, Advice("S3"))
+	for _, s := range services {
+		got, ok := Catalogued(s.Name)
+		require.True(t, ok, "%s cannot be found: the list must be sorted", s.Name)
+		require.Equal(t, s, got)
+		require.Equal(t, s.Name, Canonical(s.Name))
+	}
+}
+
+// FuzzParse: an error means no table; what parses, parses to the same when written out again.
+func FuzzParse(f *testing.F) {
+	data, err := os.ReadFile(sample)
+	require.NoError(f, err)
+	f.Add(data)
+	f.Add([]byte(`{"ipv6_prefixes": [{"ipv6_prefix": "::/0", "service": "a-b", "region": "x"}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		table, err := Parse(data)
+		if err != nil {
+			require.Nil(t, table)
+			return
+		}
+		again, err := Parse(published(t, table))
+		require.NoError(t, err)
+		require.Equal(t, table, again)
+		for _, service := range table.Services() {
+			for _, region := range append([]string{""}, table.Regions(service)...) {
+				require.NotEmpty(t, table.Lookup(service, region))
+			}
+		}
+	})
+}
+
+// published writes a table's rows in AWS's format.
+func published(t *testing.T, table *Table) []byte {
+	d := document{SyncToken: table.SyncToken(), CreateDate: table.CreateDate()}
+	for _, row := range table.Rows() {
+		if row.Prefix.Addr().Is4() {
+			d.Prefixes = append(d.Prefixes, ipv4Row{row.Prefix.String(), row.Region, row.Service})
+		} else {
+			d.IPv6 = append(d.IPv6, ipv6Row{row.Prefix.String(), row.Region, row.Service})
+		}
+	}
+	data, err := json.Marshal(d)
+	require.NoError(t, err)
+	return data
+}
+
+// BenchmarkLookup allocates nothing.
+func BenchmarkLookup(b *testing.B) {
+	table, err := Parse(readReal(b))
+	require.NoError(b, err)
+	b.ReportAllocs()
+	for b.Loop() {
+		table.Lookup("S3", "us-east-1")
+	}
+}

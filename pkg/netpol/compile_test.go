@@ -1,0 +1,348 @@
+package netpol
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/policy"
+)
+
+func TestCompileAgreesWithOracle(t *testing.T) {
+	table := testTable(t)
+	for seed := range uint64(1000) {
+		random := rand.New(rand.NewPCG(seed, 0))
+		checkCompile(t, randomPolicy(random), table, randomFamily(random), random)
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+}
+
+func FuzzCompile(f *testing.F) {
+	table := testTable(f)
+	f.Add(uint64(1), uint64(2))
+	f.Fuzz(func(t *testing.T, a, b uint64) {
+		random := rand.New(rand.NewPCG(a, b))
+		checkCompile(t, randomPolicy(random), table, randomFamily(random), random)
+	})
+}
+
+// checkCompile compares what the NetworkPolicy allows, as Kubernetes reads it, with what the policy
+// says, read naively; and checks that nothing in it is said twice or could be said shorter.
+func checkCompile(t *testing.T, p *policy.Policy, table *awsranges.Table, family Family, random *rand.Rand) {
+	t.Helper()
+	options := Options{Family: family}
+	compiled := Compile(p, table, options)
+	checkShape(t, compiled.Spec)
+	for _, address := range points(p, table, random) {
+		for _, protocol := range []policy.Protocol{policy.TCP, policy.UDP, policy.SCTP} {
+			for _, port := range []uint16{1, 52, 53, 54, 79, 80, 81, 442, 443, 444, 445, 450, 451, 65535} {
+				want := saysPolicy(p, table, family, address, protocol, port)
+				got := allows(compiled.Spec, address, protocol, port)
+				require.Equal(t, want, got, "%s %s/%d under %+v", address, protocol, port, p.Destinations)
+			}
+		}
+		want, got := saysPolicy(p, table, family, address, "ICMP", 0), allows(compiled.Spec, address, "ICMP", 0)
+		require.Equal(t, want, got, "%s ICMP", address)
+	}
+	shuffled := *p
+	shuffled.Destinations = slices.Clone(p.Destinations)
+	random.Shuffle(len(shuffled.Destinations), func(i, j int) {
+		shuffled.Destinations[i], shuffled.Destinations[j] = shuffled.Destinations[j], shuffled.Destinations[i]
+	})
+	require.Equal(t, compiled.Spec, Compile(&shuffled, table, options).Spec, "the order of destinations does not matter")
+}
+
+// checkShape requires what every compiled spec promises.
+func checkShape(t *testing.T, spec networkingv1.NetworkPolicySpec) {
+	t.Helper()
+	require.Equal(t, []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}, spec.PolicyTypes)
+	seenCIDRs, seenPorts := make(map[string]string), make(map[string]bool)
+	for _, rule := range spec.Egress {
+		require.NotEmpty(t, rule.To, "a rule without peers opens everything")
+		require.NotEqual(t, []networkingv1.NetworkPolicyPort{}, rule.Ports, "empty, but not nil")
+		ports, err := json.Marshal(rule.Ports)
+		require.NoError(t, err)
+		require.False(t, seenPorts[string(ports)], "two rules with ports %s", ports)
+		seenPorts[string(ports)] = true
+		for i, port := range rule.Ports[:max(len(rule.Ports)-1, 0)] {
+			next := rule.Ports[i+1]
+			require.False(t, *port.Protocol == *next.Protocol && next.Port.IntVal <= last(port)+1, "ports %s can be joined", ports)
+		}
+		var previous netip.Prefix
+		for _, peer := range rule.To {
+			prefix := netip.MustParsePrefix(peer.IPBlock.CIDR)
+			require.Empty(t, peer.IPBlock.Except)
+			require.Equal(t, prefix.Masked().String(), peer.IPBlock.CIDR)
+			require.True(t, !previous.IsValid() || awsranges.Compare(previous, prefix) < 0, "peers are sorted")
+			require.Empty(t, seenCIDRs[peer.IPBlock.CIDR], "a CIDR twice")
+			seenCIDRs[peer.IPBlock.CIDR] = string(ports)
+			previous = prefix
+		}
+	}
+	for cidr, ports := range seenCIDRs {
+		if prefix := netip.MustParsePrefix(cidr); prefix.Bits() > 0 {
+			require.NotEqual(t, ports, seenCIDRs[otherHalf(prefix).String()], "%s and its other half have equal ports", cidr)
+		}
+	}
+}
+
+// saysPolicy is the naive reading of a policy: row by row, with no aggregation and no merging.
+func saysPolicy(p *policy.Policy, table *awsranges.Table, family Family, address netip.Addr, protocol policy.Protocol, port uint16) bool {
+	if family == IPv4 && !address.Is4() || family == IPv6 && !address.Is6() {
+		return false
+	}
+	for _, d := range p.Destinations {
+		covers := d.Service == "" && d.CIDR.Contains(address)
+		for _, row := range table.Rows() {
+			covers = covers || d.Service == row.Service && (d.Regions == nil || slices.Contains(d.Regions, row.Region)) && row.Prefix.Contains(address)
+		}
+		if !covers {
+			continue
+		}
+		if d.Ports == nil {
+			return true
+		}
+		for _, open := range d.Ports {
+			if open.Protocol == protocol && open.First <= port && port <= open.Last {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// allows reads a spec as the Kubernetes API defines it.
+func allows(spec networkingv1.NetworkPolicySpec, address netip.Addr, protocol policy.Protocol, port uint16) bool {
+	for _, rule := range spec.Egress {
+		to := len(rule.To) == 0
+		for _, peer := range rule.To {
+			to = to || peer.IPBlock != nil && netip.MustParsePrefix(peer.IPBlock.CIDR).Contains(address)
+		}
+		on := len(rule.Ports) == 0
+		for _, open := range rule.Ports {
+			on = on || string(*open.Protocol) == string(protocol) && open.Port.IntVal <= int32(port) && int32(port) <= last(open)
+		}
+		if to && on {
+			return true
+		}
+	}
+	return false
+}
+
+func last(port networkingv1.NetworkPolicyPort) int32 {
+	if port.EndPort != nil {
+		return *port.EndPort
+	}
+	return port.Port.IntVal
+}
+
+// points are the edges of every prefix in play, the addresses one beyond, and a few random ones.
+func points(p *policy.Policy, table *awsranges.Table, random *rand.Rand) []netip.Addr {
+	var prefixes []netip.Prefix
+	for _, d := range p.Destinations {
+		if d.Service == "" {
+			prefixes = append(prefixes, d.CIDR)
+		}
+	}
+	for range 4 {
+		prefixes = append(prefixes, table.Rows()[random.IntN(len(table.Rows()))].Prefix, randomPrefix(random))
+	}
+	var all []netip.Addr
+	for _, prefix := range prefixes {
+		first, final := prefix.Addr(), lastAddress(prefix)
+		for _, address := range []netip.Addr{first, first.Prev(), final, final.Next()} {
+			if address.IsValid() {
+				all = append(all, address)
+			}
+		}
+	}
+	return all
+}
+
+func lastAddress(prefix netip.Prefix) netip.Addr {
+	bytes := prefix.Addr().AsSlice()
+	for bit := prefix.Bits(); bit < len(bytes)*8; bit++ {
+		bytes[bit/8] |= 0x80 >> (bit % 8)
+	}
+	address, _ := netip.AddrFromSlice(bytes)
+	return address
+}
+
+// randomPolicy keeps to few addresses and ports, so that entries overlap, nest and touch.
+func randomPolicy(random *rand.Rand) *policy.Policy {
+	p := &policy.Policy{DefaultAction: policy.Deny}
+	for i := range random.IntN(12) {
+		d := policy.Destination{Name: fmt.Sprint(i)}
+		if random.IntN(4) == 0 {
+			d.Service = []string{"S3", "DYNAMODB", "AMAZON", "IOT_CORE"}[random.IntN(4)]
+			if random.IntN(3) > 0 {
+				d.Regions = [][]string{{"us-east-1"}, {"us-west-2"}, {"us-west-2", "us-east-1"}}[random.IntN(3)]
+			}
+		} else {
+			d.CIDR = randomPrefix(random)
+		}
+		for range random.IntN(4) {
+			first := []uint16{1, 53, 80, 443, 444, 445}[random.IntN(6)]
+			port := policy.Port{Protocol: []policy.Protocol{policy.TCP, policy.TCP, policy.UDP, policy.SCTP}[random.IntN(4)], First: first, Last: first}
+			if random.IntN(3) == 0 {
+				port.Last = []uint16{first, first + 1, 450, 65535}[random.IntN(4)]
+				port.Last = max(port.Last, port.First)
+			}
+			d.Ports = append(d.Ports, port)
+		}
+		p.Destinations = append(p.Destinations, d)
+	}
+	return p
+}
+
+func randomPrefix(random *rand.Rand) netip.Prefix {
+	if random.IntN(3) == 0 {
+		address := netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 0x10, 15: byte(random.IntN(8))})
+		return netip.PrefixFrom(address, []int{0, 36, 48, 124, 125, 126, 127, 128}[random.IntN(8)]).Masked()
+	}
+	address := netip.AddrFrom4([4]byte{198, 18, byte(random.IntN(4)), byte(random.IntN(4) * 64)})
+	return netip.PrefixFrom(address, []int{0, 15, 21, 22, 23, 24, 25, 26, 27, 32}[random.IntN(10)]).Masked()
+}
+
+func randomFamily(random *rand.Rand) Family { return []Family{IPv4, IPv6, Dual}[random.IntN(3)] }
+
+func testTable(tb testing.TB) *awsranges.Table {
+	table, err := awsranges.ReadFile("../../testdata/ranges/ip-ranges.json")
+	require.NoError(tb, err)
+	return table
+}
+
+// TestMerge draws the case in merge's documentation, and others that its steps meet.
+func TestMerge(t *testing.T) {
+	tcp := func(ports ...uint16) []policy.Port {
+		var all []policy.Port
+		for _, port := range ports {
+			all = append(all, policy.Port{Protocol: policy.TCP, First: port, Last: port})
+		}
+		return all
+	}
+	type entry struct {
+		cidr  string
+		ports []policy.Port
+	}
+	for _, test := range []struct {
+		name     string
+		in, want []entry
+	}{
+		{"as documented",
+			[]entry{{"10.0.0.0/22", tcp(443)}, {"10.0.1.0/24", tcp(443)}, {"10.0.2.0/24", tcp(443, 5432)}, {"10.0.3.0/24", tcp(5432)}},
+			[]entry{{"10.0.0.0/22", tcp(443)}, {"10.0.2.0/23", tcp(5432)}}},
+		{"one prefix twice", []entry{{"10.0.0.0/24", tcp(80)}, {"10.0.0.0/24", tcp(443)}}, []entry{{"10.0.0.0/24", tcp(80, 443)}}},
+		{"every port covers all", []entry{{"10.0.0.0/8", nil}, {"10.0.0.0/24", tcp(443)}}, []entry{{"10.0.0.0/8", nil}}},
+		{"ports cover no every port", []entry{{"10.0.0.0/8", tcp(443)}, {"10.0.0.0/24", nil}}, []entry{{"10.0.0.0/8", tcp(443)}, {"10.0.0.0/24", nil}}},
+		{"halves join into a parent that is there",
+			[]entry{{"10.0.0.0/23", tcp(80)}, {"10.0.0.0/24", tcp(443)}, {"10.0.1.0/24", tcp(443)}},
+			[]entry{{"10.0.0.0/23", tcp(80, 443)}}},
+		{"and on from there",
+			[]entry{{"10.0.0.0/23", tcp(80)}, {"10.0.0.0/24", tcp(443)}, {"10.0.1.0/24", tcp(443)}, {"10.0.2.0/23", tcp(80, 443)}},
+			[]entry{{"10.0.0.0/22", tcp(80, 443)}}},
+		{"neighbours that are no halves stay", []entry{{"10.0.1.0/24", tcp(80)}, {"10.0.2.0/24", tcp(80)}}, []entry{{"10.0.1.0/24", tcp(80)}, {"10.0.2.0/24", tcp(80)}}},
+		{"everything, by halves", []entry{{"0.0.0.0/1", tcp(80)}, {"128.0.0.0/1", tcp(80)}}, []entry{{"0.0.0.0/0", tcp(80)}}},
+		{"families do not mix", []entry{{"0.0.0.0/0", tcp(80)}, {"::/0", tcp(80)}}, []entry{{"0.0.0.0/0", tcp(80)}, {"::/0", tcp(80)}}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			sets := newPortSets()
+			var blocks []block
+			for _, e := range test.in {
+				blocks = append(blocks, block{netip.MustParsePrefix(e.cidr), sets.of(e.ports)})
+			}
+			var got []entry
+			for _, b := range merge(blocks, sets) {
+				got = append(got, entry{b.prefix.String(), sets.sets[b.ports].ranges})
+			}
+			require.Equal(t, test.want, got)
+		})
+	}
+}
+
+// TestNothingOpensNothing builds what no document can: entries without a destination or ports.
+func TestNothingOpensNothing(t *testing.T) {
+	for _, d := range []policy.Destination{
+		{Name: "no destination"},
+		{Name: "no ports", CIDR: netip.MustParsePrefix("10.0.0.0/8"), Ports: []policy.Port{}},
+		{Name: "no prefixes", Service: "S3", Regions: []string{"mars-1"}},
+	} {
+		for _, family := range []Family{IPv4, IPv6, Dual, ""} {
+			spec := Compile(&policy.Policy{Destinations: []policy.Destination{d}}, testTable(t), Options{Family: family}).Spec
+			require.Empty(t, spec.Egress, d.Name)
+			require.Equal(t, []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}, spec.PolicyTypes)
+		}
+	}
+}
+
+func TestCompileWithoutTable(t *testing.T) {
+	document := `{"allowedDestinations": [{"name": "s3", "awsService": "s3", "ports": [443]}, {"name": "db", "cidr": "10.1.0.0/24", "ports": [443]},
+		{"name": "bills", "awsService": "billing", "ports": [443]}]}`
+	custom, err := awsranges.ReadFiles("", "../../testdata/ranges/custom.json")
+	require.NoError(t, err)
+	configMap := &corev1.ConfigMap{Data: map[string]string{policy.Key: document}}
+	_, problems := Evaluate(configMap, nil, Options{})
+	require.Equal(t, "Policy validation failed: Invalid service: billing (allowedDestinations[2].awsService)", problems.Error())
+	result, problems := Evaluate(configMap, custom, Options{})
+	require.Empty(t, problems)
+	require.Equal(t, []string{"s3"}, result.Unresolved)
+	require.Equal(t, []Count{{"db", 1}, {"bills", 2}}, result.Counts)
+	require.Len(t, result.Spec.Egress, 1)
+}
+
+func TestObject(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join(corpus, "valid", "seed.json"))
+	require.NoError(t, err)
+	configMap := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: "egress", Namespace: "tenant-a", UID: "1"},
+		Data:       map[string]string{policy.Key: string(data)},
+	}
+	result, problems := Evaluate(configMap, testTable(t), Options{Family: IPv4, AllowDNS: true, DNSCIDRs: []netip.Prefix{netip.MustParsePrefix("169.254.20.10/32")}})
+	require.Empty(t, problems)
+	object := Object(configMap, result)
+	require.Equal(t, map[string]string{ManagedByLabel: ManagedBy}, object.Labels)
+	require.Equal(t, "s3=2 db=1", object.Annotations[Destinations])
+	require.Equal(t, "169.254.20.10/32", object.Spec.Egress[0].To[1].IPBlock.CIDR)
+	encoded, err := json.Marshal(object)
+	require.NoError(t, err)
+	var decoded networkingv1.NetworkPolicy
+	require.NoError(t, json.Unmarshal(encoded, &decoded))
+	require.Equal(t, object.Annotations[SpecDigest], Digest(decoded.Spec), "a digest survives the API server")
+}
+
+func TestAllow(t *testing.T) {
+	result, problems := evaluate(`{"defaultAction": "allow", "allowedDestinations": []}`)
+	require.Empty(t, problems)
+	require.Equal(t, []networkingv1.NetworkPolicyEgressRule{{}}, result.Spec.Egress)
+}
+
+func TestName(t *testing.T) {
+	for _, test := range []struct{ configMap, want string }{
+		{"egress", "egress"},
+		{strings.Repeat("x", 57), strings.Repeat("x", 57)},
+		{strings.Repeat("x", 58), strings.Repeat("x", 46) + "-5ef8b2e5e7"},
+		{"a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p.q.r.s.t.u.v.w.-x.y.z.a.b.c.d", ""},
+	} {
+		got := Name(test.configMap)
+		require.LessOrEqual(t, len(got), longestName)
+		require.Regexp(t, `^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$`, got)
+		if test.want != "" {
+			require.Equal(t, test.want, got)
+		}
+	}
+	require.NotEqual(t, Name(strings.Repeat("x", 99)+"a"), Name(strings.Repeat("x", 99)+"b"))
+}
