@@ -59,7 +59,7 @@ func plan(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy, know
 	case current == nil:
 		return decision{write: write, reason: written(known), message: summary(desired)}
 	}
-	return decision{write: write, reason: written(editedByOthers(current, desired)), message: summary(desired)}
+	return decision{write: write, reason: written(editedByOthers(current)), message: summary(desired)}
 }
 
 // planInvalid keeps the last good policy. A NetworkPolicy without a digest of a policy never was one:
@@ -108,14 +108,9 @@ func labelled(current *networkingv1.NetworkPolicy) bool {
 	return current.Labels[netpol.ManagedByLabel] == netpol.ManagedBy
 }
 
-// editedByOthers says whether current is not as the agent left it, rather than out of date: its spec
-// is not the one that was written, or marks of the very policy that is desired are gone.
-func editedByOthers(current, desired *networkingv1.NetworkPolicy) bool {
-	if netpol.Digest(current.Spec) != current.Annotations[netpol.SpecDigest] {
-		return true
-	}
-	return equality.Semantic.DeepEqual(current.Spec, desired.Spec) &&
-		current.Annotations[netpol.PolicyDigest] == desired.Annotations[netpol.PolicyDigest]
+// editedByOthers says whether current is not as the agent left it, rather than out of date.
+func editedByOthers(current *networkingv1.NetworkPolicy) bool {
+	return !labelled(current) || netpol.Digest(current.Spec) != current.Annotations[netpol.SpecDigest]
 }
 
 // changed returns what is to be written to have current, which may be nil, as desired; nil for nothing.
