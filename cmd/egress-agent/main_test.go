@@ -1,0 +1,114 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// shell runs the program as from a shell.
+func shell(t *testing.T, stdin string, args ...string) (status int, stdout, stderr string) {
+	var out, errs bytes.Buffer
+	status = run(t.Context(), args, strings.NewReader(stdin), &out, &errs)
+	return status, out.String(), errs.String()
+}
+
+const (
+	ranges = "../../testdata/ranges/ip-ranges.json"
+	seed   = "../../testdata/policy/valid/seed.json"
+	broken = "../../testdata/policy/invalid/port-70000.json"
+	demo   = "../../examples/demo/tenant-a.yaml"
+)
+
+// TestRenderGolden renders to testdata/render; UPDATE_GOLDEN=1 rewrites it.
+func TestRenderGolden(t *testing.T) {
+	tests := []struct {
+		golden string
+		args   []string
+	}{
+		{"seed.yaml", []string{"-f", seed, "--ranges-file", ranges}},
+		{"two.yaml", []string{"-f", demo, "../../examples/demo/tenant-b.yaml", "--ranges-file", ranges}},
+		{"seed.json", []string{"-f", seed, "--ranges-file", ranges, "-o", "json"}},
+		{"ipv6.yaml", []string{"-f", seed, "--ranges-file", ranges, "--ip-family", "ipv6"}},
+		{"dual-dns-cidr.yaml", []string{"-f", seed, "--ranges-file", ranges, "--ip-family", "dual", "--dns-cidr", "169.254.20.10/32"}},
+		{"no-dns.yaml", []string{"-f", seed, "--ranges-file", ranges, "--allow-dns=false"}},
+		{"allow.yaml", []string{"-f", "../../testdata/policy/valid/allow.json"}},
+		{"nothing.yaml", []string{"-f", "../../testdata/policy/valid/nothing.json"}},
+	}
+	goldens, err := os.ReadDir("../../testdata/render")
+	require.NoError(t, err)
+	require.Len(t, goldens, len(tests), "a golden without a test, or a test without")
+	for _, test := range tests {
+		t.Run(test.golden, func(t *testing.T) {
+			status, stdout, stderr := shell(t, "", append([]string{"render"}, test.args...)...)
+			require.Zero(t, status, stderr)
+			golden := "../../testdata/render/" + test.golden
+			if os.Getenv("UPDATE_GOLDEN") != "" {
+				require.NoError(t, os.WriteFile(golden, []byte(stdout), 0o644))
+			}
+			want, err := os.ReadFile(golden)
+			require.NoError(t, err)
+			require.Equal(t, string(want), stdout)
+		})
+	}
+}
+
+func TestRender(t *testing.T) {
+	status, stdout, stderr := shell(t, "", "render", "-f", seed)
+	require.Equal(t, 2, status, "it is not the whole policy")
+	require.Equal(t, seed+": Warning: s3 opens S3, which also covers every AWS customer's buckets (allowedDestinations[0].awsService)\n"+
+		seed+": s3 is left out: its AWS ranges are not known; give --ranges-file\n", stderr)
+	require.Contains(t, stdout, "10.1.0.0/24")
+
+	status, stdout, stderr = shell(t, "", "render", "-f", broken, seed, "--ranges-file", ranges)
+	require.Equal(t, 1, status)
+	require.Contains(t, stderr, broken+": Invalid port: 70000; must be a whole number from 1 to 65535 (allowedDestinations[0].ports[0])\n")
+	require.Equal(t, 1, strings.Count(stdout, "kind: NetworkPolicy"), "the valid one is rendered all the same")
+
+	status, stdout, _ = shell(t, "", "render", "-f", broken, "-o", "json")
+	require.Equal(t, 1, status)
+	var list struct {
+		Kind  string
+		Items []any
+	}
+	require.NoError(t, json.Unmarshal([]byte(stdout), &list))
+	require.Equal(t, "List", list.Kind)
+	require.Equal(t, []any{}, list.Items)
+
+	status, stdout, stderr = shell(t, "", "render", "-f", seed, "-o", "table")
+	require.Equal(t, 2, status)
+	require.Empty(t, stdout)
+	require.Equal(t, "egress-agent render: invalid -o \"table\": must be yaml or json\nRun 'egress-agent render --help' for usage.\n", stderr)
+}
+
+func TestUsage(t *testing.T) {
+	for _, args := range [][]string{{"--help"}, {"help"}, {"render", "-h"}} {
+		status, stdout, stderr := shell(t, "", args...)
+		require.Zero(t, status)
+		require.Empty(t, stderr)
+		require.Contains(t, stdout, "Usage:")
+		require.Contains(t, stdout, "Exit status:")
+	}
+	for _, test := range []struct {
+		args   []string
+		stderr string
+	}{
+		{[]string{"rendr"}, "egress-agent: unknown verb \"rendr\"\n"},
+		{[]string{""}, "egress-agent: unknown verb \"\"\n"},
+		{[]string{"--workers", "0", "--refresh-interval", "1ms"},
+			"egress-agent: invalid --workers 0: must be at least 1\negress-agent: invalid --refresh-interval 1ms: must be at least 1s\n"},
+		{[]string{"--dns-cidr", "10.0.0.0/8", "--allow-dns=false"}, "egress-agent: DNS CIDRs need the DNS rule: leave out --dns-cidr, or --allow-dns=false\n"},
+	} {
+		status, stdout, stderr := shell(t, "", test.args...)
+		require.Equal(t, 2, status)
+		require.Empty(t, stdout)
+		require.Equal(t, test.stderr+"Run 'egress-agent --help' for usage.\n", stderr)
+	}
+	status, _, stderr := shell(t, "", "--kubeconfig", "/none")
+	require.Equal(t, 2, status)
+	require.Contains(t, stderr, "/none: no such file or directory")
+}
