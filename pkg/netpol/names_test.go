@@ -1,0 +1,92 @@
+package netpol
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+
+	"egress-agent/pkg/policy"
+)
+
+// warningCases are the warnings that take a table, or another family than the corpus has.
+var warningCases = []struct {
+	name, destination string
+	family            Family
+	want              []string
+}{
+	{"addresses are counted", `"name": "s3", "awsService": "s3", "regions": ["us-east-1"]`, IPv4,
+		[]string{"s3 opens S3, which also covers every AWS customer's buckets: 512 IPv4 addresses (allowedDestinations[0].awsService)"}},
+	{"in both families", `"name": "s3", "awsService": "s3", "regions": ["us-east-1"]`, Dual,
+		[]string{"s3 opens S3, which also covers every AWS customer's buckets: 512 IPv4 addresses and over 2^81 IPv6 addresses (allowedDestinations[0].awsService)"}},
+	{"in IPv6", `"name": "s3", "awsService": "s3", "regions": ["us-east-1"]`, IPv6,
+		[]string{"s3 opens S3, which also covers every AWS customer's buckets: over 2^81 IPv6 addresses (allowedDestinations[0].awsService)"}},
+	{"a service without the family", `"name": "things", "awsService": "iot-core", "regions": ["us-east-1"]`, IPv4,
+		[]string{"things opens nothing: IOT_CORE has no IPv4 prefixes in its regions (allowedDestinations[0])"}},
+	{"a service with the family", `"name": "things", "awsService": "iot-core", "regions": ["us-east-1"]`, Dual, nil},
+	{"one region without", `"name": "cdn", "awsService": "cloudfront", "regions": ["us-east-1", "GLOBAL"]`, IPv4,
+		[]string{"cdn opens CLOUDFRONT, which also covers every AWS customer's distributions: 256 IPv4 addresses (allowedDestinations[0].awsService)",
+			"cdn opens nothing in us-east-1: CLOUDFRONT has no IPv4 prefixes there (allowedDestinations[0].regions[0])"}},
+	{"a published service that the table lacks", `"name": "flows", "awsService": "amazon_appflow", "regions": ["us-east-1"]`, IPv4,
+		[]string{"flows opens nothing: AMAZON_APPFLOW has no IPv4 prefixes in its regions (allowedDestinations[0])"}},
+	{"called from", `"name": "hooks", "awsService": "api_gateway", "regions": ["us-east-1"]`, IPv4,
+		[]string{"hooks names API_GATEWAY, from where AWS connects to you; pods do not connect to it (allowedDestinations[0].awsService)",
+			"hooks opens nothing: API_GATEWAY has no IPv4 prefixes in its regions (allowedDestinations[0])"}},
+	{"an IPv4 CIDR on IPv6", `"name": "db", "cidr": "10.1.0.0/24"`, IPv6,
+		[]string{"db opens nothing: 10.1.0.0/24 is not in the cluster's address family, IPv6 (allowedDestinations[0].cidr)"}},
+}
+
+func TestWarnings(t *testing.T) {
+	for _, test := range warningCases {
+		t.Run(test.name, func(t *testing.T) {
+			document, problems := policy.Parse([]byte(`{"allowedDestinations": [{"ports": [443], ` + test.destination + `}]}`))
+			require.Empty(t, problems)
+			p, problems := policy.Validate(document, Names(testTable(t)))
+			require.Empty(t, problems)
+			var got []string
+			for _, warning := range Compile(p, testTable(t), Options{Family: test.family}).Warnings {
+				got = append(got, warning.String())
+			}
+			require.Equal(t, test.want, got)
+		})
+	}
+}
+
+// TestDocumentedMessages requires that WEBHOOK.md quotes messages as they are: each in its tables is one
+// of the corpus, or of warningCases, but for the entry's name and path.
+func TestDocumentedMessages(t *testing.T) {
+	var real []string
+	for _, pattern := range []string{"invalid/*.err", "valid/*.warn"} {
+		paths, err := filepath.Glob(filepath.Join(corpus, pattern))
+		require.NoError(t, err)
+		for _, path := range paths {
+			data, err := os.ReadFile(path)
+			require.NoError(t, err)
+			real = append(real, strings.Split(string(data), "\n")...)
+		}
+	}
+	_, keyless := Evaluate(&corev1.ConfigMap{}, nil, Options{})
+	real = append(real, lines(keyless)...)
+	for _, test := range warningCases {
+		real = append(real, test.want...)
+	}
+	documentation, err := os.ReadFile("../../WEBHOOK.md")
+	require.NoError(t, err)
+	rows := regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(string(documentation), -1)
+	require.Greater(t, len(rows), 35)
+	for _, row := range rows {
+		quoted := strings.TrimSuffix(row[1], " (…)")
+		found := false
+		for _, line := range real {
+			_, afterName, _ := strings.Cut(line, " ")
+			_, quotedAfterName, _ := strings.Cut(quoted, " ")
+			found = found || strings.HasPrefix(line, quoted) || strings.HasPrefix(afterName, quotedAfterName+" (")
+		}
+		assert.True(t, found, "no policy gets the message %q", quoted)
+	}
+}
