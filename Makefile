@@ -7,7 +7,9 @@ SHELL := /bin/bash
 
 BIN := bin
 PROGRAMS := egress-agent egress-webhook
-RANGES ?= testdata/ranges/ip-ranges.json
+# AWS's ip-ranges.json for what you try by hand: a file, plain or gzip.
+RANGES ?=
+RANGES_FLAG = $(if $(RANGES),--ranges-file $(RANGES))
 FUZZTIME ?= 10s
 # The race detector needs a C compiler.
 RACE := $(shell command -v "$$(go env CC)" >/dev/null && echo -race)
@@ -41,13 +43,13 @@ demo-webhook: build ## Start the webhook and send it a review for each kind of m
 	@scripts/demo-webhook.sh
 
 .PHONY: run-local
-run-local: build ## Run the agent against the cluster of your kubeconfig (KUBECONFIG=, RANGES=)
-	@echo "egress-agent will write NetworkPolicies in: $$(kubectl config current-context)"
-	$(BIN)/egress-agent --kubeconfig "$${KUBECONFIG:-$$HOME/.kube/config}" --ranges-file $(RANGES) --http-addr 127.0.0.1:8080
+run-local: build ## Run the agent against the cluster of your kubeconfig (KUBECONFIG=; RANGES=, else AWS's own)
+	@echo "egress-agent will write NetworkPolicies to the cluster of $${KUBECONFIG:-$$HOME/.kube/config}"
+	$(BIN)/egress-agent --kubeconfig "$${KUBECONFIG:-$$HOME/.kube/config}" $(RANGES_FLAG) --http-addr 127.0.0.1:8080
 
 .PHONY: run-webhook-local
 run-webhook-local: build certs ## Run the webhook on https://localhost:8443 with certificates of its own (RANGES=)
-	$(BIN)/egress-webhook --addr 127.0.0.1:8443 --http-addr 127.0.0.1:8081 --ranges-file $(RANGES) \
+	$(BIN)/egress-webhook --addr 127.0.0.1:8443 --http-addr 127.0.0.1:8081 $(RANGES_FLAG) \
 	  --tls-cert-file $(BIN)/certs/tls.crt --tls-key-file $(BIN)/certs/tls.key
 
 .PHONY: certs
@@ -55,12 +57,12 @@ certs: ## Make a CA and a serving certificate for the webhook in bin/certs
 	@scripts/generate-certs.sh $(BIN)/certs
 
 .PHONY: render
-render: build ## Print the NetworkPolicies of policies: make render F=policy.yaml (RANGES=)
-	@$(BIN)/egress-agent render -f $(or $(F),$(error say which file: make render F=policy.yaml)) --ranges-file $(RANGES)
+render: build ## Print the NetworkPolicies of policies: make render F=policy.yaml RANGES=ip-ranges.json
+	@$(BIN)/egress-agent render -f $(or $(F),$(error say which file: make render F=policy.yaml)) $(RANGES_FLAG)
 
 .PHONY: validate
 validate: build ## Judge policies as the webhook does: make validate F=policy.yaml (RANGES=)
-	@$(BIN)/egress-webhook validate -f $(or $(F),$(error say which file: make validate F=policy.yaml)) --ranges-file $(RANGES)
+	@$(BIN)/egress-webhook validate -f $(or $(F),$(error say which file: make validate F=policy.yaml)) $(RANGES_FLAG)
 
 ##@ Check
 
@@ -90,7 +92,8 @@ lint: $(BIN)/staticcheck ## gofmt, go vet, staticcheck, and the webhook's import
 	go vet ./...
 	$(BIN)/staticcheck ./...
 	cd scripts/e2e && go vet ./... && ../../$(BIN)/staticcheck ./...
-	@! go list -deps ./cmd/egress-webhook | grep '^k8s.io/client-go' || { echo "egress-webhook must not import client-go"; exit 1; }
+	@imports=$$(go list -deps ./cmd/egress-webhook); \
+	  ! grep '^k8s.io/client-go' <<<"$$imports" || { echo "egress-webhook must not import client-go"; exit 1; }
 
 .PHONY: fmt
 fmt: ## Format all Go code

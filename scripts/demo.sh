@@ -128,6 +128,7 @@ wait $agent || fail "egress-agent did not stop cleanly"
 show kubectl label configmap -n tenant-a egress egress-controller-
 start_agent
 eventually "its NetworkPolicy is still there" gone networkpolicy -n tenant-a egress
+show kubectl get networkpolicy -n tenant-a
 
 step "A policy that is deleted takes its NetworkPolicy with it"
 show kubectl delete configmap -n tenant-b egress

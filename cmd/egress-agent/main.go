@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -23,18 +22,9 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	if len(args) > 0 {
-		switch verb, rest := args[0], args[1:]; verb {
-		case "render":
-			return render(rest, stdin, stdout, stderr)
-		case "help":
-			return serve(ctx, []string{"--help"}, stdout, stderr)
-		default:
-			if verb == "" || verb[0] != '-' {
-				cli.Complain(stderr, program, fmt.Errorf("unknown verb %q", verb))
-				return cli.ExitUsage
-			}
-		}
-	}
-	return serve(ctx, args, stdout, stderr)
+	return cli.Run(program, args,
+		func(args []string) int { return serve(ctx, args, stdout, stderr) },
+		map[string]func([]string) int{
+			"render": func(args []string) int { return render(args, stdin, stdout, stderr) },
+		}, stderr)
 }

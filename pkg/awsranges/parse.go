@@ -41,20 +41,14 @@ func Parse(data []byte) (*Table, error) {
 	t := &Table{syncToken: d.SyncToken, createDate: d.CreateDate, rows: make([]Row, 0, len(d.Prefixes)+len(d.IPv6))}
 	names := names{services: make(map[string]string), regions: make(map[string]string)}
 	for i, r := range d.Prefixes {
-		row, err := names.row(r.Prefix, r.Service, r.Region)
-		if err == nil && !row.Prefix.Addr().Is4() {
-			err = fmt.Errorf("ip_prefix %s is not IPv4", r.Prefix)
-		}
+		row, err := names.row(r.Prefix, r.Service, r.Region, netip.Addr.Is4)
 		if err != nil {
 			return nil, fmt.Errorf("prefixes[%d]: %w", i, err)
 		}
 		t.rows = append(t.rows, row)
 	}
 	for i, r := range d.IPv6 {
-		row, err := names.row(r.Prefix, r.Service, r.Region)
-		if err == nil && !row.Prefix.Addr().Is6() {
-			err = fmt.Errorf("ipv6_prefix %s is not IPv6", r.Prefix)
-		}
+		row, err := names.row(r.Prefix, r.Service, r.Region, netip.Addr.Is6)
 		if err != nil {
 			return nil, fmt.Errorf("ipv6_prefixes[%d]: %w", i, err)
 		}
@@ -67,7 +61,7 @@ func Parse(data []byte) (*Table, error) {
 // names holds each service, canonical, and each region once, by its spelling in the document.
 type names struct{ services, regions map[string]string }
 
-func (n names) row(prefix, service, region string) (Row, error) {
+func (n names) row(prefix, service, region string, ofFamily func(netip.Addr) bool) (Row, error) {
 	switch {
 	case service == "":
 		return Row{}, errors.New("service is missing")
@@ -78,8 +72,8 @@ func (n names) row(prefix, service, region string) (Row, error) {
 	if err != nil {
 		return Row{}, err
 	}
-	if p.Addr().Is4In6() {
-		return Row{}, fmt.Errorf("%s is an IPv4-mapped IPv6 prefix", prefix)
+	if !ofFamily(p.Addr()) || p.Addr().Is4In6() {
+		return Row{}, fmt.Errorf("%s is of the wrong address family", prefix)
 	}
 	if _, ok := n.services[service]; !ok {
 		n.services[service] = Canonical(service)

@@ -67,9 +67,9 @@ func TestParseRefuses(t *testing.T) {
 		{"no region", `{"prefixes": [{"ip_prefix": "10.0.0.0/8", "service": "S3"}]}`, "prefixes[0]: region is missing"},
 		{"no prefix", `{"prefixes": [{"service": "S3", "region": "x"}]}`, `prefixes[0]: netip.ParsePrefix(""): no '/'`},
 		{"bad prefix", `{"prefixes": [{"ip_prefix": "10.0.0.0/33", "service": "S3", "region": "x"}]}`, `prefixes[0]: netip.ParsePrefix("10.0.0.0/33"): prefix length out of range`},
-		{"IPv6 among IPv4", `{"prefixes": [{"ip_prefix": "::/0", "service": "S3", "region": "x"}]}`, "prefixes[0]: ip_prefix ::/0 is not IPv4"},
-		{"IPv4 among IPv6", `{"ipv6_prefixes": [{"ipv6_prefix": "10.0.0.0/8", "service": "S3", "region": "x"}]}`, "ipv6_prefixes[0]: ipv6_prefix 10.0.0.0/8 is not IPv6"},
-		{"mapped", `{"ipv6_prefixes": [{"ipv6_prefix": "::ffff:10.0.0.0/104", "service": "S3", "region": "x"}]}`, "ipv6_prefixes[0]: ::ffff:10.0.0.0/104 is an IPv4-mapped IPv6 prefix"},
+		{"IPv6 among IPv4", `{"prefixes": [{"ip_prefix": "::/0", "service": "S3", "region": "x"}]}`, "prefixes[0]: ::/0 is of the wrong address family"},
+		{"IPv4 among IPv6", `{"ipv6_prefixes": [{"ipv6_prefix": "10.0.0.0/8", "service": "S3", "region": "x"}]}`, "ipv6_prefixes[0]: 10.0.0.0/8 is of the wrong address family"},
+		{"mapped", `{"ipv6_prefixes": [{"ipv6_prefix": "::ffff:10.0.0.0/104", "service": "S3", "region": "x"}]}`, "ipv6_prefixes[0]: ::ffff:10.0.0.0/104 is of the wrong address family"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			table, err := Parse([]byte(test.document))

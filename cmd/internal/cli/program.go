@@ -5,10 +5,25 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"runtime/debug"
 	"strings"
 )
+
+// Run runs the verb that args begin with, on the arguments after it; serve where they begin with a
+// flag, or not at all. It returns the exit status.
+func Run(program string, args []string, serve func(args []string) int, verbs map[string]func(args []string) int, stderr io.Writer) int {
+	if len(args) == 0 || strings.HasPrefix(args[0], "-") {
+		return serve(args)
+	}
+	if args[0] == "help" {
+		return serve([]string{"--help"})
+	}
+	if verb, ok := verbs[args[0]]; ok {
+		return verb(args[1:])
+	}
+	Complain(stderr, program, fmt.Errorf("unknown verb %q", args[0]))
+	return ExitUsage
+}
 
 // Parse parses flags, with usage as their help. When it returns false the program is done, with that
 // exit status: help was asked for, or the flags are wrong and stderr says why.
@@ -35,34 +50,6 @@ func Complain(stderr io.Writer, program string, err error) {
 		fmt.Fprintf(stderr, "%s: %s\n", program, line)
 	}
 	fmt.Fprintf(stderr, "Run '%s --help' for usage.\n", program)
-}
-
-// Log are the flags of a program's log.
-type Log struct{ Format, Level string }
-
-// NewLog returns the defaults.
-func NewLog() *Log { return &Log{Format: "text", Level: "info"} }
-
-// AddFlags registers the flags.
-func (l *Log) AddFlags(flags *flag.FlagSet) {
-	flags.StringVar(&l.Format, "log-format", l.Format, "`format` of the log: text or json")
-	flags.StringVar(&l.Level, "log-level", l.Level, "least `level` logged: debug, info, warn or error")
-}
-
-// Logger returns a log that writes to w.
-func (l *Log) Logger(w io.Writer) (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(l.Level)); err != nil {
-		return nil, fmt.Errorf("invalid --log-level %q: must be debug, info, warn or error", l.Level)
-	}
-	options := &slog.HandlerOptions{Level: level}
-	switch l.Format {
-	case "text":
-		return slog.New(slog.NewTextHandler(w, options)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, options)), nil
-	}
-	return nil, fmt.Errorf("invalid --log-format %q: must be text or json", l.Format)
 }
 
 // Version tells the program's commit and its date, as the Go toolchain stamps them.

@@ -1,0 +1,96 @@
+package cli
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"egress-agent/pkg/netpol"
+)
+
+// Service are the flags that both programs have when they run.
+type Service struct {
+	Rules     *Rules
+	HTTPAddr  string
+	logFormat string
+	logLevel  string
+	version   bool
+}
+
+// NewService returns the defaults.
+func NewService() *Service {
+	return &Service{Rules: NewRules(), HTTPAddr: ":8080", logFormat: "text", logLevel: "info"}
+}
+
+// AddFlags registers the flags.
+func (s *Service) AddFlags(flags *flag.FlagSet) {
+	s.Rules.AddFlags(flags)
+	flags.StringVar(&s.HTTPAddr, "http-addr", s.HTTPAddr, "`address` that serves /healthz and /readyz")
+	flags.StringVar(&s.logFormat, "log-format", s.logFormat, "`format` of the log, on standard error: text or json")
+	flags.StringVar(&s.logLevel, "log-level", s.logLevel, "least `level` logged: debug, info, warn or error")
+	flags.BoolVar(&s.version, "version", s.version, "print the version and exit")
+}
+
+// Parse parses a program's flags and checks them; validate checks those of its own. When ok is false
+// the program is done, with that exit status.
+func (s *Service) Parse(flags *flag.FlagSet, args []string, usage string, validate func() error, stdout, stderr io.Writer) (options netpol.Options, log *slog.Logger, status int, ok bool) {
+	if status, ok := Parse(flags, args, usage, stdout, stderr); !ok {
+		return options, nil, status, false
+	}
+	if s.version {
+		fmt.Fprintln(stdout, Version(flags.Name()))
+		return options, nil, ExitOK, false
+	}
+	options, rulesErr := s.Rules.Options()
+	log, logErr := s.logger(stderr)
+	if err := errors.Join(rulesErr, logErr, validate(), NoArguments(flags)); err != nil {
+		Complain(stderr, flags.Name(), err)
+		return options, nil, ExitUsage, false
+	}
+	return options, log, ExitOK, true
+}
+
+func (s *Service) logger(w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(s.logLevel)); err != nil {
+		return nil, fmt.Errorf("invalid --log-level %q: must be debug, info, warn or error", s.logLevel)
+	}
+	options := &slog.HandlerOptions{Level: level}
+	switch s.logFormat {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, options)), nil
+	}
+	return nil, fmt.Errorf("invalid --log-format %q: must be text or json", s.logFormat)
+}
+
+// ServeHealth answers, until close is called, GET /healthz with ok, and GET /readyz with ok or, while
+// ready is false, with 503.
+func (s *Service) ServeHealth(ready func() bool, log *slog.Logger) (close func() error, err error) {
+	listener, err := net.Listen("tcp", s.HTTPAddr)
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if !ready() {
+			http.Error(w, "not ready", http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute}
+	go func() {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			log.Error("health is not served", "error", err)
+		}
+	}()
+	return server.Close, nil
+}
