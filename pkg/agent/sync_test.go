@@ -219,8 +219,24 @@ func TestSyncKeepsWhatOthersAdded(t *testing.T) {
 	require.Equal(t, "payments", current.Labels["team"])
 	require.Equal(t, "kept", current.Annotations["note"])
 	require.Equal(t, []string{"networking.k8s.aws/resources"}, current.Finalizers)
-	require.Contains(t, current.OwnerReferences, other)
-	require.Len(t, current.OwnerReferences, 2)
+	require.Equal(t, []metav1.OwnerReference{writtenFor(t, edited).OwnerReferences[0], other}, current.OwnerReferences)
+
+	f = newFixture(t, configMap(valid), with(writtenFor(t, valid), func(p *networkingv1.NetworkPolicy) {
+		p.OwnerReferences[0].UID = "uid-0"
+		p.OwnerReferences = append(p.OwnerReferences, other)
+	}))
+	require.NoError(t, f.sync(t.Context(), key))
+	require.Equal(t, []metav1.OwnerReference{other, writtenFor(t, valid).OwnerReferences[0]}, getPolicy(t, f).OwnerReferences,
+		"only the ConfigMap's predecessor is replaced")
+}
+
+// TestSyncDeletesWhatItSaw requires that a deletion is for the very object it was decided on, which
+// may have been replaced by one of the same name.
+func TestSyncDeletesWhatItSaw(t *testing.T) {
+	f := newFixture(t, with(writtenFor(t, valid), func(p *networkingv1.NetworkPolicy) { p.UID = "np-1" }))
+	require.NoError(t, f.sync(t.Context(), key))
+	deletion := f.client.Actions()[1].(clienttesting.DeleteActionImpl)
+	require.EqualValues(t, "np-1", *deletion.DeleteOptions.Preconditions.UID)
 }
 
 func TestSyncWithoutRanges(t *testing.T) {

@@ -247,6 +247,9 @@ func TestMerge(t *testing.T) {
 			[]entry{{"10.0.0.0/22", tcp(443)}, {"10.0.1.0/24", tcp(443)}, {"10.0.2.0/24", tcp(443, 5432)}, {"10.0.3.0/24", tcp(5432)}},
 			[]entry{{"10.0.0.0/22", tcp(443)}, {"10.0.2.0/23", tcp(5432)}}},
 		{"one prefix twice", []entry{{"10.0.0.0/24", tcp(80)}, {"10.0.0.0/24", tcp(443)}}, []entry{{"10.0.0.0/24", tcp(80, 443)}}},
+		{"repeats what lies two levels out",
+			[]entry{{"10.0.0.0/8", tcp(443)}, {"10.0.0.0/16", tcp(80)}, {"10.0.0.0/24", tcp(443)}, {"10.0.0.0/32", tcp(80)}},
+			[]entry{{"10.0.0.0/8", tcp(443)}, {"10.0.0.0/16", tcp(80)}}},
 		{"every port covers all", []entry{{"10.0.0.0/8", nil}, {"10.0.0.0/24", tcp(443)}}, []entry{{"10.0.0.0/8", nil}}},
 		{"ports cover no every port", []entry{{"10.0.0.0/8", tcp(443)}, {"10.0.0.0/24", nil}}, []entry{{"10.0.0.0/8", tcp(443)}, {"10.0.0.0/24", nil}}},
 		{"halves join into a parent that is there",
@@ -335,11 +338,13 @@ func TestName(t *testing.T) {
 		{"egress", "egress"},
 		{strings.Repeat("x", 57), strings.Repeat("x", 57)},
 		{strings.Repeat("x", 58), strings.Repeat("x", 46) + "-5ef8b2e5e7"},
-		{"a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p.q.r.s.t.u.v.w.-x.y.z.a.b.c.d", ""},
+		{strings.Repeat("x", 45) + "." + strings.Repeat("y", 20), ""}, // cut behind the dot
+		{strings.Repeat("x", 45) + "-" + strings.Repeat("y", 20), ""},
+		{strings.Repeat("x", 46) + "." + strings.Repeat("y", 20), ""},
 	} {
 		got := Name(test.configMap)
 		require.LessOrEqual(t, len(got), longestName)
-		require.Regexp(t, `^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$`, got)
+		require.Regexp(t, `^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`, got)
 		if test.want != "" {
 			require.Equal(t, test.want, got)
 		}
