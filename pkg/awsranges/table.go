@@ -81,34 +81,24 @@ func Merge(aws *Table, custom ...*Table) *Table {
 func (t *Table) index() {
 	t.prefixes = make(map[pair][]netip.Prefix)
 	t.regions = make(map[string][]string)
-	sizes := make(map[pair]int)
+	published := make(map[pair][]netip.Prefix)
 	for _, row := range t.rows {
-		sizes[pair{row.Service, row.Region}]++
-		sizes[pair{row.Service, ""}]++
+		key := pair{row.Service, row.Region}
+		published[key] = append(published[key], row.Prefix)
 	}
-	for _, row := range t.rows {
-		t.collect(pair{row.Service, row.Region}, row.Prefix, sizes)
-		t.collect(pair{row.Service, ""}, row.Prefix, sizes)
-	}
-	for key, prefixes := range t.prefixes {
+	everywhere := make(map[string][]netip.Prefix)
+	for key, prefixes := range published {
 		slices.SortFunc(prefixes, Compare)
-		t.prefixes[key] = slices.Clone(aggregateSorted(prefixes))
-		if key.region != "" {
-			t.regions[key.service] = append(t.regions[key.service], key.region)
-		}
+		aggregated := slices.Clone(aggregateSorted(prefixes)) // not to hold on to the longer list
+		t.prefixes[key] = aggregated
+		t.regions[key.service] = append(t.regions[key.service], key.region)
+		everywhere[key.service] = append(everywhere[key.service], aggregated...)
 	}
-	for _, regions := range t.regions {
-		slices.Sort(regions)
-		t.regionNames = append(t.regionNames, regions...)
+	for service, prefixes := range everywhere {
+		t.prefixes[pair{service, ""}] = Aggregate(prefixes)
+		slices.Sort(t.regions[service])
+		t.regionNames = append(t.regionNames, t.regions[service]...)
 	}
 	slices.Sort(t.regionNames)
 	t.regionNames = slices.Compact(t.regionNames)
-}
-
-func (t *Table) collect(key pair, prefix netip.Prefix, sizes map[pair]int) {
-	prefixes := t.prefixes[key]
-	if prefixes == nil {
-		prefixes = make([]netip.Prefix, 0, sizes[key])
-	}
-	t.prefixes[key] = append(prefixes, prefix)
 }
