@@ -30,7 +30,7 @@ const (
 	bad  = `{"allowedDestinations": [{"name": "db", "cidr": "10.1.0.5/24", "port": [5432]}]}`
 )
 
-var options = netpol.Options{Family: netpol.IPv4, AllowDNS: true}
+var options = netpol.Options{Family: netpol.IPv4, AllowDNS: true, MaxPortSlots: netpol.DefaultPortSlots}
 
 // object is a policy ConfigMap; an empty policy means that the key is missing.
 func object(t testing.TB, policyJSON string, change ...func(*corev1.ConfigMap)) runtime.RawExtension {

@@ -29,7 +29,7 @@ const (
 )
 
 var (
-	options = netpol.Options{Family: netpol.IPv4, AllowDNS: true}
+	options = netpol.Options{Family: netpol.IPv4, AllowDNS: true, MaxPortSlots: netpol.DefaultPortSlots}
 	key     = cache.NewObjectName("tenant-a", "egress")
 )
 

@@ -33,22 +33,24 @@ type Count struct {
 
 // Compile turns a valid policy into the rules that allow exactly what it says: the union of its
 // destinations' (address, protocol, port), limited to the cluster's family. The table may be nil.
+// Exactly one of Result and Problems is nil: a policy that the dataplane could not enforce is a
+// problem, as a mistake in it is.
 //
 // A destination that stands for no prefix yields no rule, and a warning. Each prefix stands in one
 // rule, each set of ports in one rule, and rules and peers are sorted.
-func Compile(p *policy.Policy, table *awsranges.Table, options Options) *Result {
+func Compile(p *policy.Policy, table *awsranges.Table, options Options) (*Result, policy.Problems) {
 	result := &Result{}
 	if p.DefaultAction == policy.Allow {
 		result.Spec = spec([]networkingv1.NetworkPolicyEgressRule{everything()})
-		return result
+		return result, nil
 	}
 	sets := newPortSets()
 	var blocks []block
 	for i, d := range p.Destinations {
 		prefixes, resolved := resolve(d, table)
+		result.Warnings = append(result.Warnings, warnings(i, d, prefixes, resolved, table, options.Family)...)
 		if !resolved {
 			result.Unresolved = append(result.Unresolved, d.Name)
-			result.Warnings = append(result.Warnings, warnings(i, d, table, options.Family)...)
 			continue
 		}
 		ports, count := sets.of(d.Ports), 0
@@ -60,10 +62,15 @@ func Compile(p *policy.Policy, table *awsranges.Table, options Options) *Result 
 			}
 		}
 		result.Counts = append(result.Counts, Count{d.Name, count})
-		result.Warnings = append(result.Warnings, warnings(i, d, table, options.Family)...)
 	}
-	result.Spec = spec(append(baseRules(options), prefixRules(merge(blocks, sets), sets)...))
-	return result
+	blocks = merge(blocks, sets)
+	many, tooMany := peerLimits(len(blocks), result.Counts)
+	result.Warnings = append(result.Warnings, many...)
+	if problems := append(slotProblems(blocks, sets, p, table, options), tooMany...); problems != nil {
+		return nil, problems
+	}
+	result.Spec = spec(append(baseRules(options), prefixRules(blocks, sets)...))
+	return result, nil
 }
 
 // DenyAll is the spec that allows nothing but what the options allow every policy: DNS.

@@ -45,14 +45,16 @@ func FuzzCompile(f *testing.F) {
 func checkCompile(t *testing.T, p *policy.Policy, table *awsranges.Table, family Family, random *rand.Rand) {
 	t.Helper()
 	options := Options{Family: family}
-	compiled := Compile(p, table, options)
+	compiled, problems := Compile(p, table, options)
+	require.Empty(t, problems, "nothing is refused without a limit")
 	checkShape(t, compiled.Spec)
+	checkSlots(t, compiled.Spec, p, table, family)
 	for _, address := range points(p, table, random) {
 		for _, protocol := range []policy.Protocol{policy.TCP, policy.UDP, policy.SCTP} {
 			for _, port := range []uint16{1, 52, 53, 54, 79, 80, 81, 442, 443, 444, 445, 450, 451, 65535} {
 				want := saysPolicy(p, table, family, address, protocol, port)
-				got := allows(compiled.Spec, address, protocol, port)
-				require.Equal(t, want, got, "%s %s/%d under %+v", address, protocol, port, p.Destinations)
+				require.Equal(t, want, allows(compiled.Spec, address, protocol, port), "%s %s/%d under %+v", address, protocol, port, p.Destinations)
+				require.Equal(t, want, enforces(compiled.Spec, address, protocol, port), "dataplane: %s %s/%d under %+v", address, protocol, port, p.Destinations)
 			}
 		}
 		want, got := saysPolicy(p, table, family, address, "ICMP", 0), allows(compiled.Spec, address, "ICMP", 0)
@@ -63,7 +65,9 @@ func checkCompile(t *testing.T, p *policy.Policy, table *awsranges.Table, family
 	random.Shuffle(len(shuffled.Destinations), func(i, j int) {
 		shuffled.Destinations[i], shuffled.Destinations[j] = shuffled.Destinations[j], shuffled.Destinations[i]
 	})
-	require.Equal(t, compiled.Spec, Compile(&shuffled, table, options).Spec, "the order of destinations does not matter")
+	again, problems := Compile(&shuffled, table, options)
+	require.Empty(t, problems)
+	require.Equal(t, compiled.Spec, again.Spec, "the order of destinations does not matter")
 }
 
 // checkShape requires what every compiled spec promises.
@@ -141,6 +145,68 @@ func allows(spec networkingv1.NetworkPolicySpec, address netip.Addr, protocol po
 		}
 	}
 	return false
+}
+
+// enforces reads a spec as AWS VPC CNI's node agent does: each CIDR is one entry of a longest-prefix
+// map, holding its own ports and those of every CIDR that contains it.
+func enforces(spec networkingv1.NetworkPolicySpec, address netip.Addr, protocol policy.Protocol, port uint16) bool {
+	var longest netip.Prefix
+	eachBlock(spec, func(prefix netip.Prefix, _ []networkingv1.NetworkPolicyPort) {
+		if prefix.Contains(address) && (!longest.IsValid() || prefix.Bits() > longest.Bits()) {
+			longest = prefix
+		}
+	})
+	enforced := false
+	eachBlock(spec, func(prefix netip.Prefix, ports []networkingv1.NetworkPolicyPort) {
+		if !longest.IsValid() || prefix.Bits() > longest.Bits() || !prefix.Contains(longest.Addr()) {
+			return
+		}
+		enforced = enforced || ports == nil
+		for _, open := range ports {
+			enforced = enforced || string(*open.Protocol) == string(protocol) && open.Port.IntVal <= int32(port) && int32(port) <= last(open)
+		}
+	})
+	return enforced
+}
+
+func eachBlock(spec networkingv1.NetworkPolicySpec, f func(netip.Prefix, []networkingv1.NetworkPolicyPort)) {
+	for _, rule := range spec.Egress {
+		for _, peer := range rule.To {
+			if peer.IPBlock != nil {
+				f(netip.MustParsePrefix(peer.IPBlock.CIDR), rule.Ports)
+			}
+		}
+	}
+}
+
+// checkSlots counts the port slots that the dataplane fills for each CIDR, and requires that Compile
+// accepts the policy up to exactly that many.
+func checkSlots(t *testing.T, spec networkingv1.NetworkPolicySpec, p *policy.Policy, table *awsranges.Table, family Family) {
+	t.Helper()
+	most := 0
+	eachBlock(spec, func(inner netip.Prefix, _ []networkingv1.NetworkPolicyPort) {
+		slots := 0
+		eachBlock(spec, func(outer netip.Prefix, ports []networkingv1.NetworkPolicyPort) {
+			if outer.Bits() <= inner.Bits() && outer.Contains(inner.Addr()) {
+				slots += max(len(ports), 1)
+			}
+		})
+		most = max(most, slots)
+	})
+	for _, allowDNS := range []bool{false, true} {
+		limit := most
+		if allowDNS {
+			limit += 2
+		}
+		if limit > 0 {
+			_, problems := Compile(p, table, Options{Family: family, AllowDNS: allowDNS, MaxPortSlots: limit})
+			require.Empty(t, problems, "%d slots are enough", limit)
+		}
+		if limit > 1 && most > 0 {
+			_, problems := Compile(p, table, Options{Family: family, AllowDNS: allowDNS, MaxPortSlots: limit - 1})
+			require.NotEmpty(t, problems, "%d slots are not enough", limit-1)
+		}
+	}
 }
 
 func last(port networkingv1.NetworkPolicyPort) int32 {
@@ -285,9 +351,10 @@ func TestNothingOpensNothing(t *testing.T) {
 		{Name: "no prefixes", Service: "S3", Regions: []string{"mars-1"}},
 	} {
 		for _, family := range []Family{IPv4, IPv6, Dual, ""} {
-			spec := Compile(&policy.Policy{Destinations: []policy.Destination{d}}, testTable(t), Options{Family: family}).Spec
-			require.Empty(t, spec.Egress, d.Name)
-			require.Equal(t, []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}, spec.PolicyTypes)
+			result, problems := Compile(&policy.Policy{Destinations: []policy.Destination{d}}, testTable(t), Options{Family: family})
+			require.Empty(t, problems)
+			require.Empty(t, result.Spec.Egress, d.Name)
+			require.Equal(t, []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}, result.Spec.PolicyTypes)
 		}
 	}
 }

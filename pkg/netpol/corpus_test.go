@@ -40,7 +40,7 @@ func TestCorpus(t *testing.T) {
 }
 
 func evaluate(data string) (*Result, policy.Problems) {
-	return Evaluate(&corev1.ConfigMap{Data: map[string]string{policy.Key: data}}, nil, Options{Family: IPv4, AllowDNS: true})
+	return Evaluate(&corev1.ConfigMap{Data: map[string]string{policy.Key: data}}, nil, Options{Family: IPv4, AllowDNS: true, MaxPortSlots: DefaultPortSlots})
 }
 
 func lines(problems policy.Problems) []string {

@@ -45,8 +45,8 @@ func didYouMean(name string) string {
 	return "; did you mean " + name + "?"
 }
 
-// warnings says what the i-th destination opens beyond its name, or that it opens nothing.
-func warnings(i int, d policy.Destination, table *awsranges.Table, family Family) policy.Problems {
+// warnings says what the i-th destination opens beyond its name, or that it opens nothing. prefixes and resolved are what resolve gave for it.
+func warnings(i int, d policy.Destination, prefixes []netip.Prefix, resolved bool, table *awsranges.Table, family Family) policy.Problems {
 	path := fmt.Sprintf("allowedDestinations[%d]", i)
 	if d.Service == "" {
 		if !family.has(d.CIDR) {
@@ -54,7 +54,6 @@ func warnings(i int, d policy.Destination, table *awsranges.Table, family Family
 		}
 		return nil
 	}
-	prefixes, resolved := resolve(d, table)
 	service := awsranges.Canonical(d.Service)
 	catalogued, _ := awsranges.Catalogued(service)
 	var found policy.Problems

@@ -49,7 +49,9 @@ func TestWarnings(t *testing.T) {
 			p, problems := policy.Validate(document, Names(testTable(t)))
 			require.Empty(t, problems)
 			var got []string
-			for _, warning := range Compile(p, testTable(t), Options{Family: test.family}).Warnings {
+			result, problems := Compile(p, testTable(t), Options{Family: test.family})
+			require.Empty(t, problems)
+			for _, warning := range result.Warnings {
 				got = append(got, warning.String())
 			}
 			require.Equal(t, test.want, got)
@@ -72,6 +74,10 @@ func TestDocumentedMessages(t *testing.T) {
 	}
 	_, keyless := Evaluate(&corev1.ConfigMap{}, nil, Options{})
 	real = append(real, lines(keyless)...)
+	counts := func(n int) []Count { return []Count{{"b", 5}, {"big", n - 10}, {"c", 5}} }
+	many, _ := peerLimits(manyPeers+1, counts(manyPeers+1))
+	_, tooMany := peerLimits(maxPeers+1, counts(maxPeers+1))
+	real = append(append(real, lines(many)...), lines(tooMany)...)
 	for _, test := range warningCases {
 		real = append(real, test.want...)
 	}

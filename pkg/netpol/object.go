@@ -44,7 +44,10 @@ func Evaluate(configMap *corev1.ConfigMap, table *awsranges.Table, options Optio
 	if problems != nil {
 		return nil, problems
 	}
-	result := Compile(p, table, options)
+	result, problems := Compile(p, table, options)
+	if problems != nil {
+		return nil, problems
+	}
 	result.Warnings = append(policy.Warnings(p), result.Warnings...)
 	return result, nil
 }

@@ -61,6 +61,9 @@ type Options struct {
 	AllowDNS bool
 	// DNSCIDRs are further DNS servers in that rule, such as NodeLocal DNSCache's 169.254.20.10/32.
 	DNSCIDRs []netip.Prefix
+	// MaxPortSlots is how many ports and port ranges a CIDR may have, with those of the CIDRs that
+	// contain it and DNS's; 0 is no limit.
+	MaxPortSlots int
 }
 
 // Validate joins what is wrong with the options.
@@ -68,6 +71,9 @@ func (o Options) Validate() error {
 	var errs []error
 	if len(o.DNSCIDRs) > 0 && !o.AllowDNS {
 		errs = append(errs, errors.New("DNS CIDRs need the DNS rule: leave out --dns-cidr, or --allow-dns=false"))
+	}
+	if o.MaxPortSlots < 0 {
+		errs = append(errs, fmt.Errorf("%d port slots: must be at least 1, or 0 for no limit", o.MaxPortSlots))
 	}
 	for _, prefix := range o.DNSCIDRs {
 		switch {

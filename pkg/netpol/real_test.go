@@ -39,10 +39,11 @@ func TestRealDocument(t *testing.T) {
 	} {
 		ports := []policy.Port{{Protocol: policy.TCP, First: 443, Last: 443}}
 		p := &policy.Policy{Destinations: []policy.Destination{{Name: "x", Service: test.service, Regions: test.regions, Ports: ports}}}
-		spec := Compile(p, table, Options{Family: test.family}).Spec
-		checkShape(t, spec)
+		result, problems := Compile(p, table, Options{Family: test.family, MaxPortSlots: DefaultPortSlots})
+		require.Empty(t, problems)
+		checkShape(t, result.Spec)
 		got := 0
-		for _, rule := range spec.Egress {
+		for _, rule := range result.Spec.Egress {
 			got += len(rule.To)
 		}
 		require.Equal(t, test.want, got, "%s in %v", test.service, test.regions)

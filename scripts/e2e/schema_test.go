@@ -20,6 +20,7 @@ var differs = map[string]string{
 	"cidr-octets":          "a pattern that knew every form of an address would be one nobody can read",
 	"duplicate-field":      "a schema sees the document after a parser has dropped one of the two",
 	"name-duplicate":       "uniqueItems compares whole entries, not one field of them",
+	"port-slots":           "a schema cannot count what entries add to each other",
 	"port-range-backwards": "a schema cannot compare two fields",
 	"port-spelling":        "to a schema 443.0 is an integer",
 	"region-name":          "the schema lists no names: AWS adds some every year",

@@ -27,10 +27,11 @@ type Rules struct {
 	IPFamily     string
 	AllowDNS     bool
 	DNSCIDRs     Strings
+	MaxPortSlots int
 }
 
 // NewRules returns the defaults.
-func NewRules() *Rules { return &Rules{IPFamily: "auto", AllowDNS: true} }
+func NewRules() *Rules { return &Rules{IPFamily: "auto", AllowDNS: true, MaxPortSlots: netpol.DefaultPortSlots} }
 
 // AddFlags registers the flags.
 func (r *Rules) AddFlags(flags *flag.FlagSet) {
@@ -39,13 +40,14 @@ func (r *Rules) AddFlags(flags *flag.FlagSet) {
 	flags.StringVar(&r.IPFamily, "ip-family", r.IPFamily, "address `family` of the cluster's pods: auto, ipv4, ipv6 or dual; auto reads KUBERNETES_SERVICE_HOST, and is ipv4 outside a cluster")
 	flags.BoolVar(&r.AllowDNS, "allow-dns", r.AllowDNS, "let every policy reach the cluster's DNS (k8s-app=kube-dns in kube-system)")
 	flags.Var(&r.DNSCIDRs, "dns-cidr", "a further DNS server's `CIDR`, such as 169.254.20.10/32 for NodeLocal DNSCache (repeatable)")
+	flags.IntVar(&r.MaxPortSlots, "max-port-slots", r.MaxPortSlots, "how many ports and port ranges the dataplane keeps for a CIDR, those of containing CIDRs and of DNS among them; 0 is no limit")
 }
 
 // Options checks the flags, and returns what they say. The error joins all that is wrong.
 func (r *Rules) Options() (netpol.Options, error) {
 	family, err := netpol.ParseFamily(r.IPFamily, os.Getenv("KUBERNETES_SERVICE_HOST"))
 	errs := []error{err}
-	options := netpol.Options{Family: family, AllowDNS: r.AllowDNS}
+	options := netpol.Options{Family: family, AllowDNS: r.AllowDNS, MaxPortSlots: r.MaxPortSlots}
 	for _, value := range r.DNSCIDRs {
 		prefix, err := netip.ParsePrefix(value)
 		if err != nil {

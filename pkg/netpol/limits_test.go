@@ -1,0 +1,95 @@
+package netpol
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"egress-agent/pkg/policy"
+)
+
+// everyOther is n TCP ports that no range joins.
+func everyOther(first, n int) []policy.Port {
+	var ports []policy.Port
+	for i := range n {
+		port := uint16(first + 2*i)
+		ports = append(ports, policy.Port{Protocol: policy.TCP, First: port, Last: port})
+	}
+	return ports
+}
+
+func TestPortSlots(t *testing.T) {
+	destination := func(name, cidr string, ports []policy.Port) policy.Destination {
+		return policy.Destination{Name: name, CIDR: netip.MustParsePrefix(cidr), Ports: ports}
+	}
+	for _, test := range []struct {
+		name         string
+		destinations []policy.Destination
+		options      Options
+		want         string
+	}{
+		{"as many as there are", []policy.Destination{destination("a", "10.0.0.0/24", everyOther(1000, 22))}, Options{AllowDNS: true, MaxPortSlots: 24}, ""},
+		{"one more", []policy.Destination{destination("a", "10.0.0.0/24", everyOther(1000, 23))}, Options{AllowDNS: true, MaxPortSlots: 24},
+			"Too many ports: 10.0.0.0/24 has 23 ports and port ranges, and DNS takes 2; the dataplane keeps 24 for a CIDR: join or drop ports of a (allowedDestinations)"},
+		{"without DNS", []policy.Destination{destination("a", "10.0.0.0/24", everyOther(1000, 24))}, Options{MaxPortSlots: 24}, ""},
+		{"without DNS, one more", []policy.Destination{destination("a", "10.0.0.0/24", everyOther(1000, 25))}, Options{MaxPortSlots: 24},
+			"Too many ports: 10.0.0.0/24 has 25 ports and port ranges; the dataplane keeps 24 for a CIDR: join or drop ports of a (allowedDestinations)"},
+		{"no limit", []policy.Destination{destination("a", "10.0.0.0/24", everyOther(1000, 900))}, Options{AllowDNS: true}, ""},
+		{"joined", []policy.Destination{destination("a", "10.0.0.0/24", append(everyOther(1000, 20), everyOther(1001, 20)...))}, Options{AllowDNS: true, MaxPortSlots: 3}, ""},
+		{"inherited", []policy.Destination{
+			destination("net", "10.0.0.0/8", everyOther(1000, 12)), destination("host", "10.1.2.3/32", everyOther(3000, 11)), destination("other", "10.9.0.0/16", everyOther(5000, 5)),
+		}, Options{AllowDNS: true, MaxPortSlots: 24},
+			"Too many ports: 10.1.2.3/32 has 23 ports and port ranges, and DNS takes 2; the dataplane keeps 24 for a CIDR: join or drop ports of net, host (allowedDestinations)"},
+		{"each combination of entries once", []policy.Destination{
+			destination("net", "10.0.0.0/8", everyOther(1000, 12)), destination("a", "10.1.2.3/32", everyOther(3000, 11)), destination("b", "10.1.2.5/32", everyOther(3000, 12)),
+		}, Options{AllowDNS: true, MaxPortSlots: 24},
+			"Too many ports: 10.1.2.3/32 has 23 ports and port ranges, and DNS takes 2; the dataplane keeps 24 for a CIDR: join or drop ports of net, a (allowedDestinations); " +
+				"Too many ports: 10.1.2.5/32 has 24 ports and port ranges, and DNS takes 2; the dataplane keeps 24 for a CIDR: join or drop ports of net, b (allowedDestinations)"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			result, problems := Compile(&policy.Policy{Destinations: test.destinations}, nil, test.options)
+			if test.want == "" {
+				require.Empty(t, problems)
+				require.NotNil(t, result)
+				return
+			}
+			require.Nil(t, result)
+			require.Equal(t, "Policy validation failed: "+test.want, problems.Error())
+		})
+	}
+}
+
+func TestPeerLimits(t *testing.T) {
+	for _, test := range []struct {
+		n                 int
+		warnings, problem string
+	}{
+		{1000, "", ""},
+		{1001, "the policy has 1001 CIDRs; the dataplane updates more than 1000 in several steps: big has 991, b has 5, 1 more (allowedDestinations)", ""},
+		{30000, "the policy has 30000 CIDRs; the dataplane updates more than 1000 in several steps: big has 29990, b has 5, 1 more (allowedDestinations)", ""},
+		{30001, "", "Too many CIDRs: 30001; at most 30000 fit in the dataplane beside those they replace: big has 29991, b has 5, 1 more (allowedDestinations)"},
+	} {
+		warnings, problems := peerLimits(test.n, []Count{{"b", 5}, {"big", test.n - 10}, {"c", 5}})
+		require.Equal(t, test.warnings, strings.TrimSpace(strings.Join(lines(warnings), "")), test.n)
+		require.Equal(t, test.problem, strings.TrimSpace(strings.Join(lines(problems), "")), test.n)
+	}
+}
+
+// TestTooManyPeers compiles a policy whose CIDRs cannot be merged.
+func TestTooManyPeers(t *testing.T) {
+	p := &policy.Policy{}
+	for i := range maxPeers + 1 {
+		address := netip.AddrFrom4([4]byte{10, byte(i >> 15), byte(i >> 7), byte(i << 1)})
+		p.Destinations = append(p.Destinations, policy.Destination{Name: fmt.Sprint(i), CIDR: netip.PrefixFrom(address, 32)})
+	}
+	result, problems := Compile(p, nil, Options{})
+	require.Nil(t, result)
+	require.Contains(t, problems.Error(), "Too many CIDRs: 30001")
+	p.Destinations = p.Destinations[1:]
+	result, problems = Compile(p, nil, Options{})
+	require.Empty(t, problems)
+	require.Len(t, result.Spec.Egress[0].To, maxPeers)
+}
