@@ -40,6 +40,8 @@ type options struct {
 	rangesURL       string
 	refreshInterval time.Duration
 	workers         int
+	chunkPeers      int
+	settle          time.Duration
 }
 
 func newOptions() *options {
@@ -48,6 +50,8 @@ func newOptions() *options {
 		rangesURL:       "https://ip-ranges.amazonaws.com/ip-ranges.json",
 		refreshInterval: 15 * time.Minute,
 		workers:         4 * runtime.GOMAXPROCS(0), // they mostly wait for the API server
+		chunkPeers:      200,                       // as many as a PolicyEndpoints object of the self-managed controller holds
+		settle:          5 * time.Second,
 	}
 }
 
@@ -57,6 +61,8 @@ func (o *options) addFlags(flags *flag.FlagSet) {
 	flags.StringVar(&o.rangesURL, "ranges-url", o.rangesURL, "`URL` of AWS's ip-ranges.json, where --ranges-file is left out")
 	flags.DurationVar(&o.refreshInterval, "refresh-interval", o.refreshInterval, "time between two looks at the ranges")
 	flags.IntVar(&o.workers, "workers", o.workers, "policies synced side by side")
+	flags.IntVar(&o.chunkPeers, "chunk-peers", o.chunkPeers, "number of CIDRs up to which a policy is changed in one write; larger ones first get the union of old and new")
+	flags.DurationVar(&o.settle, "settle", o.settle, "time between the two writes of a large change")
 }
 
 func (o *options) validate() error {
@@ -66,6 +72,12 @@ func (o *options) validate() error {
 	}
 	if o.refreshInterval < time.Second {
 		errs = append(errs, fmt.Errorf("invalid --refresh-interval %s: must be at least 1s", o.refreshInterval))
+	}
+	if o.chunkPeers < 0 {
+		errs = append(errs, fmt.Errorf("invalid --chunk-peers %d: must be at least 0", o.chunkPeers))
+	}
+	if o.settle < 0 {
+		errs = append(errs, fmt.Errorf("invalid --settle %s: must be at least 0s", o.settle))
 	}
 	return errors.Join(errs...)
 }
@@ -83,8 +95,13 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		log.Error("no way to the API server; give --kubeconfig", "error", err)
 		return cli.ExitUsage
 	}
-	source := agent.Source{File: o.Rules.RangesFile, URL: o.rangesURL, Custom: o.Rules.CustomRanges, Interval: o.refreshInterval}
-	a, err := agent.New(client, source, rules, o.workers, log)
+	a, err := agent.New(client, agent.Options{
+		Rules:      rules,
+		Source:     agent.Source{File: o.Rules.RangesFile, URL: o.rangesURL, Custom: o.Rules.CustomRanges, Interval: o.refreshInterval},
+		Workers:    o.workers,
+		ChunkPeers: o.chunkPeers,
+		Settle:     o.settle,
+	}, log)
 	if err == nil {
 		var closeHealth func() error
 		if closeHealth, err = o.ServeHealth(a.Ready, log); err == nil {

@@ -37,12 +37,24 @@ import (
 // its writes and the source of its Events.
 const Name = "egress-agent"
 
+// Options say how an agent works.
+type Options struct {
+	// Rules shape every policy.
+	Rules netpol.Options
+	// Source is where the AWS ranges come from.
+	Source Source
+	// Workers is how many policies are synced side by side, at least 1.
+	Workers int
+	// ChunkPeers is the number of CIDRs up to which every change of a policy is one write, and Settle the
+	// time between the two writes of a larger change.
+	ChunkPeers int
+	Settle     time.Duration
+}
+
 // Agent is made by New and used by one Run.
 type Agent struct {
 	client  kubernetes.Interface
-	options netpol.Options
-	source  Source
-	workers int
+	options Options
 	log     *slog.Logger
 
 	configMapFactory informers.SharedInformerFactory // only those labelled as policies
@@ -61,22 +73,23 @@ type Agent struct {
 
 	mu    sync.Mutex
 	known map[cache.ObjectName]types.UID // ConfigMaps whose NetworkPolicy this process has seen in place
-	told  map[cache.ObjectName]string    // the last Event about a mistake, which is not repeated
+	told  map[topic]string               // the last Event about a mistake, which is not repeated
+	wide  map[cache.ObjectName]time.Time // since when a NetworkPolicy waits for the second write of a change
 }
 
 // byPolicyKey indexes ConfigMaps by the key of their NetworkPolicy, since the name of one does not
 // always tell that of the other.
 const byPolicyKey = "policyKey"
 
-// New makes an agent. workers is how many policies are synced side by side, at least 1.
-func New(client kubernetes.Interface, source Source, options netpol.Options, workers int, log *slog.Logger) (*Agent, error) {
+// New makes an agent.
+func New(client kubernetes.Interface, options Options, log *slog.Logger) (*Agent, error) {
 	onlyPolicies := informers.WithTweakListOptions(func(o *metav1.ListOptions) {
 		o.LabelSelector = policy.Label + "=" + policy.LabelValue
 	})
 	configMaps := informers.NewSharedInformerFactoryWithOptions(client, 0, onlyPolicies, informers.WithTransform(slim))
 	policies := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(slim))
 	a := &Agent{
-		client: client, options: options, source: source, workers: workers, log: log,
+		client: client, options: options, log: log,
 		configMapFactory: configMaps,
 		policyFactory:    policies,
 		configMaps:       configMaps.Core().V1().ConfigMaps().Informer(),
@@ -86,7 +99,8 @@ func New(client kubernetes.Interface, source Source, options netpol.Options, wor
 			workqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](50*time.Millisecond, time.Minute)),
 		broadcaster: record.NewBroadcaster(),
 		known:       make(map[cache.ObjectName]types.UID),
-		told:        make(map[cache.ObjectName]string),
+		told:        make(map[topic]string),
+		wide:        make(map[cache.ObjectName]time.Time),
 	}
 	a.events = a.broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: Name})
 	err := a.configMaps.AddIndexers(cache.Indexers{byPolicyKey: func(object any) ([]string, error) {
@@ -160,7 +174,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if !cache.WaitForCacheSync(ctx.Done(), a.configMaps.HasSynced, a.policies.HasSynced) {
 		return nil // the context ended
 	}
-	for range a.workers {
+	for range a.options.Workers {
 		running.Go(func() {
 			for a.processNext(ctx) {
 			}
@@ -168,7 +182,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	running.Go(func() { a.refreshRanges(ctx) })
 	a.ready.Store(true)
-	a.log.Info("running", "configmaps", len(a.configMaps.GetStore().ListKeys()), "workers", a.workers)
+	a.log.Info("running", "configmaps", len(a.configMaps.GetStore().ListKeys()), "workers", a.options.Workers)
 	<-ctx.Done()
 	a.ready.Store(false)
 	a.log.Info("stopping")

@@ -22,6 +22,7 @@ const (
 	ReasonInvalid           = "Invalid"
 	ReasonNameConflict      = "NameConflict"
 	ReasonRangesUnavailable = "RangesUnavailable"
+	ReasonPortSlots         = "PortSlots"
 )
 
 // decision is what a look at a ConfigMap and its NetworkPolicy calls for.
@@ -29,6 +30,9 @@ type decision struct {
 	// write is the NetworkPolicy to create, or to update where there is a current one. Nil leaves
 	// the cluster as it is.
 	write *networkingv1.NetworkPolicy
+	// step is that of a change to a current NetworkPolicy. A Narrow one is to wait until the write
+	// before it has settled.
+	step netpol.Step
 	// reason is that of the Event; empty for none. Applied and Restored tell of a write.
 	reason  string
 	message string
@@ -36,7 +40,7 @@ type decision struct {
 
 // plan decides what a ConfigMap calls for. current is the NetworkPolicy of that name, nil for none.
 // known says that there has been one, made from this ConfigMap.
-func plan(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy, known bool, table *awsranges.Table, options netpol.Options) decision {
+func plan(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy, known bool, table *awsranges.Table, options Options) decision {
 	if current != nil && !owns(configMap, current) {
 		return decision{reason: ReasonNameConflict, message: fmt.Sprintf(
 			"NetworkPolicy %s exists and is not %s's: it stays as it is, and this policy is not applied; rename one of the two", current.Name, Name)}
@@ -44,9 +48,9 @@ func plan(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy, know
 	if current != nil && current.DeletionTimestamp != nil {
 		return decision{} // it comes back once it is gone
 	}
-	result, problems := netpol.Evaluate(configMap, table, options)
+	result, problems := netpol.Evaluate(configMap, table, options.Rules)
 	if problems != nil {
-		return planInvalid(configMap, current, problems, options)
+		return planInvalid(configMap, current, problems, options.Rules)
 	}
 	if len(result.Unresolved) > 0 {
 		return planUnresolved(configMap, current, result)
@@ -57,9 +61,29 @@ func plan(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy, know
 	case write == nil:
 		return decision{}
 	case current == nil:
-		return decision{write: write, reason: written(known), message: summary(desired)}
+		reason := ReasonApplied
+		if known {
+			reason = ReasonRestored
+		}
+		return decision{write: write, reason: reason, message: summary(desired)}
 	}
-	return decision{write: write, reason: written(editedByOthers(current)), message: summary(desired)}
+	if editedByOthers(current) {
+		return decision{write: write, reason: ReasonRestored, message: summary(desired)}
+	}
+	return planChange(current, write, summary(desired), options)
+}
+
+// planChange makes a large change in two writes. Until the second, the NetworkPolicy says that it was
+// made from the policy before.
+func planChange(current, write *networkingv1.NetworkPolicy, message string, options Options) decision {
+	step, spec := netpol.Transition(current.Spec, write.Spec, options.ChunkPeers, options.Rules.MaxPortSlots)
+	if step != netpol.Widen {
+		return decision{write: write, step: step, reason: ReasonApplied, message: message}
+	}
+	wide := current.DeepCopy()
+	wide.Spec = spec
+	wide.Annotations[netpol.SpecDigest] = netpol.Digest(spec)
+	return decision{write: wide, step: step}
 }
 
 // planInvalid keeps the last good policy. A NetworkPolicy without a digest of a policy never was one:
@@ -87,13 +111,6 @@ func planUnresolved(configMap *corev1.ConfigMap, current *networkingv1.NetworkPo
 		d.message += "the NetworkPolicy stays as it is until they are"
 	}
 	return d
-}
-
-func written(restored bool) string {
-	if restored {
-		return ReasonRestored
-	}
-	return ReasonApplied
 }
 
 // owns says whether the NetworkPolicy is the agent's to write: by its label or, should someone have

@@ -38,15 +38,15 @@ func (s Source) load(ctx context.Context) (*awsranges.Table, error) {
 // loadRanges makes the first attempt, before any policy is judged. A file that cannot be read is a
 // mistake in the deployment, and an error; a URL that does not answer now may answer later.
 func (a *Agent) loadRanges(ctx context.Context) error {
-	custom, err := awsranges.ReadFiles("", a.source.Custom...)
+	custom, err := awsranges.ReadFiles("", a.options.Source.Custom...)
 	if err != nil {
 		return fmt.Errorf("read the custom ranges: %w", err)
 	}
-	table, err := a.source.load(ctx)
+	table, err := a.options.Source.load(ctx)
 	switch {
 	case err == nil:
 		a.accept(table)
-	case a.source.File != "":
+	case a.options.Source.File != "":
 		return fmt.Errorf("read the AWS ranges: %w", err)
 	default:
 		a.log.Warn("AWS ranges not available", "error", err)
@@ -61,7 +61,7 @@ func (a *Agent) loadRanges(ctx context.Context) error {
 // twice as long each time. The last good table stays in use.
 func (a *Agent) refreshRanges(ctx context.Context) {
 	const firstRetry = time.Second
-	wait, retry := a.source.Interval, firstRetry
+	wait, retry := a.options.Source.Interval, firstRetry
 	if !a.table.Load().HasAWS() {
 		wait = firstRetry
 	}
@@ -69,16 +69,16 @@ func (a *Agent) refreshRanges(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(min(wait, a.source.Interval)):
+		case <-time.After(min(wait, a.options.Source.Interval)):
 		}
-		table, err := a.source.load(ctx)
+		table, err := a.options.Source.load(ctx)
 		if err != nil {
 			retry *= 2
 			wait = retry
-			a.log.Warn("AWS ranges not refreshed", "error", err, "retry", min(wait, a.source.Interval))
+			a.log.Warn("AWS ranges not refreshed", "error", err, "retry", min(wait, a.options.Source.Interval))
 			continue
 		}
-		wait, retry = a.source.Interval, firstRetry
+		wait, retry = a.options.Source.Interval, firstRetry
 		if a.accept(table) {
 			a.enqueueAll()
 		}

@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -32,16 +31,21 @@ func (a *Agent) sync(ctx context.Context, key cache.ObjectName) error {
 		return a.remove(ctx, key, current)
 	}
 	d := plan(configMap, current, a.isKnown(key, configMap), a.table.Load(), a.options)
+	if !a.isDue(key, d.step) {
+		return nil
+	}
 	if d.write != nil {
 		if gone, err := a.apply(ctx, current, d.write); err != nil || gone {
 			return err
 		}
-		a.log.Info("NetworkPolicy written", "namespace", key.Namespace, "name", key.Name, "reason", d.reason, "new", current == nil)
+		a.wrote(key, d.step)
+		a.log.Info("NetworkPolicy written", "namespace", key.Namespace, "name", key.Name, "reason", d.reason, "step", d.step, "new", current == nil)
 	}
 	if d.reason != ReasonNameConflict {
 		a.remember(key, configMap)
 	}
 	a.tell(key, configMap, d)
+	a.tellSlots(key, configMap)
 	return nil
 }
 
@@ -102,48 +106,4 @@ func configMapName(current *networkingv1.NetworkPolicy) string {
 		}
 	}
 	return current.Name
-}
-
-func (a *Agent) isKnown(key cache.ObjectName, configMap *corev1.ConfigMap) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.known[key] == configMap.UID
-}
-
-func (a *Agent) remember(key cache.ObjectName, configMap *corev1.ConfigMap) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.known[key] = configMap.UID
-}
-
-func (a *Agent) forget(key cache.ObjectName) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.known, key)
-	delete(a.told, key)
-}
-
-// tell records the Event of a decision. One about a mistake is given once, not at every look at it.
-func (a *Agent) tell(key cache.ObjectName, configMap *corev1.ConfigMap, d decision) {
-	const longest = 1024 // bytes that an Event's message may have
-	message, isMistake := d.message, d.reason != "" && d.reason != ReasonApplied && d.reason != ReasonRestored
-	if len(message) > longest {
-		message = strings.ToValidUTF8(message[:longest-len("…")], "") + "…"
-	}
-	a.mu.Lock()
-	told := a.told[key]
-	if isMistake {
-		a.told[key] = d.reason + message
-	} else {
-		delete(a.told, key)
-	}
-	a.mu.Unlock()
-	switch {
-	case d.reason == "" || isMistake && told == d.reason+message:
-	case isMistake:
-		a.log.Warn("policy not applied", "namespace", key.Namespace, "name", key.Name, "reason", d.reason, "message", message)
-		a.events.Event(configMap, corev1.EventTypeWarning, d.reason, message)
-	default:
-		a.events.Event(configMap, corev1.EventTypeNormal, d.reason, message)
-	}
 }

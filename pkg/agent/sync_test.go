@@ -70,7 +70,7 @@ type fixture struct {
 
 func newFixture(t *testing.T, objects ...runtime.Object) *fixture {
 	client := fake.NewClientset(objects...)
-	a, err := New(client, Source{}, options, 1, slog.New(slog.DiscardHandler))
+	a, err := New(client, Options{Rules: options, Workers: 1, ChunkPeers: 200}, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	a.table.Store(testTable(t))
 	events := record.NewFakeRecorder(10)

@@ -31,7 +31,9 @@ type Rules struct {
 }
 
 // NewRules returns the defaults.
-func NewRules() *Rules { return &Rules{IPFamily: "auto", AllowDNS: true, MaxPortSlots: netpol.DefaultPortSlots} }
+func NewRules() *Rules {
+	return &Rules{IPFamily: "auto", AllowDNS: true, MaxPortSlots: netpol.DefaultPortSlots}
+}
 
 // AddFlags registers the flags.
 func (r *Rules) AddFlags(flags *flag.FlagSet) {

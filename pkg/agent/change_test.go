@@ -1,0 +1,105 @@
+package agent
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"egress-agent/pkg/netpol"
+)
+
+// widened is valid with another port for its database.
+const widened = `{"allowedDestinations": [{"name": "s3", "awsService": "s3", "regions": ["us-east-1"], "ports": [443]}, {"name": "db", "cidr": "10.1.0.0/24", "ports": [5432, 6432]}]}`
+
+// changing is an agent for which every change is a large one, and that does not see one settle.
+func changing(t *testing.T, objects ...runtime.Object) *fixture {
+	f := newFixture(t, objects...)
+	f.options.ChunkPeers, f.options.Settle = 0, time.Hour
+	return f
+}
+
+// settle lets the time pass that the second write waits for.
+func (f *fixture) settle() { f.wide[key] = time.Now().Add(-2 * f.options.Settle) }
+
+func TestLargeChangeTakesTwoWrites(t *testing.T) {
+	f := changing(t, configMap(widened), writtenFor(t, valid))
+	require.NoError(t, f.sync(t.Context(), key))
+	require.Equal(t, []string{"update networkpolicies"}, f.verbs())
+	require.Empty(t, f.event(t), "it is not applied yet")
+	wide := getPolicy(t, f)
+	before, after := writtenFor(t, valid), writtenFor(t, widened)
+	require.Subset(t, wide.Spec.Egress, before.Spec.Egress)
+	require.Subset(t, wide.Spec.Egress, after.Spec.Egress)
+	require.Equal(t, before.Annotations[netpol.PolicyDigest], wide.Annotations[netpol.PolicyDigest])
+
+	for range 3 {
+		f.observe(t)
+		require.NoError(t, f.sync(t.Context(), key))
+		require.Empty(t, f.verbs(), "it has not settled")
+	}
+	f.settle()
+	require.NoError(t, f.sync(t.Context(), key))
+	require.Equal(t, []string{"update networkpolicies"}, f.verbs())
+	require.Equal(t, ReasonApplied, f.event(t))
+	require.Equal(t, after.Spec, getPolicy(t, f).Spec)
+	require.Equal(t, after.Annotations, getPolicy(t, f).Annotations)
+	f.observe(t)
+	require.NoError(t, f.sync(t.Context(), key))
+	require.Empty(t, f.verbs())
+	require.Empty(t, f.wide, "nothing is left to wait for")
+}
+
+// TestLargeChangeSurvivesItsAgent has another agent find what the first write left.
+func TestLargeChangeSurvivesItsAgent(t *testing.T) {
+	first := changing(t, configMap(widened), writtenFor(t, valid))
+	require.NoError(t, first.sync(t.Context(), key))
+
+	second := changing(t, configMap(widened), getPolicy(t, first))
+	require.NoError(t, second.sync(t.Context(), key))
+	require.Empty(t, second.verbs(), "it cannot know since when, and waits")
+	second.settle()
+	require.NoError(t, second.sync(t.Context(), key))
+	require.Equal(t, writtenFor(t, widened).Spec, getPolicy(t, second).Spec)
+}
+
+func TestLargeChangeTakenBack(t *testing.T) {
+	f := changing(t, configMap(widened), writtenFor(t, valid))
+	require.NoError(t, f.sync(t.Context(), key))
+	f.observe(t)
+	f.see(t, configMap(valid))
+	require.NoError(t, f.sync(t.Context(), key))
+	f.settle()
+	require.NoError(t, f.sync(t.Context(), key))
+	require.Equal(t, writtenFor(t, valid).Spec, getPolicy(t, f).Spec)
+}
+
+// TestLargeEditByOthersIsUndoneAtOnce: what others opened is nothing to make a union with.
+func TestLargeEditByOthersIsUndoneAtOnce(t *testing.T) {
+	f := changing(t, configMap(valid), with(writtenFor(t, valid), func(p *networkingv1.NetworkPolicy) {
+		p.Spec.Egress = append(p.Spec.Egress, networkingv1.NetworkPolicyEgressRule{})
+	}))
+	require.NoError(t, f.sync(t.Context(), key))
+	require.Equal(t, writtenFor(t, valid).Spec, getPolicy(t, f).Spec)
+	require.Equal(t, ReasonRestored, f.event(t))
+}
+
+func TestPortSlotsOfANamespace(t *testing.T) {
+	const crowd = `{"allowedDestinations": [{"name": "net", "cidr": "10.0.0.0/8", "ports": [1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31,33,35,37,39,41]}]}`
+	other := configMap(crowd)
+	other.Name, other.UID = "other", "uid-2"
+	f := newFixture(t, configMap(widened), writtenFor(t, widened), other)
+	require.NoError(t, f.sync(t.Context(), key))
+	require.Equal(t, "Warning PortSlots With the other policies of the namespace, 10.1.0.0/24 has 23 ports and port ranges, and DNS takes 2; "+
+		"the dataplane keeps a random 24 of them: join or drop some", <-f.events.Events)
+	require.Empty(t, f.verbs(), "a warning changes nothing")
+	require.NoError(t, f.sync(t.Context(), key))
+	require.Empty(t, f.event(t), "told once")
+
+	f.see(t, with2(configMap(valid), func(c *corev1.ConfigMap) {}))
+	require.NoError(t, f.sync(t.Context(), key))
+	require.Equal(t, ReasonApplied, f.event(t), "22 slots are enough")
+}

@@ -1,0 +1,142 @@
+package agent
+
+import (
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"egress-agent/pkg/netpol"
+	"egress-agent/pkg/policy"
+)
+
+// What the agent remembers, and may forget at any time without harm: when the second write of a change
+// is due, and what it has told whom.
+
+// topic is what one Event about a mistake supersedes another on.
+type topic struct {
+	key   cache.ObjectName
+	slots bool // of PortSlots, rather than of the policy itself
+}
+
+func (a *Agent) isKnown(key cache.ObjectName, configMap *corev1.ConfigMap) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.known[key] == configMap.UID
+}
+
+func (a *Agent) remember(key cache.ObjectName, configMap *corev1.ConfigMap) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.known[key] = configMap.UID
+}
+
+func (a *Agent) forget(key cache.ObjectName) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.known, key)
+	delete(a.wide, key)
+	delete(a.told, topic{key, false})
+	delete(a.told, topic{key, true})
+}
+
+// isDue says whether a step may be made now. The second write of a change waits until the first has
+// settled; an agent that did not make that one counts from when it sees it.
+func (a *Agent) isDue(key cache.ObjectName, step netpol.Step) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if step != netpol.Narrow {
+		delete(a.wide, key)
+		return true
+	}
+	since, waiting := a.wide[key]
+	if !waiting {
+		since = time.Now()
+		a.wide[key] = since
+	}
+	rest := a.options.Settle - time.Since(since)
+	if rest > 0 {
+		a.queue.AddAfter(key, rest)
+	}
+	return rest <= 0
+}
+
+// wrote notes a write, by which the first write of a change begins to settle.
+func (a *Agent) wrote(key cache.ObjectName, step netpol.Step) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.wide, key)
+	if step == netpol.Widen {
+		a.wide[key] = time.Now()
+	}
+}
+
+// tell records the Event of a decision. One about a mistake is given once, not at every look at it.
+func (a *Agent) tell(key cache.ObjectName, configMap *corev1.ConfigMap, d decision) {
+	switch d.reason {
+	case ReasonApplied, ReasonRestored:
+		a.events.Event(configMap, corev1.EventTypeNormal, d.reason, short(d.message))
+		fallthrough
+	case "":
+		a.once(topic{key, false}, "")
+	default:
+		if a.once(topic{key, false}, d.reason+d.message) {
+			a.log.Warn("policy not applied", "namespace", key.Namespace, "name", key.Name, "reason", d.reason, "message", short(d.message))
+			a.events.Event(configMap, corev1.EventTypeWarning, d.reason, short(d.message))
+		}
+	}
+}
+
+// once says whether a message, which may be empty for none, is to be told: it is new on its topic.
+func (a *Agent) once(t topic, message string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if message == "" {
+		delete(a.told, t)
+		return false
+	}
+	told := a.told[t]
+	a.told[t] = message
+	return told != message
+}
+
+// tellSlots warns of a policy that is within the limit by itself, and together with the other policies
+// of its namespace is not: all of them apply to the same pods.
+func (a *Agent) tellSlots(key cache.ObjectName, configMap *corev1.ConfigMap) {
+	objects, err := a.configMaps.GetIndexer().ByIndex(cache.NamespaceIndex, key.Namespace)
+	if err != nil || len(objects) < 2 {
+		a.once(topic{key, true}, "")
+		return
+	}
+	table := a.table.Load()
+	result, problems := netpol.Evaluate(configMap, table, a.options.Rules)
+	if problems != nil {
+		return
+	}
+	var others []networkingv1.NetworkPolicySpec
+	for _, object := range objects {
+		other, ok := object.(*corev1.ConfigMap)
+		if !ok || other.Name == configMap.Name || other.Labels[policy.Label] != policy.LabelValue {
+			continue
+		}
+		if result, problems := netpol.Evaluate(other, table, a.options.Rules); problems == nil {
+			others = append(others, result.Spec)
+		}
+	}
+	message := netpol.SharedSlots(result.Spec, others, a.options.Rules.MaxPortSlots)
+	if a.once(topic{key, true}, message) {
+		a.log.Warn("too many ports", "namespace", key.Namespace, "name", key.Name, "message", message)
+		a.events.Event(configMap, corev1.EventTypeWarning, ReasonPortSlots, short(message))
+	}
+}
+
+// short cuts a message to what an Event holds.
+func short(message string) string {
+	const longest = 1024 // bytes
+	if len(message) <= longest {
+		return message
+	}
+	return strings.ToValidUTF8(message[:longest-len("…")], "") + "…"
+}

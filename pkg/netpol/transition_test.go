@@ -1,0 +1,103 @@
+package netpol
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"egress-agent/pkg/policy"
+)
+
+// compiled is the spec of n separate /32s from an address on, with the same ports.
+func compiled(t *testing.T, first string, n int, ports ...policy.Port) networkingv1.NetworkPolicySpec {
+	p := &policy.Policy{}
+	address := netip.MustParseAddr(first)
+	for i := range n {
+		p.Destinations = append(p.Destinations, policy.Destination{Name: fmt.Sprint(i), CIDR: netip.PrefixFrom(address, 32), Ports: ports})
+		address = address.Next().Next()
+	}
+	result, problems := Compile(p, nil, Options{Family: IPv4, AllowDNS: true})
+	require.Empty(t, problems)
+	return result.Spec
+}
+
+func tcp(port uint16) policy.Port {
+	return policy.Port{Protocol: policy.TCP, First: port, Last: port}
+}
+
+func TestTransition(t *testing.T) {
+	const chunk = 200
+	https := compiled(t, "10.0.0.0", 300, tcp(443))
+	both := compiled(t, "10.0.0.0", 300, tcp(80), tcp(443))
+	for _, test := range []struct {
+		name             string
+		current, desired networkingv1.NetworkPolicySpec
+		want             []Step
+	}{
+		{"ports change", https, both, []Step{Widen, Narrow}},
+		{"and back", both, https, []Step{Widen, Narrow}},
+		{"CIDRs change", https, compiled(t, "10.0.1.0", 300, tcp(443)), []Step{Widen, Narrow}},
+		{"a CIDR is dropped", https, compiled(t, "10.0.0.0", 299, tcp(443)), []Step{Narrow}},
+		{"most are dropped", https, compiled(t, "10.0.0.0", 1, tcp(443)), []Step{Narrow}},
+		{"a CIDR is added", https, compiled(t, "10.0.0.0", 301, tcp(443)), []Step{Whole}},
+		{"it grows from small, and changes", compiled(t, "10.0.0.0", 2, tcp(80)), https, []Step{Widen, Narrow}},
+		{"small", compiled(t, "10.0.0.0", 200, tcp(443)), compiled(t, "10.0.0.0", 200, tcp(80)), []Step{Whole}},
+		{"to everything", https, spec([]networkingv1.NetworkPolicyEgressRule{everything()}), []Step{Widen, Narrow}},
+		{"from everything", spec([]networkingv1.NetworkPolicyEgressRule{everything()}), https, []Step{Widen, Narrow}},
+		{"more slots than there are", compiled(t, "10.0.0.0", 300, everyOther(1000, 12)...), compiled(t, "10.0.0.0", 300, everyOther(3000, 11)...), []Step{Whole}},
+		{"as many slots as there are", compiled(t, "10.0.0.0", 300, everyOther(1000, 11)...), compiled(t, "10.0.0.0", 300, everyOther(3000, 11)...), []Step{Widen, Narrow}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			current := test.current
+			for i, want := range test.want {
+				step, write := Transition(current, test.desired, chunk, DefaultPortSlots)
+				require.Equal(t, want, step)
+				if i < len(test.want)-1 {
+					require.NotEqual(t, test.desired, write)
+				}
+				current = write
+			}
+			require.Equal(t, test.desired, current)
+			step, write := Transition(current, test.desired, chunk, DefaultPortSlots)
+			require.Equal(t, Whole, step, "nothing is left to do")
+			require.Equal(t, test.desired, write)
+		})
+	}
+}
+
+// TestTransitionUnion compares the three specs of random changes: the union allows what either does, no
+// less and no more.
+func TestTransitionUnion(t *testing.T) {
+	table := testTable(t)
+	widened := 0
+	for seed := range uint64(300) {
+		random := rand.New(rand.NewPCG(seed, 1))
+		one, other := randomPolicy(random), randomPolicy(random)
+		before, problems := Compile(one, table, Options{Family: Dual})
+		require.Empty(t, problems)
+		after, problems := Compile(other, table, Options{Family: Dual})
+		require.Empty(t, problems)
+		step, union := Transition(before.Spec, after.Spec, 0, 0)
+		if step != Widen {
+			continue
+		}
+		widened++
+		for _, address := range append(points(one, table, random), points(other, table, random)...) {
+			for _, protocol := range []policy.Protocol{policy.TCP, policy.UDP, "ICMP"} {
+				for _, port := range []uint16{1, 53, 80, 443, 444, 450} {
+					want := allows(before.Spec, address, protocol, port) || allows(after.Spec, address, protocol, port)
+					require.Equal(t, want, allows(union, address, protocol, port))
+					require.Equal(t, want, enforces(union, address, protocol, port))
+				}
+			}
+		}
+		step, last := Transition(union, after.Spec, 0, 0)
+		require.Equal(t, Narrow, step)
+		require.Equal(t, after.Spec, last)
+	}
+	require.Greater(t, widened, 100)
+}

@@ -1,0 +1,127 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+)
+
+// large is how many CIDRs AWS's AMAZON aggregates to, in IPv4 and everywhere, on 2026-08-22.
+const large = 1753
+
+// TestLargeChange changes the ports of a policy of many CIDRs, by the real ranges where IP_RANGES_DATA
+// names them and else by made ones, and watches every version: the union comes first, the new ports alone
+// some time later, and a killed agent's successor finishes what that one began.
+func TestLargeChange(t *testing.T) {
+	document := largeDocument(t)
+	arguments := []string{"--ranges-file", document, "--settle", "3s"}
+	agent := startAgent(t, arguments...)
+	namespace(t, "tenant-large")
+	policy := func(ports string) string {
+		return `{"allowedDestinations": [{"name": "aws", "awsService": "amazon", "ports": [` + ports + `]}]}`
+	}
+	kubectl(t, manifest("tenant-large", "egress", policy("443")), "apply", "-f", "-")
+	eventuallyPolicy(t, "tenant-large", "egress", "there", exists)
+	require.Equal(t, []string{"[443] on 1753"}, summarize(getPolicy(t, "tenant-large", "egress")))
+
+	versions := watchVersions(t, "tenant-large")
+	kubectl(t, manifest("tenant-large", "egress", policy("443, 80")), "apply", "-f", "-")
+	first, at := next(t, versions)
+	require.Equal(t, []string{"[80 443] on 1753", "[443] on 1753"}, first)
+	second, later := next(t, versions)
+	require.Equal(t, []string{"[80 443] on 1753"}, second)
+	require.GreaterOrEqual(t, later.Sub(at), 2*time.Second, "it settles in between")
+
+	kubectl(t, manifest("tenant-large", "egress", policy("8443")), "apply", "-f", "-")
+	first, _ = next(t, versions)
+	require.Equal(t, []string{"[8443] on 1753", "[80 443] on 1753"}, first)
+	agent.kill(t)
+	startAgent(t, arguments...)
+	second, _ = next(t, versions)
+	require.Equal(t, []string{"[8443] on 1753"}, second)
+	quiet(t)
+	require.Empty(t, versions, "no other version was ever stored")
+}
+
+// kill ends the process as a crash would.
+func (p *process) kill(t *testing.T) {
+	p.stopped = true
+	require.NoError(t, p.command.Process.Kill())
+	require.Error(t, p.command.Wait())
+}
+
+func largeDocument(t *testing.T) string {
+	if dir := os.Getenv("IP_RANGES_DATA"); dir != "" {
+		return filepath.Join(dir, "ip-ranges.json")
+	}
+	type row struct {
+		Prefix  string `json:"ip_prefix"`
+		Region  string `json:"region"`
+		Service string `json:"service"`
+	}
+	rows := make([]row, 0, large)
+	for i := range large {
+		rows = append(rows, row{fmt.Sprintf("10.%d.%d.0/24", i/100, i%100*2), "us-east-1", "AMAZON"})
+	}
+	data, err := json.Marshal(map[string]any{"syncToken": "1", "createDate": "1970-01-01-00-00-01", "prefixes": rows})
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "ip-ranges.json")
+	require.NoError(t, os.WriteFile(path, data, 0o600))
+	return path
+}
+
+// watchVersions passes on every version of a namespace's NetworkPolicies from now on.
+func watchVersions(t *testing.T, namespace string) <-chan watch.Event {
+	t.Helper()
+	client := control.Admin.NetworkingV1().NetworkPolicies(namespace)
+	list, err := client.List(t.Context(), metav1.ListOptions{})
+	require.NoError(t, err)
+	watcher, err := client.Watch(context.Background(), metav1.ListOptions{ResourceVersion: list.ResourceVersion})
+	require.NoError(t, err)
+	t.Cleanup(watcher.Stop)
+	versions := make(chan watch.Event, 100)
+	go func() {
+		for event := range watcher.ResultChan() {
+			versions <- event
+		}
+	}()
+	return versions
+}
+
+// next returns what the next version allows, and when it came.
+func next(t *testing.T, versions <-chan watch.Event) ([]string, time.Time) {
+	t.Helper()
+	select {
+	case event := <-versions:
+		require.Equal(t, watch.Modified, event.Type)
+		return summarize(event.Object.(*networkingv1.NetworkPolicy)), time.Now()
+	case <-time.After(soon):
+		require.FailNow(t, "no other version came")
+		return nil, time.Time{}
+	}
+}
+
+// summarize gives each rule but DNS's as PORTS on NUMBER of CIDRs.
+func summarize(policy *networkingv1.NetworkPolicy) []string {
+	var rules []string
+	for _, rule := range policy.Spec.Egress {
+		var ports []string
+		for _, port := range rule.Ports {
+			ports = append(ports, port.Port.String())
+		}
+		if rule.To[0].IPBlock != nil {
+			rules = append(rules, fmt.Sprintf("[%s] on %d", strings.Join(ports, " "), len(rule.To)))
+		}
+	}
+	return rules
+}
