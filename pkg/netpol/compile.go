@@ -89,6 +89,9 @@ func resolve(d policy.Destination, table *awsranges.Table) (prefixes []netip.Pre
 	if d.Regions == nil {
 		return table.Lookup(service, ""), true
 	}
+	if len(d.Regions) == 1 {
+		return table.Lookup(service, d.Regions[0]), true
+	}
 	for _, region := range d.Regions {
 		prefixes = append(prefixes, table.Lookup(service, region)...)
 	}
@@ -104,7 +107,7 @@ func baseRules(options Options) []networkingv1.NetworkPolicyEgressRule {
 
 // prefixRules gives one rule for each set of ports among the blocks, sorted by it.
 func prefixRules(blocks []block, sets *portSets) []networkingv1.NetworkPolicyEgressRule {
-	byPorts := make(map[setID][]netip.Prefix)
+	byPorts := make([][]netip.Prefix, len(sets.sets)) // by setID
 	var used []setID
 	for _, b := range blocks {
 		if byPorts[b.ports] == nil {

@@ -394,6 +394,20 @@ func TestObject(t *testing.T) {
 	require.Equal(t, object.Annotations[SpecDigest], Digest(decoded.Spec), "a digest survives the API server")
 }
 
+// TestCompileAllocations holds the seed policy to 100 allocations.
+func TestCompileAllocations(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join(corpus, "valid", "seed.json"))
+	require.NoError(t, err)
+	document, problems := policy.Parse(data)
+	require.Empty(t, problems)
+	p, problems := policy.Validate(document, nil)
+	require.Empty(t, problems)
+	table := testTable(t)
+	require.LessOrEqual(t, testing.AllocsPerRun(100, func() {
+		Compile(p, table, Options{Family: IPv4, AllowDNS: true, MaxPortSlots: DefaultPortSlots})
+	}), 100.0)
+}
+
 func TestAllow(t *testing.T) {
 	result, problems := evaluate(`{"defaultAction": "allow", "allowedDestinations": []}`)
 	require.Empty(t, problems)

@@ -1,6 +1,7 @@
 package netpol
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -24,10 +25,26 @@ type block struct {
 //	10.0.0.0/22 ├─────────────────┤ 443
 //	10.0.2.0/23         ├─────────┤ 5432
 //
-// It sorts blocks in place.
+// It works in place, and leaves blocks in any order.
 func merge(blocks []block, sets *portSets) []block {
 	slices.SortFunc(blocks, func(a, b block) int { return awsranges.Compare(a.prefix, b.prefix) })
-	return mergeHalves(dropRepeated(blocks, sets), sets)
+	blocks = dropRepeated(blocks, sets)
+	if nothingToJoin(blocks) {
+		return blocks
+	}
+	return mergeHalves(blocks, sets)
+}
+
+// nothingToJoin says, of sorted blocks, that none lies in another and no two are halves with equal ports:
+// halves are neighbours then. It is so for most policies, and saves them mergeHalves.
+func nothingToJoin(blocks []block) bool {
+	for i := 1; i < len(blocks); i++ {
+		previous, b := blocks[i-1], blocks[i]
+		if awsranges.Contains(previous.prefix, b.prefix) || previous.ports == b.ports && otherHalf(b.prefix) == previous.prefix {
+			return false
+		}
+	}
+	return true
 }
 
 // dropRepeated takes sorted blocks, in which a prefix follows those that contain it, and leaves each
@@ -62,31 +79,43 @@ func dropRepeated(blocks []block, sets *portSets) []block {
 }
 
 // mergeHalves joins halves with equal ports from the longest prefixes up, so that what is joined can
-// be joined again. Their parent may already be there with other ports, and then gets theirs too.
+// be joined again. Their parent may already be there with other ports, and then gets theirs too. It
+// leaves blocks in another order.
 func mergeHalves(blocks []block, sets *portSets) []block {
 	const longest = 128
-	var byLength [longest + 1][]netip.Prefix
 	ports := make(map[netip.Prefix]setID, len(blocks))
 	for _, b := range blocks {
 		ports[b.prefix] = b.ports
-		byLength[b.prefix.Bits()] = append(byLength[b.prefix.Bits()], b.prefix)
 	}
-	for length := longest; length > 0; length-- {
-		for _, prefix := range byLength[length] {
-			own, here := ports[prefix]
-			other := otherHalf(prefix)
-			if others, there := ports[other]; !here || !there || own != others {
-				continue
-			}
-			delete(ports, prefix)
-			delete(ports, other)
-			parent := netip.PrefixFrom(prefix.Addr(), length-1).Masked()
-			parents, there := ports[parent]
-			if !there {
-				byLength[length-1] = append(byLength[length-1], parent)
-			}
-			ports[parent] = sets.union(own, parents)
+	join := func(prefix netip.Prefix) (parent netip.Prefix, isNew bool) {
+		own, here := ports[prefix]
+		other := otherHalf(prefix)
+		if others, there := ports[other]; !here || !there || own != others {
+			return netip.Prefix{}, false
 		}
+		delete(ports, prefix)
+		delete(ports, other)
+		parent = netip.PrefixFrom(prefix.Addr(), prefix.Bits()-1).Masked()
+		parents, there := ports[parent]
+		ports[parent] = sets.union(own, parents)
+		return parent, !there
+	}
+	slices.SortFunc(blocks, func(a, b block) int { return cmp.Compare(b.prefix.Bits(), a.prefix.Bits()) })
+	var joined []netip.Prefix // of the length before, and so of this one
+	for length := longest; length > 0; length-- {
+		var parents []netip.Prefix
+		add := func(prefix netip.Prefix) {
+			if parent, isNew := join(prefix); isNew {
+				parents = append(parents, parent)
+			}
+		}
+		for _, prefix := range joined {
+			add(prefix)
+		}
+		for ; len(blocks) > 0 && blocks[0].prefix.Bits() == length; blocks = blocks[1:] {
+			add(blocks[0].prefix)
+		}
+		joined = parents
 	}
 	merged := make([]block, 0, len(ports))
 	for prefix, own := range ports {
@@ -96,8 +125,12 @@ func mergeHalves(blocks []block, sets *portSets) []block {
 	return merged
 }
 
-// otherHalf returns the prefix that together with this one makes a prefix one bit shorter.
+// otherHalf returns the prefix that together with this one makes a prefix one bit shorter; the zero
+// Prefix where there is none shorter.
 func otherHalf(prefix netip.Prefix) netip.Prefix {
+	if prefix.Bits() == 0 {
+		return netip.Prefix{}
+	}
 	bytes, bit := prefix.Addr().As16(), prefix.Bits()-1
 	if prefix.Addr().Is4() {
 		bit += 96

@@ -47,12 +47,12 @@ func didYouMean(name string) string {
 
 // warnings says what the i-th destination opens beyond its name, or that it opens nothing. prefixes and resolved are what resolve gave for it.
 func warnings(i int, d policy.Destination, prefixes []netip.Prefix, resolved bool, table *awsranges.Table, family Family) policy.Problems {
+	if d.Service == "" && family.has(d.CIDR) {
+		return nil
+	}
 	path := fmt.Sprintf("allowedDestinations[%d]", i)
 	if d.Service == "" {
-		if !family.has(d.CIDR) {
-			return policy.Problems{{Message: fmt.Sprintf("%s opens nothing: %s is not in the cluster's address family, %s", d.Name, d.CIDR, family), Path: path + ".cidr"}}
-		}
-		return nil
+		return policy.Problems{{Message: fmt.Sprintf("%s opens nothing: %s is not in the cluster's address family, %s", d.Name, d.CIDR, family), Path: path + ".cidr"}}
 	}
 	service := awsranges.Canonical(d.Service)
 	catalogued, _ := awsranges.Catalogued(service)
@@ -93,7 +93,7 @@ func nothingOpened(d policy.Destination, service, path string, prefixes []netip.
 // addresses", each family where it has any; IPv6 to the power of two below it.
 func count(prefixes []netip.Prefix, family Family) string {
 	var ipv4 int64
-	ipv6 := new(big.Int)
+	var ipv6 big.Int
 	for _, prefix := range prefixes {
 		if !family.has(prefix) {
 			continue
@@ -101,7 +101,7 @@ func count(prefixes []netip.Prefix, family Family) string {
 		if hostBits := prefix.Addr().BitLen() - prefix.Bits(); prefix.Addr().Is4() {
 			ipv4 += 1 << hostBits
 		} else {
-			ipv6.Add(ipv6, new(big.Int).Lsh(big.NewInt(1), uint(hostBits)))
+			ipv6.Add(&ipv6, new(big.Int).Lsh(big.NewInt(1), uint(hostBits)))
 		}
 	}
 	var counted string

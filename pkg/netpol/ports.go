@@ -66,18 +66,21 @@ const (
 // portSets holds each distinct set of one policy once. A policy has few of them and many prefixes,
 // so prefixes carry IDs and each operation on two sets is done once.
 type portSets struct {
-	sets    []portSet
-	ids     map[string]setID // by the set's ranges
-	unions  map[[2]setID]setID
-	lessens map[[2]setID]setID
+	sets []portSet
+	ids  map[string]setID // by the set's ranges
+	done map[operation]setID
+}
+
+type operation struct {
+	union bool // else lessen
+	a, b  setID
 }
 
 func newPortSets() *portSets {
 	return &portSets{
-		sets:    []portSet{noPorts: {}, everyPort: {every: true}},
-		ids:     map[string]setID{"": noPorts},
-		unions:  make(map[[2]setID]setID),
-		lessens: make(map[[2]setID]setID),
+		sets: []portSet{noPorts: {}, everyPort: {every: true}},
+		ids:  map[string]setID{"": noPorts},
+		done: make(map[operation]setID),
 	}
 }
 
@@ -112,12 +115,12 @@ func (s *portSets) union(a, b setID) setID {
 	case a == noPorts || b == everyPort:
 		return b
 	}
-	key := [2]setID{min(a, b), max(a, b)}
-	if id, ok := s.unions[key]; ok {
+	key := operation{true, min(a, b), max(a, b)}
+	if id, ok := s.done[key]; ok {
 		return id
 	}
 	id := s.id(joined(slices.Concat(s.sets[a].ranges, s.sets[b].ranges)))
-	s.unions[key] = id
+	s.done[key] = id
 	return id
 }
 
@@ -130,8 +133,8 @@ func (s *portSets) lessen(own, inherited setID) setID {
 	case inherited == noPorts || own == everyPort || own == noPorts:
 		return own
 	}
-	key := [2]setID{own, inherited}
-	if id, ok := s.lessens[key]; ok {
+	key := operation{false, own, inherited}
+	if id, ok := s.done[key]; ok {
 		return id
 	}
 	var kept []policy.Port
@@ -144,7 +147,7 @@ func (s *portSets) lessen(own, inherited setID) setID {
 		}
 	}
 	id := s.id(kept)
-	s.lessens[key] = id
+	s.done[key] = id
 	return id
 }
 
@@ -154,15 +157,14 @@ func (s portSet) api() []networkingv1.NetworkPolicyPort {
 	if s.every {
 		return nil
 	}
-	ports := make([]networkingv1.NetworkPolicyPort, 0, len(s.ranges))
-	for _, r := range s.ranges {
+	ports := make([]networkingv1.NetworkPolicyPort, len(s.ranges))
+	for i, r := range s.ranges {
 		protocol, first := corev1.Protocol(r.Protocol), intstr.FromInt32(int32(r.First))
-		port := networkingv1.NetworkPolicyPort{Protocol: &protocol, Port: &first}
+		ports[i] = networkingv1.NetworkPolicyPort{Protocol: &protocol, Port: &first}
 		if r.Last > r.First {
 			last := int32(r.Last)
-			port.EndPort = &last
+			ports[i].EndPort = &last
 		}
-		ports = append(ports, port)
 	}
 	return ports
 }

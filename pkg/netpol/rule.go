@@ -26,17 +26,23 @@ func (r rule) api() networkingv1.NetworkPolicyEgressRule {
 
 // prefixRule opens ports to a first prefix and any more.
 func prefixRule(ports []networkingv1.NetworkPolicyPort, first netip.Prefix, rest ...netip.Prefix) rule {
-	return rule{first: prefixPeer(first), rest: prefixPeers(rest), ports: ports}
+	return rule{first: prefixPeers(first)[0], rest: prefixPeers(rest...), ports: ports}
 }
 
-func prefixPeer(prefix netip.Prefix) networkingv1.NetworkPolicyPeer {
-	return networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: prefix.String()}}
-}
-
-func prefixPeers(prefixes []netip.Prefix) []networkingv1.NetworkPolicyPeer {
-	peers := make([]networkingv1.NetworkPolicyPeer, 0, len(prefixes))
+// prefixPeers allocates what many peers have in common once: a policy may have thousands.
+func prefixPeers(prefixes ...netip.Prefix) []networkingv1.NetworkPolicyPeer {
+	const longest = len("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128")
+	text, ends := make([]byte, 0, len(prefixes)*longest), make([]int, 0, len(prefixes))
 	for _, prefix := range prefixes {
-		peers = append(peers, prefixPeer(prefix))
+		text = prefix.AppendTo(text)
+		ends = append(ends, len(text))
+	}
+	all, start := string(text), 0
+	blocks, peers := make([]networkingv1.IPBlock, len(prefixes)), make([]networkingv1.NetworkPolicyPeer, len(prefixes))
+	for i, end := range ends {
+		blocks[i].CIDR = all[start:end]
+		peers[i].IPBlock = &blocks[i]
+		start = end
 	}
 	return peers
 }
@@ -50,7 +56,7 @@ func dnsRule(more []netip.Prefix) rule {
 			NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: metav1.NamespaceSystem}},
 			PodSelector:       &metav1.LabelSelector{MatchLabels: map[string]string{"k8s-app": "kube-dns"}},
 		},
-		rest:  prefixPeers(more),
+		rest:  prefixPeers(more...),
 		ports: []networkingv1.NetworkPolicyPort{{Protocol: &udp, Port: &port}, {Protocol: &tcp, Port: &port}},
 	}
 }
