@@ -25,6 +25,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	return cli.Run(program, args,
 		func(args []string) int { return serve(ctx, args, stdout, stderr) },
 		map[string]func([]string) int{
-			"render": func(args []string) int { return render(args, stdin, stdout, stderr) },
+			"render":  func(args []string) int { return render(args, stdin, stdout, stderr) },
+			"explain": func(args []string) int { return explain(args, stdin, stdout, stderr) },
+			"diff":    func(args []string) int { return diff(args, stdin, stdout, stderr) },
 		}, stderr)
 }

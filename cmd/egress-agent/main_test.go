@@ -112,3 +112,58 @@ func TestUsage(t *testing.T) {
 	require.Equal(t, 2, status)
 	require.Contains(t, stderr, "/none: no such file or directory")
 }
+
+func TestExplain(t *testing.T) {
+	both := []string{"explain", "-f", demo, "../../examples/demo/tenant-b.yaml", "--ranges-file", ranges}
+	status, stdout, stderr := shell(t, "", append(both, "--to", "198.18.0.1:443")...)
+	require.Equal(t, 1, status, "denied in one namespace")
+	require.Empty(t, stderr)
+	require.Equal(t, demo+": tenant-a/egress: 198.18.0.1:443/TCP allowed by s3 (allowedDestinations[0]): S3 us-east-1: 198.18.0.0/25, syncToken 1700000000\n"+
+		"../../examples/demo/tenant-b.yaml: tenant-b/egress: 198.18.0.1:443/TCP denied: no destination covers 198.18.0.1, an address of AMAZON us-east-1, S3 us-east-1\n", stdout)
+
+	status, stdout, _ = shell(t, "", "explain", "-f", demo, "--ranges-file", ranges, "--to", "10.1.0.9:5432", "-o", "json")
+	require.Equal(t, 0, status)
+	require.JSONEq(t, `[{"file": "`+demo+`", "namespace": "tenant-a", "name": "egress", "to": "10.1.0.9:5432/TCP", "allowed": true, "nearest": [],
+		"reasons": [{"name": "database", "path": "allowedDestinations[1]", "prefix": "10.1.0.0/24"}]}]`, stdout)
+
+	deny := "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: more, namespace: tenant-a, labels: {egress-controller: managed}}\ndata: {policy.json: '{\"allowedDestinations\": []}'}\n"
+	status, _, _ = shell(t, deny, "explain", "-f", demo, "-", "--ranges-file", ranges, "--to", "10.1.0.9:5432")
+	require.Equal(t, 0, status, "policies of a namespace add up")
+
+	status, stdout, stderr = shell(t, "", "explain", "-f", broken, "--to", "10.1.0.9:5432")
+	require.Equal(t, 1, status)
+	require.Empty(t, stdout)
+	require.Contains(t, stderr, "Invalid port: 70000")
+	for _, to := range []string{"", "db:5432"} {
+		status, stdout, stderr = shell(t, "", "explain", "-f", demo, "--to", to)
+		require.Equal(t, 2, status)
+		require.Empty(t, stdout)
+		require.Contains(t, stderr, "egress-agent explain: invalid --to: ")
+	}
+}
+
+func TestDiff(t *testing.T) {
+	arguments := []string{"diff", "-f", demo, "../../examples/demo/tenant-b.yaml", "--ranges-file", ranges, "--against", "../../testdata/ranges/ip-ranges-next.json"}
+	status, stdout, stderr := shell(t, "", arguments...)
+	require.Equal(t, 0, status)
+	require.Empty(t, stderr)
+	require.Equal(t, demo+": tenant-a/egress: s3 (allowedDestinations[0]): + 198.18.5.0/24\n"+
+		demo+": tenant-a/egress: s3 (allowedDestinations[0]): - 198.18.4.0/24\n"+
+		"../../examples/demo/tenant-b.yaml: tenant-b/egress: unchanged\n", stdout)
+
+	status, stdout, _ = shell(t, "", append(arguments, "-o", "json")...)
+	require.Equal(t, 0, status)
+	require.JSONEq(t, `[
+		{"file": "`+demo+`", "namespace": "tenant-a", "name": "egress", "changes": [
+			{"name": "s3", "path": "allowedDestinations[0]", "added": ["198.18.5.0/24"], "removed": ["198.18.4.0/24"]}]},
+		{"file": "../../examples/demo/tenant-b.yaml", "namespace": "tenant-b", "name": "egress", "changes": []}]`, stdout)
+
+	status, _, stderr = shell(t, "", "diff", "-f", demo, "--ranges-file", ranges)
+	require.Equal(t, 2, status)
+	require.Contains(t, stderr, "nothing to compare: give --ranges-file OLD and --against NEW\n")
+	status, _, stderr = shell(t, "", "diff", "-f", demo, "--ranges-file", ranges, "--against", demo)
+	require.Equal(t, 2, status)
+	require.Contains(t, stderr, demo+": no ip-ranges document")
+	status, _, _ = shell(t, "", "diff", "-f", broken, "--ranges-file", ranges, "--against", ranges)
+	require.Equal(t, 1, status)
+}

@@ -38,15 +38,15 @@ func render(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if status, ok := cli.Parse(flags, args, renderUsage, stdout, stderr); !ok {
 		return status
 	}
-	if *format != "yaml" && *format != "json" {
-		cli.Complain(stderr, flags.Name(), fmt.Errorf("invalid -o %q: must be yaml or json", *format))
+	if err := cli.OneOf(*format, "yaml", "json"); err != nil {
+		cli.Complain(stderr, flags.Name(), err)
 		return cli.ExitUsage
 	}
 	input, status := files.Open(flags, stdin, stderr)
 	if status != cli.ExitOK {
 		return status
 	}
-	var objects []*networkingv1.NetworkPolicy
+	objects := []*networkingv1.NetworkPolicy{}
 	for _, source := range input.Sources {
 		result, problems := netpol.Evaluate(source.ConfigMap, input.Table, input.Options)
 		if problems != nil {
@@ -61,25 +61,14 @@ func render(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		}
 		objects = append(objects, netpol.Object(source.ConfigMap, result))
 	}
-	write := writeYAML
 	if *format == "json" {
-		write = writeJSON
+		return cli.WriteJSON(stdout, stderr, flags.Name(), map[string]any{"apiVersion": "v1", "kind": "List", "items": objects}, status)
 	}
-	if err := write(stdout, objects); err != nil {
+	if err := writeYAML(stdout, objects); err != nil {
 		cli.Complain(stderr, flags.Name(), err)
 		return cli.ExitUsage
 	}
 	return status
-}
-
-// writeJSON writes one v1 List.
-func writeJSON(w io.Writer, objects []*networkingv1.NetworkPolicy) error {
-	if objects == nil {
-		objects = []*networkingv1.NetworkPolicy{}
-	}
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(map[string]any{"apiVersion": "v1", "kind": "List", "items": objects})
 }
 
 // writeYAML writes one document an object. Kubernetes' types say their field names for JSON, and JSON

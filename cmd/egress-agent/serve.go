@@ -26,6 +26,10 @@ beside one with --kubeconfig.
 Usage:
   egress-agent [flags]               run
   egress-agent render -f FILE...     print the NetworkPolicies of policies in files
+  egress-agent explain -f FILE... --to ADDRESS:PORT
+                                     say what allows a connection, or what comes nearest
+  egress-agent diff -f FILE... --ranges-file OLD --against NEW
+                                     say what other AWS ranges open and close
 
 Examples:
   egress-agent --kubeconfig ~/.kube/config --ranges-file ip-ranges.json

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -45,8 +44,8 @@ func validate(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if status, ok := cli.Parse(flags, args, validateUsage, stdout, stderr); !ok {
 		return status
 	}
-	if *format != "text" && *format != "json" {
-		cli.Complain(stderr, flags.Name(), fmt.Errorf("invalid -o %q: must be text or json", *format))
+	if err := cli.OneOf(*format, "text", "json"); err != nil {
+		cli.Complain(stderr, flags.Name(), err)
 		return cli.ExitUsage
 	}
 	input, status := files.Open(flags, stdin, stderr)
@@ -65,12 +64,7 @@ func validate(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		}
 	}
 	if *format == "json" {
-		encoder := json.NewEncoder(stdout)
-		encoder.SetIndent("", "  ")
-		if err := encoder.Encode(verdicts); err != nil {
-			cli.Complain(stderr, flags.Name(), err)
-			return cli.ExitUsage
-		}
+		return cli.WriteJSON(stdout, stderr, flags.Name(), verdicts, status)
 	}
 	return status
 }

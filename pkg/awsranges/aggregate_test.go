@@ -44,17 +44,7 @@ func FuzzAggregate(f *testing.F) {
 	f.Add([]byte{0, 24, 128, 25, 7, 32})
 	f.Add([]byte{0, 31, 2, 31, 4, 30, 0x80, 33})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		spaces := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24"), netip.MustParsePrefix("2001:db8::/120")}
-		var in []netip.Prefix
-		var want [2][256]bool
-		for ; len(data) >= 2; data = data[2:] {
-			space := int(data[1]) % 2
-			prefix := netip.PrefixFrom(at(spaces[space], data[0]), spaces[space].Bits()+int(data[1]/2)%9)
-			in = append(in, prefix)
-			for i := range want[space] {
-				want[space][i] = want[space][i] || prefix.Masked().Contains(at(spaces[space], byte(i)))
-			}
-		}
+		in, want := spaceOf(data)
 		got := Aggregate(in)
 		require.True(t, slices.IsSortedFunc(got, Compare))
 		fewest := 0
@@ -73,6 +63,22 @@ func FuzzAggregate(f *testing.F) {
 		}
 		require.Len(t, got, fewest)
 	})
+}
+
+// spaces are two of 256 addresses each.
+var spaces = [2]netip.Prefix{netip.MustParsePrefix("10.0.0.0/24"), netip.MustParsePrefix("2001:db8::/120")}
+
+// spaceOf reads each two bytes as a prefix in one of the spaces, and says which addresses they cover.
+func spaceOf(data []byte) (all []netip.Prefix, covered [2][256]bool) {
+	for ; len(data) >= 2; data = data[2:] {
+		space := int(data[1]) % 2
+		prefix := netip.PrefixFrom(at(spaces[space], data[0]), spaces[space].Bits()+int(data[1]/2)%9)
+		all = append(all, prefix)
+		for i := range covered[space] {
+			covered[space][i] = covered[space][i] || prefix.Masked().Contains(at(spaces[space], byte(i)))
+		}
+	}
+	return all, covered
 }
 
 // at is the i-th address of a space of 256.

@@ -27,6 +27,7 @@ type Row struct {
 	Prefix  netip.Prefix // masked
 	Service string       // canonical, as Canonical gives it
 	Region  string       // as published, such as us-east-1 or GLOBAL
+	Custom  bool         // from an organisation's own document
 }
 
 // HasAWS says whether AWS's own document is in the table, by its sync token. Where it is not, as in
@@ -71,7 +72,10 @@ func Merge(aws *Table, custom ...*Table) *Table {
 		merged.rows = slices.Clone(aws.rows)
 	}
 	for _, t := range custom {
-		merged.rows = append(merged.rows, t.rows...)
+		for _, row := range t.rows {
+			row.Custom = true
+			merged.rows = append(merged.rows, row)
+		}
 	}
 	merged.index()
 	return merged

@@ -32,15 +32,7 @@ const (
 // admission accepts and the agent writes. Exactly one of Result and Problems is nil; the table may
 // be nil. The ConfigMap's label is not looked at.
 func Evaluate(configMap *corev1.ConfigMap, table *awsranges.Table, options Options) (*Result, policy.Problems) {
-	data, ok := configMap.Data[policy.Key]
-	if !ok {
-		return nil, policy.Problems{{Message: "Missing field: " + policy.Key, Path: "data"}}
-	}
-	document, problems := policy.Parse([]byte(data))
-	if problems != nil {
-		return nil, problems
-	}
-	p, problems := policy.Validate(document, Names(table))
+	p, problems := Read(configMap, table)
 	if problems != nil {
 		return nil, problems
 	}
@@ -50,6 +42,20 @@ func Evaluate(configMap *corev1.ConfigMap, table *awsranges.Table, options Optio
 	}
 	result.Warnings = append(policy.Warnings(p), result.Warnings...)
 	return result, nil
+}
+
+// Read walks the line as far as the policy: Parse and Validate. Exactly one of Policy and Problems is
+// nil; the table, which may be nil, knows more names than the catalogue.
+func Read(configMap *corev1.ConfigMap, table *awsranges.Table) (*policy.Policy, policy.Problems) {
+	data, ok := configMap.Data[policy.Key]
+	if !ok {
+		return nil, policy.Problems{{Message: "Missing field: " + policy.Key, Path: "data"}}
+	}
+	document, problems := policy.Parse([]byte(data))
+	if problems != nil {
+		return nil, problems
+	}
+	return policy.Validate(document, Names(table))
 }
 
 // Object returns the NetworkPolicy of a ConfigMap that Evaluate accepted. It has an ownerReference

@@ -1,10 +1,13 @@
 package cli
 
 import (
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/netpol"
@@ -73,4 +76,23 @@ func PrintProblems(w io.Writer, source Source, prefix string, problems policy.Pr
 	for _, p := range problems {
 		fmt.Fprintf(w, "%s: %s%s\n", source, prefix, p)
 	}
+}
+
+// OneOf is an error where the value of -o is none of the formats.
+func OneOf(value string, formats ...string) error {
+	if slices.Contains(formats, value) {
+		return nil
+	}
+	return fmt.Errorf("invalid -o %q: must be %s", value, strings.Join(formats, " or "))
+}
+
+// WriteJSON writes a verb's result, and returns its exit status: the one given, if it could be written.
+func WriteJSON(stdout, stderr io.Writer, program string, result any, status int) int {
+	encoder := json.NewEncoder(stdout)
+	encoder.SetIndent("", "  ")
+	if err := encoder.Encode(result); err != nil {
+		Complain(stderr, program, err)
+		return ExitUsage
+	}
+	return status
 }

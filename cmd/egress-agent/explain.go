@@ -1,0 +1,92 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+
+	"egress-agent/cmd/internal/cli"
+	"egress-agent/pkg/netpol"
+)
+
+const explainUsage = `
+egress-agent explain says which entries of the policies in files allow a
+connection, and by which published prefix, or what comes nearest to allowing it.
+
+Usage:
+  egress-agent explain -f FILE... --to ADDRESS:PORT[/PROTOCOL] [--ranges-file FILE] [-o text|json]
+
+Examples:
+  egress-agent explain -f policy.yaml --to 10.1.0.5:5432
+  egress-agent explain -f policy.yaml --to [2001:db8::1]:53/UDP --ranges-file ip-ranges.json
+
+Policies add up: a connection is allowed in a namespace if any of its policies
+allows it. Exit status: 0 allowed in every namespace of the files, 1 denied in
+one, or a policy is invalid, 2 wrong usage or unreadable input.
+`
+
+// explained is one policy's answer, as -o json prints it.
+type explained struct {
+	File      string `json:"file"`
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	To        string `json:"to"`
+	netpol.Explanation
+}
+
+func explain(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet(program+" explain", flag.ContinueOnError)
+	var files cli.Files
+	files.AddFlags(flags)
+	to := flags.String("to", "", "the `target` of the connection, as ADDRESS:PORT or ADDRESS:PORT/PROTOCOL; TCP where left out")
+	format := flags.String("o", "text", "output `format`: text or json")
+	if status, ok := cli.Parse(flags, args, explainUsage, stdout, stderr); !ok {
+		return status
+	}
+	input, status := files.Open(flags, stdin, stderr)
+	if status != cli.ExitOK {
+		return status
+	}
+	target, err := netpol.ParseTarget(*to)
+	if err != nil {
+		err = fmt.Errorf("invalid --to: %w", err)
+	}
+	if err := errors.Join(err, cli.OneOf(*format, "text", "json")); err != nil {
+		cli.Complain(stderr, flags.Name(), err)
+		return cli.ExitUsage
+	}
+	answers, allowed := []explained{}, make(map[string]bool)
+	for _, source := range input.Sources {
+		p, problems := netpol.Read(source.ConfigMap, input.Table)
+		if problems != nil {
+			cli.PrintProblems(stderr, source, "", problems)
+			status = cli.ExitInvalid
+			continue
+		}
+		e := netpol.Explain(p, input.Table, input.Options, target)
+		allowed[source.ConfigMap.Namespace] = allowed[source.ConfigMap.Namespace] || e.Allowed
+		answers = append(answers, explained{source.File, source.ConfigMap.Namespace, source.ConfigMap.Name, target.String(), e})
+		if *format == "text" {
+			printExplanation(stdout, source, target, e)
+		}
+	}
+	for _, ok := range allowed {
+		if !ok {
+			status = cli.ExitInvalid
+		}
+	}
+	if *format == "json" {
+		return cli.WriteJSON(stdout, stderr, flags.Name(), answers, status)
+	}
+	return status
+}
+
+func printExplanation(w io.Writer, source cli.Source, target netpol.Target, e netpol.Explanation) {
+	for _, reason := range e.Reasons {
+		fmt.Fprintf(w, "%s: %s allowed by %s\n", source, target, reason)
+	}
+	for _, near := range e.Nearest {
+		fmt.Fprintf(w, "%s: %s denied: %s\n", source, target, near)
+	}
+}

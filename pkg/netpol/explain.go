@@ -1,0 +1,201 @@
+package netpol
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/policy"
+)
+
+// Target is where a pod would connect.
+type Target struct {
+	Address  netip.Addr
+	Port     uint16
+	Protocol policy.Protocol
+}
+
+// ParseTarget reads ADDRESS:PORT or ADDRESS:PORT/PROTOCOL, with an IPv6 address in brackets. The
+// protocol is TCP where left out.
+func ParseTarget(s string) (Target, error) {
+	text, protocol, named := strings.Cut(s, "/")
+	target := Target{Protocol: policy.TCP}
+	if named {
+		target.Protocol = policy.Protocol(strings.ToUpper(protocol))
+		if !slices.Contains([]policy.Protocol{policy.TCP, policy.UDP, policy.SCTP}, target.Protocol) {
+			return Target{}, fmt.Errorf("unknown protocol %q: must be TCP, UDP or SCTP", protocol)
+		}
+	}
+	where, err := netip.ParseAddrPort(text)
+	if err != nil || where.Port() == 0 || where.Addr().Zone() != "" {
+		return Target{}, fmt.Errorf("%q is not ADDRESS:PORT or ADDRESS:PORT/PROTOCOL, such as 10.1.0.5:5432 or [2001:db8::1]:53/UDP", s)
+	}
+	target.Address, target.Port = where.Addr().Unmap(), where.Port()
+	return target, nil
+}
+
+// String gives ADDRESS:PORT/PROTOCOL.
+func (t Target) String() string {
+	return fmt.Sprintf("%s/%s", netip.AddrPortFrom(t.Address, t.Port), t.Protocol)
+}
+
+// Explanation says why a policy allows a target, or why not.
+type Explanation struct {
+	Allowed bool `json:"allowed"`
+	// Reasons are all that allow it: destinations in the policy's order, each published prefix once;
+	// empty where it is denied.
+	Reasons []Reason `json:"reasons"`
+	// Nearest says, where it is denied, what comes nearest to allowing it, one line each; else empty.
+	Nearest []string `json:"nearest"`
+}
+
+// Reason is one thing that allows a target.
+type Reason struct {
+	// Name and Path are the destination's; Name is empty for what is none: defaultAction, and DNS.
+	Name string `json:"name,omitempty"`
+	Path string `json:"path"`
+	// Prefix is the destination's CIDR or the published prefix that holds the address; empty for
+	// defaultAction.
+	Prefix string `json:"prefix,omitempty"`
+	// Service, Region and SyncToken are those of the published prefix; empty for a CIDR, and SyncToken
+	// for a custom document.
+	Service   string `json:"service,omitempty"`
+	Region    string `json:"region,omitempty"`
+	SyncToken string `json:"syncToken,omitempty"`
+}
+
+// String gives the reason in a line.
+func (r Reason) String() string {
+	var b strings.Builder
+	if r.Name != "" {
+		fmt.Fprintf(&b, "%s (%s)", r.Name, r.Path)
+	} else {
+		b.WriteString(r.Path)
+	}
+	if r.Service != "" {
+		fmt.Fprintf(&b, ": %s %s", r.Service, r.Region)
+	}
+	if r.Prefix != "" {
+		fmt.Fprintf(&b, ": %s", r.Prefix)
+	}
+	if r.SyncToken != "" {
+		fmt.Fprintf(&b, ", syncToken %s", r.SyncToken)
+	}
+	return b.String()
+}
+
+// Explain says why a valid policy allows a target or does not. It reads the policy and the published
+// rows one by one, as a person would, and not what Compile makes of them. The table may be nil. Of DNS
+// it knows the CIDRs in the options, and not the addresses of kube-dns.
+func Explain(p *policy.Policy, table *awsranges.Table, options Options, target Target) Explanation {
+	e := Explanation{Reasons: []Reason{}, Nearest: []string{}}
+	if p.DefaultAction == policy.Allow {
+		e.Reasons = append(e.Reasons, Reason{Path: "defaultAction"})
+	} else if host := netip.PrefixFrom(target.Address, target.Address.BitLen()); !options.Family.has(host) {
+		e.Nearest = append(e.Nearest, fmt.Sprintf("%s is not in the cluster's address family, %s", target.Address, options.Family))
+	} else {
+		e.explainDNS(options, target)
+		for i, d := range p.Destinations {
+			e.explainDestination(i, d, table, target)
+		}
+	}
+	e.Allowed = len(e.Reasons) > 0
+	if e.Allowed {
+		e.Nearest = []string{}
+	} else if len(e.Nearest) == 0 {
+		e.Nearest = append(e.Nearest, whoHas(table, target.Address))
+	}
+	return e
+}
+
+func (e *Explanation) explainDNS(options Options, target Target) {
+	if target.Port != 53 || target.Protocol == policy.SCTP {
+		return
+	}
+	for _, prefix := range options.DNSCIDRs {
+		if prefix.Contains(target.Address) {
+			e.Reasons = append(e.Reasons, Reason{Path: "--dns-cidr", Prefix: prefix.String()})
+		}
+	}
+}
+
+func (e *Explanation) explainDestination(i int, d policy.Destination, table *awsranges.Table, target Target) {
+	path := fmt.Sprintf("allowedDestinations[%d]", i)
+	near := func(format string, args ...any) {
+		e.Nearest = append(e.Nearest, fmt.Sprintf("%s (%s) ", d.Name, path)+fmt.Sprintf(format, args...))
+	}
+	if _, resolved := resolve(d, table); !resolved {
+		near("cannot be told: the AWS ranges are not known")
+		return
+	}
+	covering, elsewhere := covers(d, path, table, target.Address)
+	open := d.Ports == nil || slices.ContainsFunc(d.Ports, func(p policy.Port) bool {
+		return p.Protocol == target.Protocol && p.First <= target.Port && target.Port <= p.Last
+	})
+	switch {
+	case len(covering) > 0 && open:
+		e.Reasons = append(e.Reasons, covering...)
+	case len(covering) > 0:
+		near("covers %s, but opens %s only", target.Address, portList(d.Ports))
+	case len(elsewhere) > 0:
+		near("names %s in %s, and %s is its address in %s", awsranges.Canonical(d.Service), strings.Join(d.Regions, ", "), target.Address, strings.Join(elsewhere, ", "))
+	}
+}
+
+// covers returns what of a destination holds an address, and the regions of its service, not named by
+// it, that do.
+func covers(d policy.Destination, path string, table *awsranges.Table, address netip.Addr) (covering []Reason, elsewhere []string) {
+	if d.Service == "" {
+		if d.CIDR.Contains(address) {
+			covering = []Reason{{Name: d.Name, Path: path, Prefix: d.CIDR.String()}}
+		}
+		return covering, nil
+	}
+	service := awsranges.Canonical(d.Service)
+	for _, row := range table.Rows() {
+		switch {
+		case row.Service != service || !row.Prefix.Contains(address):
+		case d.Regions == nil || slices.Contains(d.Regions, row.Region):
+			reason := Reason{Name: d.Name, Path: path, Prefix: row.Prefix.String(), Service: row.Service, Region: row.Region}
+			if !row.Custom {
+				reason.SyncToken = table.SyncToken()
+			}
+			covering = append(covering, reason)
+		case !slices.Contains(elsewhere, row.Region):
+			elsewhere = append(elsewhere, row.Region)
+		}
+	}
+	return covering, elsewhere
+}
+
+// portList gives ports as TCP 443, UDP 53, TCP 8000-8100.
+func portList(ports []policy.Port) string {
+	var list []string
+	for _, p := range ports {
+		if p.First == p.Last {
+			list = append(list, fmt.Sprintf("%s %d", p.Protocol, p.First))
+		} else {
+			list = append(list, fmt.Sprintf("%s %d-%d", p.Protocol, p.First, p.Last))
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
+// whoHas says to which services an address belongs that no destination comes near.
+func whoHas(table *awsranges.Table, address netip.Addr) string {
+	if table == nil {
+		return fmt.Sprintf("no destination covers %s", address)
+	}
+	var owners []string
+	for _, row := range table.Rows() {
+		if owner := row.Service + " " + row.Region; row.Prefix.Contains(address) && !slices.Contains(owners, owner) {
+			owners = append(owners, owner)
+		}
+	}
+	if owners == nil {
+		return fmt.Sprintf("no destination covers %s, and no published range does", address)
+	}
+	return fmt.Sprintf("no destination covers %s, an address of %s", address, strings.Join(owners, ", "))
+}

@@ -1,0 +1,124 @@
+package netpol
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/policy"
+)
+
+// TestExplainAgrees asks of random policies what Kubernetes would allow, and compares.
+func TestExplainAgrees(t *testing.T) {
+	table := testTable(t)
+	for seed := range uint64(300) {
+		random := rand.New(rand.NewPCG(seed, 2))
+		p, family := randomPolicy(random), randomFamily(random)
+		result, problems := Compile(p, table, Options{Family: family})
+		require.Empty(t, problems)
+		for _, address := range points(p, table, random) {
+			for _, protocol := range []policy.Protocol{policy.TCP, policy.UDP} {
+				for _, port := range []uint16{1, 53, 80, 443, 450} {
+					e := Explain(p, table, Options{Family: family}, Target{address, port, protocol})
+					require.Equal(t, allows(result.Spec, address, protocol, port), e.Allowed)
+					require.Equal(t, e.Allowed, len(e.Reasons) > 0)
+					require.Equal(t, e.Allowed, len(e.Nearest) == 0, "a denial says what comes nearest")
+					for _, reason := range e.Reasons {
+						require.True(t, netip.MustParsePrefix(reason.Prefix).Contains(address))
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestExplain(t *testing.T) {
+	custom, err := awsranges.ReadFiles("../../testdata/ranges/ip-ranges.json", "../../testdata/ranges/custom.json")
+	require.NoError(t, err)
+	document := `{"allowedDestinations": [
+		{"name": "s3", "awsService": "s3", "regions": ["us-east-1"], "ports": [443]},
+		{"name": "all", "awsService": "amazon", "regions": ["us-east-1"], "ports": [443]},
+		{"name": "db", "cidr": "10.1.0.0/24", "ports": [5432, {"port": 8000, "endPort": 8100, "protocol": "UDP"}]},
+		{"name": "bills", "awsService": "billing", "ports": [443]}]}`
+	parsed, problems := policy.Parse([]byte(document))
+	require.Empty(t, problems)
+	p, problems := policy.Validate(parsed, Names(custom))
+	require.Empty(t, problems)
+	dns := Options{Family: IPv4, AllowDNS: true, DNSCIDRs: []netip.Prefix{netip.MustParsePrefix("169.254.20.10/32")}}
+	for _, test := range []struct {
+		name, to string
+		table    *awsranges.Table
+		reasons  []string
+		nearest  []string
+	}{
+		{"by two entries, and each published prefix", "198.18.4.9:443", custom, []string{
+			"s3 (allowedDestinations[0]): S3 us-east-1: 198.18.4.0/24, syncToken 1700000000",
+			"all (allowedDestinations[1]): AMAZON us-east-1: 198.18.4.0/22, syncToken 1700000000"}, nil},
+		{"by a CIDR", "10.1.0.255:8100/udp", custom, []string{"db (allowedDestinations[2]): 10.1.0.0/24"}, nil},
+		{"by a custom service", "10.20.1.1:443", custom, []string{"bills (allowedDestinations[3]): BILLING frankfurt: 10.20.1.0/24"}, nil},
+		{"by a DNS CIDR", "169.254.20.10:53/UDP", custom, []string{"--dns-cidr: 169.254.20.10/32"}, nil},
+		{"IPv4-mapped", "[::ffff:10.1.0.1]:5432", custom, []string{"db (allowedDestinations[2]): 10.1.0.0/24"}, nil},
+		{"another port", "10.1.0.1:80", custom, nil, []string{"db (allowedDestinations[2]) covers 10.1.0.1, but opens TCP 5432, UDP 8000-8100 only"}},
+		{"another protocol", "10.1.0.1:5432/UDP", custom, nil, []string{"db (allowedDestinations[2]) covers 10.1.0.1, but opens TCP 5432, UDP 8000-8100 only"}},
+		{"another region", "198.18.8.1:443", custom, nil, []string{
+			"s3 (allowedDestinations[0]) names S3 in us-east-1, and 198.18.8.1 is its address in us-west-2",
+			"all (allowedDestinations[1]) names AMAZON in us-east-1, and 198.18.8.1 is its address in us-west-2"}},
+		{"another service", "198.18.16.1:443", custom, nil, []string{"all (allowedDestinations[1]) names AMAZON in us-east-1, and 198.18.16.1 is its address in GLOBAL"}},
+		{"nowhere", "192.0.2.1:443", custom, nil, []string{"no destination covers 192.0.2.1, and no published range does"}},
+		{"another family", "[2001:db8::1]:443", custom, nil, []string{"2001:db8::1 is not in the cluster's address family, IPv4"}},
+		{"without ranges", "198.18.4.9:443", nil, nil, []string{
+			"s3 (allowedDestinations[0]) cannot be told: the AWS ranges are not known",
+			"all (allowedDestinations[1]) cannot be told: the AWS ranges are not known",
+			"bills (allowedDestinations[3]) cannot be told: the AWS ranges are not known"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			target, err := ParseTarget(test.to)
+			require.NoError(t, err)
+			e := Explain(p, test.table, dns, target)
+			var reasons []string
+			for _, reason := range e.Reasons {
+				reasons = append(reasons, reason.String())
+			}
+			require.Equal(t, test.reasons, reasons)
+			require.ElementsMatch(t, test.nearest, e.Nearest)
+			require.Equal(t, test.reasons != nil, e.Allowed)
+		})
+	}
+	e := Explain(&policy.Policy{DefaultAction: policy.Allow}, nil, Options{Family: IPv4}, Target{netip.MustParseAddr("::1"), 1, policy.TCP})
+	require.Equal(t, "defaultAction", e.Reasons[0].String())
+	e = Explain(&policy.Policy{}, custom, Options{Family: IPv4}, Target{netip.MustParseAddr("198.18.7.7"), 1, policy.TCP})
+	require.Equal(t, []string{"no destination covers 198.18.7.7, an address of AMAZON us-east-1, EC2 us-east-1"}, e.Nearest)
+}
+
+func TestParseTargetRefuses(t *testing.T) {
+	for _, bad := range []string{"", "10.0.0.1", "10.0.0.1:", "10.0.0.1:0", "10.0.0.1:70000", "db.example.com:443", "2001:db8::1:443", "[fe80::1%eth0]:443", "10.0.0.1:443/", "10.0.0.1:443/ICMP", "10.0.0.1:443/TCP/UDP"} {
+		_, err := ParseTarget(bad)
+		require.Error(t, err, bad)
+	}
+	target, err := ParseTarget("[2001:db8::1]:53/udp")
+	require.NoError(t, err)
+	require.Equal(t, "[2001:db8::1]:53/UDP", target.String())
+}
+
+func TestDiff(t *testing.T) {
+	parse := func(prefixes string) *awsranges.Table {
+		table, err := awsranges.Parse([]byte(`{"syncToken": "1", "prefixes": [` + prefixes + `]}`))
+		require.NoError(t, err)
+		return table
+	}
+	before := parse(`{"ip_prefix": "10.0.0.0/24", "service": "S3", "region": "us-east-1"}, {"ip_prefix": "10.9.0.0/24", "service": "EC2", "region": "us-east-1"}`)
+	after := parse(`{"ip_prefix": "10.0.0.0/25", "service": "S3", "region": "us-east-1"}, {"ip_prefix": "10.0.1.0/24", "service": "S3", "region": "us-east-1"}, {"ip_prefix": "10.9.0.0/24", "service": "EC2", "region": "us-east-1"}`)
+	p := &policy.Policy{Destinations: []policy.Destination{
+		{Name: "db", CIDR: netip.MustParsePrefix("10.0.0.0/8")}, {Name: "vms", Service: "ec2"}, {Name: "s3", Service: "s3"},
+	}}
+	prefix := netip.MustParsePrefix
+	require.Equal(t, []Change{{Name: "s3", Path: "allowedDestinations[2]", Added: []netip.Prefix{prefix("10.0.1.0/24")}, Removed: []netip.Prefix{prefix("10.0.0.128/25")}}},
+		Diff(p, before, after, IPv4))
+	require.Empty(t, Diff(p, before, before, IPv4))
+	require.Empty(t, Diff(p, before, after, IPv6))
+	require.Len(t, Diff(p, nil, after, IPv4), 2)
+	require.Empty(t, Diff(&policy.Policy{DefaultAction: policy.Allow, Destinations: p.Destinations}, before, after, IPv4))
+}
