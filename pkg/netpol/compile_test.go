@@ -20,15 +20,24 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-func TestCompileAgreesWithOracle(t *testing.T) {
+// TestCompileAgreesWithOracles also requires that the random policies reach the dataplane's limit: some
+// have more port slots than there are, and most have not.
+func TestCompileAgreesWithOracles(t *testing.T) {
 	table := testTable(t)
-	for seed := range uint64(1000) {
+	refused := 0
+	for seed := range uint64(2000) {
 		random := rand.New(rand.NewPCG(seed, 0))
-		checkCompile(t, randomPolicy(random), table, randomFamily(random), random)
+		p, family := randomPolicy(random), randomFamily(random)
+		if _, problems := Compile(p, table, Options{Family: family, MaxPortSlots: DefaultPortSlots}); problems != nil {
+			refused++
+		}
+		checkCompile(t, p, table, family, random)
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
 		}
 	}
+	require.Greater(t, refused, 10)
+	require.Less(t, refused, 1000)
 }
 
 func FuzzCompile(f *testing.F) {
@@ -49,15 +58,17 @@ func checkCompile(t *testing.T, p *policy.Policy, table *awsranges.Table, family
 	require.Empty(t, problems, "nothing is refused without a limit")
 	checkShape(t, compiled.Spec)
 	checkSlots(t, compiled.Spec, p, table, family)
+	blocks := blocksOf(compiled.Spec)
+	_, tooMany := Compile(p, table, Options{Family: family, MaxPortSlots: DefaultPortSlots})
 	for _, address := range points(p, table, random) {
 		for _, protocol := range []policy.Protocol{policy.TCP, policy.UDP, policy.SCTP} {
-			for _, port := range []uint16{1, 52, 53, 54, 79, 80, 81, 442, 443, 444, 445, 450, 451, 65535} {
+			for _, port := range []uint16{1, 52, 53, 54, 79, 80, 81, 442, 443, 444, 445, 450, 451, 1001, 1019, 1119, 65535} {
 				want := saysPolicy(p, table, family, address, protocol, port)
-				require.Equal(t, want, allows(compiled.Spec, address, protocol, port), "%s %s/%d under %+v", address, protocol, port, p.Destinations)
-				require.Equal(t, want, enforces(compiled.Spec, address, protocol, port), "dataplane: %s %s/%d under %+v", address, protocol, port, p.Destinations)
+				require.Equal(t, want, allows(blocks, address, protocol, port), "%s %s/%d under %+v", address, protocol, port, p.Destinations)
+				require.True(t, tooMany != nil || want == enforces(blocks, address, protocol, port), "dataplane: %s %s/%d under %+v", address, protocol, port, p.Destinations)
 			}
 		}
-		want, got := saysPolicy(p, table, family, address, "ICMP", 0), allows(compiled.Spec, address, "ICMP", 0)
+		want, got := saysPolicy(p, table, family, address, "ICMP", 0), allows(blocks, address, "ICMP", 0)
 		require.Equal(t, want, got, "%s ICMP", address)
 	}
 	shuffled := *p
@@ -129,54 +140,72 @@ func saysPolicy(p *policy.Policy, table *awsranges.Table, family Family, address
 	return false
 }
 
-// allows reads a spec as the Kubernetes API defines it.
-func allows(spec networkingv1.NetworkPolicySpec, address netip.Addr, protocol policy.Protocol, port uint16) bool {
-	for _, rule := range spec.Egress {
-		to := len(rule.To) == 0
-		for _, peer := range rule.To {
-			to = to || peer.IPBlock != nil && netip.MustParsePrefix(peer.IPBlock.CIDR).Contains(address)
-		}
-		on := len(rule.Ports) == 0
-		for _, open := range rule.Ports {
-			on = on || string(*open.Protocol) == string(protocol) && open.Port.IntVal <= int32(port) && int32(port) <= last(open)
-		}
-		if to && on {
-			return true
-		}
-	}
-	return false
+// specBlock is a CIDR of a spec with its rule's ports; the zero prefix stands for every address.
+type specBlock struct {
+	prefix netip.Prefix
+	ports  []networkingv1.NetworkPolicyPort
 }
 
-// enforces reads a spec as AWS VPC CNI's node agent does: each CIDR is one entry of a longest-prefix
-// map, holding its own ports and those of every CIDR that contains it.
-func enforces(spec networkingv1.NetworkPolicySpec, address netip.Addr, protocol policy.Protocol, port uint16) bool {
-	var longest netip.Prefix
-	eachBlock(spec, func(prefix netip.Prefix, _ []networkingv1.NetworkPolicyPort) {
-		if prefix.Contains(address) && (!longest.IsValid() || prefix.Bits() > longest.Bits()) {
-			longest = prefix
-		}
-	})
-	enforced := false
-	eachBlock(spec, func(prefix netip.Prefix, ports []networkingv1.NetworkPolicyPort) {
-		if !longest.IsValid() || prefix.Bits() > longest.Bits() || !prefix.Contains(longest.Addr()) {
-			return
-		}
-		enforced = enforced || ports == nil
-		for _, open := range ports {
-			enforced = enforced || string(*open.Protocol) == string(protocol) && open.Port.IntVal <= int32(port) && int32(port) <= last(open)
-		}
-	})
-	return enforced
-}
-
-func eachBlock(spec networkingv1.NetworkPolicySpec, f func(netip.Prefix, []networkingv1.NetworkPolicyPort)) {
+// blocksOf reads a spec's rules for addresses, one by one.
+func blocksOf(spec networkingv1.NetworkPolicySpec) []specBlock {
+	var blocks []specBlock
 	for _, rule := range spec.Egress {
+		if len(rule.To) == 0 {
+			blocks = append(blocks, specBlock{ports: rule.Ports})
+		}
 		for _, peer := range rule.To {
 			if peer.IPBlock != nil {
-				f(netip.MustParsePrefix(peer.IPBlock.CIDR), rule.Ports)
+				blocks = append(blocks, specBlock{netip.MustParsePrefix(peer.IPBlock.CIDR), rule.Ports})
 			}
 		}
 	}
+	return blocks
+}
+
+func (b specBlock) contains(address netip.Addr) bool {
+	return !b.prefix.IsValid() || b.prefix.Contains(address)
+}
+
+// allows reads a spec as the Kubernetes API defines it.
+func allows(blocks []specBlock, address netip.Addr, protocol policy.Protocol, port uint16) bool {
+	return slices.ContainsFunc(blocks, func(b specBlock) bool {
+		return b.contains(address) && (len(b.ports) == 0 || slices.ContainsFunc(b.ports, func(open networkingv1.NetworkPolicyPort) bool {
+			return string(*open.Protocol) == string(protocol) && open.Port.IntVal <= int32(port) && int32(port) <= last(open)
+		}))
+	})
+}
+
+// enforces reads a spec as AWS VPC CNI's node agent does: each CIDR is one entry of a longest-prefix
+// map, with 24 slots for its own ports and those of every CIDR that contains it, equal ones once. Of
+// more, which 24 stay is chance; here it is the first.
+func enforces(blocks []specBlock, address netip.Addr, protocol policy.Protocol, port uint16) bool {
+	type slot struct {
+		protocol    string
+		first, last int32
+	}
+	longest := -1
+	for _, b := range blocks {
+		if b.contains(address) {
+			longest = max(longest, b.prefix.Bits())
+		}
+	}
+	var slots []slot
+	for _, b := range blocks {
+		if !b.contains(address) || b.prefix.Bits() > longest {
+			continue
+		}
+		if len(b.ports) == 0 {
+			slots = append(slots, slot{string(protocol), 0, 65535})
+		}
+		for _, open := range b.ports {
+			if s := (slot{string(*open.Protocol), open.Port.IntVal, last(open)}); !slices.Contains(slots, s) {
+				slots = append(slots, s)
+			}
+		}
+	}
+	return slices.ContainsFunc(slots[:min(len(slots), DefaultPortSlots)], func(s slot) bool {
+		return s.protocol == string(protocol) && s.first <= int32(port) && int32(port) <= s.last
+	})
 }
 
 // checkSlots counts the port slots that the dataplane fills for each CIDR, and requires that Compile
@@ -184,15 +213,15 @@ func eachBlock(spec networkingv1.NetworkPolicySpec, f func(netip.Prefix, []netwo
 func checkSlots(t *testing.T, spec networkingv1.NetworkPolicySpec, p *policy.Policy, table *awsranges.Table, family Family) {
 	t.Helper()
 	most := 0
-	eachBlock(spec, func(inner netip.Prefix, _ []networkingv1.NetworkPolicyPort) {
+	for _, inner := range blocksOf(spec) {
 		slots := 0
-		eachBlock(spec, func(outer netip.Prefix, ports []networkingv1.NetworkPolicyPort) {
-			if outer.Bits() <= inner.Bits() && outer.Contains(inner.Addr()) {
-				slots += max(len(ports), 1)
+		for _, outer := range blocksOf(spec) {
+			if outer.prefix.Bits() <= inner.prefix.Bits() && outer.contains(inner.prefix.Addr()) {
+				slots += max(len(outer.ports), 1)
 			}
-		})
+		}
 		most = max(most, slots)
-	})
+	}
 	for _, allowDNS := range []bool{false, true} {
 		limit := most
 		if allowDNS {
@@ -269,6 +298,11 @@ func randomPolicy(random *rand.Rand) *policy.Policy {
 				port.Last = max(port.Last, port.First)
 			}
 			d.Ports = append(d.Ports, port)
+		}
+		if random.IntN(8) == 0 { // enough for a few entries to take more slots than there are
+			for port := uint16(1001); port < 1021; port += 2 {
+				d.Ports = append(d.Ports, policy.Port{Protocol: policy.TCP, First: port + uint16(i%2)*100, Last: port + uint16(i%2)*100})
+			}
 		}
 		p.Destinations = append(p.Destinations, d)
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -152,6 +153,26 @@ func TestStory(t *testing.T) {
 		kubectl(t, manifest("tenant-b", "ours", tenantB), "apply", "-f", "-")
 		kubectl(t, "", "delete", "networkpolicy", "-n", "tenant-b", "ours")
 		eventuallyPolicy(t, "tenant-b", "ours", "the agent's once the other is gone", func(p *networkingv1.NetworkPolicy) bool { return opens(p, "10.2.0.0/16") })
+	})
+	step("more ports than the dataplane keeps", func(t *testing.T) {
+		ports := func(first, n int) string {
+			var list []string
+			for i := range n {
+				list = append(list, strconv.Itoa(first+2*i))
+			}
+			return strings.Join(list, ", ")
+		}
+		policy := `{"allowedDestinations": [{"name": "apps", "cidr": "10.0.0.0/8", "ports": [` + ports(1001, 20) + `]}]}`
+		kubectl(t, manifest("tenant-b", "apps", policy), "apply", "-f", "-")
+		kubectl(t, manifest("tenant-b", "host", strings.ReplaceAll(strings.ReplaceAll(policy, "10.0.0.0/8", "10.3.0.1/32"), ports(1001, 20), ports(3001, 3))), "apply", "-f", "-")
+		require.Equal(t, "With the other policies of the namespace, 10.3.0.1/32 has 23 ports and port ranges, and DNS takes 2; the dataplane keeps a random 24 of them: join or drop some",
+			eventuallyEvent(t, "tenant-b", "host", "PortSlots").Message)
+		_, stderr, err := tryKubectl(manifest("tenant-b", "apps", strings.ReplaceAll(policy, ports(1001, 20), ports(1001, 23))), "apply", "-f", "-")
+		require.Error(t, err)
+		require.Contains(t, stderr, "Too many ports: 10.0.0.0/8 has 23 ports and port ranges, and DNS takes 2; the dataplane keeps 24 for a CIDR: join or drop ports of apps (allowedDestinations)")
+		kubectl(t, "", "delete", "configmap", "-n", "tenant-b", "apps", "host")
+		eventuallyPolicy(t, "tenant-b", "apps", "gone", gone)
+		eventuallyPolicy(t, "tenant-b", "host", "gone", gone)
 	})
 	step("a long name is cut", func(t *testing.T) {
 		name := strings.Repeat("long-", 20) + "name"
