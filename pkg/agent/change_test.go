@@ -1,11 +1,11 @@
 package agent
 
 import (
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
@@ -91,15 +91,17 @@ func TestPortSlotsOfANamespace(t *testing.T) {
 	const crowd = `{"allowedDestinations": [{"name": "net", "cidr": "10.0.0.0/8", "ports": [1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31,33,35,37,39,41]}]}`
 	other := configMap(crowd)
 	other.Name, other.UID = "other", "uid-2"
-	f := newFixture(t, configMap(widened), writtenFor(t, widened), other)
+	f := newFixture(t, configMap(widened), other)
 	require.NoError(t, f.sync(t.Context(), key))
+	require.Equal(t, ReasonApplied, strings.Fields(<-f.events.Events)[1])
 	require.Equal(t, "Warning PortSlots With the other policies of the namespace, 10.1.0.0/24 has 23 ports and port ranges, and DNS takes 2; "+
 		"the dataplane keeps a random 24 of them: join or drop some", <-f.events.Events)
-	require.Empty(t, f.verbs(), "a warning changes nothing")
+	f.observe(t)
 	require.NoError(t, f.sync(t.Context(), key))
 	require.Empty(t, f.event(t), "told once")
+	require.Empty(t, f.verbs(), "a warning changes nothing")
 
-	f.see(t, with2(configMap(valid), func(c *corev1.ConfigMap) {}))
+	f.see(t, configMap(valid))
 	require.NoError(t, f.sync(t.Context(), key))
 	require.Equal(t, ReasonApplied, f.event(t), "22 slots are enough")
 }

@@ -103,7 +103,8 @@ func (a *Agent) once(t topic, message string) bool {
 }
 
 // tellSlots warns of a policy that is within the limit by itself, and together with the other policies
-// of its namespace is not: all of them apply to the same pods.
+// of its namespace is not: all of them apply to the same pods. The policy that was applied last is told:
+// it, too, has a part in every CIDR that became too crowded by it.
 func (a *Agent) tellSlots(key cache.ObjectName, configMap *corev1.ConfigMap) {
 	objects, err := a.configMaps.GetIndexer().ByIndex(cache.NamespaceIndex, key.Namespace)
 	if err != nil || len(objects) < 2 {

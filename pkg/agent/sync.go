@@ -45,7 +45,9 @@ func (a *Agent) sync(ctx context.Context, key cache.ObjectName) error {
 		a.remember(key, configMap)
 	}
 	a.tell(key, configMap, d)
-	a.tellSlots(key, configMap)
+	if d.reason == ReasonApplied {
+		a.tellSlots(key, configMap)
+	}
 	return nil
 }
 

@@ -46,8 +46,10 @@ func Compile(p *policy.Policy, table *awsranges.Table, options Options) (*Result
 	}
 	sets := newPortSets()
 	var blocks []block
+	all := make([][]netip.Prefix, len(p.Destinations))
 	for i, d := range p.Destinations {
 		prefixes, resolved := resolve(d, table)
+		all[i] = prefixes
 		result.Warnings = append(result.Warnings, warnings(i, d, prefixes, resolved, table, options.Family)...)
 		if !resolved {
 			result.Unresolved = append(result.Unresolved, d.Name)
@@ -66,7 +68,7 @@ func Compile(p *policy.Policy, table *awsranges.Table, options Options) (*Result
 	blocks = merge(blocks, sets)
 	many, tooMany := peerLimits(len(blocks), result.Counts)
 	result.Warnings = append(result.Warnings, many...)
-	if problems := append(slotProblems(blocks, sets, p, table, options), tooMany...); problems != nil {
+	if problems := append(slotProblems(blocks, sets, p, all, options), tooMany...); problems != nil {
 		return nil, problems
 	}
 	result.Spec = spec(append(baseRules(options), prefixRules(blocks, sets)...))

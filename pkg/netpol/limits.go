@@ -28,36 +28,36 @@ const (
 
 // slotProblems finds the blocks with more port slots than there are: their own, and those of every
 // block that contains them, since the dataplane looks up the longest prefix alone and copies what
-// containing ones allow. Blocks are merged and sorted. Of those with the same entries to blame it
-// names the one with the most slots.
-func slotProblems(blocks []block, sets *portSets, p *policy.Policy, table *awsranges.Table, options Options) policy.Problems {
+// containing ones allow. Blocks are merged and sorted; prefixes are those of each destination. The
+// blocks with the most slots come first, and of those with the same entries to blame only one.
+func slotProblems(blocks []block, sets *portSets, p *policy.Policy, prefixes [][]netip.Prefix, options Options) policy.Problems {
+	const examined = 100 // a policy can have thousands, and one shows what to do
 	if options.MaxPortSlots == 0 {
 		return nil
 	}
-	kept := 0
+	kept, note := 0, ""
 	if options.AllowDNS {
-		kept = dnsSlots
+		kept, note = dnsSlots, fmt.Sprintf(", and DNS takes %d", dnsSlots)
 	}
-	worst := make(map[string]slotted)
+	var crowded []slotted
 	for s := range slotsOf(blocks, sets) {
-		if s.slots+kept <= options.MaxPortSlots {
+		if s.slots+kept > options.MaxPortSlots {
+			crowded = append(crowded, s)
+		}
+	}
+	slices.SortStableFunc(crowded, func(a, b slotted) int { return b.slots - a.slots })
+	var problems policy.Problems
+	told := make(map[string]bool)
+	for _, s := range crowded[:min(len(crowded), examined)] {
+		blamed := toBlame(s.prefix, p, prefixes)
+		if told[blamed] {
 			continue
 		}
-		blamed := strings.Join(toBlame(s.prefix, p, table), ", ")
-		if s.slots > worst[blamed].slots {
-			worst[blamed] = s
-		}
+		told[blamed] = true
+		problems = append(problems, policy.Problem{Path: "allowedDestinations", Message: fmt.Sprintf(
+			"Too many ports: %s has %d ports and port ranges%s; the dataplane keeps %d for a CIDR: join or drop ports of %s",
+			s.prefix, s.slots, note, options.MaxPortSlots, blamed)})
 	}
-	var problems policy.Problems
-	for blamed, s := range worst {
-		message := fmt.Sprintf("Too many ports: %s has %d ports and port ranges", s.prefix, s.slots)
-		if kept > 0 {
-			message += fmt.Sprintf(", and DNS takes %d", kept)
-		}
-		message += fmt.Sprintf("; the dataplane keeps %d for a CIDR: join or drop ports of %s", options.MaxPortSlots, blamed)
-		problems = append(problems, policy.Problem{Message: message, Path: "allowedDestinations"})
-	}
-	slices.SortFunc(problems, func(a, b policy.Problem) int { return strings.Compare(a.Message, b.Message) })
 	return problems
 }
 
@@ -94,16 +94,19 @@ func (s portSet) slots() int {
 	return len(s.ranges)
 }
 
-// toBlame returns the names of the destinations that open any address of the prefix.
-func toBlame(prefix netip.Prefix, p *policy.Policy, table *awsranges.Table) []string {
+// toBlame names the destinations that open any address of the prefix.
+func toBlame(prefix netip.Prefix, p *policy.Policy, prefixes [][]netip.Prefix) string {
+	const shown = 10
 	var names []string
-	for _, d := range p.Destinations {
-		prefixes, _ := resolve(d, table)
-		if slices.ContainsFunc(prefixes, prefix.Overlaps) {
+	for i, d := range p.Destinations {
+		if slices.ContainsFunc(prefixes[i], prefix.Overlaps) {
 			names = append(names, d.Name)
 		}
 	}
-	return names
+	if more := len(names) - shown; more > 0 {
+		names = append(names[:shown], fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(names, ", ")
 }
 
 // peerLimits warns of many peers, and refuses too many.

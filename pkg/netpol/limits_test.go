@@ -46,8 +46,8 @@ func TestPortSlots(t *testing.T) {
 		{"each combination of entries once", []policy.Destination{
 			destination("net", "10.0.0.0/8", everyOther(1000, 12)), destination("a", "10.1.2.3/32", everyOther(3000, 11)), destination("b", "10.1.2.5/32", everyOther(3000, 12)),
 		}, Options{AllowDNS: true, MaxPortSlots: 24},
-			"Too many ports: 10.1.2.3/32 has 23 ports and port ranges, and DNS takes 2; the dataplane keeps 24 for a CIDR: join or drop ports of net, a (allowedDestinations); " +
-				"Too many ports: 10.1.2.5/32 has 24 ports and port ranges, and DNS takes 2; the dataplane keeps 24 for a CIDR: join or drop ports of net, b (allowedDestinations)"},
+			"Too many ports: 10.1.2.5/32 has 24 ports and port ranges, and DNS takes 2; the dataplane keeps 24 for a CIDR: join or drop ports of net, b (allowedDestinations); " +
+				"Too many ports: 10.1.2.3/32 has 23 ports and port ranges, and DNS takes 2; the dataplane keeps 24 for a CIDR: join or drop ports of net, a (allowedDestinations)"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			result, problems := Compile(&policy.Policy{Destinations: test.destinations}, nil, test.options)
@@ -60,6 +60,39 @@ func TestPortSlots(t *testing.T) {
 			require.Equal(t, "Policy validation failed: "+test.want, problems.Error())
 		})
 	}
+}
+
+// TestPortSlotsOfThousands has as many CIDRs with too many ports, and entries to blame, as a ConfigMap
+// holds: the message stays readable.
+func TestPortSlotsOfThousands(t *testing.T) {
+	p := &policy.Policy{Destinations: []policy.Destination{{Name: "net", CIDR: netip.MustParsePrefix("10.0.0.0/8"), Ports: everyOther(1000, 22)}}}
+	for i := range 15000 {
+		address := netip.AddrFrom4([4]byte{10, byte(i >> 15), byte(i >> 7), byte(i << 1)})
+		p.Destinations = append(p.Destinations, policy.Destination{Name: fmt.Sprint(i), CIDR: netip.PrefixFrom(address, 32), Ports: everyOther(5000, 1)})
+	}
+	_, problems := Compile(p, nil, Options{AllowDNS: true, MaxPortSlots: DefaultPortSlots})
+	require.Len(t, problems, 100)
+	for i := range p.Destinations {
+		p.Destinations[i].CIDR, p.Destinations[i].Ports = netip.MustParsePrefix("10.0.0.0/8"), everyOther(1000+2*i, 1)
+	}
+	_, problems = Compile(p, nil, Options{AllowDNS: true, MaxPortSlots: DefaultPortSlots})
+	require.Equal(t, "Policy validation failed: Too many ports: 10.0.0.0/8 has 15001 ports and port ranges, and DNS takes 2; the dataplane keeps 24 for a CIDR: "+
+		"join or drop ports of net, 0, 1, 2, 3, 4, 5, 6, 7, 8, 14991 more (allowedDestinations)", problems.Error())
+}
+
+// TestHostileNesting is as many ports as a ConfigMap holds around as many nested CIDRs. Were the time for
+// it, or the memory, to grow with the square of its size, the test would not end in time.
+func TestHostileNesting(t *testing.T) {
+	p := &policy.Policy{Destinations: []policy.Destination{{Name: "net", CIDR: netip.MustParsePrefix("10.0.0.0/8"), Ports: everyOther(1, 20000)}}}
+	for i := range 6000 {
+		address := netip.AddrFrom4([4]byte{10, byte(i >> 14), byte(i >> 6), byte(i << 2)})
+		p.Destinations = append(p.Destinations,
+			policy.Destination{Name: fmt.Sprint("outer", i), CIDR: netip.PrefixFrom(address, 31), Ports: everyOther(40002+2*i, 1)},
+			policy.Destination{Name: fmt.Sprint("inner", i), CIDR: netip.PrefixFrom(address, 32), Ports: everyOther(52004+2*i, 1)})
+	}
+	result, problems := Compile(p, nil, Options{})
+	require.Empty(t, problems)
+	require.Len(t, result.Spec.Egress, 12001)
 }
 
 func TestPeerLimits(t *testing.T) {

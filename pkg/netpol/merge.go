@@ -50,30 +50,27 @@ func nothingToJoin(blocks []block) bool {
 // dropRepeated takes sorted blocks, in which a prefix follows those that contain it, and leaves each
 // the ports that none of those opens. It works in place.
 func dropRepeated(blocks []block, sets *portSets) []block {
-	type container struct {
-		prefix netip.Prefix
-		opens  setID // to all of it, by itself and what contains it
-	}
-	var containers []container // of the current block, the outermost first
+	var containers []netip.Prefix // of the current block, the outermost first
+	var inherited []portSet       // what each of them opens
+	var ids []setID
 	kept := blocks[:0]
 	for i := 0; i < len(blocks); {
-		b := blocks[i]
-		for i++; i < len(blocks) && blocks[i].prefix == b.prefix; i++ {
-			b.ports = sets.union(b.ports, blocks[i].ports)
+		prefix := blocks[i].prefix
+		for ids = ids[:0]; i < len(blocks) && blocks[i].prefix == prefix; i++ {
+			ids = append(ids, blocks[i].ports)
 		}
-		for n := len(containers); n > 0 && !awsranges.Contains(containers[n-1].prefix, b.prefix); n = len(containers) {
-			containers = containers[:n-1]
+		for n := len(containers); n > 0 && !awsranges.Contains(containers[n-1], prefix); n = len(containers) {
+			containers, inherited = containers[:n-1], inherited[:n-1]
 		}
-		inherited := noPorts
-		if n := len(containers); n > 0 {
-			inherited = containers[n-1].opens
+		own := sets.union(ids...)
+		if len(containers) > 0 {
+			own = sets.lessen(own, inherited)
 		}
-		b.ports = sets.lessen(b.ports, inherited)
-		if b.ports == noPorts {
+		if own == noPorts {
 			continue
 		}
-		containers = append(containers, container{b.prefix, sets.union(b.ports, inherited)})
-		kept = append(kept, b)
+		containers, inherited = append(containers, prefix), append(inherited, sets.sets[own])
+		kept = append(kept, block{prefix, own})
 	}
 	return kept
 }

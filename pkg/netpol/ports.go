@@ -2,6 +2,7 @@ package netpol
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"strings"
 
@@ -43,7 +44,9 @@ func (s portSet) compare(other portSet) int {
 //	446-448       ├─┤     contained
 //	440-450 ├─────────┤   the result
 func joined(ranges []policy.Port) []policy.Port {
-	slices.SortFunc(ranges, comparePorts)
+	if !slices.IsSortedFunc(ranges, comparePorts) {
+		slices.SortFunc(ranges, comparePorts)
+	}
 	kept := ranges[:0]
 	for _, r := range ranges {
 		if n := len(kept); n > 0 && kept[n-1].Protocol == r.Protocol && int(r.First) <= int(kept[n-1].Last)+1 {
@@ -55,6 +58,36 @@ func joined(ranges []policy.Port) []policy.Port {
 	return kept
 }
 
+// reach returns the last port up to which the set holds every one from a port of a protocol on; less
+// than the port where it does not hold that.
+func (s portSet) reach(protocol policy.Protocol, port int) int {
+	if s.every {
+		return math.MaxUint16
+	}
+	behind, _ := slices.BinarySearchFunc(s.ranges, port+1, func(r policy.Port, first int) int {
+		return cmp.Or(strings.Compare(string(r.Protocol), string(protocol)), cmp.Compare(int(r.First), first))
+	})
+	if behind == 0 || s.ranges[behind-1].Protocol != protocol {
+		return port - 1
+	}
+	return int(s.ranges[behind-1].Last)
+}
+
+// covered says whether the sets together hold all of a range.
+func covered(r policy.Port, sets []portSet) bool {
+	for next := int(r.First); next <= int(r.Last); {
+		reached := next - 1
+		for _, s := range sets {
+			reached = max(reached, s.reach(r.Protocol, next))
+		}
+		if reached < next {
+			return false
+		}
+		next = reached + 1
+	}
+	return true
+}
+
 // setID names a portSet of one portSets. Two sets are equal exactly when their IDs are.
 type setID int
 
@@ -63,24 +96,16 @@ const (
 	everyPort setID = 1
 )
 
-// portSets holds each distinct set of one policy once. A policy has few of them and many prefixes,
-// so prefixes carry IDs and each operation on two sets is done once.
+// portSets holds each distinct set of one policy once: there are few of them, on many prefixes.
 type portSets struct {
 	sets []portSet
 	ids  map[string]setID // by the set's ranges
-	done map[operation]setID
-}
-
-type operation struct {
-	union bool // else lessen
-	a, b  setID
 }
 
 func newPortSets() *portSets {
 	return &portSets{
 		sets: []portSet{noPorts: {}, everyPort: {every: true}},
 		ids:  map[string]setID{"": noPorts},
-		done: make(map[operation]setID),
 	}
 }
 
@@ -89,66 +114,61 @@ func (s *portSets) of(ports []policy.Port) setID {
 	if ports == nil {
 		return everyPort
 	}
-	return s.id(joined(slices.Clone(ports)))
+	return s.id(portSet{ranges: joined(slices.Clone(ports))})
 }
 
-// id returns the ID of the set with these ranges, joined as by joined.
-func (s *portSets) id(ranges []policy.Port) setID {
+func (s *portSets) id(set portSet) setID {
+	if set.every {
+		return everyPort
+	}
 	var key strings.Builder
-	for _, r := range ranges {
+	for _, r := range set.ranges {
 		key.WriteString(string(r.Protocol))
 		key.Write([]byte{0, byte(r.First >> 8), byte(r.First), byte(r.Last >> 8), byte(r.Last)})
 	}
 	id, known := s.ids[key.String()]
 	if !known {
 		id = setID(len(s.sets))
-		s.sets = append(s.sets, portSet{ranges: ranges})
+		s.sets = append(s.sets, set)
 		s.ids[key.String()] = id
 	}
 	return id
 }
 
-func (s *portSets) union(a, b setID) setID {
-	switch {
-	case a == b || b == noPorts || a == everyPort:
-		return a
-	case a == noPorts || b == everyPort:
-		return b
+// union joins any number of sets at once: one after the other would take the square of their number.
+func (s *portSets) union(ids ...setID) setID {
+	ids = slices.Compact(ids)
+	if len(ids) == 1 {
+		return ids[0]
 	}
-	key := operation{true, min(a, b), max(a, b)}
-	if id, ok := s.done[key]; ok {
-		return id
+	var all []policy.Port
+	for _, id := range ids {
+		if id == everyPort {
+			return everyPort
+		}
+		all = append(all, s.sets[id].ranges...)
 	}
-	id := s.id(joined(slices.Concat(s.sets[a].ranges, s.sets[b].ranges)))
-	s.done[key] = id
-	return id
+	return s.id(portSet{ranges: joined(all)})
 }
 
-// lessen returns own without the ranges that lie wholly in one of inherited. A range that only
-// overlaps stays whole: cutting it could leave two where there was one, and the dataplane counts.
-func (s *portSets) lessen(own, inherited setID) setID {
-	switch {
-	case own == inherited || inherited == everyPort:
-		return noPorts
-	case inherited == noPorts || own == everyPort || own == noPorts:
+// lessen returns own without the ranges that the inherited sets hold wholly. A range that they hold in
+// part stays whole: cutting it could leave two where there was one, and the dataplane counts.
+func (s *portSets) lessen(own setID, inherited []portSet) setID {
+	if own == everyPort {
+		if slices.ContainsFunc(inherited, func(set portSet) bool { return set.every }) {
+			return noPorts
+		}
 		return own
 	}
-	key := operation{false, own, inherited}
-	if id, ok := s.done[key]; ok {
-		return id
+	ranges := s.sets[own].ranges
+	rest := slices.DeleteFunc(slices.Clone(ranges), func(r policy.Port) bool { return covered(r, inherited) })
+	switch len(rest) {
+	case 0:
+		return noPorts
+	case len(ranges):
+		return own
 	}
-	var kept []policy.Port
-	for _, r := range s.sets[own].ranges {
-		covered := slices.ContainsFunc(s.sets[inherited].ranges, func(outer policy.Port) bool {
-			return outer.Protocol == r.Protocol && outer.First <= r.First && r.Last <= outer.Last
-		})
-		if !covered {
-			kept = append(kept, r)
-		}
-	}
-	id := s.id(kept)
-	s.done[key] = id
-	return id
+	return s.id(portSet{ranges: rest})
 }
 
 // api gives the set as a rule's ports. Nil, which Kubernetes reads as every port, is given for that
