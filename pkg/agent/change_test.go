@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"strings"
 	"testing"
 	"time"
 
@@ -93,9 +92,12 @@ func TestPortSlotsOfANamespace(t *testing.T) {
 	other.Name, other.UID = "other", "uid-2"
 	f := newFixture(t, configMap(widened), other)
 	require.NoError(t, f.sync(t.Context(), key))
-	require.Equal(t, ReasonApplied, strings.Fields(<-f.events.Events)[1])
-	require.Equal(t, "Warning PortSlots With the other policies of the namespace, 10.1.0.0/24 has 23 ports and port ranges, and DNS takes 2; "+
-		"the dataplane keeps a random 24 of them: join or drop some", <-f.events.Events)
+	reason, _ := f.nextEvent()
+	require.Equal(t, ReasonApplied, reason)
+	reason, message := f.nextEvent()
+	require.Equal(t, ReasonPortSlots, reason)
+	require.Equal(t, "With the other policies of the namespace, 10.1.0.0/24 has 23 ports and port ranges, and DNS takes 2; "+
+		"the dataplane keeps a random 24 of them: join or drop some", message)
 	f.observe(t)
 	require.NoError(t, f.sync(t.Context(), key))
 	require.Empty(t, f.event(t), "told once")
