@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	networkingv1 "k8s.io/api/networking/v1"
 
 	"egress-agent/pkg/policy"
 )
@@ -125,4 +126,37 @@ func TestTooManyPeers(t *testing.T) {
 	result, problems = Compile(p, nil, Options{})
 	require.Empty(t, problems)
 	require.Len(t, result.Spec.Egress[0].To, maxPeers)
+}
+
+func TestSharedSlots(t *testing.T) {
+	specOf := func(cidr string, ports []policy.Port) networkingv1.NetworkPolicySpec {
+		p := &policy.Policy{Destinations: []policy.Destination{{Name: "x", CIDR: netip.MustParsePrefix(cidr), Ports: ports}}}
+		result, problems := Compile(p, nil, Options{AllowDNS: true})
+		require.Empty(t, problems)
+		return result.Spec
+	}
+	wide, host := specOf("10.0.0.0/8", everyOther(1000, 12)), specOf("10.1.2.3/32", everyOther(3000, 11))
+	for _, test := range []struct {
+		name   string
+		own    networkingv1.NetworkPolicySpec
+		others []networkingv1.NetworkPolicySpec
+		limit  int
+		told   bool
+	}{
+		{"by the one inside", host, []networkingv1.NetworkPolicySpec{wide}, 24, true},
+		{"by the one around", wide, []networkingv1.NetworkPolicySpec{host}, 24, true},
+		{"elsewhere", specOf("192.0.2.0/24", everyOther(1, 2)), []networkingv1.NetworkPolicySpec{wide, host}, 24, false},
+		{"beside the crowded one", specOf("10.1.2.4/32", everyOther(1, 2)), []networkingv1.NetworkPolicySpec{wide, host}, 24, false},
+		{"room enough", host, []networkingv1.NetworkPolicySpec{wide}, 25, false},
+		{"no limit", host, []networkingv1.NetworkPolicySpec{wide}, 0, false},
+		{"equal ports take one slot", wide, []networkingv1.NetworkPolicySpec{specOf("10.1.2.3/32", everyOther(1000, 12))}, 14, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			message := SharedSlots(test.own, test.others, test.limit)
+			require.Equal(t, test.told, message != "")
+			if test.told {
+				require.Contains(t, message, "10.1.2.3/32 has 23 ports and port ranges")
+			}
+		})
+	}
 }

@@ -26,7 +26,8 @@ func (r rule) api() networkingv1.NetworkPolicyEgressRule {
 
 // prefixRule opens ports to a first prefix and any more.
 func prefixRule(ports []networkingv1.NetworkPolicyPort, first netip.Prefix, rest ...netip.Prefix) rule {
-	return rule{first: prefixPeers(first)[0], rest: prefixPeers(rest...), ports: ports}
+	peers := prefixPeers(append([]netip.Prefix{first}, rest...)...)
+	return rule{first: peers[0], rest: peers[1:], ports: ports}
 }
 
 // prefixPeers allocates what many peers have in common once: a policy may have thousands.

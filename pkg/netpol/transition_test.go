@@ -105,3 +105,13 @@ func TestTransitionUnion(t *testing.T) {
 	}
 	require.Greater(t, widened, 50)
 }
+
+// TestTransitionUnionWithEverything joins a rule for every port with one for every port and peer.
+func TestTransitionUnionWithEverything(t *testing.T) {
+	some, all := compiled(t, "10.0.0.0", 300), spec([]networkingv1.NetworkPolicyEgressRule{everything()})
+	for _, change := range [][2]networkingv1.NetworkPolicySpec{{some, all}, {all, some}} {
+		step, union := Transition(change[0], change[1], 200, DefaultPortSlots)
+		require.Equal(t, Widen, step)
+		require.Contains(t, union.Egress, everything())
+	}
+}
