@@ -42,8 +42,8 @@ func (a *Agent) forget(key cache.ObjectName) {
 	delete(a.told, topic{key, true})
 }
 
-// isDue says whether a step may be made now. The second write of a change waits until the first has
-// settled; an agent that did not make that one counts from when it sees it.
+// isDue says whether a step may be made now. The second write of a change waits for the first to settle,
+// from when the agent sees that it is there: whether this agent wrote it or another.
 func (a *Agent) isDue(key cache.ObjectName, step netpol.Step) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -59,18 +59,9 @@ func (a *Agent) isDue(key cache.ObjectName, step netpol.Step) bool {
 	rest := a.options.Settle - time.Since(since)
 	if rest > 0 {
 		a.queue.AddAfter(key, rest)
+		return false
 	}
-	return rest <= 0
-}
-
-// wrote notes a write, by which the first write of a change begins to settle.
-func (a *Agent) wrote(key cache.ObjectName, step netpol.Step) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.wide, key)
-	if step == netpol.Widen {
-		a.wide[key] = time.Now()
-	}
+	return true
 }
 
 // tell records the Event of a decision. One about a mistake is given once, not at every look at it.

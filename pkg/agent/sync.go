@@ -38,7 +38,6 @@ func (a *Agent) sync(ctx context.Context, key cache.ObjectName) error {
 		if gone, err := a.apply(ctx, current, d.write); err != nil || gone {
 			return err
 		}
-		a.wrote(key, d.step)
 		a.log.Info("NetworkPolicy written", "namespace", key.Namespace, "name", key.Name, "reason", d.reason, "step", d.step, "new", current == nil)
 	}
 	if d.reason != ReasonNameConflict {

@@ -20,6 +20,7 @@ func TestSubtract(t *testing.T) {
 		{"a hole", prefixes("10.0.0.0/30"), prefixes("10.0.0.1/32"), prefixes("10.0.0.0/32", "10.0.0.2/31")},
 		{"elsewhere", prefixes("10.0.0.0/24"), prefixes("9.0.0.0/8", "10.0.1.0/24", "::/0"), prefixes("10.0.0.0/24")},
 		{"one host of everything", prefixes("0.0.0.0/0"), prefixes("128.0.0.0/1", "64.0.0.0/2"), prefixes("0.0.0.0/2")},
+		{"behind others", prefixes("10.0.0.0/24", "10.0.2.0/24"), prefixes("9.0.0.0/8", "10.0.2.0/25"), prefixes("10.0.0.0/24", "10.0.2.128/25")},
 		{"IPv6", prefixes("2001:db8::/32"), prefixes("2001:db8::/33"), prefixes("2001:db8:8000::/33")},
 	} {
 		t.Run(test.name, func(t *testing.T) {
