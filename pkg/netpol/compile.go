@@ -56,7 +56,9 @@ func Compile(p *policy.Policy, table *awsranges.Table, options Options) (*Result
 			continue
 		}
 		ports, count := sets.of(d.Ports), 0
-		blocks = slices.Grow(blocks, len(prefixes))
+		if len(prefixes) > 1 {
+			blocks = slices.Grow(blocks, len(prefixes)+len(p.Destinations)-i)
+		}
 		for _, prefix := range prefixes {
 			if options.Family.has(prefix) {
 				blocks = append(blocks, block{prefix, ports})
@@ -109,11 +111,15 @@ func baseRules(options Options) []networkingv1.NetworkPolicyEgressRule {
 
 // prefixRules gives one rule for each set of ports among the blocks, sorted by it.
 func prefixRules(blocks []block, sets *portSets) []networkingv1.NetworkPolicyEgressRule {
-	byPorts := make([][]netip.Prefix, len(sets.sets)) // by setID
+	byPorts, counts := make([][]netip.Prefix, len(sets.sets)), make([]int, len(sets.sets)) // both by setID
+	for _, b := range blocks {
+		counts[b.ports]++
+	}
 	var used []setID
 	for _, b := range blocks {
 		if byPorts[b.ports] == nil {
 			used = append(used, b.ports)
+			byPorts[b.ports] = make([]netip.Prefix, 0, counts[b.ports])
 		}
 		byPorts[b.ports] = append(byPorts[b.ports], b.prefix)
 	}
