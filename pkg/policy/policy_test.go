@@ -35,6 +35,17 @@ func TestNames(t *testing.T) {
 	}, problems)
 }
 
+// TestNoDestination: an entry must say where to, also where nobody judges names.
+func TestNoDestination(t *testing.T) {
+	for _, entry := range []string{`{"name": "x"}`, `{"name": "x", "awsService": ""}`, `{"name": "x", "cidr": ""}`} {
+		document, problems := Parse([]byte(`{"allowedDestinations": [` + entry + `]}`))
+		require.Empty(t, problems)
+		p, problems := Validate(document, nil)
+		require.Nil(t, p, entry)
+		require.Len(t, problems, 1)
+	}
+}
+
 // TestPlaces counts lines from 1, and columns in characters from 1.
 func TestPlaces(t *testing.T) {
 	for _, test := range []struct{ data, want string }{

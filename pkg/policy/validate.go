@@ -145,7 +145,9 @@ func (v *validator) service(n node, path string) string {
 	if !v.is(n, text, path, "awsService") {
 		return ""
 	}
-	if message := v.names(n.text, ""); message != "" {
+	if n.text == "" {
+		v.report(path, `Invalid service: ""`)
+	} else if message := v.names(n.text, ""); message != "" {
 		v.report(path, "%s", message)
 	}
 	return n.text
