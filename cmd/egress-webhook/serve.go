@@ -13,7 +13,6 @@ import (
 
 	"egress-agent/cmd/internal/cli"
 	"egress-agent/pkg/admission"
-	"egress-agent/pkg/awsranges"
 )
 
 const usage = `
@@ -62,15 +61,13 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return status
 	}
 	certificate, certErr := tls.LoadX509KeyPair(o.certFile, o.keyFile)
-	table, tableErr := o.Rules.Table()
-	if err := errors.Join(certErr, tableErr); err != nil {
+	ranges, rangesErr := admission.NewRanges(o.Rules.RangesFile, o.Rules.CustomRanges, log)
+	if err := errors.Join(certErr, rangesErr); err != nil {
 		log.Error("cannot start", "error", err)
 		return cli.ExitUsage
 	}
-	if table.HasAWS() {
-		log.Info("AWS ranges in use", "syncToken", table.SyncToken(), "createDate", table.CreateDate(), "rows", len(table.Rows()))
-	}
-	handler := admission.Handler(func() *awsranges.Table { return table }, rules, log)
+	go ranges.Run(ctx)
+	handler := admission.Handler(ranges.Table, rules, log)
 	if err := o.run(ctx, admission.NewServer(handler, certificate, log), log); err != nil {
 		log.Error("failed", "error", err)
 		return cli.ExitInvalid
@@ -87,7 +84,7 @@ func (o *options) run(ctx context.Context, reviews *http.Server, log *slog.Logge
 	if err != nil {
 		return err
 	}
-	closeHealth, err := o.ServeHealth(func() bool { return ctx.Err() == nil }, log)
+	closeHealth, err := o.ServeHealth(func() bool { return ctx.Err() == nil }, cli.NewRegistry(), log)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -43,12 +44,18 @@ type Options struct {
 	Rules netpol.Options
 	// Source is where the AWS ranges come from.
 	Source Source
+	// Namespace is the agent's own, with its Lease and the ConfigMap of ranges.
+	Namespace string
+	// LeaderElect lets one agent of several work, and the others wait.
+	LeaderElect bool
 	// Workers is how many policies are synced side by side, at least 1.
 	Workers int
 	// ChunkPeers is the number of CIDRs up to which every change of a policy is one write, and Settle the
 	// time between the two writes of a larger change.
 	ChunkPeers int
 	Settle     time.Duration
+	// Metrics is where the agent registers its own.
+	Metrics prometheus.Registerer
 }
 
 // Agent is made by New and used by one Run.
@@ -65,8 +72,17 @@ type Agent struct {
 
 	// queue holds the keys of NetworkPolicies, whether they exist or are to.
 	queue workqueue.TypedRateLimitingInterface[cache.ObjectName]
-	table atomic.Pointer[awsranges.Table]
+	table atomic.Pointer[awsranges.Table] // in use; nil for none
 	ready atomic.Bool
+
+	// Of the goroutine that refreshes the ranges.
+	custom *awsranges.Table // an organisation's own services; nil for none
+	used   struct{ aws, custom *awsranges.Table }
+	kept   keptRanges
+	store  store
+
+	fanout  fanout
+	metrics *metrics
 
 	broadcaster record.EventBroadcaster
 	events      record.EventRecorder
@@ -97,19 +113,18 @@ func New(client kubernetes.Interface, options Options, log *slog.Logger) (*Agent
 		policyLister:     policies.Networking().V1().NetworkPolicies().Lister(),
 		queue: workqueue.NewTypedRateLimitingQueue(
 			workqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](50*time.Millisecond, time.Minute)),
+		store:       store{client: client, namespace: options.Namespace},
+		metrics:     newMetrics(options.Metrics, options.Source.Feed.Now),
 		broadcaster: record.NewBroadcaster(),
 		known:       make(map[cache.ObjectName]types.UID),
 		told:        make(map[topic]string),
 		wide:        make(map[cache.ObjectName]time.Time),
 	}
 	a.events = a.broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: Name})
-	err := a.configMaps.AddIndexers(cache.Indexers{byPolicyKey: func(object any) ([]string, error) {
-		accessor, err := meta.Accessor(object)
-		if err != nil {
-			return nil, err
-		}
-		return []string{policyKey(accessor).String()}, nil
-	}})
+	err := a.configMaps.AddIndexers(cache.Indexers{
+		byPolicyKey: indexing(func(configMap *corev1.ConfigMap) []string { return []string{policyKey(configMap).String()} }),
+		byPair:      indexing(pairsOf),
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -118,6 +133,16 @@ func New(client kubernetes.Interface, options Options, log *slog.Logger) (*Agent
 	}
 	_, err = a.policies.AddEventHandler(a.enqueuing(func(o metav1.Object) cache.ObjectName { return cache.MetaObjectToName(o) }))
 	return a, err
+}
+
+func indexing(keys func(*corev1.ConfigMap) []string) cache.IndexFunc {
+	return func(object any) ([]string, error) {
+		configMap, ok := object.(*corev1.ConfigMap)
+		if !ok {
+			return nil, fmt.Errorf("the cache of ConfigMaps holds a %T", object)
+		}
+		return keys(configMap), nil
+	}
 }
 
 // slim drops what no decision needs: who set which field, and what a NetworkPolicy of others says.
@@ -156,15 +181,9 @@ func (a *Agent) enqueuing(key func(metav1.Object) cache.ObjectName) cache.Resour
 
 // Run works until the context ends, and returns when the last sync has. A nil error is a clean stop.
 func (a *Agent) Run(ctx context.Context) error {
+	defer a.queue.ShutDown()
 	defer a.broadcaster.Shutdown()
 	a.broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: a.client.CoreV1().Events("")})
-
-	if err := a.loadRanges(ctx); err != nil {
-		return err
-	}
-	var running sync.WaitGroup
-	defer running.Wait()
-	defer a.queue.ShutDown()
 
 	for _, factory := range []informers.SharedInformerFactory{a.configMapFactory, a.policyFactory} {
 		factory.Start(ctx.Done())
@@ -174,22 +193,37 @@ func (a *Agent) Run(ctx context.Context) error {
 	if !cache.WaitForCacheSync(ctx.Done(), a.configMaps.HasSynced, a.policies.HasSynced) {
 		return nil // the context ended
 	}
+	a.ready.Store(true)
+	defer a.ready.Store(false)
+	if a.options.LeaderElect {
+		return a.elect(ctx)
+	}
+	return a.lead(ctx)
+}
+
+// lead does the work, until the context ends and the last sync has. Only one agent of several does.
+func (a *Agent) lead(ctx context.Context) error {
+	next, err := a.startRanges(ctx)
+	if err != nil {
+		return err
+	}
+	var running sync.WaitGroup
 	for range a.options.Workers {
 		running.Go(func() {
 			for a.processNext(ctx) {
 			}
 		})
 	}
-	running.Go(func() { a.refreshRanges(ctx) })
-	a.ready.Store(true)
+	running.Go(func() { a.refreshRanges(ctx, next) })
 	a.log.Info("running", "configmaps", len(a.configMaps.GetStore().ListKeys()), "workers", a.options.Workers)
 	<-ctx.Done()
-	a.ready.Store(false)
 	a.log.Info("stopping")
+	a.queue.ShutDown()
+	running.Wait()
 	return nil
 }
 
-// Ready says whether the caches are full and the workers run.
+// Ready says whether the caches are full: the agent works, or could at once.
 func (a *Agent) Ready() bool { return a.ready.Load() }
 
 // processNext is the only place that retries. It is false when the queue has been shut down.

@@ -67,7 +67,7 @@ func (a *Agent) isDue(key cache.ObjectName, step netpol.Step) bool {
 // tell records the Event of a decision. One about a mistake is given once, not at every look at it.
 func (a *Agent) tell(key cache.ObjectName, configMap *corev1.ConfigMap, d decision) {
 	switch d.reason {
-	case ReasonApplied, ReasonRestored:
+	case ReasonApplied, ReasonRestored, ReasonRangesChanged:
 		a.events.Event(configMap, corev1.EventTypeNormal, d.reason, short(d.message))
 		fallthrough
 	case "":

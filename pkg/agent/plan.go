@@ -21,6 +21,7 @@ const (
 	ReasonRestored          = "Restored"
 	ReasonInvalid           = "Invalid"
 	ReasonNameConflict      = "NameConflict"
+	ReasonRangesChanged     = "RangesChanged"
 	ReasonRangesUnavailable = "RangesUnavailable"
 	ReasonPortSlots         = "PortSlots"
 )
@@ -33,7 +34,7 @@ type decision struct {
 	// step is that of a change to a current NetworkPolicy. A Narrow one is to wait until the write
 	// before it has settled.
 	step netpol.Step
-	// reason is that of the Event; empty for none. Applied and Restored tell of a write.
+	// reason is that of the Event; empty for none. Applied, Restored and RangesChanged tell of a write.
 	reason  string
 	message string
 }
@@ -75,15 +76,54 @@ func plan(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy, know
 
 // planChange makes a large change in two writes. Until the second, the NetworkPolicy says that it was
 // made from the policy before.
+//
+// Where the policy is the same, other ranges made the change. That is told with the first write, which is
+// the one that sees all of it.
 func planChange(current, write *networkingv1.NetworkPolicy, message string, options Options) decision {
 	step, spec := netpol.Transition(current.Spec, write.Spec, options.ChunkPeers, options.Rules.MaxPortSlots)
-	if step != netpol.Widen {
-		return decision{write: write, step: step, reason: ReasonApplied, message: message}
+	d := decision{write: write, step: step, reason: ReasonApplied, message: message}
+	added, removed := countCIDRs(current.Spec, write.Spec)
+	samePolicy := current.Annotations[netpol.PolicyDigest] == write.Annotations[netpol.PolicyDigest]
+	if samePolicy && added+removed > 0 {
+		d.reason, d.message = ReasonRangesChanged, fmt.Sprintf("The ranges changed, CIDRs added: %d, removed: %d; %s", added, removed, message)
 	}
-	wide := current.DeepCopy()
-	wide.Spec = spec
-	wide.Annotations[netpol.SpecDigest] = netpol.Digest(spec)
-	return decision{write: wide, step: step}
+	switch {
+	case step == netpol.Widen:
+		wide := current.DeepCopy()
+		wide.Spec = spec
+		wide.Annotations[netpol.SpecDigest] = netpol.Digest(spec)
+		d.write = wide
+		if !samePolicy {
+			d.reason = ""
+		}
+	case step == netpol.Narrow && samePolicy:
+		d.reason = ""
+	}
+	return d
+}
+
+// countCIDRs tells how many of a spec's CIDRs another has besides, and how many it lacks.
+func countCIDRs(before, after networkingv1.NetworkPolicySpec) (added, removed int) {
+	old := cidrs(before)
+	for cidr := range cidrs(after) {
+		if !old[cidr] {
+			added++
+		}
+		delete(old, cidr)
+	}
+	return added, len(old)
+}
+
+func cidrs(spec networkingv1.NetworkPolicySpec) map[string]bool {
+	found := make(map[string]bool)
+	for _, rule := range spec.Egress {
+		for _, peer := range rule.To {
+			if peer.IPBlock != nil {
+				found[peer.IPBlock.CIDR] = true
+			}
+		}
+	}
+	return found
 }
 
 // planInvalid keeps the last good policy. A NetworkPolicy without a digest of a policy never was one:

@@ -2,103 +2,177 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"net/http"
-	"slices"
+	"math/rand/v2"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/meta"
+	corev1 "k8s.io/api/core/v1"
 
 	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/internal/filewatch"
 )
 
-// Source says where the AWS ranges come from.
+// Source says where the ranges come from.
 type Source struct {
-	File     string        // read instead of URL, where set
-	URL      string        // AWS's document
-	Custom   []string      // files with an organisation's own services
-	Interval time.Duration // between two looks at either
+	Feed     *awsranges.Feed // AWS's own; the agent's from New on
+	Custom   []string        // files with an organisation's own services
+	Interval time.Duration   // between two looks at the feed
 }
 
-// fetchTimeout is for the whole of a request, its body included.
-const fetchTimeout = 30 * time.Second
+// firstRetry is how soon after a failure the feed is looked at again. Each further one waits twice as
+// long, up to the interval.
+const firstRetry = time.Second
 
-func (s Source) load(ctx context.Context) (*awsranges.Table, error) {
-	if s.File != "" {
-		return awsranges.ReadFiles(s.File, s.Custom...)
+// ReasonRangesRefused is that of the Event on the agent's Lease about a document that is not believed.
+const ReasonRangesRefused = "RangesRefused"
+
+// startRanges puts in use what can be had before the first policy is judged: what was kept in the
+// cluster or, where there is nothing, what a first look finds. It returns when to look next. A file that
+// cannot be read is a mistake in the deployment, and an error; a URL that does not answer now may answer
+// later.
+func (a *Agent) startRanges(ctx context.Context) (next time.Duration, err error) {
+	if err := a.readCustom(); err != nil {
+		return 0, err
 	}
-	aws, err := awsranges.Fetch(ctx, &http.Client{Timeout: fetchTimeout}, s.URL)
-	if err != nil {
-		return nil, err
+	if err := a.resume(ctx); err != nil {
+		a.log.Warn("no ranges are taken from the cluster", "configmap", RangesName, "error", err)
 	}
-	custom, err := awsranges.ReadFiles("", s.Custom...)
-	return awsranges.Merge(aws, custom), err
+	source := a.options.Source
+	if source.Feed.Table() == nil {
+		next = source.Interval
+		if err := a.look(ctx); err != nil {
+			if source.Feed.File != "" {
+				return 0, fmt.Errorf("read the AWS ranges from %s: %w", source.Feed.File, err)
+			}
+			next = firstRetry
+		}
+	}
+	a.use(source.Feed.Table())
+	return next, nil
 }
 
-// loadRanges makes the first attempt, before any policy is judged. A file that cannot be read is a
-// mistake in the deployment, and an error; a URL that does not answer now may answer later.
-func (a *Agent) loadRanges(ctx context.Context) error {
+// resume goes on from the ranges that are kept in the cluster, if there are any.
+func (a *Agent) resume(ctx context.Context) error {
+	kept, err := a.store.read(ctx)
+	if err != nil || kept.table == nil {
+		return err
+	}
+	if err := a.options.Source.Feed.Resume(kept.table); err != nil {
+		return err
+	}
+	a.kept = kept
+	a.metrics.confirmed.Store(kept.confirmed.Unix())
+	return nil
+}
+
+func (a *Agent) readCustom() error {
 	custom, err := awsranges.ReadFiles("", a.options.Source.Custom...)
 	if err != nil {
 		return fmt.Errorf("read the custom ranges: %w", err)
 	}
-	table, err := a.options.Source.load(ctx)
-	switch {
-	case err == nil:
-		a.accept(table)
-	case a.options.Source.File != "":
-		return fmt.Errorf("read the AWS ranges: %w", err)
-	default:
-		a.log.Warn("AWS ranges not available", "error", err)
-		if custom != nil {
-			a.accept(custom)
-		}
-	}
+	a.custom = custom
 	return nil
 }
 
-// refreshRanges looks again at each interval, and after a failure sooner: first after a second, then
-// twice as long each time. The last good table stays in use.
-func (a *Agent) refreshRanges(ctx context.Context) {
-	const firstRetry = time.Second
-	wait, retry := a.options.Source.Interval, firstRetry
-	if !a.table.Load().HasAWS() {
-		wait = firstRetry
-	}
-	for {
+// refreshRanges looks at the feed after next and then at each interval, after a failure sooner, and when
+// a file has changed. The waiting times vary by a tenth, so that many agents do not ask at once.
+func (a *Agent) refreshRanges(ctx context.Context, next time.Duration) {
+	source := a.options.Source
+	ranges, custom := filewatch.Watch(source.Feed.File), filewatch.Watch(source.Custom...)
+	poll := time.NewTicker(filewatch.Interval)
+	defer poll.Stop()
+	due := time.NewTimer(varied(next))
+	defer due.Stop()
+	for retry := firstRetry; ; {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(min(wait, a.options.Source.Interval)):
+		case <-due.C:
+		case <-poll.C:
+			if custom.Changed() {
+				a.rereadCustom()
+			}
+			if !ranges.Changed() {
+				continue
+			}
 		}
-		table, err := a.options.Source.load(ctx)
-		if err != nil {
-			retry *= 2
-			wait = retry
-			a.log.Warn("AWS ranges not refreshed", "error", err, "retry", min(wait, a.options.Source.Interval))
-			continue
+		if err := a.look(ctx); err != nil {
+			next, retry = min(retry, source.Interval), min(2*retry, source.Interval)
+		} else {
+			next, retry = source.Interval, firstRetry
+			a.use(source.Feed.Table())
 		}
-		wait, retry = a.options.Source.Interval, firstRetry
-		if a.accept(table) {
-			a.enqueueAll()
-		}
+		due.Reset(varied(next))
 	}
 }
 
-// accept puts a table in use, and says whether it differs from the one before.
-func (a *Agent) accept(table *awsranges.Table) bool {
-	if old := a.table.Load(); old != nil && old.SyncToken() == table.SyncToken() && slices.Equal(old.Rows(), table.Rows()) {
-		return false
+func varied(d time.Duration) time.Duration { return d - d/10 + rand.N(d/5+1) }
+
+// rereadCustom keeps the organisation's own services as they were when they cannot be read any more.
+func (a *Agent) rereadCustom() {
+	if err := a.readCustom(); err != nil {
+		a.log.Warn("custom ranges not reread: they stay as they were", "error", err)
+		return
 	}
-	a.table.Store(table)
-	a.log.Info("AWS ranges in use", "syncToken", table.SyncToken(), "createDate", table.CreateDate(), "rows", len(table.Rows()))
-	return true
+	a.use(a.options.Source.Feed.Table())
 }
 
-func (a *Agent) enqueueAll() {
-	for _, object := range a.configMaps.GetStore().List() {
-		if accessor, err := meta.Accessor(object); err == nil {
-			a.queue.Add(policyKey(accessor))
+// look asks the feed for what is new, and keeps it in the cluster before it is put in use: so that no
+// restart falls behind what policies were written from. That it cannot be kept is told, and is no reason
+// to do without it. An error means that there is nothing that can be trusted now.
+func (a *Agent) look(ctx context.Context) error {
+	feed := a.options.Source.Feed
+	before, accepted := feed.Table(), a.kept.accepted
+	table, err := feed.Look(ctx)
+	now := feed.Now()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	var refusal *awsranges.Refusal
+	result := resultUnchanged
+	switch {
+	case errors.As(err, &refusal):
+		result = resultRefused
+		a.refuse(ctx, short(refusal.Error()))
+	case err != nil:
+		result = resultFailed
+		a.log.Warn("AWS ranges not refreshed", "error", err)
+	case table != before:
+		result = resultAccepted
+		a.kept = keptRanges{table: table, accepted: now, confirmed: now}
+		if before != nil && before.SyncToken() == table.SyncToken() {
+			a.kept.accepted = accepted // only what is held is other than before
 		}
+	default:
+		a.kept.confirmed, a.kept.refused = now, ""
+	}
+	a.metrics.refreshes.WithLabelValues(result).Inc()
+	if a.kept.table != nil {
+		a.metrics.confirmed.Store(a.kept.confirmed.Unix())
+		a.keep(ctx)
+	}
+	return err
+}
+
+// refuse tells of a document that is not believed, once, where the operators of the agent look.
+func (a *Agent) refuse(ctx context.Context, reason string) {
+	a.log.Warn("AWS ranges refused: the last accepted ones stay in use", "reason", reason)
+	if a.kept.refused != reason {
+		a.kept.refused = reason
+		a.events.Event(a.lease(ctx), corev1.EventTypeWarning, ReasonRangesRefused, short("The last accepted AWS ranges stay in use: "+reason))
+	}
+}
+
+// keep makes the ConfigMap of ranges hold what is in use.
+func (a *Agent) keep(ctx context.Context) {
+	size, err := a.store.keep(ctx, a.kept)
+	if err != nil && ctx.Err() == nil {
+		a.metrics.storeErrors.Inc()
+		a.log.Warn("AWS ranges not kept in the cluster: a restart would not find them", "namespace", a.options.Namespace, "configmap", RangesName, "error", err)
+	}
+	a.metrics.storedBytes.Set(float64(size))
+	if size > largestConfigMap*8/10 {
+		a.log.Warn("the ConfigMap of ranges is over 80 % of what the API server stores", "configmap", RangesName, "bytes", size, "limit", largestConfigMap)
 	}
 }

@@ -10,33 +10,43 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 
+	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/netpol"
 	"egress-agent/pkg/policy"
 )
 
 // sync makes the NetworkPolicy of this key what its ConfigMap calls for. An error means to try again.
 func (a *Agent) sync(ctx context.Context, key cache.ObjectName) error {
+	table := a.table.Load()
+	written, err := a.syncWith(ctx, key, table)
+	if err == nil {
+		a.fanout.done(key, table, written)
+	}
+	return err
+}
+
+func (a *Agent) syncWith(ctx context.Context, key cache.ObjectName, table *awsranges.Table) (written bool, err error) {
 	configMap, err := a.configMapOf(key)
 	if err != nil {
-		return err
+		return false, err
 	}
 	current, err := a.policyLister.NetworkPolicies(key.Namespace).Get(key.Name)
 	if apierrors.IsNotFound(err) {
 		current, err = nil, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	if configMap == nil {
-		return a.remove(ctx, key, current)
+		return false, a.remove(ctx, key, current)
 	}
-	d := plan(configMap, current, a.isKnown(key, configMap), a.table.Load(), a.options)
+	d := plan(configMap, current, a.isKnown(key, configMap), table, a.options)
 	if !a.isDue(key, d.step) {
-		return nil
+		return false, nil
 	}
 	if d.write != nil {
 		if gone, err := a.apply(ctx, current, d.write); err != nil || gone {
-			return err
+			return false, err
 		}
 		a.log.Info("NetworkPolicy written", "namespace", key.Namespace, "name", key.Name, "reason", d.reason, "step", d.step, "new", current == nil)
 	}
@@ -44,10 +54,10 @@ func (a *Agent) sync(ctx context.Context, key cache.ObjectName) error {
 		a.remember(key, configMap)
 	}
 	a.tell(key, configMap, d)
-	if d.reason == ReasonApplied {
+	if d.reason == ReasonApplied || d.reason == ReasonRangesChanged {
 		a.tellSlots(key, configMap)
 	}
-	return nil
+	return d.write != nil, nil
 }
 
 // apply is the one place that writes a NetworkPolicy. An update carries the version that the

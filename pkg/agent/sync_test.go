@@ -5,7 +5,9 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -70,7 +72,10 @@ type fixture struct {
 
 func newFixture(t *testing.T, objects ...runtime.Object) *fixture {
 	client := fake.NewClientset(objects...)
-	a, err := New(client, Options{Rules: options, Workers: 1, ChunkPeers: 200}, slog.New(slog.DiscardHandler))
+	a, err := New(client, Options{
+		Rules: options, Source: Source{Feed: &awsranges.Feed{Now: time.Now}, Interval: time.Minute}, Namespace: "egress-system",
+		Workers: 1, ChunkPeers: 200, Metrics: prometheus.NewRegistry(),
+	}, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	a.table.Store(testTable(t))
 	events := record.NewFakeRecorder(10)
@@ -261,7 +266,7 @@ func TestSyncWithoutRanges(t *testing.T) {
 
 	f.table.Store(testTable(t))
 	require.NoError(t, f.sync(t.Context(), key))
-	require.Equal(t, ReasonApplied, f.event(t))
+	require.Equal(t, ReasonRangesChanged, f.event(t))
 	require.Equal(t, writtenFor(t, valid).Spec, getPolicy(t, f).Spec)
 	f.observe(t)
 	f.table.Store(nil)

@@ -3,16 +3,13 @@ package awsranges
 import (
 	"bytes"
 	"compress/gzip"
-	"context"
-	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 )
 
-// maxBytes bounds a document, uncompressed: twenty times AWS's of 2026.
-const maxBytes = 64 << 20
+// maxBytes bounds a document, uncompressed: six times AWS's of 2026.
+const maxBytes = 16 << 20
 
 var gzipMagic = []byte{0x1f, 0x8b}
 
@@ -23,7 +20,7 @@ func ReadFile(path string) (*Table, error) {
 		return nil, err
 	}
 	defer file.Close()
-	table, err := read(file)
+	table, err := Read(file)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -55,51 +52,38 @@ func ReadFiles(path string, custom ...string) (*Table, error) {
 	return Merge(aws, tables...), nil
 }
 
-// Fetch reads and parses a document from a URL, plain or gzip. Errors name the URL.
-func Fetch(ctx context.Context, client *http.Client, url string) (*Table, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+// Read reads and parses a document, plain or gzip.
+func Read(r io.Reader) (*Table, error) {
+	data, err := readDocument(r)
 	if err != nil {
 		return nil, err
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("GET %s: %s", url, response.Status)
-	}
-	table, err := read(response.Body)
-	if err == nil && !table.HasAWS() {
-		err = errors.New("no syncToken")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("GET %s: %w", url, err)
-	}
-	return table, nil
-}
-
-func read(r io.Reader) (*Table, error) {
-	data, err := readBounded(r)
-	if err != nil {
-		return nil, err
-	}
-	if bytes.HasPrefix(data, gzipMagic) {
-		unzipped, err := gzip.NewReader(bytes.NewReader(data))
-		if err != nil {
-			return nil, err
-		}
-		if data, err = readBounded(unzipped); err != nil {
-			return nil, err
-		}
 	}
 	return Parse(data)
 }
 
+// readDocument reads a document, plain or gzip, and returns it plain.
+func readDocument(r io.Reader) ([]byte, error) {
+	data, err := readBounded(r)
+	if err != nil || !bytes.HasPrefix(data, gzipMagic) {
+		return data, err
+	}
+	unzipped, err := gzip.NewReader(bytes.NewReader(data))
+	if err == nil {
+		data, err = readBounded(unzipped)
+	}
+	if err != nil {
+		return nil, &Refusal{fmt.Errorf("unzip: %w", err)}
+	}
+	return data, nil
+}
+
 func readBounded(r io.Reader) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(r, maxBytes+1))
-	if err == nil && len(data) > maxBytes {
-		err = fmt.Errorf("more than %d MiB", maxBytes>>20)
+	if err != nil {
+		return nil, err
 	}
-	return data, err
+	if len(data) > maxBytes {
+		return nil, &Refusal{fmt.Errorf("it has more than %d MiB", maxBytes>>20)}
+	}
+	return data, nil
 }

@@ -4,6 +4,9 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -62,6 +65,36 @@ func TestRealDocument(t *testing.T) {
 	}
 	require.Len(t, table.Services(), len(services), "the catalogue has a service that is not published")
 	require.Len(t, regions, 43)
+}
+
+// TestRealPublications feeds a month of AWS's own, one after the other: none is refused.
+func TestRealPublications(t *testing.T) {
+	readReal(t) // or skip
+	files, err := filepath.Glob(filepath.Join(os.Getenv(realData), "history", "*.json"))
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	slices.Sort(files) // by sync token, of equal length
+	f := &Feed{RemovalHold: 24 * time.Hour}
+	pairs := 0
+	for _, file := range files {
+		before := f.Table()
+		f.File = file
+		seconds, err := strconv.ParseInt(strings.TrimSuffix(filepath.Base(file), ".json"), 10, 64)
+		require.NoError(t, err)
+		table, err := lookAt(t, f, time.Unix(seconds, 0))
+		require.NoError(t, err, file)
+		if before != nil {
+			pairs += len(table.Since(before).Pairs)
+		}
+		restarted, err := Parse(encoded(t, table))
+		require.NoError(t, err)
+		require.Equal(t, table, restarted)
+	}
+	t.Logf("%d publications, %d changes of a pair", len(files), pairs)
+
+	first, err := ReadFile(files[0])
+	require.NoError(t, err)
+	require.NoError(t, follows(first, f.Table()), "nor one after a month's pause")
 }
 
 // BenchmarkParse reports how much longer Parse takes than the decoding it cannot do without: the

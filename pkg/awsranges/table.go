@@ -14,13 +14,15 @@ type Table struct {
 	syncToken  string
 	createDate string
 	rows       []Row
-	prefixes   map[pair][]netip.Prefix // aggregated; the pair's region is empty for all regions together
+	prefixes   map[Pair][]netip.Prefix // aggregated
 	regions    map[string][]string     // of each service, sorted
 
 	regionNames []string // of all services together, sorted
 }
 
-type pair struct{ service, region string }
+// Pair is a service, by its canonical name, in a region, or in all of them together where Region is
+// empty.
+type Pair struct{ Service, Region string }
 
 // Row is one published prefix.
 type Row struct {
@@ -28,6 +30,7 @@ type Row struct {
 	Service string       // canonical, as Canonical gives it
 	Region  string       // as published, such as us-east-1 or GLOBAL
 	Custom  bool         // from an organisation's own document
+	Removed int64        // since when AWS no longer publishes it, in epoch seconds; 0 while it does
 }
 
 // HasAWS says whether AWS's own document is in the table, by its sync token. Where it is not, as in
@@ -49,8 +52,11 @@ func (t *Table) Rows() []Row { return t.rows }
 // name. Nil where the table has none. The slice belongs to the table and must not be modified;
 // nothing is allocated.
 func (t *Table) Lookup(service, region string) []netip.Prefix {
-	return t.prefixes[pair{service, region}]
+	return t.prefixes[Pair{service, region}]
 }
+
+// Pairs counts the services and regions that the table has prefixes of.
+func (t *Table) Pairs() int { return len(t.prefixes) - len(t.regions) }
 
 // Services returns the canonical names of the table's services, sorted.
 func (t *Table) Services() []string { return slices.Sorted(maps.Keys(t.regions)) }
@@ -83,11 +89,11 @@ func Merge(aws *Table, custom ...*Table) *Table {
 
 // index derives the lookups from the rows.
 func (t *Table) index() {
-	t.prefixes = make(map[pair][]netip.Prefix)
+	t.prefixes = make(map[Pair][]netip.Prefix)
 	t.regions = make(map[string][]string)
-	published := make(map[pair][]netip.Prefix)
+	published := make(map[Pair][]netip.Prefix)
 	for _, row := range t.rows {
-		key := pair{row.Service, row.Region}
+		key := Pair{row.Service, row.Region}
 		published[key] = append(published[key], row.Prefix)
 	}
 	everywhere := make(map[string][]netip.Prefix)
@@ -95,11 +101,11 @@ func (t *Table) index() {
 		slices.SortFunc(prefixes, Compare)
 		aggregated := slices.Clone(aggregateSorted(prefixes)) // not to hold on to the longer list
 		t.prefixes[key] = aggregated
-		t.regions[key.service] = append(t.regions[key.service], key.region)
-		everywhere[key.service] = append(everywhere[key.service], aggregated...)
+		t.regions[key.Service] = append(t.regions[key.Service], key.Region)
+		everywhere[key.Service] = append(everywhere[key.Service], aggregated...)
 	}
 	for service, prefixes := range everywhere {
-		t.prefixes[pair{service, ""}] = Aggregate(prefixes)
+		t.prefixes[Pair{service, ""}] = Aggregate(prefixes)
 		slices.Sort(t.regions[service])
 		t.regionNames = append(t.regionNames, t.regions[service]...)
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,6 +21,8 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"egress-agent/scripts/e2e/cluster"
 )
 
 // soon is how long a test waits for what takes milliseconds on an idle machine.
@@ -85,13 +88,17 @@ func freeAddress(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-// startAgent runs egress-agent with exactly the rights that deploy/ gives it.
+// startAgent runs egress-agent with exactly the rights that deploy/ gives it. The ranges it keeps go with
+// the test.
 func startAgent(t *testing.T, args ...string) *process {
 	t.Helper()
 	kubectl(t, "", "apply", "-f", root+"/deploy/agent-rbac.yaml")
 	kubeconfig, err := control.ServiceAccountKubeconfig(t.Context(), "egress-system", "egress-agent")
 	require.NoError(t, err)
-	return start(t, "egress-agent", append([]string{"--kubeconfig", kubeconfig, "--ip-family", "ipv4"}, args...)...)
+	t.Cleanup(func() {
+		kubectl(t, "", "delete", "configmap", "-n", "egress-system", "egress-ranges", "--ignore-not-found")
+	})
+	return start(t, "egress-agent", append([]string{"--kubeconfig", kubeconfig, "--ip-family", "ipv4", "--leader-elect=false"}, args...)...)
 }
 
 // startWebhook runs egress-webhook behind the configuration in deploy/, of which only the address is
@@ -191,20 +198,47 @@ func opens(policy *networkingv1.NetworkPolicy, cidr string) bool {
 	return false
 }
 
+// writesSince returns what the agent has written to some namespaces since a mark. Those of other tests
+// may still be going.
+func writesSince(t *testing.T, mark cluster.Mark, namespaces ...string) []string {
+	t.Helper()
+	all, err := control.Writes(mark, "egress-agent")
+	require.NoError(t, err)
+	return slices.DeleteFunc(all, func(write string) bool {
+		return !slices.ContainsFunc(namespaces, func(namespace string) bool { return strings.Contains(write, " "+namespace+"/") })
+	})
+}
+
+// opened is opens, for eventuallyPolicy.
+func opened(cidr string) func(*networkingv1.NetworkPolicy) bool {
+	return func(policy *networkingv1.NetworkPolicy) bool { return opens(policy, cidr) }
+}
+
+// eventually waits until something holds.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	require.Eventually(t, ok, soon, 20*time.Millisecond, "not so: %s", what)
+}
+
 // eventuallyEvent waits for an Event on a ConfigMap.
 func eventuallyEvent(t *testing.T, namespace, name, reason string) corev1.Event {
+	t.Helper()
+	return eventuallyEventOn(t, namespace, "ConfigMap", name, reason, func(corev1.Event) bool { return true })
+}
+
+func eventuallyEventOn(t *testing.T, namespace, kind, name, reason string, ok func(corev1.Event) bool) corev1.Event {
 	t.Helper()
 	var found corev1.Event
 	require.Eventually(t, func() bool {
 		events, err := control.Admin.CoreV1().Events(namespace).List(context.Background(), metav1.ListOptions{
-			FieldSelector: "involvedObject.kind=ConfigMap,involvedObject.name=" + name + ",reason=" + reason,
+			FieldSelector: "involvedObject.kind=" + kind + ",involvedObject.name=" + name + ",reason=" + reason,
 		})
 		require.NoError(t, err)
-		if len(events.Items) == 0 {
-			return false
+		i := slices.IndexFunc(events.Items, ok)
+		if i >= 0 {
+			found = events.Items[i]
 		}
-		found = events.Items[0]
-		return true
-	}, soon, 20*time.Millisecond, "no Event %s on ConfigMap %s/%s", reason, namespace, name)
+		return i >= 0
+	}, soon, 20*time.Millisecond, "no such Event %s on %s %s/%s", reason, kind, namespace, name)
 	return found
 }

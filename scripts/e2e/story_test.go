@@ -4,11 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -233,16 +231,10 @@ func TestStory(t *testing.T) {
 
 // TestRangesUnavailable has no AWS ranges at first: what needs none is applied, what is there stays.
 func TestRangesUnavailable(t *testing.T) {
-	var document atomic.Pointer[[]byte]
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		if data := document.Load(); data != nil {
-			w.Write(*data)
-			return
-		}
-		w.WriteHeader(http.StatusServiceUnavailable)
-	}))
-	defer server.Close()
-	startAgent(t, "--ranges-url", server.URL, "--refresh-interval", "1s")
+	s := newSource(t)
+	s.answers(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
+	t.Setenv("SSL_CERT_FILE", s.caFile)
+	startAgent(t, "--ranges-url", s.url(), "--refresh-interval", "1s")
 	namespace(t, "tenant-c")
 	kubectl(t, manifest("tenant-c", "egress", tenantA), "apply", "-f", "-")
 	policy := eventuallyPolicy(t, "tenant-c", "egress", "there", exists)
@@ -254,9 +246,7 @@ func TestRangesUnavailable(t *testing.T) {
 	quiet(t)
 	require.Equal(t, policy, getPolicy(t, "tenant-c", "egress"), "what is there stays")
 
-	data, err := os.ReadFile(ranges)
-	require.NoError(t, err)
-	document.Store(&data)
+	s.answers(document([]byte(sampleDocument(t, "ip-ranges.json")), time.Unix(1_700_000_000, 0)))
 	policy = eventuallyPolicy(t, "tenant-c", "egress", "complete", func(p *networkingv1.NetworkPolicy) bool { return opens(p, "198.18.0.0/24") })
 	require.True(t, opens(policy, "10.9.0.0/24"))
 }

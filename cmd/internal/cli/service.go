@@ -10,6 +10,10 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
 	"egress-agent/pkg/netpol"
 )
 
@@ -30,7 +34,7 @@ func NewService() *Service {
 // AddFlags registers the flags.
 func (s *Service) AddFlags(flags *flag.FlagSet) {
 	s.Rules.AddFlags(flags)
-	flags.StringVar(&s.HTTPAddr, "http-addr", s.HTTPAddr, "`address` that serves /healthz and /readyz")
+	flags.StringVar(&s.HTTPAddr, "http-addr", s.HTTPAddr, "`address` that serves /healthz, /readyz and /metrics")
 	flags.StringVar(&s.logFormat, "log-format", s.logFormat, "`format` of the log, on standard error: text or json")
 	flags.StringVar(&s.logLevel, "log-level", s.logLevel, "least `level` logged: debug, info, warn or error")
 	flags.BoolVar(&s.version, "version", s.version, "print the version and exit")
@@ -70,15 +74,23 @@ func (s *Service) logger(w io.Writer) (*slog.Logger, error) {
 	return nil, fmt.Errorf("invalid --log-format %q: must be text or json", s.logFormat)
 }
 
-// ServeHealth answers, until close is called, GET /healthz with ok, and GET /readyz with ok or, while
-// ready is false, with 503.
-func (s *Service) ServeHealth(ready func() bool, log *slog.Logger) (close func() error, err error) {
+// NewRegistry returns a registry of metrics with those of the process and of the Go runtime.
+func NewRegistry() *prometheus.Registry {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return registry
+}
+
+// ServeHealth answers, until close is called, GET /healthz with ok, GET /readyz with ok or, while ready is
+// false, with 503, and GET /metrics with what is registered.
+func (s *Service) ServeHealth(ready func() bool, metrics prometheus.Gatherer, log *slog.Logger) (close func() error, err error) {
 	listener, err := net.Listen("tcp", s.HTTPAddr)
 	if err != nil {
 		return nil, err
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if !ready() {
 			http.Error(w, "not ready", http.StatusServiceUnavailable)

@@ -1,0 +1,67 @@
+package admission
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/internal/filewatch"
+)
+
+// Ranges is the table that reviews judge by, read from files and reread when they change.
+type Ranges struct {
+	file   string
+	custom []string
+	log    *slog.Logger
+	table  atomic.Pointer[awsranges.Table]
+}
+
+// NewRanges reads AWS's document from file, which may be empty for none, and an organisation's own from the
+// custom files. AWS's may be missing or broken for now, as where the agent has not written it yet: then
+// names are judged by the catalogue. The custom ones have no such substitute, and must be right.
+func NewRanges(file string, custom []string, log *slog.Logger) (*Ranges, error) {
+	r := &Ranges{file: file, custom: custom, log: log}
+	table, err := awsranges.ReadFiles("", custom...)
+	if err != nil {
+		return nil, fmt.Errorf("read the custom ranges: %w", err)
+	}
+	r.table.Store(table)
+	r.reread()
+	return r, nil
+}
+
+// Table returns the last table that was read whole; nil for none.
+func (r *Ranges) Table() *awsranges.Table { return r.table.Load() }
+
+// Run rereads the files when they change, until the context ends.
+func (r *Ranges) Run(ctx context.Context) {
+	files := filewatch.Watch(append([]string{r.file}, r.custom...)...)
+	r.reread() // what changed since NewRanges
+	poll := time.NewTicker(filewatch.Interval)
+	defer poll.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-poll.C:
+			if files.Changed() {
+				r.reread()
+			}
+		}
+	}
+}
+
+func (r *Ranges) reread() {
+	table, err := awsranges.ReadFiles(r.file, r.custom...)
+	if err != nil {
+		r.log.Warn("ranges not read: reviews go by what was read last, and by the catalogue of AWS's names", "error", err)
+		return
+	}
+	before := r.table.Swap(table)
+	if table.HasAWS() && (before == nil || before.SyncToken() != table.SyncToken()) {
+		r.log.Info("AWS ranges in use", "syncToken", table.SyncToken(), "createDate", table.CreateDate(), "rows", len(table.Rows()))
+	}
+}

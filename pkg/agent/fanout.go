@@ -1,0 +1,153 @@
+package agent
+
+import (
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/client-go/tools/cache"
+
+	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/policy"
+)
+
+// byPair indexes ConfigMaps by the services and regions that their policies name.
+const byPair = "pair"
+
+// pairsOf returns what a policy names, whether or not there are such services; nothing for a policy that
+// is invalid whatever the ranges are.
+func pairsOf(configMap *corev1.ConfigMap) []string {
+	document, problems := policy.Parse([]byte(configMap.Data[policy.Key]))
+	if problems != nil {
+		return nil
+	}
+	p, problems := policy.Validate(document, nil)
+	if problems != nil {
+		return nil
+	}
+	var keys []string
+	for _, destination := range p.Destinations {
+		if destination.Service == "" {
+			continue
+		}
+		service := awsranges.Canonical(destination.Service)
+		if destination.Regions == nil {
+			keys = append(keys, pairKey(awsranges.Pair{Service: service}))
+		}
+		for _, region := range destination.Regions {
+			keys = append(keys, pairKey(awsranges.Pair{Service: service, Region: region}))
+		}
+	}
+	return keys
+}
+
+func pairKey(p awsranges.Pair) string { return p.Service + "/" + p.Region }
+
+// pairs counts the services in a region that a change is of.
+func pairs(change awsranges.Change) int {
+	count := 0
+	for _, pair := range change.Pairs {
+		if pair.Region != "" {
+			count++
+		}
+	}
+	return count
+}
+
+// use puts AWS's rows, which may be nil, and the custom ones in use, and queues the policies that name a
+// service and region whose prefixes changed.
+func (a *Agent) use(aws *awsranges.Table) {
+	if aws == a.used.aws && a.custom == a.used.custom {
+		return
+	}
+	a.used.aws, a.used.custom = aws, a.custom
+	table := awsranges.Merge(aws, a.custom)
+	change := table.Since(a.table.Load())
+	a.table.Store(table)
+	a.metrics.inUse(table, change)
+	keys := a.affected(change)
+	a.fanout.start(table, keys, func(written, waiting int) {
+		a.metrics.policiesWritten.Add(float64(written))
+		a.log.Info("AWS ranges in use", "syncToken", table.SyncToken(), "createDate", table.CreateDate(), "rows", len(table.Rows()),
+			"pairsChanged", pairs(change), "prefixesAdded", change.Added, "prefixesRemoved", change.Removed, "held", len(table.Held()),
+			"policiesAffected", len(keys), "policiesWritten", written, "policiesWaiting", waiting)
+	})
+	for _, key := range keys {
+		a.queue.Add(key)
+	}
+}
+
+// affected returns the keys of the policies that a change may be felt by.
+func (a *Agent) affected(change awsranges.Change) []cache.ObjectName {
+	var objects []any
+	if change.Names {
+		objects = a.configMaps.GetStore().List()
+	} else {
+		for _, pair := range change.Pairs {
+			named, err := a.configMaps.GetIndexer().ByIndex(byPair, pairKey(pair))
+			if err == nil { // it is: the index is there
+				objects = append(objects, named...)
+			}
+		}
+	}
+	seen := make(map[cache.ObjectName]bool, len(objects))
+	var keys []cache.ObjectName
+	for _, object := range objects {
+		accessor, err := meta.Accessor(object)
+		if err != nil {
+			continue
+		}
+		if key := policyKey(accessor); !seen[key] {
+			seen[key] = true
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// fanout follows a new table to the policies it affects, and tells when all of them have been looked at.
+type fanout struct {
+	mu       sync.Mutex
+	table    *awsranges.Table
+	waiting  map[cache.ObjectName]bool
+	written  int
+	finished func(written, waiting int) // nil once called
+}
+
+// start follows another table. What was still waiting for the one before is told of that one.
+func (f *fanout) start(table *awsranges.Table, keys []cache.ObjectName, finished func(written, waiting int)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.finish()
+	f.table, f.written, f.finished = table, 0, finished
+	f.waiting = make(map[cache.ObjectName]bool, len(keys))
+	for _, key := range keys {
+		f.waiting[key] = true
+	}
+	if len(keys) == 0 {
+		f.finish()
+	}
+}
+
+// done says that a policy was synced with a table, and whether it was written.
+func (f *fanout) done(key cache.ObjectName, table *awsranges.Table, written bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if table != f.table || !f.waiting[key] {
+		return
+	}
+	delete(f.waiting, key)
+	if written {
+		f.written++
+	}
+	if len(f.waiting) == 0 {
+		f.finish()
+	}
+}
+
+func (f *fanout) finish() {
+	if f.finished != nil {
+		f.finished(f.written, len(f.waiting))
+		f.finished = nil
+	}
+}

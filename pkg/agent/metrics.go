@@ -1,0 +1,89 @@
+package agent
+
+import (
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"egress-agent/pkg/awsranges"
+)
+
+// The results of a look at the feed.
+const (
+	resultAccepted  = "accepted"  // a document, or a hold that ended, changed the ranges
+	resultUnchanged = "unchanged" // nothing new
+	resultRefused   = "refused"   // a document that is not believed
+	resultFailed    = "failed"    // no document
+)
+
+// metrics are what the agent tells of itself. No label names a namespace or a policy.
+type metrics struct {
+	refreshes   *prometheus.CounterVec
+	confirmed   atomic.Int64 // epoch seconds; 0 for never
+	syncToken   prometheus.Gauge
+	rows        prometheus.Gauge
+	held        prometheus.Gauge
+	storedBytes prometheus.Gauge
+	storeErrors prometheus.Counter
+
+	pairsChanged    prometheus.Counter
+	prefixesAdded   prometheus.Counter
+	prefixesRemoved prometheus.Counter
+	policiesWritten prometheus.Counter
+}
+
+// newMetrics registers the agent's metrics. now is the clock by which an age is told.
+func newMetrics(registry prometheus.Registerer, now func() time.Time) *metrics {
+	gauge := func(name, help string) prometheus.Gauge {
+		g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "egress_agent_ranges_" + name, Help: help})
+		registry.MustRegister(g)
+		return g
+	}
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "egress_agent_ranges_" + name, Help: help})
+		registry.MustRegister(c)
+		return c
+	}
+	m := &metrics{
+		refreshes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "egress_agent_ranges_refresh_total",
+			Help: "Looks at the source of the AWS ranges by result: accepted, unchanged, refused (a document that is not believed) or failed (no document).",
+		}, []string{"result"}),
+		syncToken:       gauge("sync_token", "The accepted document's syncToken, its publication in epoch seconds; 0 for none."),
+		rows:            gauge("rows", "Prefixes in use, those of custom ranges and those held among them."),
+		held:            gauge("held", "Prefixes in use that AWS has removed, until --removal-hold is over."),
+		storedBytes:     gauge("configmap_bytes", "Data of the ConfigMap egress-ranges, of which the API server takes 1048576."),
+		storeErrors:     counter("configmap_errors_total", "Failures to keep the accepted ranges in the ConfigMap egress-ranges."),
+		pairsChanged:    counter("pairs_changed_total", "Services in a region whose prefixes changed, added over all accepted changes."),
+		prefixesAdded:   counter("prefixes_added_total", "Prefixes that accepted documents added."),
+		prefixesRemoved: counter("prefixes_removed_total", "Prefixes that accepted documents no longer have."),
+		policiesWritten: counter("policies_written_total", "Policies whose NetworkPolicy was written because the ranges changed."),
+	}
+	for _, result := range []string{resultAccepted, resultUnchanged, resultRefused, resultFailed} {
+		m.refreshes.WithLabelValues(result)
+	}
+	registry.MustRegister(m.refreshes, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "egress_agent_ranges_age_seconds",
+		Help: "Time since the ranges in use were last found to be the source's latest; -1 for never.",
+	}, func() float64 {
+		confirmed := m.confirmed.Load()
+		if confirmed == 0 {
+			return -1
+		}
+		return now().Sub(time.Unix(confirmed, 0)).Seconds()
+	}))
+	return m
+}
+
+// inUse tells of a table and of what it changed.
+func (m *metrics) inUse(table *awsranges.Table, change awsranges.Change) {
+	token, _ := strconv.ParseFloat(table.SyncToken(), 64) // 0 where custom ranges are all there is
+	m.syncToken.Set(token)
+	m.rows.Set(float64(len(table.Rows())))
+	m.held.Set(float64(len(table.Held())))
+	m.pairsChanged.Add(float64(pairs(change)))
+	m.prefixesAdded.Add(float64(change.Added))
+	m.prefixesRemoved.Add(float64(change.Removed))
+}

@@ -1,0 +1,157 @@
+package awsranges
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"time"
+)
+
+// Feed keeps a table of AWS's document fresh. Its fields are set before the first Look; Looks are made
+// one after the other.
+type Feed struct {
+	// File is read where set, and else URL fetched by Client, whose timeout bounds a whole Look.
+	File   string
+	URL    string
+	Client *http.Client
+	// RemovalHold is how long a prefix that AWS removes stays in use.
+	RemovalHold time.Duration
+	// AcceptToken is the sync token of a document to be accepted although it is older than the last one, or
+	// lacks much of it; empty for none.
+	AcceptToken string
+	// Now is the clock that removed prefixes are held by.
+	Now func() time.Time
+
+	table *Table    // accepted, with what is held
+	seen  validator // of the document that table was last confirmed by
+}
+
+// validator is what HTTP tells whether a document is new by.
+type validator struct{ etag, lastModified string }
+
+// Refusal is the error of a document that was read whole, and is not believed.
+type Refusal struct{ Reason error }
+
+func (r *Refusal) Error() string { return r.Reason.Error() }
+
+// Unwrap returns the reason.
+func (r *Refusal) Unwrap() error { return r.Reason }
+
+// Resume goes on from a table that was accepted before: by another Feed, or before a restart.
+func (f *Feed) Resume(table *Table) error {
+	if err := sound(table); err != nil {
+		return &Refusal{err}
+	}
+	f.table = table
+	return nil
+}
+
+// Table is what the last Look that had no error returned; nil before.
+func (f *Feed) Table() *Table { return f.table }
+
+// Look asks for the document, if it has changed since the last Look that accepted one, and returns the
+// table to use from now on: the very same one where nothing is new. It has AWS's rows alone, with those
+// that are held. An error, a *Refusal where there was a document, changes nothing; then nothing held is
+// dropped either.
+func (f *Feed) Look(ctx context.Context) (*Table, error) {
+	document, seen, err := f.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if document == nil {
+		document = f.table // confirmed
+	} else if err := f.judge(document); err != nil {
+		return nil, &Refusal{err}
+	}
+	f.table = withHeld(f.table, document, f.Now(), f.RemovalHold)
+	f.seen = seen
+	return f.table, nil
+}
+
+func (f *Feed) judge(document *Table) error {
+	if err := sound(document); err != nil {
+		return err
+	}
+	if err := follows(f.table, document); err != nil && document.syncToken != f.AcceptToken {
+		return fmt.Errorf("%w; to accept it all the same, start with --accept-ranges %s", err, document.syncToken)
+	}
+	return nil
+}
+
+// read returns a nil table where the source has nothing newer than what was accepted.
+func (f *Feed) read(ctx context.Context) (*Table, validator, error) {
+	if f.File != "" {
+		return f.readFile()
+	}
+	return f.fetch(ctx)
+}
+
+func (f *Feed) readFile() (*Table, validator, error) {
+	file, err := os.Open(f.File)
+	if err != nil {
+		return nil, validator{}, err
+	}
+	defer file.Close()
+	table, err := readRows(file)
+	return table, validator{}, err
+}
+
+func (f *Feed) fetch(ctx context.Context) (*Table, validator, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, f.URL, nil)
+	if err != nil {
+		return nil, validator{}, err
+	}
+	if f.seen.etag != "" {
+		request.Header.Set("If-None-Match", f.seen.etag)
+	}
+	if f.seen.lastModified != "" {
+		request.Header.Set("If-Modified-Since", f.seen.lastModified)
+	}
+	response, err := f.Client.Do(request)
+	if err != nil {
+		return nil, validator{}, err
+	}
+	defer response.Body.Close()
+	switch {
+	case response.StatusCode == http.StatusNotModified && f.seen != (validator{}):
+		return nil, f.seen, nil
+	case response.StatusCode != http.StatusOK:
+		return nil, validator{}, fmt.Errorf("GET %s: %s", f.URL, response.Status)
+	}
+	table, err := readRows(response.Body)
+	return table, validator{etag: response.Header.Get("ETag"), lastModified: response.Header.Get("Last-Modified")}, err
+}
+
+// readRows reads a document whose lookups are not needed.
+func readRows(r io.Reader) (*Table, error) {
+	data, err := readDocument(r)
+	if err != nil {
+		return nil, err
+	}
+	table, err := parseRows(data)
+	if err != nil {
+		return nil, &Refusal{err}
+	}
+	return table, nil
+}
+
+var errInsecureRedirect = errors.New("redirected to a URL that is not https")
+
+// NewClient returns an HTTP client for a Feed: over TLS alone, also where it is redirected.
+func NewClient(timeout time.Duration) *http.Client {
+	return &http.Client{
+		Timeout: timeout,
+		CheckRedirect: func(request *http.Request, via []*http.Request) error {
+			if request.URL.Scheme != "https" {
+				return errInsecureRedirect
+			}
+			if len(via) > 3 {
+				return errors.New("redirected more than three times")
+			}
+			return nil
+		},
+	}
+}

@@ -1,0 +1,356 @@
+package awsranges
+
+import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// encoded is a table in AWS's format again, plain.
+func encoded(t *testing.T, table *Table) []byte {
+	t.Helper()
+	zipped, err := Encode(table)
+	require.NoError(t, err)
+	reader, err := gzip.NewReader(bytes.NewReader(zipped))
+	require.NoError(t, err)
+	data, err := io.ReadAll(reader)
+	require.NoError(t, err)
+	return data
+}
+
+// made is a document with a row of 198.18.N.0/24 in S3, us-east-1 for each number.
+func made(token int, numbers ...int) string {
+	rows := make([]string, 0, len(numbers))
+	for _, n := range numbers {
+		rows = append(rows, fmt.Sprintf(`{"ip_prefix": "198.18.%d.0/24", "region": "us-east-1", "service": "S3"}`, n))
+	}
+	return fmt.Sprintf(`{"syncToken": "%d", "createDate": "d%d", "prefixes": [%s]}`, token, token, strings.Join(rows, ", "))
+}
+
+func upTo(n int) []int {
+	numbers := make([]int, n)
+	for i := range numbers {
+		numbers[i] = 2 * i // no two of which aggregate
+	}
+	return numbers
+}
+
+func parsed(t *testing.T, document string) *Table {
+	t.Helper()
+	table, err := Parse([]byte(document))
+	require.NoError(t, err)
+	return table
+}
+
+func TestSound(t *testing.T) {
+	row := func(prefix string) string {
+		family, field := "prefixes", "ip_prefix"
+		if strings.Contains(prefix, ":") {
+			family, field = "ipv6_prefixes", "ipv6_prefix"
+		}
+		return fmt.Sprintf(`{"syncToken": "1", "%s": [{"%s": "%s", "region": "us-east-1", "service": "S3"}]}`, family, field, prefix)
+	}
+	for _, good := range []string{"3.0.0.0/8", "198.18.0.0/15", "2600::/16", "11.0.0.0/8", "172.32.0.0/16", "223.0.0.0/8"} {
+		require.NoError(t, sound(parsed(t, row(good))), good)
+	}
+	for _, test := range []struct{ document, want string }{
+		{row("0.0.0.0/0"), "0.0.0.0/0 (S3, us-east-1) is wider than /8"},
+		{row("2.0.0.0/7"), "2.0.0.0/7 (S3, us-east-1) is wider than /8"},
+		{row("::/0"), "::/0 (S3, us-east-1) is wider than /16"},
+		{row("2600::/15"), "2600::/15 (S3, us-east-1) is wider than /16"},
+		{row("10.0.0.0/8"), "10.0.0.0/8 (S3, us-east-1) is in reserved space, 10.0.0.0/8"},
+		{row("10.200.1.0/24"), "10.200.1.0/24 (S3, us-east-1) is in reserved space, 10.0.0.0/8"},
+		{row("172.0.0.0/8"), "172.0.0.0/8 (S3, us-east-1) is in reserved space, 172.16.0.0/12"},
+		{row("192.168.1.1/32"), "192.168.1.1/32 (S3, us-east-1) is in reserved space, 192.168.0.0/16"},
+		{row("127.0.0.1/32"), "127.0.0.1/32 (S3, us-east-1) is in reserved space, 127.0.0.0/8"},
+		{row("169.254.169.254/32"), "169.254.169.254/32 (S3, us-east-1) is in reserved space, 169.254.0.0/16"},
+		{row("203.0.113.0/25"), "203.0.113.0/25 (S3, us-east-1) is in reserved space, 203.0.113.0/24"},
+		{row("::1/128"), "::1/128 (S3, us-east-1) is in reserved space, ::/8"},
+		{row("2001:db8:1::/48"), "2001:db8:1::/48 (S3, us-east-1) is in reserved space, 2001:db8::/32"},
+		{row("fd00::/16"), "fd00::/16 (S3, us-east-1) is in reserved space, fc00::/7"},
+		{row("fe80::/64"), "fe80::/64 (S3, us-east-1) is in reserved space, fe80::/10"},
+		{`{"syncToken": "soon", "prefixes": [{"ip_prefix": "3.0.0.0/15", "region": "x", "service": "S3"}]}`, `syncToken "soon" is no time in epoch seconds`},
+		{`{"syncToken": "-1", "prefixes": [{"ip_prefix": "3.0.0.0/15", "region": "x", "service": "S3"}]}`, `syncToken "-1" is no time in epoch seconds`},
+		{`{"prefixes": [{"ip_prefix": "3.0.0.0/15", "region": "x", "service": "S3"}]}`, `syncToken "" is no time in epoch seconds`},
+	} {
+		require.EqualError(t, sound(parsed(t, test.document)), test.want)
+	}
+}
+
+func TestFollows(t *testing.T) {
+	accepted := parsed(t, made(100, upTo(20)...))
+	for _, test := range []struct {
+		name, document, want string
+	}{
+		{"the same", made(100, upTo(20)...), ""},
+		{"more", made(200, upTo(30)...), ""},
+		{"85 %", made(200, upTo(17)...), ""},
+		{"80 %", made(200, upTo(16)...), "it keeps 16 of 20 IPv4 rows, less than 85 %"},
+		{"as many, but others", made(200, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31, 33, 35, 37, 39), "it keeps 0 of 20 IPv4 rows, less than 85 %"},
+		{"older", made(99, upTo(20)...), "syncToken 99 is older than the accepted 100"},
+	} {
+		err := follows(accepted, parsed(t, test.document))
+		if test.want == "" {
+			require.NoError(t, err, test.name)
+		} else {
+			require.EqualError(t, err, test.want, test.name)
+		}
+	}
+	both, err := ReadFile(sample)
+	require.NoError(t, err)
+	onlyIPv4 := *both
+	onlyIPv4.rows = slices.DeleteFunc(slices.Clone(both.rows), func(r Row) bool { return r.Prefix.Addr().Is6() })
+	require.EqualError(t, follows(both, &onlyIPv4), "it keeps 0 of 5 IPv6 rows, less than 85 %")
+	require.NoError(t, follows(nil, both))
+	held := withHeld(accepted, parsed(t, made(200, upTo(17)...)), time.Unix(200, 0), time.Hour)
+	require.NoError(t, follows(held, parsed(t, made(300, upTo(15)...))), "what is held already is not counted as lost again")
+}
+
+func TestHold(t *testing.T) {
+	const hold = 24 * time.Hour
+	start := time.Unix(1_700_000_000, 0)
+	at := func(hours int) time.Time { return start.Add(time.Duration(hours) * time.Hour) }
+	lookup := func(table *Table) []string {
+		var found []string
+		for _, prefix := range table.Lookup("S3", "us-east-1") {
+			found = append(found, prefix.String())
+		}
+		return found
+	}
+	first := withHeld(nil, parsed(t, made(1, 0, 2, 4)), at(0), hold)
+	require.Equal(t, []string{"198.18.0.0/24", "198.18.2.0/24", "198.18.4.0/24"}, lookup(first))
+	require.Nil(t, first.Held())
+	require.Same(t, first, withHeld(first, parsed(t, made(1, 0, 2, 4)), at(1), hold), "nothing is new")
+
+	removed := withHeld(first, parsed(t, made(2, 0, 6)), at(2), hold)
+	require.Equal(t, []string{"198.18.0.0/24", "198.18.2.0/24", "198.18.4.0/24", "198.18.6.0/24"}, lookup(removed), "added at once, held what is gone")
+	require.Len(t, removed.Held(), 2)
+	require.Equal(t, at(2).Unix(), removed.Held()[0].Removed)
+	require.Equal(t, Change{Pairs: nil, Names: false, Added: 1, Removed: 2}, func() Change {
+		c := removed.Since(first)
+		require.ElementsMatch(t, []Pair{{"S3", "us-east-1"}, {"S3", ""}}, c.Pairs)
+		c.Pairs = nil
+		return c
+	}())
+	require.Same(t, removed, withHeld(removed, parsed(t, made(2, 0, 6)), at(25), hold), "still held")
+
+	restarted, err := Parse(encoded(t, removed))
+	require.NoError(t, err)
+	require.Equal(t, removed, restarted, "holds survive a restart")
+
+	back := withHeld(restarted, parsed(t, made(3, 0, 4, 6)), at(20), hold)
+	require.Equal(t, lookup(removed), lookup(back), "one is published again: nothing to do")
+	require.Len(t, back.Held(), 1)
+	require.Empty(t, back.Since(removed).Pairs)
+
+	dropped := withHeld(back, back, at(26), hold)
+	require.Equal(t, []string{"198.18.0.0/24", "198.18.4.0/24", "198.18.6.0/24"}, lookup(dropped))
+	require.Nil(t, dropped.Held())
+	require.Equal(t, "3", dropped.SyncToken())
+
+	gone := withHeld(dropped, parsed(t, made(4, 0, 6)), at(30), hold)
+	require.Equal(t, at(30).Unix(), gone.Held()[0].Removed, "held anew after it was back")
+	early := withHeld(gone, gone, at(-30), hold)
+	require.Equal(t, at(-30).Unix(), early.Held()[0].Removed, "a clock set back does not hold for longer")
+	require.Nil(t, withHeld(first, parsed(t, made(2, 0)), at(1), 0).Held(), "without a hold")
+}
+
+// server serves whatever handle is, over TLS.
+type server struct {
+	*httptest.Server
+	handle   http.HandlerFunc
+	requests []*http.Request
+}
+
+func newServer(t *testing.T) *server {
+	s := &server{}
+	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.requests = append(s.requests, r)
+		s.handle(w, r)
+	}))
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *server) feed() *Feed {
+	client := NewClient(5 * time.Second)
+	client.Transport = s.Client().Transport
+	return &Feed{URL: s.URL, Client: client, RemovalHold: 24 * time.Hour}
+}
+
+func lookAt(t *testing.T, f *Feed, now time.Time) (*Table, error) {
+	f.Now = func() time.Time { return now }
+	return f.Look(t.Context())
+}
+
+func serving(body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		etag := fmt.Sprintf(`"%x"`, len(body))
+		w.Header().Set("ETag", etag)
+		w.Header().Set("Last-Modified", "Tue, 14 Nov 2023 22:13:20 GMT")
+		if r.Header.Get("If-None-Match") == etag {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+		io.WriteString(w, body)
+	}
+}
+
+func TestFeedAsksForWhatIsNew(t *testing.T) {
+	s := newServer(t)
+	f := s.feed()
+	s.handle = serving(made(1, upTo(20)...))
+	first, err := lookAt(t, f, time.Unix(1, 0))
+	require.NoError(t, err)
+	require.Len(t, first.Rows(), 20)
+	again, err := lookAt(t, f, time.Unix(2, 0))
+	require.NoError(t, err)
+	require.Same(t, first, again)
+	require.Empty(t, s.requests[0].Header.Get("If-None-Match"))
+	require.NotEmpty(t, s.requests[1].Header.Get("If-None-Match"))
+	require.Equal(t, "Tue, 14 Nov 2023 22:13:20 GMT", s.requests[1].Header.Get("If-Modified-Since"))
+
+	s.handle = serving(made(2, upTo(5)...))
+	for range 2 {
+		_, err = lookAt(t, f, time.Unix(3, 0))
+		var refusal *Refusal
+		require.ErrorAs(t, err, &refusal, "a refused document is not remembered as seen")
+		require.EqualError(t, err, "it keeps 5 of 20 IPv4 rows, less than 85 %; to accept it all the same, start with --accept-ranges 2")
+		require.Same(t, first, f.Table())
+	}
+	f.AcceptToken = "2"
+	accepted, err := lookAt(t, f, time.Unix(4, 0))
+	require.NoError(t, err)
+	require.Len(t, accepted.Held(), 15)
+	expired, err := lookAt(t, f, time.Unix(4, 0).Add(25*time.Hour))
+	require.NoError(t, err, "304")
+	require.Nil(t, expired.Held(), "a look that finds nothing new drops what was held long enough")
+
+	s.handle = serving(`{"syncToken": "2", "prefixes": [{"ip_prefix": "0.0.0.0/0", "region": "us-east-1", "service": "S3"}]}`)
+	_, err = lookAt(t, f, time.Unix(5, 0))
+	require.EqualError(t, err, "0.0.0.0/0 (S3, us-east-1) is wider than /8", "no token makes that acceptable")
+}
+
+func TestFeedFails(t *testing.T) {
+	good := made(5, upTo(20)...)
+	var bomb bytes.Buffer
+	zipped := gzip.NewWriter(&bomb)
+	for range 20 {
+		_, err := zipped.Write(make([]byte, 1<<20))
+		require.NoError(t, err)
+	}
+	require.NoError(t, zipped.Close())
+	for _, test := range []struct {
+		name    string
+		refused bool
+		want    string
+		handle  http.HandlerFunc
+	}{
+		{"404", false, "GET URL: 404 Not Found", http.NotFound},
+		{"500", false, "GET URL: 500 Internal Server Error", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }},
+		{"304 unasked", false, "GET URL: 304 Not Modified", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(304) }},
+		{"HTML", true, "no ip-ranges document: invalid character '<' looking for beginning of value", serving("<html>")},
+		{"nothing in it", true, `no ip-ranges document: it has no rows in "prefixes" or "ipv6_prefixes"`, serving("{}")},
+		{"cut, and complete to HTTP", true, "no ip-ranges document: unexpected end of JSON input", serving(good[:len(good)/2])},
+		{"cut", false, "unexpected EOF", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", fmt.Sprint(len(good)))
+			io.WriteString(w, good[:len(good)/2])
+		}},
+		{"gzip bomb", true, "it has more than 16 MiB", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			w.Write(bomb.Bytes())
+		}},
+		{"gzip bomb in the body", true, "unzip: it has more than 16 MiB", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/gzip")
+			w.Write(bomb.Bytes())
+		}},
+		{"redirected to http", false, `Get "http://localhost/x": redirected to a URL that is not https`, func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://localhost/x", http.StatusFound)
+		}},
+		{"redirected for ever", false, `Get "/x": redirected more than three times`, func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/x", http.StatusFound)
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newServer(t)
+			s.handle = test.handle
+			f := s.feed()
+			require.NoError(t, f.Resume(parsed(t, good)))
+			before := f.Table()
+			_, err := lookAt(t, f, time.Unix(9, 0))
+			require.EqualError(t, err, strings.ReplaceAll(test.want, "GET URL", "GET "+s.URL))
+			var refusal *Refusal
+			require.Equal(t, test.refused, errors.As(err, &refusal))
+			require.Same(t, before, f.Table())
+		})
+	}
+	t.Run("slow", func(t *testing.T) {
+		s := newServer(t)
+		s.handle = func(w http.ResponseWriter, r *http.Request) {
+			for {
+				if _, err := io.WriteString(w, " "); err != nil || http.NewResponseController(w).Flush() != nil {
+					return
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+		}
+		f := s.feed()
+		f.Client.Timeout = 100 * time.Millisecond
+		_, err := lookAt(t, f, time.Unix(9, 0))
+		require.ErrorContains(t, err, "Client.Timeout")
+	})
+	t.Run("not trusted", func(t *testing.T) {
+		s := newServer(t)
+		f := s.feed()
+		f.Client = NewClient(5 * time.Second)
+		_, err := lookAt(t, f, time.Unix(9, 0))
+		require.ErrorContains(t, err, "certificate signed by unknown authority")
+		require.Empty(t, s.requests)
+	})
+	t.Run("resumed from what cannot be", func(t *testing.T) {
+		f := &Feed{}
+		table := parsed(t, `{"syncToken": "1", "prefixes": [{"ip_prefix": "0.0.0.0/0", "region": "us-east-1", "service": "S3"}]}`)
+		require.EqualError(t, f.Resume(table), "0.0.0.0/0 (S3, us-east-1) is wider than /8")
+		require.Nil(t, f.Table())
+	})
+}
+
+func TestFeedRereadsFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ranges.json")
+	write := func(document string) {
+		require.NoError(t, os.WriteFile(path+"~", []byte(document), 0o600))
+		require.NoError(t, os.Rename(path+"~", path))
+	}
+	f := &Feed{File: path, RemovalHold: time.Hour}
+	_, err := lookAt(t, f, time.Unix(1, 0))
+	require.ErrorIs(t, err, os.ErrNotExist)
+	write(made(1, upTo(20)...))
+	first, err := lookAt(t, f, time.Unix(1, 0))
+	require.NoError(t, err)
+	again, err := lookAt(t, f, time.Unix(2, 0))
+	require.NoError(t, err)
+	require.Same(t, first, again)
+	write(made(2, upTo(20)...))
+	next, err := lookAt(t, f, time.Unix(3, 0))
+	require.NoError(t, err)
+	require.Equal(t, "2", next.SyncToken())
+	write("{")
+	_, err = lookAt(t, f, time.Unix(4, 0))
+	require.Error(t, err)
+	require.Same(t, next, f.Table())
+}

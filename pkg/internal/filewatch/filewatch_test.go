@@ -1,0 +1,45 @@
+package filewatch
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestChanged(t *testing.T) {
+	dir := t.TempDir()
+	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	write := func(path, content string) { require.NoError(t, os.WriteFile(path, []byte(content), 0o600)) }
+	write(a, "1")
+	files := Watch(a, "", b)
+	require.False(t, files.Changed())
+	write(a, "12")
+	require.True(t, files.Changed())
+	require.False(t, files.Changed(), "it is told once")
+	write(b, "1")
+	require.True(t, files.Changed(), "one that came")
+	require.NoError(t, os.Remove(b))
+	require.True(t, files.Changed(), "one that went")
+	require.False(t, files.Changed())
+}
+
+// TestMount updates files as a kubelet does: a link to a folder is swapped, all else stays.
+func TestMount(t *testing.T) {
+	dir := t.TempDir()
+	version := func(name string) {
+		require.NoError(t, os.Mkdir(filepath.Join(dir, name), 0o700))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name, "ranges"), []byte("same size"), 0o600))
+		require.NoError(t, os.Symlink(name, filepath.Join(dir, "..data~")))
+		require.NoError(t, os.Rename(filepath.Join(dir, "..data~"), filepath.Join(dir, "..data")))
+	}
+	version("..1")
+	mounted := filepath.Join(dir, "ranges")
+	require.NoError(t, os.Symlink("..data/ranges", mounted))
+	files := Watch(mounted)
+	require.False(t, files.Changed())
+	version("..2")
+	require.True(t, files.Changed())
+	require.False(t, files.Changed())
+}

@@ -1,0 +1,196 @@
+package e2e
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"egress-agent/pkg/agent"
+)
+
+const removalHold = 24 * time.Hour
+
+// TestReplay serves a month of AWS's own publications, each at its time, and counts what is written: a
+// NetworkPolicy once for each publication that changes what it opens, after holds, and never else; the
+// ConfigMap of ranges once for each publication. What is to be open is worked out here by itself, in
+// addresses.
+func TestReplay(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(os.Getenv("IP_RANGES_DATA"), "history", "*.json"))
+	require.NoError(t, err)
+	if len(files) == 0 {
+		t.Skip("IP_RANGES_DATA is not set: it names a folder with AWS's publications in history/")
+	}
+	slices.Sort(files)
+	services := map[string]*expected{"s3": {}, "ec2": {}, "amazon": {}, "dynamodb": {}}
+	clock, s := newClock(time.Time{}), newSource(t)
+	publish := func(file string) (token string) {
+		data, err := os.ReadFile(file)
+		require.NoError(t, err)
+		token = strings.TrimSuffix(filepath.Base(file), ".json")
+		seconds, err := strconv.ParseInt(token, 10, 64)
+		require.NoError(t, err)
+		published := time.Unix(seconds, 0)
+		for service, e := range services {
+			e.publish(t, data, strings.ToUpper(service), published)
+		}
+		answer := document(data, published)
+		s.answers(func(w http.ResponseWriter, r *http.Request) {
+			clock.set(published) // the first look that sees it is at its time
+			answer(w, r)
+		})
+		return token
+	}
+	keeps := func(token string) func(*corev1.ConfigMap) bool {
+		return func(c *corev1.ConfigMap) bool { return c.Annotations["egress-controller/sync-token"] == token }
+	}
+
+	first := publish(files[0])
+	for service := range services {
+		namespace(t, "tenant-"+service)
+		policy := fmt.Sprintf(`{"allowedDestinations": [{"name": "aws", "awsService": %q, "regions": ["us-east-1"], "ports": [443]}]}`, service)
+		kubectl(t, manifest("tenant-"+service, "egress", policy), "apply", "-f", "-")
+	}
+	e := embed(t, s, func(o *agent.Options) { o.Source.Feed.Now, o.Source.Interval = clock.now, 20*time.Millisecond })
+	settled := func() {
+		for service, expected := range services {
+			eventuallyPolicy(t, "tenant-"+service, "egress", "what AWS publishes and what is held", func(p *networkingv1.NetworkPolicy) bool {
+				return p != nil && slices.Equal(addresses(t, cidrs(p)), expected.open)
+			})
+			expected.settle()
+		}
+	}
+	keptRanges(t, "the first publication", keeps(first))
+	settled()
+
+	writtenBefore := e.metric(t, "policies_written_total", "")
+	mark, err := control.Mark()
+	require.NoError(t, err)
+	for _, file := range files[1:] {
+		keptRanges(t, "the next publication", keeps(publish(file)))
+		settled()
+	}
+	e.looked(t, "unchanged")
+	writes := make(map[string]int)
+	for _, write := range writesSince(t, mark, "tenant-s3", "tenant-ec2", "tenant-amazon", "tenant-dynamodb", "egress-system") {
+		if !strings.Contains(write, " events ") {
+			writes[write]++
+		}
+	}
+	want := map[string]int{"update configmaps egress-system/egress-ranges": len(files) - 1}
+	for service, expected := range services {
+		if expected.changes > 0 {
+			want["update networkpolicies tenant-"+service+"/egress"] = expected.changes
+		}
+		t.Logf("%s in us-east-1: %d publications of %d change it", service, expected.changes, len(files)-1)
+	}
+	require.Equal(t, want, writes)
+	require.LessOrEqual(t, services["s3"].changes, 5)
+	require.Positive(t, services["amazon"].changes)
+	written := 0
+	for _, expected := range services {
+		written += expected.changes
+	}
+	require.EqualValues(t, written, e.metric(t, "policies_written_total", "")-writtenBefore)
+	require.EqualValues(t, len(files), e.metric(t, "refresh_total", "accepted"))
+	require.Zero(t, e.metric(t, "refresh_total", "refused"))
+	require.Contains(t, eventuallyEvent(t, "tenant-amazon", "egress", "RangesChanged").Message, "The ranges changed, CIDRs added: ")
+}
+
+// expected is what is to be open of one service in us-east-1.
+type expected struct {
+	missing map[netip.Prefix]time.Time // since when; the zero time while published
+	open    []span
+	before  []span
+	changes int
+}
+
+// publish works out what is open from a publication on.
+func (e *expected) publish(t *testing.T, data []byte, service string, now time.Time) {
+	var d struct {
+		Prefixes []struct {
+			Prefix  netip.Prefix `json:"ip_prefix"`
+			Region  string       `json:"region"`
+			Service string       `json:"service"`
+		} `json:"prefixes"`
+	}
+	require.NoError(t, json.Unmarshal(data, &d))
+	if e.missing == nil {
+		e.missing = make(map[netip.Prefix]time.Time)
+	}
+	published := make(map[netip.Prefix]bool)
+	for _, row := range d.Prefixes {
+		if row.Service == service && row.Region == "us-east-1" {
+			published[row.Prefix] = true
+			e.missing[row.Prefix] = time.Time{}
+		}
+	}
+	var open []netip.Prefix
+	for prefix, since := range e.missing {
+		if !published[prefix] && since.IsZero() {
+			since = now
+			e.missing[prefix] = now
+		}
+		if !published[prefix] && now.Sub(since) >= removalHold {
+			delete(e.missing, prefix)
+			continue
+		}
+		open = append(open, prefix)
+	}
+	e.open = addresses(t, open)
+}
+
+func (e *expected) settle() {
+	if e.before != nil && !slices.Equal(e.before, e.open) {
+		e.changes++
+	}
+	e.before = e.open
+}
+
+// span is a run of IPv4 addresses, first and last.
+type span struct{ first, last uint32 }
+
+// addresses returns the runs that prefixes cover together.
+func addresses(t *testing.T, prefixes []netip.Prefix) []span {
+	var spans []span
+	for _, prefix := range prefixes {
+		require.True(t, prefix.Addr().Is4())
+		address := prefix.Addr().As4()
+		first := binary.BigEndian.Uint32(address[:])
+		spans = append(spans, span{first, first | ^uint32(0)>>prefix.Bits()})
+	}
+	slices.SortFunc(spans, func(a, b span) int { return int(int64(a.first) - int64(b.first)) })
+	var joined []span
+	for _, s := range spans {
+		if n := len(joined) - 1; n >= 0 && int64(s.first) <= int64(joined[n].last)+1 {
+			joined[n].last = max(joined[n].last, s.last)
+			continue
+		}
+		joined = append(joined, s)
+	}
+	return joined
+}
+
+func cidrs(policy *networkingv1.NetworkPolicy) []netip.Prefix {
+	var found []netip.Prefix
+	for _, rule := range policy.Spec.Egress {
+		for _, peer := range rule.To {
+			if peer.IPBlock != nil {
+				found = append(found, netip.MustParsePrefix(peer.IPBlock.CIDR))
+			}
+		}
+	}
+	return found
+}
