@@ -83,8 +83,9 @@ e2e: build control-plane ## The built programs against a real control plane; the
 	cd scripts/e2e && go test -count=1 ./...
 
 .PHONY: bench
-bench: ## Benchmarks, each with its floor (IP_RANGES_DATA= the folder with AWS's real ip-ranges.json)
+bench: build control-plane ## Benchmarks, each with its floor (IP_RANGES_DATA= the folder with AWS's real ip-ranges.json)
 	go test -run '^$$' -bench . -benchmem ./pkg/...
+	cd scripts/e2e && go test -run '^$$' -bench . -benchtime 10x .
 
 .PHONY: lint
 lint: $(BIN)/staticcheck ## gofmt, go vet, staticcheck, and the webhook's imports

@@ -7,11 +7,12 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"runtime"
+	goruntime "runtime"
 	"strconv"
 	"time"
 
 	_ "golang.org/x/crypto/x509roots/fallback" // a scratch image has no system roots
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
@@ -64,8 +65,8 @@ func newOptions() *options {
 		leaderElect:     true,
 		refreshInterval: 15 * time.Minute,
 		removalHold:     24 * time.Hour,
-		workers:         4 * runtime.GOMAXPROCS(0), // they mostly wait for the API server
-		chunkPeers:      200,                       // as many as a PolicyEndpoints object of the self-managed controller holds
+		workers:         4 * goruntime.GOMAXPROCS(0), // they mostly wait for the API server
+		chunkPeers:      200,                         // as many as a PolicyEndpoints object of the self-managed controller holds
 		settle:          5 * time.Second,
 	}
 }
@@ -121,13 +122,13 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return status
 	}
 	klog.SetSlogLogger(log)
-	client, err := o.client()
+	client, events, err := o.clients()
 	if err != nil {
 		log.Error("no way to the API server; give --kubeconfig", "error", err)
 		return cli.ExitUsage
 	}
 	registry := cli.NewRegistry()
-	a, err := agent.New(client, agent.Options{
+	a, err := agent.New(client, events, agent.Options{
 		Rules:       rules,
 		Source:      o.source(),
 		Namespace:   o.namespace,
@@ -169,12 +170,24 @@ func (o *options) source() agent.Source {
 	}
 }
 
-func (o *options) client() (*kubernetes.Clientset, error) {
+// eventsPerSecond leaves the API server to NetworkPolicies, also when ranges change many of them at once.
+const eventsPerSecond = 20
+
+// clients returns a client that the API server's own priority and fairness sets the pace of, and one for
+// Events, which has time.
+func (o *options) clients() (client, events *kubernetes.Clientset, err error) {
 	config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	config.UserAgent = agent.Name
-	config.QPS = -1 // the API server's own priority and fairness sets the pace
-	return kubernetes.NewForConfig(config)
+	config.ContentType = runtime.ContentTypeProtobuf
+	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	config.QPS = -1
+	if client, err = kubernetes.NewForConfig(config); err != nil {
+		return nil, nil, err
+	}
+	config.QPS, config.Burst = eventsPerSecond, 1
+	events, err = kubernetes.NewForConfig(config)
+	return client, events, err
 }

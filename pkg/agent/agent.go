@@ -60,9 +60,10 @@ type Options struct {
 
 // Agent is made by New and used by one Run.
 type Agent struct {
-	client  kubernetes.Interface
-	options Options
-	log     *slog.Logger
+	client      kubernetes.Interface
+	eventClient kubernetes.Interface
+	options     Options
+	log         *slog.Logger
 
 	configMapFactory informers.SharedInformerFactory // only those labelled as policies
 	policyFactory    informers.SharedInformerFactory
@@ -90,6 +91,7 @@ type Agent struct {
 	mu    sync.Mutex
 	known map[cache.ObjectName]types.UID // ConfigMaps whose NetworkPolicy this process has seen in place
 	told  map[topic]string               // the last Event about a mistake, which is not repeated
+	ports map[cache.ObjectName]int       // how many a policy has, of those looked at since its last sync
 	wide  map[cache.ObjectName]time.Time // since when a NetworkPolicy waits for the second write of a change
 }
 
@@ -97,15 +99,16 @@ type Agent struct {
 // always tell that of the other.
 const byPolicyKey = "policyKey"
 
-// New makes an agent.
-func New(client kubernetes.Interface, options Options, log *slog.Logger) (*Agent, error) {
+// New makes an agent. Its Events are written by a client of their own, which may be slower, so that they
+// never delay a NetworkPolicy.
+func New(client, events kubernetes.Interface, options Options, log *slog.Logger) (*Agent, error) {
 	onlyPolicies := informers.WithTweakListOptions(func(o *metav1.ListOptions) {
 		o.LabelSelector = policy.Label + "=" + policy.LabelValue
 	})
 	configMaps := informers.NewSharedInformerFactoryWithOptions(client, 0, onlyPolicies, informers.WithTransform(slim))
 	policies := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(slim))
 	a := &Agent{
-		client: client, options: options, log: log,
+		client: client, eventClient: events, options: options, log: log,
 		configMapFactory: configMaps,
 		policyFactory:    policies,
 		configMaps:       configMaps.Core().V1().ConfigMaps().Informer(),
@@ -118,6 +121,7 @@ func New(client kubernetes.Interface, options Options, log *slog.Logger) (*Agent
 		broadcaster: record.NewBroadcaster(),
 		known:       make(map[cache.ObjectName]types.UID),
 		told:        make(map[topic]string),
+		ports:       make(map[cache.ObjectName]int),
 		wide:        make(map[cache.ObjectName]time.Time),
 	}
 	a.events = a.broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: Name})
@@ -183,7 +187,7 @@ func (a *Agent) enqueuing(key func(metav1.Object) cache.ObjectName) cache.Resour
 func (a *Agent) Run(ctx context.Context) error {
 	defer a.queue.ShutDown()
 	defer a.broadcaster.Shutdown()
-	a.broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: a.client.CoreV1().Events("")})
+	a.broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: a.eventClient.CoreV1().Events("")})
 
 	for _, factory := range []informers.SharedInformerFactory{a.configMapFactory, a.policyFactory} {
 		factory.Start(ctx.Done())

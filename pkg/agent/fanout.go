@@ -55,10 +55,12 @@ func pairs(change awsranges.Change) int {
 }
 
 // use puts AWS's rows, which may be nil, and the custom ones in use, and queues the policies that name a
-// service and region whose prefixes changed.
-func (a *Agent) use(aws *awsranges.Table) {
+// service and region whose prefixes changed. The channel is closed when all of them have been synced.
+func (a *Agent) use(aws *awsranges.Table) (synced <-chan struct{}) {
 	if aws == a.used.aws && a.custom == a.used.custom {
-		return
+		nothing := make(chan struct{})
+		close(nothing)
+		return nothing
 	}
 	a.used.aws, a.used.custom = aws, a.custom
 	table := awsranges.Merge(aws, a.custom)
@@ -66,7 +68,7 @@ func (a *Agent) use(aws *awsranges.Table) {
 	a.table.Store(table)
 	a.metrics.inUse(table, change)
 	keys := a.affected(change)
-	a.fanout.start(table, keys, func(written, waiting int) {
+	synced = a.fanout.start(table, keys, func(written, waiting int) {
 		a.metrics.policiesWritten.Add(float64(written))
 		a.log.Info("AWS ranges in use", "syncToken", table.SyncToken(), "createDate", table.CreateDate(), "rows", len(table.Rows()),
 			"pairsChanged", pairs(change), "prefixesAdded", change.Added, "prefixesRemoved", change.Removed, "held", len(table.Held()),
@@ -75,6 +77,7 @@ func (a *Agent) use(aws *awsranges.Table) {
 	for _, key := range keys {
 		a.queue.Add(key)
 	}
+	return synced
 }
 
 // affected returns the keys of the policies that a change may be felt by.
@@ -112,14 +115,16 @@ type fanout struct {
 	waiting  map[cache.ObjectName]bool
 	written  int
 	finished func(written, waiting int) // nil once called
+	over     chan struct{}              // closed with that
 }
 
-// start follows another table. What was still waiting for the one before is told of that one.
-func (f *fanout) start(table *awsranges.Table, keys []cache.ObjectName, finished func(written, waiting int)) {
+// start follows another table, and returns a channel that is closed when there is nothing left to follow.
+// What was still waiting for the one before is told of that one.
+func (f *fanout) start(table *awsranges.Table, keys []cache.ObjectName, finished func(written, waiting int)) <-chan struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.finish()
-	f.table, f.written, f.finished = table, 0, finished
+	f.table, f.written, f.finished, f.over = table, 0, finished, make(chan struct{})
 	f.waiting = make(map[cache.ObjectName]bool, len(keys))
 	for _, key := range keys {
 		f.waiting[key] = true
@@ -127,6 +132,7 @@ func (f *fanout) start(table *awsranges.Table, keys []cache.ObjectName, finished
 	if len(keys) == 0 {
 		f.finish()
 	}
+	return f.over
 }
 
 // done says that a policy was synced with a table, and whether it was written.
@@ -149,5 +155,6 @@ func (f *fanout) finish() {
 	if f.finished != nil {
 		f.finished(f.written, len(f.waiting))
 		f.finished = nil
+		close(f.over)
 	}
 }

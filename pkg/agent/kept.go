@@ -57,6 +57,7 @@ type store struct {
 
 	encodedOf *awsranges.Table // what encoded is made from
 	encoded   []byte
+	last      *corev1.ConfigMap // as last seen; nil before
 }
 
 // read returns what is kept, and the zero value where nothing is.
@@ -79,30 +80,54 @@ func (s *store) read(ctx context.Context) (keptRanges, error) {
 	return r, nil
 }
 
-// keep makes the ConfigMap what it is to be, with no write where it is, and returns the bytes of its
-// data. Labels and annotations of others stay.
+// keep makes the ConfigMap what it is to be, with no write where it is, and returns the bytes of its data.
+// Labels and annotations of others stay.
 func (s *store) keep(ctx context.Context, r keptRanges) (size int, err error) {
-	if s.encodedOf != r.table {
+	changed := s.encodedOf != r.table
+	if changed {
 		if s.encoded, err = awsranges.Encode(r.table); err != nil {
 			return 0, err
 		}
 		s.encodedOf = r.table
 	}
+	if changed && s.last != nil {
+		// It is not as it is to be, whatever it is: no need to look first.
+		err = s.update(ctx, s.last, r)
+		if !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
+			return len(s.encoded), err
+		}
+	}
+	return len(s.encoded), s.compareAndWrite(ctx, r)
+}
+
+func (s *store) compareAndWrite(ctx context.Context, r keptRanges) error {
 	configMaps := s.client.CoreV1().ConfigMaps(s.namespace)
 	current, err := configMaps.Get(ctx, RangesName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		desired := s.overlaid(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: RangesName}}, r)
-		_, err = configMaps.Create(ctx, desired, metav1.CreateOptions{FieldManager: Name})
-		return len(s.encoded), err
+		created, err := configMaps.Create(ctx, desired, metav1.CreateOptions{FieldManager: Name})
+		if err == nil {
+			s.last = created
+		}
+		return err
 	}
 	if err != nil {
-		return len(s.encoded), err
+		return err
 	}
+	s.last = current
 	if s.isKept(current, r) {
-		return len(s.encoded), nil
+		return nil
 	}
-	_, err = configMaps.Update(ctx, s.overlaid(current, r), metav1.UpdateOptions{FieldManager: Name})
-	return len(s.encoded), err
+	return s.update(ctx, current, r)
+}
+
+// update writes over a version of the ConfigMap, and fails where that is not the latest.
+func (s *store) update(ctx context.Context, current *corev1.ConfigMap, r keptRanges) error {
+	updated, err := s.client.CoreV1().ConfigMaps(s.namespace).Update(ctx, s.overlaid(current, r), metav1.UpdateOptions{FieldManager: Name})
+	if err == nil {
+		s.last = updated
+	}
+	return err
 }
 
 // isKept says whether nothing needs to be written. That the ranges were confirmed again does not, until

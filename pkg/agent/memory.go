@@ -8,6 +8,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/client-go/tools/cache"
 
+	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/netpol"
 	"egress-agent/pkg/policy"
 )
@@ -38,6 +39,7 @@ func (a *Agent) forget(key cache.ObjectName) {
 	defer a.mu.Unlock()
 	delete(a.known, key)
 	delete(a.wide, key)
+	delete(a.ports, key)
 	delete(a.told, topic{key, false})
 	delete(a.told, topic{key, true})
 }
@@ -94,34 +96,64 @@ func (a *Agent) once(t topic, message string) bool {
 }
 
 // tellSlots warns of a policy that is within the limit by itself, and together with the other policies
-// of its namespace is not: all of them apply to the same pods. The policy that was applied last is told:
-// it, too, has a part in every CIDR that became too crowded by it.
-func (a *Agent) tellSlots(key cache.ObjectName, configMap *corev1.ConfigMap) {
+// of its namespace is not: all of them apply to the same pods. The policy that was applied last, with its
+// spec, is told: it, too, has a part in every CIDR that became too crowded by it.
+func (a *Agent) tellSlots(key cache.ObjectName, configMap *corev1.ConfigMap, own networkingv1.NetworkPolicySpec, table *awsranges.Table) {
 	objects, err := a.configMaps.GetIndexer().ByIndex(cache.NamespaceIndex, key.Namespace)
-	if err != nil || len(objects) < 2 {
-		a.once(topic{key, true}, "")
+	if err != nil {
 		return
 	}
-	table := a.table.Load()
-	result, problems := netpol.Evaluate(configMap, table, a.options.Rules)
-	if problems != nil {
-		return
-	}
-	var others []networkingv1.NetworkPolicySpec
+	ports := netpol.Ports(own)
+	a.rememberPorts(key, ports)
+	var others []*corev1.ConfigMap
 	for _, object := range objects {
-		other, ok := object.(*corev1.ConfigMap)
-		if !ok || other.Name == configMap.Name || other.Labels[policy.Label] != policy.LabelValue {
-			continue
-		}
-		if result, problems := netpol.Evaluate(other, table, a.options.Rules); problems == nil {
-			others = append(others, result.Spec)
+		if other, ok := object.(*corev1.ConfigMap); ok && other.Name != configMap.Name && other.Labels[policy.Label] == policy.LabelValue {
+			others = append(others, other)
+			ports += a.portsOf(other, table)
 		}
 	}
-	message := netpol.SharedSlots(result.Spec, others, a.options.Rules.MaxPortSlots)
+	message := ""
+	if netpol.CanShareSlots(ports, a.options.Rules.MaxPortSlots) {
+		var specs []networkingv1.NetworkPolicySpec
+		for _, other := range others {
+			if result, problems := netpol.Evaluate(other, table, a.options.Rules); problems == nil {
+				specs = append(specs, result.Spec)
+			}
+		}
+		message = netpol.SharedSlots(own, specs, a.options.Rules.MaxPortSlots)
+	}
 	if a.once(topic{key, true}, message) {
 		a.log.Warn("too many ports", "namespace", key.Namespace, "name", key.Name, "message", message)
 		a.events.Event(configMap, corev1.EventTypeWarning, ReasonPortSlots, short(message))
 	}
+}
+
+// portsOf counts a policy's ports, once until it is synced again.
+func (a *Agent) portsOf(configMap *corev1.ConfigMap, table *awsranges.Table) int {
+	key := policyKey(configMap)
+	a.mu.Lock()
+	ports, ok := a.ports[key]
+	a.mu.Unlock()
+	if ok {
+		return ports
+	}
+	if result, problems := netpol.Evaluate(configMap, table, a.options.Rules); problems == nil {
+		ports = netpol.Ports(result.Spec)
+	}
+	a.rememberPorts(key, ports)
+	return ports
+}
+
+func (a *Agent) rememberPorts(key cache.ObjectName, ports int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ports[key] = ports
+}
+
+func (a *Agent) forgetPorts(key cache.ObjectName) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.ports, key)
 }
 
 // short cuts a message to what an Event holds.

@@ -39,16 +39,16 @@ func (a *Agent) startRanges(ctx context.Context) (next time.Duration, err error)
 		a.log.Warn("no ranges are taken from the cluster", "configmap", RangesName, "error", err)
 	}
 	source := a.options.Source
+	a.use(source.Feed.Table())
 	if source.Feed.Table() == nil {
 		next = source.Interval
-		if err := a.look(ctx); err != nil {
+		if err := a.refresh(ctx, 0); err != nil {
 			if source.Feed.File != "" {
 				return 0, fmt.Errorf("read the AWS ranges from %s: %w", source.Feed.File, err)
 			}
 			next = firstRetry
 		}
 	}
-	a.use(source.Feed.Table())
 	return next, nil
 }
 
@@ -97,11 +97,10 @@ func (a *Agent) refreshRanges(ctx context.Context, next time.Duration) {
 				continue
 			}
 		}
-		if err := a.look(ctx); err != nil {
+		if err := a.refresh(ctx, keepWithin); err != nil {
 			next, retry = min(retry, source.Interval), min(2*retry, source.Interval)
 		} else {
 			next, retry = source.Interval, firstRetry
-			a.use(source.Feed.Table())
 		}
 		due.Reset(varied(next))
 	}
@@ -118,9 +117,30 @@ func (a *Agent) rereadCustom() {
 	a.use(a.options.Source.Feed.Table())
 }
 
-// look asks the feed for what is new, and keeps it in the cluster before it is put in use: so that no
-// restart falls behind what policies were written from. That it cannot be kept is told, and is no reason
-// to do without it. An error means that there is nothing that can be trusted now.
+// keepWithin is how long the policies go before the ConfigMap of ranges, which is a hundred times larger
+// than a NetworkPolicy and would delay them.
+const keepWithin = time.Second
+
+// refresh looks at the feed, puts in use what is new and, once the policies have been written or the time
+// is over, keeps it in the cluster; a crash in between costs another look. An error means that there is
+// nothing new that can be trusted.
+func (a *Agent) refresh(ctx context.Context, keepWithin time.Duration) error {
+	err := a.look(ctx)
+	synced := a.use(a.options.Source.Feed.Table())
+	if a.kept.table == nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return err
+	case <-synced:
+	case <-time.After(keepWithin):
+	}
+	a.keep(ctx)
+	return err
+}
+
+// look asks the feed for what is new, and tells what came of it.
 func (a *Agent) look(ctx context.Context) error {
 	feed := a.options.Source.Feed
 	before, accepted := feed.Table(), a.kept.accepted
@@ -150,7 +170,6 @@ func (a *Agent) look(ctx context.Context) error {
 	a.metrics.refreshes.WithLabelValues(result).Inc()
 	if a.kept.table != nil {
 		a.metrics.confirmed.Store(a.kept.confirmed.Unix())
-		a.keep(ctx)
 	}
 	return err
 }
@@ -164,7 +183,8 @@ func (a *Agent) refuse(ctx context.Context, reason string) {
 	}
 }
 
-// keep makes the ConfigMap of ranges hold what is in use.
+// keep makes the ConfigMap of ranges hold what is in use. That it cannot is told, and is no reason to do
+// without them.
 func (a *Agent) keep(ctx context.Context) {
 	size, err := a.store.keep(ctx, a.kept)
 	if err != nil && ctx.Err() == nil {

@@ -40,6 +40,7 @@ func (a *Agent) syncWith(ctx context.Context, key cache.ObjectName, table *awsra
 	if configMap == nil {
 		return false, a.remove(ctx, key, current)
 	}
+	a.forgetPorts(key)
 	d := plan(configMap, current, a.isKnown(key, configMap), table, a.options)
 	if !a.isDue(key, d.step) {
 		return false, nil
@@ -55,7 +56,7 @@ func (a *Agent) syncWith(ctx context.Context, key cache.ObjectName, table *awsra
 	}
 	a.tell(key, configMap, d)
 	if d.reason == ReasonApplied || d.reason == ReasonRangesChanged {
-		a.tellSlots(key, configMap)
+		a.tellSlots(key, configMap, d.write.Spec, table)
 	}
 	return d.write != nil, nil
 }

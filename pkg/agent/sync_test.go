@@ -72,7 +72,7 @@ type fixture struct {
 
 func newFixture(t *testing.T, objects ...runtime.Object) *fixture {
 	client := fake.NewClientset(objects...)
-	a, err := New(client, Options{
+	a, err := New(client, client, Options{
 		Rules: options, Source: Source{Feed: &awsranges.Feed{Now: time.Now}, Interval: time.Minute}, Namespace: "egress-system",
 		Workers: 1, ChunkPeers: 200, Metrics: prometheus.NewRegistry(),
 	}, slog.New(slog.DiscardHandler))

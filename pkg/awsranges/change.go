@@ -1,7 +1,6 @@
 package awsranges
 
 import (
-	"maps"
 	"slices"
 )
 
@@ -12,7 +11,7 @@ type Change struct {
 	// Names says that a service or a region came or went. Then a policy may have become valid or
 	// invalid, whatever it names.
 	Names bool
-	// Added and Removed count published rows, held ones not: those of the one document alone.
+	// Added and Removed count what is published, held prefixes not among them.
 	Added, Removed int
 }
 
@@ -22,33 +21,27 @@ func (t *Table) Since(before *Table) Change {
 		before = &Table{}
 	}
 	var c Change
-	for p, prefixes := range t.prefixes {
-		if !slices.Equal(prefixes, before.prefixes[p]) {
+	for p, e := range t.pairs {
+		if !slices.Equal(e.prefixes, before.pairs[p].prefixes) {
 			c.Pairs = append(c.Pairs, p)
 		}
 	}
-	for p := range before.prefixes {
-		if _, ok := t.prefixes[p]; !ok {
+	for p := range before.pairs {
+		if _, ok := t.pairs[p]; !ok {
 			c.Pairs = append(c.Pairs, p)
 		}
 	}
-	c.Names = !slices.Equal(t.regionNames, before.regionNames) ||
-		!maps.EqualFunc(t.regions, before.regions, func(_, _ []string) bool { return true })
-	c.Added, c.Removed = missing(t, before), missing(before, t)
+	c.Names = !slices.Equal(t.regionNames, before.regionNames) || !slices.Equal(t.Services(), before.Services())
+	now, then := t.published(), before.published()
+	c.Added, c.Removed = len(missing(now, then)), len(missing(then, now))
 	return c
 }
 
-// missing counts the rows that t publishes and other does not.
-func missing(t, other *Table) int {
-	published := make(map[Row]bool, len(other.rows))
-	for _, row := range other.rows {
-		published[row] = true
+// published returns the rows that are not only held. They may be the document's own.
+func (d *document) published() []Row {
+	isHeld := func(row Row) bool { return row.Removed != 0 }
+	if !slices.ContainsFunc(d.rows, isHeld) {
+		return d.rows
 	}
-	count := 0
-	for _, row := range t.rows {
-		if row.Removed == 0 && !published[row] {
-			count++
-		}
-	}
-	return count
+	return slices.DeleteFunc(slices.Clone(d.rows), isHeld)
 }

@@ -5,29 +5,69 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"fmt"
+	"strconv"
 )
 
 // Encode returns a table in AWS's own format, gzip, without the custom rows. A row that is only held
 // has the further field "removed", in epoch seconds. Parse gives an equal table of it again; the network
 // border groups, which nothing here is decided by, are left out.
+//
+// It is quick rather than small, since it is made while NetworkPolicies are written.
 func Encode(t *Table) ([]byte, error) {
-	d := document{SyncToken: t.syncToken, CreateDate: t.createDate}
-	for _, row := range t.rows {
-		switch {
-		case row.Custom:
-		case row.Prefix.Addr().Is4():
-			d.Prefixes = append(d.Prefixes, ipv4Row{row.Prefix.String(), row.Region, row.Service, row.Removed})
-		default:
-			d.IPv6 = append(d.IPv6, ipv6Row{row.Prefix.String(), row.Region, row.Service, row.Removed})
-		}
-	}
+	plain := make([]byte, 0, 96*len(t.rows))
+	plain = append(plain, `{"syncToken":`...)
+	plain = appendString(plain, t.syncToken)
+	plain = append(plain, `,"createDate":`...)
+	plain = appendString(plain, t.createDate)
+	plain = t.appendRows(plain, "prefixes", "ip_prefix", 32)
+	plain = t.appendRows(plain, "ipv6_prefixes", "ipv6_prefix", 128)
+	plain = append(plain, "}\n"...)
+
 	var encoded bytes.Buffer
-	zipped := gzip.NewWriter(&encoded)
-	if err := json.NewEncoder(zipped).Encode(d); err != nil {
-		return nil, fmt.Errorf("encode the ranges: %w", err)
+	zipped, err := gzip.NewWriterLevel(&encoded, gzip.BestSpeed)
+	if err == nil {
+		_, err = zipped.Write(plain)
 	}
-	if err := zipped.Close(); err != nil {
+	if err == nil {
+		err = zipped.Close()
+	}
+	if err != nil {
 		return nil, fmt.Errorf("compress the ranges: %w", err)
 	}
 	return encoded.Bytes(), nil
+}
+
+// appendRows appends those rows whose addresses have so many bits.
+func (t *Table) appendRows(to []byte, list, field string, bits int) []byte {
+	to = append(to, `,"`+list+`":[`...)
+	separator := "\n"
+	for _, row := range t.rows {
+		if row.Custom || row.Prefix.Addr().BitLen() != bits {
+			continue
+		}
+		to = append(to, separator+`{"`+field+`":"`...)
+		to = row.Prefix.AppendTo(to)
+		to = append(to, `","region":`...)
+		to = appendString(to, row.Region)
+		to = append(to, `,"service":`...)
+		to = appendString(to, row.Service)
+		if row.Removed != 0 {
+			to = append(to, `,"removed":`...)
+			to = strconv.AppendInt(to, row.Removed, 10)
+		}
+		to = append(to, '}')
+		separator = ",\n"
+	}
+	return append(to, ']')
+}
+
+// appendString appends a string as JSON writes it.
+func appendString(to []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			quoted, _ := json.Marshal(s) // a string always can be
+			return append(to, quoted...)
+		}
+	}
+	return append(append(append(to, '"'), s...), '"')
 }

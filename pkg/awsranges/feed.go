@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"time"
@@ -32,17 +31,9 @@ type Feed struct {
 // validator is what HTTP tells whether a document is new by.
 type validator struct{ etag, lastModified string }
 
-// Refusal is the error of a document that was read whole, and is not believed.
-type Refusal struct{ Reason error }
-
-func (r *Refusal) Error() string { return r.Reason.Error() }
-
-// Unwrap returns the reason.
-func (r *Refusal) Unwrap() error { return r.Reason }
-
 // Resume goes on from a table that was accepted before: by another Feed, or before a restart.
 func (f *Feed) Resume(table *Table) error {
-	if err := sound(table); err != nil {
+	if err := sound(nil, &table.document); err != nil {
 		return &Refusal{err}
 	}
 	f.table = table
@@ -57,49 +48,49 @@ func (f *Feed) Table() *Table { return f.table }
 // that are held. An error, a *Refusal where there was a document, changes nothing; then nothing held is
 // dropped either.
 func (f *Feed) Look(ctx context.Context) (*Table, error) {
-	document, seen, err := f.read(ctx)
+	d, seen, err := f.read(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if document == nil {
-		document = f.table // confirmed
-	} else if err := f.judge(document); err != nil {
+	if d == nil {
+		d = &f.table.document // confirmed
+	} else if err := f.judge(d); err != nil {
 		return nil, &Refusal{err}
 	}
-	f.table = withHeld(f.table, document, f.Now(), f.RemovalHold)
+	f.table = withHeld(f.table, d, f.Now(), f.RemovalHold)
 	f.seen = seen
 	return f.table, nil
 }
 
-func (f *Feed) judge(document *Table) error {
-	if err := sound(document); err != nil {
+func (f *Feed) judge(d *document) error {
+	if err := sound(f.table, d); err != nil {
 		return err
 	}
-	if err := follows(f.table, document); err != nil && document.syncToken != f.AcceptToken {
-		return fmt.Errorf("%w; to accept it all the same, start with --accept-ranges %s", err, document.syncToken)
+	if err := follows(f.table, d); err != nil && d.syncToken != f.AcceptToken {
+		return fmt.Errorf("%w; to accept it all the same, start with --accept-ranges %s", err, d.syncToken)
 	}
 	return nil
 }
 
-// read returns a nil table where the source has nothing newer than what was accepted.
-func (f *Feed) read(ctx context.Context) (*Table, validator, error) {
+// read returns nil where the source has nothing newer than what was accepted.
+func (f *Feed) read(ctx context.Context) (*document, validator, error) {
 	if f.File != "" {
 		return f.readFile()
 	}
 	return f.fetch(ctx)
 }
 
-func (f *Feed) readFile() (*Table, validator, error) {
+func (f *Feed) readFile() (*document, validator, error) {
 	file, err := os.Open(f.File)
 	if err != nil {
 		return nil, validator{}, err
 	}
 	defer file.Close()
-	table, err := readRows(file)
-	return table, validator{}, err
+	d, err := read(file)
+	return d, validator{}, err
 }
 
-func (f *Feed) fetch(ctx context.Context) (*Table, validator, error) {
+func (f *Feed) fetch(ctx context.Context) (*document, validator, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, f.URL, nil)
 	if err != nil {
 		return nil, validator{}, err
@@ -121,21 +112,8 @@ func (f *Feed) fetch(ctx context.Context) (*Table, validator, error) {
 	case response.StatusCode != http.StatusOK:
 		return nil, validator{}, fmt.Errorf("GET %s: %s", f.URL, response.Status)
 	}
-	table, err := readRows(response.Body)
-	return table, validator{etag: response.Header.Get("ETag"), lastModified: response.Header.Get("Last-Modified")}, err
-}
-
-// readRows reads a document whose lookups are not needed.
-func readRows(r io.Reader) (*Table, error) {
-	data, err := readDocument(r)
-	if err != nil {
-		return nil, err
-	}
-	table, err := parseRows(data)
-	if err != nil {
-		return nil, &Refusal{err}
-	}
-	return table, nil
+	d, err := read(response.Body)
+	return d, validator{etag: response.Header.Get("ETag"), lastModified: response.Header.Get("Last-Modified")}, err
 }
 
 var errInsecureRedirect = errors.New("redirected to a URL that is not https")

@@ -43,12 +43,17 @@ var reserved = []netip.Prefix{
 }
 
 // sound returns an error that names the first thing that AWS's own document cannot hold: a sync token
-// that is no number, a row wider than /8 (IPv4) or /16 (IPv6), or one in reserved space.
-func sound(document *Table) error {
-	if _, err := document.published(); err != nil {
+// that is no number, a row wider than /8 (IPv4) or /16 (IPv6), or one in reserved space. Rows that were
+// accepted before, which may be a nil table, have been looked at.
+func sound(accepted *Table, d *document) error {
+	if _, err := d.time(); err != nil {
 		return err
 	}
-	for _, row := range document.rows {
+	rows := d.rows
+	if accepted != nil {
+		rows = missing(d.rows, accepted.rows)
+	}
+	for _, row := range rows {
 		widest := widestIPv4
 		if row.Prefix.Addr().Is6() {
 			widest = widestIPv6
@@ -66,54 +71,51 @@ func sound(document *Table) error {
 // follows returns an error where a sound document does not look like a later publication of what was
 // accepted before: its sync token is older, or it lacks more than 15 % of the IPv4 or of the IPv6
 // rows. Rows that are only held are not counted. A nil accepted is followed by all.
-func follows(accepted, document *Table) error {
+func follows(accepted *Table, d *document) error {
 	if accepted == nil {
 		return nil
 	}
-	before, err := accepted.published()
+	before, err := accepted.time()
 	if err != nil {
 		return err
 	}
-	now, err := document.published()
+	now, err := d.time()
 	if err != nil {
 		return err
 	}
 	if now < before {
 		return fmt.Errorf("syncToken %d is older than the accepted %d", now, before)
 	}
-	present := make(map[Row]bool, len(document.rows))
-	for _, row := range document.rows {
-		present[row] = true
-	}
-	type count struct{ rows, kept int }
-	var ipv4, ipv6 count
-	for _, row := range accepted.rows {
-		if row.Removed != 0 {
-			continue
-		}
-		family := &ipv4
-		if row.Prefix.Addr().Is6() {
-			family = &ipv6
-		}
-		family.rows++
-		if present[row] {
-			family.kept++
-		}
-	}
-	lost := func(family string, c count) error {
-		if c.kept*100 >= c.rows*keptPercent {
-			return nil
-		}
-		return fmt.Errorf("it keeps %d of %d %s rows, less than %d %%", c.kept, c.rows, family, keptPercent)
-	}
-	return errors.Join(lost("IPv4", ipv4), lost("IPv6", ipv6))
+	then := accepted.published()
+	lost := missing(then, d.rows)
+	return errors.Join(
+		keeps("IPv4", countFamily(then, 32), countFamily(lost, 32)),
+		keeps("IPv6", countFamily(then, 128), countFamily(lost, 128)))
 }
 
-// published is the sync token as a number: the publication time in epoch seconds.
-func (t *Table) published() (int64, error) {
-	seconds, err := strconv.ParseInt(t.syncToken, 10, 64)
+func keeps(family string, rows, lost int) error {
+	if kept := rows - lost; kept*100 < rows*keptPercent {
+		return fmt.Errorf("it keeps %d of %d %s rows, less than %d %%", kept, rows, family, keptPercent)
+	}
+	return nil
+}
+
+// countFamily counts the rows whose addresses have so many bits.
+func countFamily(rows []Row, bits int) int {
+	count := 0
+	for _, row := range rows {
+		if row.Prefix.Addr().BitLen() == bits {
+			count++
+		}
+	}
+	return count
+}
+
+// time is the sync token as a number: the publication time in epoch seconds.
+func (d *document) time() (int64, error) {
+	seconds, err := strconv.ParseInt(d.syncToken, 10, 64)
 	if err != nil || seconds < 0 {
-		return 0, fmt.Errorf("syncToken %q is no time in epoch seconds", t.syncToken)
+		return 0, fmt.Errorf("syncToken %q is no time in epoch seconds", d.syncToken)
 	}
 	return seconds, nil
 }

@@ -5,63 +5,64 @@ import (
 	"time"
 )
 
-// withHeld returns the table to use once document is accepted after accepted, which may be nil. It has all
-// that document publishes; and what accepted has besides, each (prefix, service, region) for hold from
-// when it was first missed:
+// withHeld returns the table to use once a document is accepted after what was accepted before, which may
+// be nil. It has all that the document publishes; and what accepted has besides, each (prefix, service,
+// region) for hold from when it was first missed:
 //
 //	published  ████████████░░░░░░░░░░        ████
 //	in use     ██████████████████████        ████
 //	                       ├─ hold ─┤
 //
 // since more than one removed prefix in five is published again within a day. now is when the document
-// was read; its lookups are not used. Where nothing changes it is accepted itself that is returned.
-func withHeld(accepted, document *Table, now time.Time, hold time.Duration) *Table {
-	if accepted == nil {
-		accepted = &Table{}
-	}
-	published := make(map[Row]bool, len(document.rows))
-	rows := make([]Row, 0, len(document.rows))
-	for _, row := range document.rows {
-		if row.Removed == 0 {
-			published[row] = true
-			rows = append(rows, row)
+// was read. Where nothing changes it is accepted itself that is returned.
+func withHeld(accepted *Table, d *document, now time.Time, hold time.Duration) *Table {
+	rows := d.published()
+	if accepted != nil {
+		var held []Row
+		for _, row := range missing(accepted.rows, rows) {
+			if row.Removed == 0 || row.Removed > now.Unix() {
+				row.Removed = now.Unix()
+			}
+			if now.Sub(time.Unix(row.Removed, 0)) < hold {
+				held = append(held, row)
+			}
+		}
+		rows = merged(rows, held)
+		if accepted.syncToken == d.syncToken && accepted.createDate == d.createDate && slices.Equal(rows, accepted.rows) {
+			return accepted
 		}
 	}
-	for _, row := range accepted.rows {
-		removed := row.Removed
-		row.Removed = 0
-		if published[row] {
+	return newTable(&document{d.syncToken, d.createDate, rows}, accepted)
+}
+
+// merged returns the rows of both, sorted as they are.
+func merged(a, b []Row) []Row {
+	if len(b) == 0 {
+		return a
+	}
+	both := make([]Row, 0, len(a)+len(b))
+	for _, row := range b {
+		i, _ := slices.BinarySearchFunc(a, row, compareKeys)
+		both = append(append(both, a[:i]...), row)
+		a = a[i:]
+	}
+	return append(both, a...)
+}
+
+// missing returns the rows of a, in its order, whose keys b lacks. Both are sorted.
+func missing(a, b []Row) []Row {
+	var found []Row
+	for _, row := range a {
+		if len(b) > 0 && b[0] == row { // as most are
+			b = b[1:]
 			continue
 		}
-		if removed == 0 || removed > now.Unix() {
-			removed = now.Unix()
+		for len(b) > 0 && compareKeys(b[0], row) < 0 {
+			b = b[1:]
 		}
-		if now.Sub(time.Unix(removed, 0)) < hold {
-			row.Removed = removed
-			rows = append(rows, row)
-		}
-	}
-	// As in a document: IPv4 first, and each family in its order.
-	slices.SortStableFunc(rows, func(a, b Row) int { return a.Prefix.Addr().BitLen() - b.Prefix.Addr().BitLen() })
-	if accepted.sameAWS(document) && slices.Equal(rows, accepted.rows) {
-		return accepted
-	}
-	t := &Table{syncToken: document.syncToken, createDate: document.createDate, rows: rows}
-	t.index()
-	return t
-}
-
-func (t *Table) sameAWS(other *Table) bool {
-	return t.syncToken == other.syncToken && t.createDate == other.createDate
-}
-
-// Held returns the rows that AWS no longer publishes, in the order of Rows; nil for none.
-func (t *Table) Held() []Row {
-	var held []Row
-	for _, row := range t.rows {
-		if row.Removed != 0 {
-			held = append(held, row)
+		if len(b) == 0 || compareKeys(b[0], row) != 0 {
+			found = append(found, row)
 		}
 	}
-	return held
+	return found
 }

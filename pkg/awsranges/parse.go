@@ -1,97 +1,180 @@
 package awsranges
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"net/netip"
+	"slices"
 )
 
-// document is ip-ranges.json as published, and as Encode writes it. Fields that AWS may add are passed
+// published is a row of ip-ranges.json, with either of the prefixes. Fields that AWS may add are passed
 // over.
+type published struct {
+	IPv4    string `json:"ip_prefix,omitempty"`
+	IPv6    string `json:"ipv6_prefix,omitempty"`
+	Region  string `json:"region"`
+	Service string `json:"service"`
+	Removed int64  `json:"removed,omitempty"` // Row.Removed, as Encode writes it; never in AWS's own
+}
+
+// document is what a file says, before it is a Table.
 type document struct {
-	SyncToken  string    `json:"syncToken"`
-	CreateDate string    `json:"createDate"`
-	Prefixes   []ipv4Row `json:"prefixes"`
-	IPv6       []ipv6Row `json:"ipv6_prefixes"`
-}
-
-type ipv4Row struct {
-	Prefix  string `json:"ip_prefix"`
-	Region  string `json:"region"`
-	Service string `json:"service"`
-	Removed int64  `json:"removed,omitempty"` // Row.Removed; never in AWS's own
-}
-
-type ipv6Row struct {
-	Prefix  string `json:"ipv6_prefix"`
-	Region  string `json:"region"`
-	Service string `json:"service"`
-	Removed int64  `json:"removed,omitempty"` // Row.Removed; never in AWS's own
+	syncToken, createDate string
+	rows                  []Row // sorted by compareRows, each key once
 }
 
 // Parse reads one document in AWS's format, JSON and not compressed. It is taken whole or not at
 // all: an error, for a row that is incomplete, unparsable or of the other family, or for a document
-// without rows, names the first such row and means a nil Table. Host bits are masked off.
+// without rows, names the first such row and means a nil Table. Host bits are masked off, and what is
+// there twice counts once.
 func Parse(data []byte) (*Table, error) {
-	t, err := parseRows(data)
+	d, err := parse(bytes.NewReader(data))
 	if err != nil {
 		return nil, err
 	}
-	t.index()
-	return t, nil
+	return newTable(d, nil), nil
 }
 
-// parseRows is Parse without the lookups, for a table that is not itself put in use.
-func parseRows(data []byte) (*Table, error) {
-	var d document
-	if err := json.Unmarshal(data, &d); err != nil {
-		return nil, fmt.Errorf("no ip-ranges document: %w", err)
+// parse reads a document row by row as it arrives: it is never held whole, and most of the work is done
+// when the last byte comes.
+func parse(r io.Reader) (*document, error) {
+	p := &parser{decoder: json.NewDecoder(r), pairs: make(map[Pair]*[]Row)}
+	if err := p.parse(); err != nil {
+		return nil, err
 	}
-	if len(d.Prefixes)+len(d.IPv6) == 0 {
+	if p.count == 0 {
 		return nil, errors.New(`no ip-ranges document: it has no rows in "prefixes" or "ipv6_prefixes"`)
 	}
-	t := &Table{syncToken: d.SyncToken, createDate: d.CreateDate, rows: make([]Row, 0, len(d.Prefixes)+len(d.IPv6))}
-	names := names{services: make(map[string]string), regions: make(map[string]string)}
-	for i, r := range d.Prefixes {
-		row, err := names.row(r.Prefix, r.Service, r.Region, r.Removed, netip.Addr.Is4)
-		if err != nil {
-			return nil, fmt.Errorf("prefixes[%d]: %w", i, err)
-		}
-		t.rows = append(t.rows, row)
+	rows := make([]Row, 0, p.count)
+	for _, pair := range slices.SortedFunc(maps.Keys(p.pairs), comparePairs) {
+		slices.SortFunc(*p.pairs[pair], func(a, b Row) int { return Compare(a.Prefix, b.Prefix) })
+		rows = append(rows, *p.pairs[pair]...)
 	}
-	for i, r := range d.IPv6 {
-		row, err := names.row(r.Prefix, r.Service, r.Region, r.Removed, netip.Addr.Is6)
-		if err != nil {
-			return nil, fmt.Errorf("ipv6_prefixes[%d]: %w", i, err)
-		}
-		t.rows = append(t.rows, row)
-	}
-	return t, nil
+	p.rows = sortedRows(rows)
+	return &p.document, nil
 }
 
-// names holds each service, canonical, and each region once, by its spelling in the document.
-type names struct{ services, regions map[string]string }
+type parser struct {
+	document
+	decoder *json.Decoder
+	pairs   map[Pair]*[]Row // by the service's spelling in the document
+	count   int             // of rows
+}
 
-func (n names) row(prefix, service, region string, removed int64, ofFamily func(netip.Addr) bool) (Row, error) {
+func (p *parser) parse() error {
+	if err := p.delimiter('{'); err != nil {
+		return err
+	}
+	for p.decoder.More() {
+		field, err := p.decoder.Token()
+		if err != nil {
+			return malformed(err)
+		}
+		switch field {
+		case "syncToken":
+			err = p.value(&p.syncToken)
+		case "createDate":
+			err = p.value(&p.createDate)
+		case "prefixes":
+			err = p.list("prefixes", func(r *published) string { return r.IPv4 }, netip.Addr.Is4)
+		case "ipv6_prefixes":
+			err = p.list("ipv6_prefixes", func(r *published) string { return r.IPv6 }, netip.Addr.Is6)
+		default:
+			err = p.value(&json.RawMessage{})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := p.delimiter('}'); err != nil {
+		return err
+	}
+	if _, err := p.decoder.Token(); err != io.EOF {
+		return errors.New("no ip-ranges document: something follows it")
+	}
+	return nil
+}
+
+// list reads the rows of one family.
+func (p *parser) list(field string, prefix func(*published) string, ofFamily func(netip.Addr) bool) error {
+	if err := p.delimiter('['); err != nil {
+		return err
+	}
+	var r published // one for all: what is read into allocates
+	for i := 0; p.decoder.More(); i++ {
+		r = published{}
+		if err := p.value(&r); err != nil {
+			return err
+		}
+		parsed, err := r.parse(prefix(&r), ofFamily)
+		if err != nil {
+			return fmt.Errorf("%s[%d]: %w", field, i, err)
+		}
+		rows, ok := p.pairs[Pair{r.Service, r.Region}]
+		if !ok {
+			rows = new([]Row)
+			p.pairs[Pair{r.Service, r.Region}] = rows
+		}
+		row := Row{Prefix: parsed, Removed: r.Removed}
+		if len(*rows) > 0 {
+			row.Service, row.Region = (*rows)[0].Service, (*rows)[0].Region
+		} else {
+			row.Service, row.Region = Canonical(r.Service), r.Region
+		}
+		*rows = append(*rows, row)
+		p.count++
+	}
+	return p.delimiter(']')
+}
+
+func (r *published) parse(prefix string, ofFamily func(netip.Addr) bool) (netip.Prefix, error) {
 	switch {
-	case service == "":
-		return Row{}, errors.New("service is missing")
-	case region == "":
-		return Row{}, errors.New("region is missing")
+	case r.Service == "":
+		return netip.Prefix{}, errors.New("service is missing")
+	case r.Region == "":
+		return netip.Prefix{}, errors.New("region is missing")
+	case r.Removed < 0:
+		return netip.Prefix{}, errors.New("removed is no time in epoch seconds")
 	}
-	p, err := netip.ParsePrefix(prefix)
+	parsed, err := netip.ParsePrefix(prefix)
 	if err != nil {
-		return Row{}, err
+		return netip.Prefix{}, err
 	}
-	if !ofFamily(p.Addr()) || p.Addr().Is4In6() {
-		return Row{}, fmt.Errorf("%s is of the wrong address family", prefix)
+	if !ofFamily(parsed.Addr()) || parsed.Addr().Is4In6() {
+		return netip.Prefix{}, fmt.Errorf("%s is of the wrong address family", prefix)
 	}
-	if _, ok := n.services[service]; !ok {
-		n.services[service] = Canonical(service)
+	return parsed.Masked(), nil
+}
+
+// delimiter reads one of { } [ ].
+func (p *parser) delimiter(want json.Delim) error {
+	token, err := p.decoder.Token()
+	if err != nil {
+		return malformed(err)
 	}
-	if _, ok := n.regions[region]; !ok {
-		n.regions[region] = region
+	if token == nil {
+		token = "null"
 	}
-	return Row{Prefix: p.Masked(), Service: n.services[service], Region: n.regions[region], Removed: removed}, nil
+	if token != want {
+		return fmt.Errorf("no ip-ranges document: %v where %v is to be", token, want)
+	}
+	return nil
+}
+
+func (p *parser) value(into any) error {
+	if err := p.decoder.Decode(into); err != nil {
+		return malformed(err)
+	}
+	return nil
+}
+
+func malformed(err error) error {
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("no ip-ranges document: %w", err)
 }

@@ -1,6 +1,7 @@
 package awsranges
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"fmt"
@@ -52,38 +53,73 @@ func ReadFiles(path string, custom ...string) (*Table, error) {
 	return Merge(aws, tables...), nil
 }
 
-// Read reads and parses a document, plain or gzip.
+// Read reads and parses a document, plain or gzip. An error that is a *Refusal is about what was read, any
+// other about reading it.
 func Read(r io.Reader) (*Table, error) {
-	data, err := readDocument(r)
+	d, err := read(r)
 	if err != nil {
 		return nil, err
 	}
-	return Parse(data)
+	return newTable(d, nil), nil
 }
 
-// readDocument reads a document, plain or gzip, and returns it plain.
-func readDocument(r io.Reader) ([]byte, error) {
-	data, err := readBounded(r)
-	if err != nil || !bytes.HasPrefix(data, gzipMagic) {
-		return data, err
+// Refusal is the error of a document that was read whole, and is not believed.
+type Refusal struct{ Reason error }
+
+func (r *Refusal) Error() string { return r.Reason.Error() }
+
+// Unwrap returns the reason.
+func (r *Refusal) Unwrap() error { return r.Reason }
+
+func read(r io.Reader) (*document, error) {
+	transfer := &remembering{reader: r}
+	d, err := parsePlainOrGzip(transfer)
+	switch {
+	case transfer.err != nil:
+		return nil, transfer.err
+	case err != nil:
+		return nil, &Refusal{err}
 	}
-	unzipped, err := gzip.NewReader(bytes.NewReader(data))
-	if err == nil {
-		data, err = readBounded(unzipped)
-	}
-	if err != nil {
-		return nil, &Refusal{fmt.Errorf("unzip: %w", err)}
-	}
-	return data, nil
+	return d, nil
 }
 
-func readBounded(r io.Reader) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, maxBytes+1))
+func parsePlainOrGzip(r io.Reader) (*document, error) {
+	buffered := bufio.NewReader(&bounded{r, maxBytes})
+	magic, _ := buffered.Peek(len(gzipMagic)) // what fails here fails again below
+	if !bytes.Equal(magic, gzipMagic) {
+		return parse(buffered)
+	}
+	unzipped, err := gzip.NewReader(buffered)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("unzip: %w", err)
 	}
-	if len(data) > maxBytes {
-		return nil, &Refusal{fmt.Errorf("it has more than %d MiB", maxBytes>>20)}
+	return parse(&bounded{unzipped, maxBytes})
+}
+
+// remembering tells what a reader failed with from what was wrong with what it read.
+type remembering struct {
+	reader io.Reader
+	err    error
+}
+
+func (r *remembering) Read(data []byte) (int, error) {
+	n, err := r.reader.Read(data)
+	if err != nil && err != io.EOF {
+		r.err = err
 	}
-	return data, nil
+	return n, err
+}
+
+// bounded fails where a reader has more than rest bytes.
+type bounded struct {
+	reader io.Reader
+	rest   int
+}
+
+func (b *bounded) Read(data []byte) (int, error) {
+	n, err := b.reader.Read(data)
+	if b.rest -= n; b.rest < 0 {
+		return 0, fmt.Errorf("it has more than %d MiB", maxBytes>>20)
+	}
+	return n, err
 }

@@ -88,13 +88,14 @@ func TestRealPublications(t *testing.T) {
 		}
 		restarted, err := Parse(encoded(t, table))
 		require.NoError(t, err)
-		require.Equal(t, table, restarted)
+		require.True(t, slices.Equal(table.Rows(), restarted.Rows()))
+		require.Empty(t, table.Since(restarted).Pairs)
 	}
 	t.Logf("%d publications, %d changes of a pair", len(files), pairs)
 
 	first, err := ReadFile(files[0])
 	require.NoError(t, err)
-	require.NoError(t, follows(first, f.Table()), "nor one after a month's pause")
+	require.NoError(t, follows(first, &f.Table().document), "nor one after a month's pause")
 }
 
 // BenchmarkParse reports how much longer Parse takes than the decoding it cannot do without: the
@@ -104,7 +105,10 @@ func BenchmarkParse(b *testing.B) {
 	var floor, whole int64
 	for b.Loop() {
 		floor += nanoseconds(func() {
-			var d document
+			var d struct {
+				IPv4 []published `json:"prefixes"`
+				IPv6 []published `json:"ipv6_prefixes"`
+			}
 			require.NoError(b, json.Unmarshal(data, &d))
 		})
 		whole += nanoseconds(func() {

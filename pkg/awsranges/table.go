@@ -1,28 +1,34 @@
 // Package awsranges turns AWS's published ip-ranges.json, and documents of an organisation's own in
-// the same format, into a Table of the prefixes of each service and region; and knows the names of
-// AWS's services and regions without one (https://docs.aws.amazon.com/vpc/latest/userguide/aws-ip-ranges.html).
+// the same format, into a Table of the prefixes of each service and region; keeps such a table fresh; and
+// knows the names of AWS's services and regions without one
+// (https://docs.aws.amazon.com/vpc/latest/userguide/aws-ip-ranges.html).
 package awsranges
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // Table holds the prefixes of every (service, region). It is immutable, and safe for concurrent use.
 type Table struct {
-	syncToken  string
-	createDate string
-	rows       []Row
-	prefixes   map[Pair][]netip.Prefix // aggregated
-	regions    map[string][]string     // of each service, sorted
-
-	regionNames []string // of all services together, sorted
+	document
+	pairs       map[Pair]entry
+	regions     map[string][]string // of each service, sorted
+	regionNames []string            // of all services together, sorted
 }
 
 // Pair is a service, by its canonical name, in a region, or in all of them together where Region is
 // empty.
 type Pair struct{ Service, Region string }
+
+// entry is what a table has of a pair.
+type entry struct {
+	rows     []Row
+	prefixes []netip.Prefix // aggregated
+}
 
 // Row is one published prefix.
 type Row struct {
@@ -31,6 +37,46 @@ type Row struct {
 	Region  string       // as published, such as us-east-1 or GLOBAL
 	Custom  bool         // from an organisation's own document
 	Removed int64        // since when AWS no longer publishes it, in epoch seconds; 0 while it does
+}
+
+func comparePairs(a, b Pair) int {
+	if c := strings.Compare(a.Service, b.Service); c != 0 {
+		return c
+	}
+	return strings.Compare(a.Region, b.Region)
+}
+
+// compareKeys orders rows by what they are of.
+func compareKeys(a, b Row) int {
+	if c := comparePairs(Pair{a.Service, a.Region}, Pair{b.Service, b.Region}); c != 0 {
+		return c
+	}
+	return Compare(a.Prefix, b.Prefix)
+}
+
+// compareRows orders rows of one key, too: the first of them is to count.
+func compareRows(a, b Row) int {
+	if c := compareKeys(a, b); c != 0 {
+		return c
+	}
+	if a.Custom != b.Custom {
+		if a.Custom {
+			return 1
+		}
+		return -1
+	}
+	return cmp.Compare(a.Removed, b.Removed)
+}
+
+// sortedRows sorts rows in place, which often are already, and leaves one of each key.
+func sortedRows(rows []Row) []Row {
+	for i := 1; i < len(rows); i++ {
+		if compareKeys(rows[i-1], rows[i]) >= 0 {
+			slices.SortFunc(rows, compareRows)
+			return slices.CompactFunc(rows, func(a, b Row) bool { return compareKeys(a, b) == 0 })
+		}
+	}
+	return rows
 }
 
 // HasAWS says whether AWS's own document is in the table, by its sync token. Where it is not, as in
@@ -44,19 +90,31 @@ func (t *Table) SyncToken() string { return t.syncToken }
 // CreateDate is the publication time as published: YYYY-MM-DD-hh-mm-ss, UTC. It goes with SyncToken.
 func (t *Table) CreateDate() string { return t.createDate }
 
-// Rows returns the published rows, unaggregated, in the order of the document. Not to be modified.
+// Rows returns the published rows, unaggregated, sorted by service, region and prefix, each once. Not
+// to be modified.
 func (t *Table) Rows() []Row { return t.rows }
+
+// Held returns the rows that AWS no longer publishes, in the order of Rows; nil for none.
+func (t *Table) Held() []Row {
+	var held []Row
+	for _, row := range t.rows {
+		if row.Removed != 0 {
+			held = append(held, row)
+		}
+	}
+	return held
+}
 
 // Lookup returns the prefixes of a service in a region: masked, losslessly aggregated, sorted by
 // Compare, IPv4 before IPv6. An empty region means all of them together. The service is a canonical
 // name. Nil where the table has none. The slice belongs to the table and must not be modified;
 // nothing is allocated.
 func (t *Table) Lookup(service, region string) []netip.Prefix {
-	return t.prefixes[Pair{service, region}]
+	return t.pairs[Pair{service, region}].prefixes
 }
 
 // Pairs counts the services and regions that the table has prefixes of.
-func (t *Table) Pairs() int { return len(t.prefixes) - len(t.regions) }
+func (t *Table) Pairs() int { return len(t.pairs) - len(t.regions) }
 
 // Services returns the canonical names of the table's services, sorted.
 func (t *Table) Services() []string { return slices.Sorted(maps.Keys(t.regions)) }
@@ -72,10 +130,9 @@ func Merge(aws *Table, custom ...*Table) *Table {
 	if len(custom) == 0 {
 		return aws
 	}
-	merged := &Table{}
+	merged := &document{}
 	if aws != nil {
-		merged.syncToken, merged.createDate = aws.syncToken, aws.createDate
-		merged.rows = slices.Clone(aws.rows)
+		*merged = document{aws.syncToken, aws.createDate, slices.Clone(aws.rows)}
 	}
 	for _, t := range custom {
 		for _, row := range t.rows {
@@ -83,32 +140,60 @@ func Merge(aws *Table, custom ...*Table) *Table {
 			merged.rows = append(merged.rows, row)
 		}
 	}
-	merged.index()
-	return merged
+	merged.rows = sortedRows(merged.rows)
+	return newTable(merged, aws)
 }
 
-// index derives the lookups from the rows.
-func (t *Table) index() {
-	t.prefixes = make(map[Pair][]netip.Prefix)
-	t.regions = make(map[string][]string)
-	published := make(map[Pair][]netip.Prefix)
-	for _, row := range t.rows {
-		key := Pair{row.Service, row.Region}
-		published[key] = append(published[key], row.Prefix)
+// newTable derives the lookups from a document. Those that a table before, which may be nil, has already
+// are shared with it.
+func newTable(d *document, before *Table) *Table {
+	t := &Table{document: *d, pairs: make(map[Pair]entry), regions: make(map[string][]string)}
+	if before == nil {
+		before = &Table{}
 	}
-	everywhere := make(map[string][]netip.Prefix)
-	for key, prefixes := range published {
-		slices.SortFunc(prefixes, Compare)
-		aggregated := slices.Clone(aggregateSorted(prefixes)) // not to hold on to the longer list
-		t.prefixes[key] = aggregated
-		t.regions[key.Service] = append(t.regions[key.Service], key.Region)
-		everywhere[key.Service] = append(everywhere[key.Service], aggregated...)
+	known := make(map[string]bool)
+	for rest := t.rows; len(rest) > 0; {
+		ofService := leading(rest, func(row Row) bool { return row.Service == rest[0].Service })
+		all := Pair{Service: rest[0].Service}
+		var everywhere []netip.Prefix
+		for rest := ofService; len(rest) > 0; {
+			ofRegion := leading(rest, func(row Row) bool { return row.Region == rest[0].Region })
+			pair := Pair{all.Service, rest[0].Region}
+			e := before.pairs[pair]
+			if !slices.Equal(ofRegion, e.rows) {
+				e.prefixes = slices.Clone(aggregateSorted(prefixesOf(ofRegion)))
+			}
+			t.pairs[pair] = entry{ofRegion, e.prefixes}
+			t.regions[pair.Service] = append(t.regions[pair.Service], pair.Region)
+			known[pair.Region] = true
+			everywhere = append(everywhere, e.prefixes...)
+			rest = rest[len(ofRegion):]
+		}
+		e := before.pairs[all]
+		if !slices.Equal(ofService, e.rows) {
+			slices.SortFunc(everywhere, Compare)
+			e.prefixes = slices.Clone(aggregateSorted(everywhere)) // not to hold on to the longer list
+		}
+		t.pairs[all] = entry{ofService, e.prefixes}
+		rest = rest[len(ofService):]
 	}
-	for service, prefixes := range everywhere {
-		t.prefixes[Pair{service, ""}] = Aggregate(prefixes)
-		slices.Sort(t.regions[service])
-		t.regionNames = append(t.regionNames, t.regions[service]...)
+	t.regionNames = slices.Sorted(maps.Keys(known))
+	return t
+}
+
+// leading returns the rows up to the first that is not like them.
+func leading(rows []Row, like func(Row) bool) []Row {
+	n := 0
+	for n < len(rows) && like(rows[n]) {
+		n++
 	}
-	slices.Sort(t.regionNames)
-	t.regionNames = slices.Compact(t.regionNames)
+	return rows[:n:n]
+}
+
+func prefixesOf(rows []Row) []netip.Prefix {
+	prefixes := make([]netip.Prefix, len(rows))
+	for i, row := range rows {
+		prefixes[i] = row.Prefix
+	}
+	return prefixes
 }

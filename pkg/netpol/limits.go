@@ -148,6 +148,27 @@ func SharedSlots(own networkingv1.NetworkPolicySpec, others []networkingv1.Netwo
 		prefix, slots, dnsSlots, maxPortSlots)
 }
 
+// Ports counts the distinct ports and port ranges of a spec's rules for CIDRs: no CIDR has more slots of
+// it.
+func Ports(spec networkingv1.NetworkPolicySpec) int {
+	ports := make(map[string]bool)
+	for _, rule := range spec.Egress {
+		if !slices.ContainsFunc(rule.To, func(peer networkingv1.NetworkPolicyPeer) bool { return peer.IPBlock != nil }) {
+			continue
+		}
+		for _, port := range portKeys(rule.Ports) {
+			ports[port] = true
+		}
+	}
+	return len(ports)
+}
+
+// CanShareSlots says whether specs with so many ports together may have more port slots in a CIDR than
+// there are. Only then SharedSlots needs to look.
+func CanShareSlots(ports, maxPortSlots int) bool {
+	return maxPortSlots != 0 && ports+dnsSlots > maxPortSlots
+}
+
 // crowded returns the CIDR with the most port slots, and how many, if they are more than there are, with
 // DNS's kept back; else 0 slots. A CIDR may stand in several rules and specs, and has as many slots as
 // there are distinct ports in these and in those of the CIDRs that contain it. Where touching is given,

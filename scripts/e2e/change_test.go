@@ -54,7 +54,7 @@ func TestLargeChange(t *testing.T) {
 }
 
 // kill ends the process as a crash would.
-func (p *process) kill(t *testing.T) {
+func (p *process) kill(t testing.TB) {
 	p.stopped = true
 	require.NoError(t, p.command.Process.Kill())
 	require.Error(t, p.command.Wait())

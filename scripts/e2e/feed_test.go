@@ -66,7 +66,7 @@ func embed(t *testing.T, s *source, change ...func(*agent.Options)) *embedded {
 	for _, f := range change {
 		f(&options)
 	}
-	e.Agent, err = agent.New(client, options, slog.New(slog.NewTextHandler(e.log, nil)))
+	e.Agent, err = agent.New(client, client, options, slog.New(slog.NewTextHandler(e.log, nil)))
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -173,7 +173,7 @@ func TestFeedFaults(t *testing.T) {
 			var bomb bytes.Buffer
 			zipped := gzip.NewWriter(&bomb)
 			for range 1000 {
-				_, err := zipped.Write(make([]byte, 1<<20))
+				_, err := zipped.Write(bytes.Repeat([]byte{' '}, 1<<20))
 				require.NoError(t, err)
 			}
 			require.NoError(t, zipped.Close())

@@ -75,6 +75,7 @@ func TestReplay(t *testing.T) {
 	keptRanges(t, "the first publication", keeps(first))
 	settled()
 
+	e.looked(t, "unchanged")
 	writtenBefore := e.metric(t, "policies_written_total", "")
 	mark, err := control.Mark()
 	require.NoError(t, err)

@@ -36,7 +36,7 @@ type process struct {
 }
 
 // start runs a binary until it is ready, and stops it with the test.
-func start(t *testing.T, program string, args ...string) *process {
+func start(t testing.TB, program string, args ...string) *process {
 	t.Helper()
 	healthAddr := freeAddress(t)
 	log, err := os.CreateTemp(control.Dir, program+"-*.log")
@@ -65,7 +65,7 @@ func start(t *testing.T, program string, args ...string) *process {
 }
 
 // stop asks the process to stop, and requires that it does so cleanly.
-func (p *process) stop(t *testing.T) {
+func (p *process) stop(t testing.TB) {
 	if p.stopped {
 		return
 	}
@@ -74,13 +74,13 @@ func (p *process) stop(t *testing.T) {
 	require.NoError(t, p.command.Wait(), "a stop is clean: exit status 0")
 }
 
-func (p *process) logged(t *testing.T) string {
+func (p *process) logged(t testing.TB) string {
 	data, err := os.ReadFile(p.log)
 	require.NoError(t, err)
 	return string(data)
 }
 
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -90,7 +90,7 @@ func freeAddress(t *testing.T) string {
 
 // startAgent runs egress-agent with exactly the rights that deploy/ gives it. The ranges it keeps go with
 // the test.
-func startAgent(t *testing.T, args ...string) *process {
+func startAgent(t testing.TB, args ...string) *process {
 	t.Helper()
 	kubectl(t, "", "apply", "-f", root+"/deploy/agent-rbac.yaml")
 	kubeconfig, err := control.ServiceAccountKubeconfig(t.Context(), "egress-system", "egress-agent")
@@ -122,7 +122,7 @@ func startWebhook(t *testing.T) *process {
 }
 
 // kubectl runs the real one as administrator, requires that it succeeds and returns its output.
-func kubectl(t *testing.T, stdin string, args ...string) string {
+func kubectl(t testing.TB, stdin string, args ...string) string {
 	t.Helper()
 	stdout, stderr, err := tryKubectl(stdin, args...)
 	require.NoError(t, err, "kubectl %s: %s", strings.Join(args, " "), stderr)

@@ -35,7 +35,7 @@ type source struct {
 	certificate tls.Certificate
 }
 
-func newSource(t *testing.T) *source {
+func newSource(t testing.TB) *source {
 	t.Helper()
 	s := &source{address: freeAddress(t), trusted: x509.NewCertPool(), caFile: filepath.Join(t.TempDir(), "ca.pem")}
 	s.certificate = newCertificate(t)
@@ -50,7 +50,7 @@ func newSource(t *testing.T) *source {
 func (s *source) url() string { return "https://" + s.address + "/ip-ranges.json" }
 
 // up listens, at the same address every time.
-func (s *source) up(t *testing.T) {
+func (s *source) up(t testing.TB) {
 	t.Helper()
 	listener, err := net.Listen("tcp", s.address)
 	require.NoError(t, err)
@@ -104,7 +104,7 @@ func document(data []byte, modified time.Time) http.HandlerFunc {
 }
 
 // newCertificate is one for 127.0.0.1 that vouches for itself.
-func newCertificate(t *testing.T) tls.Certificate {
+func newCertificate(t testing.TB) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
