@@ -168,6 +168,48 @@ func TestHold(t *testing.T) {
 	require.Nil(t, withHeld(first, &parsed(t, made(2, 0)).document, at(1), 0).Held(), "without a hold")
 }
 
+func TestSince(t *testing.T) {
+	document := func(rows ...string) *Table {
+		return parsed(t, `{"syncToken": "1", "prefixes": [`+strings.Join(rows, ", ")+`]}`)
+	}
+	row := func(prefix, service, region string) string {
+		return fmt.Sprintf(`{"ip_prefix": %q, "service": %q, "region": %q}`, prefix, service, region)
+	}
+	s3, ec2 := row("3.0.0.0/24", "S3", "us-east-1"), row("3.1.0.0/24", "EC2", "us-east-1")
+	before := document(s3, ec2)
+	for _, test := range []struct {
+		name  string
+		after *Table
+		pairs []Pair
+		names bool
+	}{
+		{"nothing", document(ec2, s3, s3), nil, false},
+		{"what aggregates to the same", document(ec2, s3, row("3.0.0.0/25", "S3", "us-east-1")), nil, false},
+		{"a prefix", document(ec2, row("3.2.0.0/24", "S3", "us-east-1")), []Pair{{"S3", "us-east-1"}, {"S3", ""}}, false},
+		{"a prefix from one region to another", document(s3, ec2, row("3.0.0.0/24", "S3", "us-west-2")), []Pair{{"S3", "us-west-2"}}, true},
+		{"a service gone", document(s3), []Pair{{"EC2", "us-east-1"}, {"EC2", ""}}, true},
+		{"a region gone", document(row("3.0.0.0/24", "S3", "x"), row("3.1.0.0/24", "EC2", "x")),
+			[]Pair{{"S3", "us-east-1"}, {"S3", "x"}, {"EC2", "us-east-1"}, {"EC2", "x"}}, true},
+	} {
+		c := test.after.Since(before)
+		require.ElementsMatch(t, test.pairs, c.Pairs, test.name)
+		require.Equal(t, test.names, c.Names, test.name)
+	}
+	c := before.Since(nil)
+	require.Len(t, c.Pairs, 4)
+	require.Equal(t, 2, c.Added)
+}
+
+func TestEncodeLeavesOutCustomRows(t *testing.T) {
+	aws, err := ReadFile(sample)
+	require.NoError(t, err)
+	own, err := ReadFile(custom)
+	require.NoError(t, err)
+	require.Equal(t, encoded(t, aws), encoded(t, Merge(aws, own)))
+	odd := parsed(t, `{"syncToken": "\"1\"", "prefixes": [{"ip_prefix": "3.0.0.0/24", "service": "Ü<\\>", "region": "a\nb"}]}`)
+	require.Equal(t, odd, parsed(t, string(encoded(t, odd))))
+}
+
 // server serves whatever handle is, over TLS.
 type server struct {
 	*httptest.Server
@@ -233,6 +275,9 @@ func TestFeedAsksForWhatIsNew(t *testing.T) {
 		require.EqualError(t, err, "it keeps 5 of 20 IPv4 rows, less than 85 %; to accept it all the same, start with --accept-ranges 2")
 		require.Same(t, first, f.Table())
 	}
+	f.AcceptToken = "3"
+	_, err = lookAt(t, f, time.Unix(3, 0))
+	require.Error(t, err, "another document is to be accepted")
 	f.AcceptToken = "2"
 	accepted, err := lookAt(t, f, time.Unix(4, 0))
 	require.NoError(t, err)

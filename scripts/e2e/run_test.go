@@ -209,6 +209,12 @@ func writesSince(t *testing.T, mark cluster.Mark, namespaces ...string) []string
 	})
 }
 
+// networkPolicyWrites is writesSince, of NetworkPolicies alone.
+func networkPolicyWrites(t *testing.T, mark cluster.Mark, namespaces ...string) []string {
+	t.Helper()
+	return slices.DeleteFunc(writesSince(t, mark, namespaces...), func(write string) bool { return !strings.Contains(write, " networkpolicies ") })
+}
+
 // opened is opens, for eventuallyPolicy.
 func opened(cidr string) func(*networkingv1.NetworkPolicy) bool {
 	return func(policy *networkingv1.NetworkPolicy) bool { return opens(policy, cidr) }
