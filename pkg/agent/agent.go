@@ -16,7 +16,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -24,7 +23,6 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
-	networkinglisters "k8s.io/client-go/listers/networking/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/workqueue"
@@ -68,8 +66,7 @@ type Agent struct {
 	configMapFactory informers.SharedInformerFactory // only those labelled as policies
 	policyFactory    informers.SharedInformerFactory
 	configMaps       cache.SharedIndexInformer
-	policies         cache.SharedIndexInformer
-	policyLister     networkinglisters.NetworkPolicyLister
+	policies         cache.SharedIndexInformer // holds observed
 
 	// queue holds the keys of NetworkPolicies, whether they exist or are to.
 	queue workqueue.TypedRateLimitingInterface[cache.ObjectName]
@@ -105,15 +102,14 @@ func New(client, events kubernetes.Interface, options Options, log *slog.Logger)
 	onlyPolicies := informers.WithTweakListOptions(func(o *metav1.ListOptions) {
 		o.LabelSelector = policy.Label + "=" + policy.LabelValue
 	})
-	configMaps := informers.NewSharedInformerFactoryWithOptions(client, 0, onlyPolicies, informers.WithTransform(slim))
-	policies := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(slim))
+	configMaps := informers.NewSharedInformerFactoryWithOptions(client, 0, onlyPolicies, informers.WithTransform(slimConfigMap))
+	policies := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(observe))
 	a := &Agent{
 		client: client, eventClient: events, options: options, log: log,
 		configMapFactory: configMaps,
 		policyFactory:    policies,
 		configMaps:       configMaps.Core().V1().ConfigMaps().Informer(),
 		policies:         policies.Networking().V1().NetworkPolicies().Informer(),
-		policyLister:     policies.Networking().V1().NetworkPolicies().Lister(),
 		queue: workqueue.NewTypedRateLimitingQueue(
 			workqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](50*time.Millisecond, time.Minute)),
 		store:       store{client: client, namespace: options.Namespace},
@@ -147,19 +143,6 @@ func indexing(keys func(*corev1.ConfigMap) []string) cache.IndexFunc {
 		}
 		return keys(configMap), nil
 	}
-}
-
-// slim drops what no decision needs: who set which field, and what a NetworkPolicy of others says.
-func slim(object any) (any, error) {
-	accessor, err := meta.Accessor(object)
-	if err != nil { // a tombstone
-		return object, nil
-	}
-	accessor.SetManagedFields(nil)
-	if policy, ok := object.(*networkingv1.NetworkPolicy); ok && !labelled(policy) && len(policy.OwnerReferences) == 0 {
-		policy.Spec = networkingv1.NetworkPolicySpec{}
-	}
-	return object, nil
 }
 
 // policyKey is the key of a ConfigMap's NetworkPolicy.

@@ -27,7 +27,7 @@ func (f *fixture) settle() { f.wide[key] = time.Now().Add(-2 * f.options.Settle)
 func TestLargeChangeTakesTwoWrites(t *testing.T) {
 	f := changing(t, configMap(widened), writtenFor(t, valid))
 	require.NoError(t, f.sync(t.Context(), key))
-	require.Equal(t, []string{"update networkpolicies"}, f.verbs())
+	require.Equal(t, []string{"update networkpolicies"}, f.writes())
 	require.Empty(t, f.event(t), "it is not applied yet")
 	wide := getPolicy(t, f)
 	before, after := writtenFor(t, valid), writtenFor(t, widened)
@@ -38,17 +38,17 @@ func TestLargeChangeTakesTwoWrites(t *testing.T) {
 	for range 3 {
 		f.observe(t)
 		require.NoError(t, f.sync(t.Context(), key))
-		require.Empty(t, f.verbs(), "it has not settled")
+		require.Empty(t, f.writes(), "it has not settled")
 	}
 	f.settle()
 	require.NoError(t, f.sync(t.Context(), key))
-	require.Equal(t, []string{"update networkpolicies"}, f.verbs())
+	require.Equal(t, []string{"update networkpolicies"}, f.writes())
 	require.Equal(t, ReasonApplied, f.event(t))
 	require.Equal(t, after.Spec, getPolicy(t, f).Spec)
 	require.Equal(t, after.Annotations, getPolicy(t, f).Annotations)
 	f.observe(t)
 	require.NoError(t, f.sync(t.Context(), key))
-	require.Empty(t, f.verbs())
+	require.Empty(t, f.writes())
 	require.Empty(t, f.wide, "nothing is left to wait for")
 }
 
@@ -59,7 +59,7 @@ func TestLargeChangeSurvivesItsAgent(t *testing.T) {
 
 	second := changing(t, configMap(widened), getPolicy(t, first))
 	require.NoError(t, second.sync(t.Context(), key))
-	require.Empty(t, second.verbs(), "it cannot know since when, and waits")
+	require.Empty(t, second.writes(), "it cannot know since when, and waits")
 	second.settle()
 	require.NoError(t, second.sync(t.Context(), key))
 	require.Equal(t, writtenFor(t, widened).Spec, getPolicy(t, second).Spec)
@@ -101,7 +101,7 @@ func TestPortSlotsOfANamespace(t *testing.T) {
 	f.observe(t)
 	require.NoError(t, f.sync(t.Context(), key))
 	require.Empty(t, f.event(t), "told once")
-	require.Empty(t, f.verbs(), "a warning changes nothing")
+	require.Empty(t, f.writes(), "a warning changes nothing")
 
 	f.see(t, configMap(valid))
 	require.NoError(t, f.sync(t.Context(), key))

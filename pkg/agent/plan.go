@@ -31,8 +31,10 @@ type decision struct {
 	// write is the NetworkPolicy to create, or to update where there is a current one. Nil leaves
 	// the cluster as it is.
 	write *networkingv1.NetworkPolicy
-	// step is that of a change to a current NetworkPolicy. A Narrow one is to wait until the write
-	// before it has settled.
+	// large says that write may be too much of a change for one. What is to be written first then takes
+	// the whole of the current NetworkPolicy to tell, by planLarge.
+	large bool
+	// step is that of a large change. A Narrow one is to wait until the write before it has settled.
 	step netpol.Step
 	// reason is that of the Event; empty for none. Applied, Restored and RangesChanged tell of a write.
 	reason  string
@@ -41,7 +43,7 @@ type decision struct {
 
 // plan decides what a ConfigMap calls for. current is the NetworkPolicy of that name, nil for none.
 // known says that there has been one, made from this ConfigMap.
-func plan(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy, known bool, table *awsranges.Table, options Options) decision {
+func plan(configMap *corev1.ConfigMap, current *observed, known bool, table *awsranges.Table, options Options) decision {
 	if current != nil && !owns(configMap, current) {
 		return decision{reason: ReasonNameConflict, message: fmt.Sprintf(
 			"NetworkPolicy %s exists and is not %s's: it stays as it is, and this policy is not applied; rename one of the two", current.Name, Name)}
@@ -57,78 +59,67 @@ func plan(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy, know
 		return planUnresolved(configMap, current, result)
 	}
 	desired := netpol.Object(configMap, result)
-	write := changed(current, desired)
+	d := decision{write: changed(current, desired), message: summary(desired)}
 	switch {
-	case write == nil:
+	case d.write == nil:
 		return decision{}
+	case current == nil && known, current != nil && editedByOthers(current):
+		d.reason = ReasonRestored
 	case current == nil:
-		reason := ReasonApplied
-		if known {
-			reason = ReasonRestored
+		d.reason = ReasonApplied
+	default:
+		d.reason = ReasonApplied
+		if added, removed := countCIDRs(current, desired.Spec); samePolicy(current, d.write) && added+removed > 0 {
+			d.reason = ReasonRangesChanged
+			d.message = fmt.Sprintf("The ranges changed, CIDRs added: %d, removed: %d; %s", added, removed, d.message)
 		}
-		return decision{write: write, reason: reason, message: summary(desired)}
+		d.large = max(len(current.cidrs), netpol.CIDRs(desired.Spec)) > options.ChunkPeers
 	}
-	if editedByOthers(current) {
-		return decision{write: write, reason: ReasonRestored, message: summary(desired)}
-	}
-	return planChange(current, write, summary(desired), options)
+	return d
 }
 
-// planChange makes a large change in two writes. Until the second, the NetworkPolicy says that it was
+// planLarge makes a large change in two writes. Until the second, the NetworkPolicy says that it was
 // made from the policy before.
 //
-// Where the policy is the same, other ranges made the change. That is told with the first write, which is
-// the one that sees all of it.
-func planChange(current, write *networkingv1.NetworkPolicy, message string, options Options) decision {
-	step, spec := netpol.Transition(current.Spec, write.Spec, options.ChunkPeers, options.Rules.MaxPortSlots)
-	d := decision{write: write, step: step, reason: ReasonApplied, message: message}
-	added, removed := countCIDRs(current.Spec, write.Spec)
-	samePolicy := current.Annotations[netpol.PolicyDigest] == write.Annotations[netpol.PolicyDigest]
-	if samePolicy && added+removed > 0 {
-		d.reason, d.message = ReasonRangesChanged, fmt.Sprintf("The ranges changed, CIDRs added: %d, removed: %d; %s", added, removed, message)
-	}
+// What other ranges changed is told with the first write, which sees all of it: to the second, which
+// follows from what is then in the cluster, it is no news.
+func planLarge(d decision, current *networkingv1.NetworkPolicy, options Options) decision {
+	step, spec := netpol.Transition(current.Spec, d.write.Spec, options.ChunkPeers, options.Rules.MaxPortSlots)
+	d.step = step
 	switch {
 	case step == netpol.Widen:
 		wide := current.DeepCopy()
 		wide.Spec = spec
 		wide.Annotations[netpol.SpecDigest] = netpol.Digest(spec)
 		d.write = wide
-		if !samePolicy {
+		if d.reason == ReasonApplied {
 			d.reason = ""
 		}
-	case step == netpol.Narrow && samePolicy:
+	case step == netpol.Narrow && d.reason == ReasonRangesChanged:
 		d.reason = ""
 	}
 	return d
 }
 
-// countCIDRs tells how many of a spec's CIDRs another has besides, and how many it lacks.
-func countCIDRs(before, after networkingv1.NetworkPolicySpec) (added, removed int) {
-	old := cidrs(before)
-	for cidr := range cidrs(after) {
-		if !old[cidr] {
+// countCIDRs tells how many CIDRs a spec has that current has not, and the other way round.
+func countCIDRs(current *observed, desired networkingv1.NetworkPolicySpec) (added, removed int) {
+	after := cidrsOf(desired)
+	for _, cidr := range after {
+		if _, found := slices.BinarySearch(current.cidrs, cidr); !found {
 			added++
 		}
-		delete(old, cidr)
 	}
-	return added, len(old)
+	return added, len(current.cidrs) - (len(after) - added)
 }
 
-func cidrs(spec networkingv1.NetworkPolicySpec) map[string]bool {
-	found := make(map[string]bool)
-	for _, rule := range spec.Egress {
-		for _, peer := range rule.To {
-			if peer.IPBlock != nil {
-				found[peer.IPBlock.CIDR] = true
-			}
-		}
-	}
-	return found
+// samePolicy says whether both were made from the same policy.
+func samePolicy(current *observed, desired *networkingv1.NetworkPolicy) bool {
+	return current.Annotations[netpol.PolicyDigest] == desired.Annotations[netpol.PolicyDigest]
 }
 
 // planInvalid keeps the last good policy. A NetworkPolicy without a digest of a policy never was one:
 // it is the deny-all that an invalid policy gets from the start.
-func planInvalid(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy, problems policy.Problems, options netpol.Options) decision {
+func planInvalid(configMap *corev1.ConfigMap, current *observed, problems policy.Problems, options netpol.Options) decision {
 	if current != nil && current.Annotations[netpol.PolicyDigest] != "" {
 		return decision{reason: ReasonInvalid, message: problems.Error() + "; the last valid policy stays in force"}
 	}
@@ -138,7 +129,7 @@ func planInvalid(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolic
 }
 
 // planUnresolved writes what needs no ranges where nothing is in force, and else leaves it alone.
-func planUnresolved(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy, result *netpol.Result) decision {
+func planUnresolved(configMap *corev1.ConfigMap, current *observed, result *netpol.Result) decision {
 	partial := netpol.Object(configMap, result)
 	d := decision{reason: ReasonRangesUnavailable, message: fmt.Sprintf("The AWS ranges of these destinations are not known yet: %q; ", result.Unresolved)}
 	switch {
@@ -155,37 +146,37 @@ func planUnresolved(configMap *corev1.ConfigMap, current *networkingv1.NetworkPo
 
 // owns says whether the NetworkPolicy is the agent's to write: by its label or, should someone have
 // taken that off, by its owner.
-func owns(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy) bool {
+func owns(configMap *corev1.ConfigMap, current *observed) bool {
 	return labelled(current) || slices.ContainsFunc(current.OwnerReferences, func(owner metav1.OwnerReference) bool {
 		return owner.UID == configMap.UID
 	})
 }
 
-func labelled(current *networkingv1.NetworkPolicy) bool {
+func labelled(current *observed) bool {
 	return current.Labels[netpol.ManagedByLabel] == netpol.ManagedBy
 }
 
 // editedByOthers says whether current is not as the agent left it, rather than out of date.
-func editedByOthers(current *networkingv1.NetworkPolicy) bool {
-	return !labelled(current) || netpol.Digest(current.Spec) != current.Annotations[netpol.SpecDigest]
+func editedByOthers(current *observed) bool {
+	return !labelled(current) || current.digest != current.Annotations[netpol.SpecDigest]
 }
 
 // changed returns what is to be written to have current, which may be nil, as desired; nil for nothing.
-func changed(current, desired *networkingv1.NetworkPolicy) *networkingv1.NetworkPolicy {
+func changed(current *observed, desired *networkingv1.NetworkPolicy) *networkingv1.NetworkPolicy {
 	if current == nil {
 		return desired
 	}
-	overlaid := overlay(current, desired)
-	if equality.Semantic.DeepEqual(overlaid, current) {
+	write := &networkingv1.NetworkPolicy{TypeMeta: desired.TypeMeta, ObjectMeta: overlay(current.ObjectMeta, desired.ObjectMeta), Spec: desired.Spec}
+	if current.digest == netpol.Digest(desired.Spec) && equality.Semantic.DeepEqual(write.ObjectMeta, current.ObjectMeta) {
 		return nil
 	}
-	return overlaid
+	return write
 }
 
 // overlay returns current with everything that the agent answers for as desired, and the labels,
 // annotations, finalizers and owners of others as they are.
-func overlay(current, desired *networkingv1.NetworkPolicy) *networkingv1.NetworkPolicy {
-	overlaid := current.DeepCopy()
+func overlay(current, desired metav1.ObjectMeta) metav1.ObjectMeta {
+	overlaid := *current.DeepCopy()
 	if overlaid.Labels == nil {
 		overlaid.Labels = make(map[string]string)
 	}
@@ -203,7 +194,6 @@ func overlay(current, desired *networkingv1.NetworkPolicy) *networkingv1.Network
 		})
 		overlaid.OwnerReferences = append(overlaid.OwnerReferences, desired.OwnerReferences...)
 	}
-	overlaid.Spec = desired.Spec
 	return overlaid
 }
 

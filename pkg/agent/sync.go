@@ -30,10 +30,7 @@ func (a *Agent) syncWith(ctx context.Context, key cache.ObjectName, table *awsra
 	if err != nil {
 		return false, err
 	}
-	current, err := a.policyLister.NetworkPolicies(key.Namespace).Get(key.Name)
-	if apierrors.IsNotFound(err) {
-		current, err = nil, nil
-	}
+	current, err := a.observedPolicy(key)
 	if err != nil {
 		return false, err
 	}
@@ -42,6 +39,13 @@ func (a *Agent) syncWith(ctx context.Context, key cache.ObjectName, table *awsra
 	}
 	a.forgetPorts(key)
 	d := plan(configMap, current, a.isKnown(key, configMap), table, a.options)
+	if d.large {
+		whole, err := a.whole(ctx, current)
+		if err != nil {
+			return false, err
+		}
+		d = planLarge(d, whole, a.options)
+	}
 	if !a.isDue(key, d.step) {
 		return false, nil
 	}
@@ -61,10 +65,22 @@ func (a *Agent) syncWith(ctx context.Context, key cache.ObjectName, table *awsra
 	return d.write != nil, nil
 }
 
+// whole reads a NetworkPolicy that the cache has without its spec.
+func (a *Agent) whole(ctx context.Context, current *observed) (*networkingv1.NetworkPolicy, error) {
+	policy, err := a.client.NetworkingV1().NetworkPolicies(current.Namespace).Get(ctx, current.Name, metav1.GetOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("read NetworkPolicy %s: %w", current.Name, err)
+	}
+	if policy.ResourceVersion != current.ResourceVersion {
+		return nil, fmt.Errorf("the cache does not hold NetworkPolicy %s as it is yet", current.Name)
+	}
+	return policy, nil
+}
+
 // apply is the one place that writes a NetworkPolicy. An update carries the version that the
 // decision was made on, so that it cannot undo a change the caches had not seen. gone says that the
 // namespace is being deleted, where nothing is to be done.
-func (a *Agent) apply(ctx context.Context, current, write *networkingv1.NetworkPolicy) (gone bool, err error) {
+func (a *Agent) apply(ctx context.Context, current *observed, write *networkingv1.NetworkPolicy) (gone bool, err error) {
 	policies := a.client.NetworkingV1().NetworkPolicies(write.Namespace)
 	if current != nil {
 		if _, err := policies.Update(ctx, write, metav1.UpdateOptions{FieldManager: Name}); err != nil {
@@ -85,7 +101,7 @@ func (a *Agent) apply(ctx context.Context, current, write *networkingv1.NetworkP
 // remove deletes a NetworkPolicy of the agent's that has no ConfigMap. Without it the pods are open,
 // so the API server itself must say that the ConfigMap is gone: the cache of one kind may be behind
 // that of the other.
-func (a *Agent) remove(ctx context.Context, key cache.ObjectName, current *networkingv1.NetworkPolicy) error {
+func (a *Agent) remove(ctx context.Context, key cache.ObjectName, current *observed) error {
 	a.forget(key)
 	if current == nil || !labelled(current) || current.DeletionTimestamp != nil {
 		return nil
@@ -111,7 +127,7 @@ func (a *Agent) remove(ctx context.Context, key cache.ObjectName, current *netwo
 }
 
 // configMapName is the name of the ConfigMap that a NetworkPolicy was made from.
-func configMapName(current *networkingv1.NetworkPolicy) string {
+func configMapName(current *observed) string {
 	for _, owner := range current.OwnerReferences {
 		if owner.Kind == "ConfigMap" && netpol.Name(owner.Name) == current.Name {
 			return owner.Name

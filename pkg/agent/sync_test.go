@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -89,15 +90,17 @@ func newFixture(t *testing.T, objects ...runtime.Object) *fixture {
 
 // see puts an object in the agent's cache, as its informer would.
 func (f *fixture) see(t *testing.T, object runtime.Object) {
-	slimmed, err := slim(object.DeepCopyObject())
-	require.NoError(t, err)
-	switch slimmed := slimmed.(type) {
+	switch object := object.(type) {
 	case *corev1.ConfigMap:
-		if slimmed.Labels[policy.Label] == policy.LabelValue {
-			require.NoError(t, f.configMaps.GetStore().Add(slimmed))
+		if object.Labels[policy.Label] == policy.LabelValue {
+			slim, err := slimConfigMap(object.DeepCopy())
+			require.NoError(t, err)
+			require.NoError(t, f.configMaps.GetStore().Add(slim))
 		}
 	case *networkingv1.NetworkPolicy:
-		require.NoError(t, f.policies.GetStore().Add(slimmed))
+		slim, err := observe(object.DeepCopy())
+		require.NoError(t, err)
+		require.NoError(t, f.policies.GetStore().Add(slim))
 	}
 }
 
@@ -118,6 +121,11 @@ func (f *fixture) verbs() []string {
 		verbs = append(verbs, action.GetVerb()+" "+action.GetResource().Resource)
 	}
 	return verbs
+}
+
+// writes are the verbs but get.
+func (f *fixture) writes() []string {
+	return slices.DeleteFunc(f.verbs(), func(verb string) bool { return strings.HasPrefix(verb, "get ") })
 }
 
 // event is the reason of the one Event recorded since, or empty.

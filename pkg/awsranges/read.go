@@ -87,13 +87,25 @@ func parsePlainOrGzip(r io.Reader) (*document, error) {
 	buffered := bufio.NewReader(&bounded{r, maxBytes})
 	magic, _ := buffered.Peek(len(gzipMagic)) // what fails here fails again below
 	if !bytes.Equal(magic, gzipMagic) {
-		return parse(buffered)
+		return parse(filling{buffered})
 	}
 	unzipped, err := gzip.NewReader(buffered)
 	if err != nil {
 		return nil, fmt.Errorf("unzip: %w", err)
 	}
-	return parse(&bounded{unzipped, maxBytes})
+	return parse(filling{&bounded{unzipped, maxBytes}})
+}
+
+// filling reads as much as is asked for. The decoder looks at white space anew after each read, and would
+// do so without end where there is much of it and each read gives little.
+type filling struct{ reader io.Reader }
+
+func (f filling) Read(data []byte) (int, error) {
+	n, err := io.ReadFull(f.reader, data)
+	if err == io.ErrUnexpectedEOF {
+		err = io.EOF
+	}
+	return n, err
 }
 
 // remembering tells what a reader failed with from what was wrong with what it read.

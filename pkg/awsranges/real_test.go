@@ -76,7 +76,7 @@ func TestRealPublications(t *testing.T) {
 	slices.Sort(files) // by sync token, of equal length
 	f := &Feed{RemovalHold: 24 * time.Hour}
 	pairs := 0
-	for _, file := range files {
+	for i, file := range files {
 		before := f.Table()
 		f.File = file
 		seconds, err := strconv.ParseInt(strings.TrimSuffix(filepath.Base(file), ".json"), 10, 64)
@@ -85,6 +85,9 @@ func TestRealPublications(t *testing.T) {
 		require.NoError(t, err, file)
 		if before != nil {
 			pairs += len(table.Since(before).Pairs)
+		}
+		if i%20 != 0 {
+			continue
 		}
 		restarted, err := Parse(encoded(t, table))
 		require.NoError(t, err)

@@ -33,7 +33,7 @@ const (
 // change is one write; maxPortSlots is Options.MaxPortSlots.
 func Transition(current, desired networkingv1.NetworkPolicySpec, chunk, maxPortSlots int) (Step, networkingv1.NetworkPolicySpec) {
 	before, after := openingsOf(current), openingsOf(desired)
-	if max(cidrs(current), cidrs(desired)) <= chunk || holds(after, before) {
+	if max(CIDRs(current), CIDRs(desired)) <= chunk || holds(after, before) {
 		return Whole, desired
 	}
 	if holds(before, after) {
@@ -90,7 +90,8 @@ func holds(whole, part map[opening]bool) bool {
 	return true
 }
 
-func cidrs(spec networkingv1.NetworkPolicySpec) int {
+// CIDRs counts the peers of a spec's rules that are CIDRs.
+func CIDRs(spec networkingv1.NetworkPolicySpec) int {
 	count := 0
 	for _, rule := range spec.Egress {
 		for _, peer := range rule.To {

@@ -47,18 +47,23 @@ func BenchmarkRefresh(b *testing.B) {
 	require.NoError(b, err)
 
 	client := bareClient(b)
-	var served time.Time // when the last byte of the document was
 	s := newSource(b)
-	publish := func(n int) {
+	publish := func(n int) (served func() time.Time) { // when its last byte was
+		var at time.Time
 		next := document(publication(b, d, first, n), time.Unix(first+int64(n), 0))
 		s.answers(func(w http.ResponseWriter, r *http.Request) {
 			next(&paced{w}, r)
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			if served.IsZero() {
-				served = time.Now()
+			if at.IsZero() {
+				at = time.Now()
 			}
 		})
+		return func() time.Time {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return at
+		}
 	}
 	publish(0)
 	populate(b, client)
@@ -92,13 +97,10 @@ func BenchmarkRefresh(b *testing.B) {
 		time.Sleep(2 * time.Second) // idle
 		idle := memory(b, agent, "VmRSS")
 		require.NoError(b, os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", agent.command.Process.Pid), []byte("5"), 0))
-		s.mu.Lock()
-		served = time.Time{}
-		s.mu.Unlock()
-		publish(n)
+		served := publish(n)
 		last := changed(benchAffected, "affected")
 		peak = max(peak, memory(b, agent, "VmHWM")-idle)
-		refresh += last.Sub(served)
+		refresh += last.Sub(served())
 
 		started := time.Now()
 		updateAll(b, client, floor, n)

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -30,7 +31,9 @@ func TestMount(t *testing.T) {
 	dir := t.TempDir()
 	version := func(name string) {
 		require.NoError(t, os.Mkdir(filepath.Join(dir, name), 0o700))
-		require.NoError(t, os.WriteFile(filepath.Join(dir, name, "ranges"), []byte("same size"), 0o600))
+		file := filepath.Join(dir, name, "ranges")
+		require.NoError(t, os.WriteFile(file, []byte("same size"), 0o600))
+		require.NoError(t, os.Chtimes(file, time.Unix(1, 0), time.Unix(1, 0)), "and the same time")
 		require.NoError(t, os.Symlink(name, filepath.Join(dir, "..data~")))
 		require.NoError(t, os.Rename(filepath.Join(dir, "..data~"), filepath.Join(dir, "..data")))
 	}

@@ -1,0 +1,90 @@
+package agent
+
+import (
+	"fmt"
+	"hash/maphash"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"egress-agent/pkg/netpol"
+	"egress-agent/pkg/policy"
+)
+
+// What the caches keep of each object: what decisions need, and no more. The client lists in a stream,
+// where the API server can, so that nothing larger is ever held whole.
+
+// observed is a NetworkPolicy without its spec.
+type observed struct {
+	metav1.ObjectMeta
+	digest string // of the spec, as netpol.Digest gives it; empty for one that is not the agent's
+	cidrs  []hash // of the spec, as cidrsOf gives them; nil for one that is not the agent's
+}
+
+// hash stands for a CIDR, in a quarter of its size. It says what changed to people, never what to do.
+type hash uint64
+
+var seed = maphash.MakeSeed()
+
+// cidrsOf returns the hashes of a spec's CIDRs, sorted, each once.
+func cidrsOf(spec networkingv1.NetworkPolicySpec) []hash {
+	hashes := make([]hash, 0, netpol.CIDRs(spec))
+	for _, rule := range spec.Egress {
+		for _, peer := range rule.To {
+			if peer.IPBlock != nil {
+				hashes = append(hashes, hash(maphash.String(seed, peer.IPBlock.CIDR)))
+			}
+		}
+	}
+	slices.Sort(hashes)
+	return slices.Compact(hashes)
+}
+
+// observe is the transform of the cache of NetworkPolicies.
+func observe(object any) (any, error) {
+	policy, ok := object.(*networkingv1.NetworkPolicy)
+	if !ok {
+		return object, nil // observed before, or a tombstone
+	}
+	o := &observed{ObjectMeta: policy.ObjectMeta}
+	o.ManagedFields = nil
+	if labelled(o) || len(o.OwnerReferences) > 0 {
+		o.digest, o.cidrs = netpol.Digest(policy.Spec), cidrsOf(policy.Spec)
+	}
+	return o, nil
+}
+
+// slimConfigMap is the transform of the cache of ConfigMaps.
+func slimConfigMap(object any) (any, error) {
+	configMap, ok := object.(*corev1.ConfigMap)
+	if !ok {
+		return object, nil // a tombstone
+	}
+	slim := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
+		Namespace: configMap.Namespace, Name: configMap.Name, UID: configMap.UID, ResourceVersion: configMap.ResourceVersion,
+		CreationTimestamp: configMap.CreationTimestamp, DeletionTimestamp: configMap.DeletionTimestamp,
+	}}
+	if label, ok := configMap.Labels[policy.Label]; ok {
+		slim.Labels = map[string]string{policy.Label: label}
+	}
+	if document, ok := configMap.Data[policy.Key]; ok {
+		slim.Data = map[string]string{policy.Key: document}
+	}
+	return slim, nil
+}
+
+// observedPolicy returns what the cache has of a NetworkPolicy; nil for none.
+func (a *Agent) observedPolicy(key cache.ObjectName) (*observed, error) {
+	object, exists, err := a.policies.GetStore().GetByKey(key.String())
+	if err != nil || !exists {
+		return nil, err
+	}
+	o, ok := object.(*observed)
+	if !ok {
+		return nil, fmt.Errorf("the cache of NetworkPolicies holds a %T", object)
+	}
+	return o, nil
+}
