@@ -26,7 +26,7 @@ control-plane: ## Build etcd, kube-apiserver, kube-controller-manager and kubect
 
 .PHONY: clean
 clean: ## Remove what was built, but for the control plane
-	rm -rf $(addprefix $(BIN)/,$(PROGRAMS) local staticcheck certs)
+	rm -rf $(addprefix $(BIN)/,$(PROGRAMS) local bench staticcheck certs)
 
 .PHONY: clean-all
 clean-all: ## Remove all that was built
@@ -86,6 +86,13 @@ e2e: build control-plane ## The built programs against a real control plane; the
 bench: build control-plane ## Benchmarks, each with its floor (IP_RANGES_DATA= the folder with AWS's real ip-ranges.json)
 	go test -run '^$$' -bench . -benchmem ./pkg/...
 	cd scripts/e2e && go test -run '^$$' -bench . -benchtime 10x .
+
+# small takes two minutes, full a quarter of an hour.
+SIZE ?= small
+.PHONY: bench-agent
+bench-agent: build control-plane ## The agent at scale, against a bare client (SIZE=small or full; IP_RANGES_DATA=)
+	cd scripts/e2e && go build -o ../../$(BIN)/bench ./bench
+	@$(BIN)/bench --size $(SIZE) --ranges "$(or $(IP_RANGES_DATA),$(error set IP_RANGES_DATA to a folder with the ip-ranges.json of AWS))/ip-ranges.json"
 
 .PHONY: lint
 lint: $(BIN)/staticcheck ## gofmt, go vet, staticcheck, and the webhook's imports

@@ -127,7 +127,7 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		log.Error("no way to the API server; give --kubeconfig", "error", err)
 		return cli.ExitUsage
 	}
-	registry := cli.NewRegistry()
+	registry := cli.NewRegistry(program)
 	a, err := agent.New(client, events, agent.Options{
 		Rules:       rules,
 		Source:      o.source(),
@@ -170,9 +170,6 @@ func (o *options) source() agent.Source {
 	}
 }
 
-// eventsPerSecond leaves the API server to NetworkPolicies, also when ranges change many of them at once.
-const eventsPerSecond = 20
-
 // clients returns a client that the API server's own priority and fairness sets the pace of, and one for
 // Events, which has time.
 func (o *options) clients() (client, events *kubernetes.Clientset, err error) {
@@ -187,7 +184,7 @@ func (o *options) clients() (client, events *kubernetes.Clientset, err error) {
 	if client, err = kubernetes.NewForConfig(config); err != nil {
 		return nil, nil, err
 	}
-	config.QPS, config.Burst = eventsPerSecond, 1
+	config.QPS, config.Burst = agent.EventsPerSecond, agent.EventsPerSecond
 	events, err = kubernetes.NewForConfig(config)
 	return client, events, err
 }

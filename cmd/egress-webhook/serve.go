@@ -84,7 +84,7 @@ func (o *options) run(ctx context.Context, reviews *http.Server, log *slog.Logge
 	if err != nil {
 		return err
 	}
-	closeHealth, err := o.ServeHealth(func() bool { return ctx.Err() == nil }, cli.NewRegistry(), log)
+	closeHealth, err := o.ServeHealth(func() (string, bool) { return "serving", ctx.Err() == nil }, cli.NewRegistry(program), log)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}

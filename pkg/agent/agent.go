@@ -71,7 +71,10 @@ type Agent struct {
 	// queue holds the keys of NetworkPolicies, whether they exist or are to.
 	queue workqueue.TypedRateLimitingInterface[cache.ObjectName]
 	table atomic.Pointer[awsranges.Table] // in use; nil for none
-	ready atomic.Bool
+
+	ready, leading atomic.Bool
+	// mayWrite is an error where the Lease may be another agent's by now; nil where none is elected.
+	mayWrite func() error
 
 	// Of the goroutine that refreshes the ranges.
 	custom *awsranges.Table // an organisation's own services; nil for none
@@ -83,11 +86,14 @@ type Agent struct {
 	metrics *metrics
 
 	broadcaster record.EventBroadcaster
-	events      record.EventRecorder
+	slowEvents  *slowRecorder
+	events      recorder // that, but for tests
 
 	mu    sync.Mutex
 	known map[cache.ObjectName]types.UID // ConfigMaps whose NetworkPolicy this process has seen in place
 	told  map[topic]string               // the last Event about a mistake, which is not repeated
+	seen  map[cache.ObjectName]time.Time // when a change was seen that has not been synced
+	state map[cache.ObjectName]string    // of each policy, for the metric
 	ports map[cache.ObjectName]int       // how many a policy has, of those looked at since its last sync
 	wide  map[cache.ObjectName]time.Time // since when a NetworkPolicy waits for the second write of a change
 }
@@ -110,17 +116,20 @@ func New(client, events kubernetes.Interface, options Options, log *slog.Logger)
 		policyFactory:    policies,
 		configMaps:       configMaps.Core().V1().ConfigMaps().Informer(),
 		policies:         policies.Networking().V1().NetworkPolicies().Informer(),
-		queue: workqueue.NewTypedRateLimitingQueue(
-			workqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](50*time.Millisecond, time.Minute)),
-		store:       store{client: client, namespace: options.Namespace},
-		metrics:     newMetrics(options.Metrics, options.Source.Feed.Now),
-		broadcaster: record.NewBroadcaster(),
-		known:       make(map[cache.ObjectName]types.UID),
-		told:        make(map[topic]string),
-		ports:       make(map[cache.ObjectName]int),
-		wide:        make(map[cache.ObjectName]time.Time),
+		queue:            newQueue(options.Metrics),
+		store:            store{client: client, namespace: options.Namespace},
+		mayWrite:         func() error { return nil },
+		metrics:          newMetrics(options.Metrics, options.Source.Feed.Now),
+		broadcaster:      record.NewBroadcaster(),
+		known:            make(map[cache.ObjectName]types.UID),
+		told:             make(map[topic]string),
+		seen:             make(map[cache.ObjectName]time.Time),
+		state:            make(map[cache.ObjectName]string),
+		ports:            make(map[cache.ObjectName]int),
+		wide:             make(map[cache.ObjectName]time.Time),
 	}
-	a.events = a.broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: Name})
+	a.slowEvents = newSlowRecorder(a.broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: Name}), a.metrics.eventsDropped)
+	a.events = a.slowEvents
 	err := a.configMaps.AddIndexers(cache.Indexers{
 		byPolicyKey: indexing(func(configMap *corev1.ConfigMap) []string { return []string{policyKey(configMap).String()} }),
 		byPair:      indexing(pairsOf),
@@ -128,7 +137,7 @@ func New(client, events kubernetes.Interface, options Options, log *slog.Logger)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := a.configMaps.AddEventHandler(a.enqueuing(policyKey)); err != nil {
+	if _, err := a.configMaps.AddEventHandler(a.enqueuing(a.policyChanged)); err != nil {
 		return nil, err
 	}
 	_, err = a.policies.AddEventHandler(a.enqueuing(func(o metav1.Object) cache.ObjectName { return cache.MetaObjectToName(o) }))
@@ -143,6 +152,17 @@ func indexing(keys func(*corev1.ConfigMap) []string) cache.IndexFunc {
 		}
 		return keys(configMap), nil
 	}
+}
+
+// policyChanged notes when a policy was seen to change, and returns the key.
+func (a *Agent) policyChanged(configMap metav1.Object) cache.ObjectName {
+	key := policyKey(configMap)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, waiting := a.seen[key]; !waiting {
+		a.seen[key] = time.Now()
+	}
+	return key
 }
 
 // policyKey is the key of a ConfigMap's NetworkPolicy.
@@ -171,6 +191,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer a.queue.ShutDown()
 	defer a.broadcaster.Shutdown()
 	a.broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: a.eventClient.CoreV1().Events("")})
+	go a.slowEvents.run(ctx)
 
 	for _, factory := range []informers.SharedInformerFactory{a.configMapFactory, a.policyFactory} {
 		factory.Start(ctx.Done())
@@ -185,11 +206,24 @@ func (a *Agent) Run(ctx context.Context) error {
 	if a.options.LeaderElect {
 		return a.elect(ctx)
 	}
-	return a.lead(ctx)
+	return a.lead(ctx, context.WithoutCancel(ctx))
 }
 
-// lead does the work, until the context ends and the last sync has. Only one agent of several does.
-func (a *Agent) lead(ctx context.Context) error {
+// stopWithin is how long a stop waits for writes in flight.
+const stopWithin = 10 * time.Second
+
+// lead does the work, which only one agent of several does, until the context ends; it returns when what
+// was in flight is done. The requests themselves end with requests, and at the latest some time after the
+// context.
+func (a *Agent) lead(ctx, requests context.Context) error {
+	requests, cancel := context.WithCancel(requests)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(stopWithin, cancel) })()
+	a.leading.Store(true)
+	a.metrics.leader.Set(1)
+	defer a.metrics.leader.Set(0)
+	defer a.leading.Store(false)
+
 	next, err := a.startRanges(ctx)
 	if err != nil {
 		return err
@@ -197,7 +231,7 @@ func (a *Agent) lead(ctx context.Context) error {
 	var running sync.WaitGroup
 	for range a.options.Workers {
 		running.Go(func() {
-			for a.processNext(ctx) {
+			for ctx.Err() == nil && a.processNext(ctx, requests) {
 			}
 		})
 	}
@@ -210,18 +244,31 @@ func (a *Agent) lead(ctx context.Context) error {
 	return nil
 }
 
-// Ready says whether the caches are full: the agent works, or could at once.
-func (a *Agent) Ready() bool { return a.ready.Load() }
+// Ready says whether the caches are full, so that the agent works or could at once, and in a word which of
+// both.
+func (a *Agent) Ready() (status string, ready bool) {
+	switch {
+	case !a.ready.Load():
+		return "filling caches", false
+	case a.leading.Load():
+		return "leading", true
+	}
+	return "standby", true
+}
 
 // processNext is the only place that retries. It is false when the queue has been shut down.
-func (a *Agent) processNext(ctx context.Context) bool {
+func (a *Agent) processNext(ctx, requests context.Context) bool {
 	key, shutdown := a.queue.Get()
 	if shutdown {
 		return false
 	}
 	defer a.queue.Done(key)
-	if err := a.sync(ctx, key); err != nil {
+	start := time.Now()
+	err := a.sync(requests, key)
+	a.metrics.syncs.Observe(time.Since(start).Seconds())
+	if err != nil {
 		if ctx.Err() == nil {
+			a.metrics.failed(err)
 			a.log.Warn("will retry", "namespace", key.Namespace, "name", key.Name, "error", err, "failures", a.queue.NumRequeues(key)+1)
 		}
 		a.queue.AddRateLimited(key)

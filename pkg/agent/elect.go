@@ -48,10 +48,10 @@ func (a *Agent) elect(ctx context.Context) error {
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(leading context.Context) {
 				started.Store(true)
-				leading, cancel := context.WithCancel(leading)
+				working, cancel := context.WithCancel(leading)
 				defer cancel()
 				defer context.AfterFunc(ctx, cancel)()
-				worked <- a.lead(leading)
+				worked <- a.lead(working, leading)
 				stop()
 			},
 			OnStoppedLeading: func() {},
@@ -59,6 +59,14 @@ func (a *Agent) elect(ctx context.Context) error {
 	})
 	if err != nil {
 		return err
+	}
+	a.mayWrite = func() error {
+		// Less than the Lease lasts, and more than it takes to renew: a process that was stopped for a while
+		// knows it before its renewal fails.
+		if !elector.IsLeader() || elector.Check(renewDeadline-leaseDuration) != nil {
+			return errors.New("the Lease may be lost")
+		}
+		return nil
 	}
 	defer context.AfterFunc(ctx, func() {
 		if !started.Load() {

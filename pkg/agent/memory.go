@@ -40,8 +40,60 @@ func (a *Agent) forget(key cache.ObjectName) {
 	delete(a.known, key)
 	delete(a.wide, key)
 	delete(a.ports, key)
+	a.countState(key, "")
 	delete(a.told, topic{key, false})
 	delete(a.told, topic{key, true})
+}
+
+// takeSeen returns since when a change waits to be synced; the zero time for none.
+func (a *Agent) takeSeen(key cache.ObjectName) time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	seen := a.seen[key]
+	delete(a.seen, key)
+	return seen
+}
+
+// putSeen puts back what takeSeen took, after a sync that failed.
+func (a *Agent) putSeen(key cache.ObjectName, seen time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !seen.IsZero() {
+		a.seen[key] = seen
+	}
+}
+
+// setState counts a policy by what the reason of a decision says of it.
+func (a *Agent) setState(key cache.ObjectName, reason string) {
+	state := stateApplied
+	switch reason {
+	case ReasonInvalid:
+		state = stateInvalid
+	case ReasonNameConflict:
+		state = stateConflict
+	case ReasonRangesUnavailable:
+		state = stateUnavailable
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.countState(key, state)
+}
+
+// countState is for callers that hold the lock. The empty state is that of no policy.
+func (a *Agent) countState(key cache.ObjectName, state string) {
+	before := a.state[key]
+	if before == state {
+		return
+	}
+	if before != "" {
+		a.metrics.policies.WithLabelValues(before).Dec()
+	}
+	if state == "" {
+		delete(a.state, key)
+		return
+	}
+	a.state[key] = state
+	a.metrics.policies.WithLabelValues(state).Inc()
 }
 
 // isDue says whether a step may be made now. The second write of a change waits for the first to settle,

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"egress-agent/pkg/awsranges"
 )
@@ -18,8 +19,24 @@ const (
 	resultFailed    = "failed"    // no document
 )
 
+// The states of a policy.
+const (
+	stateApplied     = "applied"
+	stateInvalid     = "invalid"
+	stateConflict    = "name_conflict"
+	stateUnavailable = "ranges_unavailable"
+)
+
 // metrics are what the agent tells of itself. No label names a namespace or a policy.
 type metrics struct {
+	policies      *prometheus.GaugeVec
+	syncs         prometheus.Histogram
+	syncErrors    *prometheus.CounterVec
+	writes        *prometheus.CounterVec
+	lag           prometheus.Histogram
+	leader        prometheus.Gauge
+	eventsDropped prometheus.Counter
+
 	refreshes   *prometheus.CounterVec
 	confirmed   atomic.Int64 // epoch seconds; 0 for never
 	syncToken   prometheus.Gauge
@@ -36,6 +53,7 @@ type metrics struct {
 
 // newMetrics registers the agent's metrics. now is the clock by which an age is told.
 func newMetrics(registry prometheus.Registerer, now func() time.Time) *metrics {
+	durations := prometheus.ExponentialBuckets(0.001, 4, 9) // to 65 s
 	gauge := func(name, help string) prometheus.Gauge {
 		g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "egress_agent_ranges_" + name, Help: help})
 		registry.MustRegister(g)
@@ -47,6 +65,26 @@ func newMetrics(registry prometheus.Registerer, now func() time.Time) *metrics {
 		return c
 	}
 	m := &metrics{
+		policies: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "egress_agent_policies",
+			Help: "Policies by state: applied, invalid, name_conflict or ranges_unavailable.",
+		}, []string{"state"}),
+		syncs: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "egress_agent_sync_duration_seconds", Help: "Time to sync a policy, its write included.", Buckets: durations,
+		}),
+		syncErrors: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "egress_agent_sync_errors_total",
+			Help: "Syncs that failed and are retried, by the API server's reason, or Other.",
+		}, []string{"reason"}),
+		writes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "egress_agent_networkpolicy_writes_total", Help: "NetworkPolicies written, by verb.",
+		}, []string{"verb"}),
+		lag: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "egress_agent_configmap_to_networkpolicy_seconds",
+			Help: "Time from when a change of a policy is seen to when its NetworkPolicy is written.", Buckets: durations,
+		}),
+		leader:        prometheus.NewGauge(prometheus.GaugeOpts{Name: "egress_agent_leader", Help: "1 while this agent works, 0 while it waits for the Lease."}),
+		eventsDropped: prometheus.NewCounter(prometheus.CounterOpts{Name: "egress_agent_events_dropped_total", Help: "Events not written, since too many waited."}),
 		refreshes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "egress_agent_ranges_refresh_total",
 			Help: "Looks at the source of the AWS ranges by result: accepted, unchanged, refused (a document that is not believed) or failed (no document).",
@@ -64,6 +102,13 @@ func newMetrics(registry prometheus.Registerer, now func() time.Time) *metrics {
 	for _, result := range []string{resultAccepted, resultUnchanged, resultRefused, resultFailed} {
 		m.refreshes.WithLabelValues(result)
 	}
+	for _, state := range []string{stateApplied, stateInvalid, stateConflict, stateUnavailable} {
+		m.policies.WithLabelValues(state)
+	}
+	for _, verb := range []string{"create", "update", "delete"} {
+		m.writes.WithLabelValues(verb)
+	}
+	registry.MustRegister(m.policies, m.syncs, m.syncErrors, m.writes, m.lag, m.leader, m.eventsDropped)
 	registry.MustRegister(m.refreshes, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "egress_agent_ranges_age_seconds",
 		Help: "Time since the ranges in use were last found to be the source's latest; -1 for never.",
@@ -75,6 +120,15 @@ func newMetrics(registry prometheus.Registerer, now func() time.Time) *metrics {
 		return now().Sub(time.Unix(confirmed, 0)).Seconds()
 	}))
 	return m
+}
+
+// failed counts a sync that is to be retried. The reasons are those of the API server, which are few.
+func (m *metrics) failed(err error) {
+	reason := string(apierrors.ReasonForError(err))
+	if reason == "" {
+		reason = "Other"
+	}
+	m.syncErrors.WithLabelValues(reason).Inc()
 }
 
 // inUse tells of a table and of what it changed.

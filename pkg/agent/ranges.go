@@ -186,6 +186,9 @@ func (a *Agent) refuse(ctx context.Context, reason string) {
 // keep makes the ConfigMap of ranges hold what is in use. That it cannot is told, and is no reason to do
 // without them.
 func (a *Agent) keep(ctx context.Context) {
+	if a.mayWrite() != nil {
+		return
+	}
 	size, err := a.store.keep(ctx, a.kept)
 	if err != nil && ctx.Err() == nil {
 		a.metrics.storeErrors.Inc()

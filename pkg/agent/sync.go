@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -18,11 +19,17 @@ import (
 // sync makes the NetworkPolicy of this key what its ConfigMap calls for. An error means to try again.
 func (a *Agent) sync(ctx context.Context, key cache.ObjectName) error {
 	table := a.table.Load()
+	seen := a.takeSeen(key)
 	written, err := a.syncWith(ctx, key, table)
-	if err == nil {
-		a.fanout.done(key, table, written)
+	if err != nil {
+		a.putSeen(key, seen)
+		return err
 	}
-	return err
+	if written && !seen.IsZero() {
+		a.metrics.lag.Observe(time.Since(seen).Seconds())
+	}
+	a.fanout.done(key, table, written)
+	return nil
 }
 
 func (a *Agent) syncWith(ctx context.Context, key cache.ObjectName, table *awsranges.Table) (written bool, err error) {
@@ -58,6 +65,7 @@ func (a *Agent) syncWith(ctx context.Context, key cache.ObjectName, table *awsra
 	if d.reason != ReasonNameConflict {
 		a.remember(key, configMap)
 	}
+	a.setState(key, d.reason)
 	a.tell(key, configMap, d)
 	if d.reason == ReasonApplied || d.reason == ReasonRangesChanged {
 		a.tellSlots(key, configMap, d.write.Spec, table)
@@ -81,11 +89,15 @@ func (a *Agent) whole(ctx context.Context, current *observed) (*networkingv1.Net
 // decision was made on, so that it cannot undo a change the caches had not seen. gone says that the
 // namespace is being deleted, where nothing is to be done.
 func (a *Agent) apply(ctx context.Context, current *observed, write *networkingv1.NetworkPolicy) (gone bool, err error) {
+	if err := a.mayWrite(); err != nil {
+		return false, err
+	}
 	policies := a.client.NetworkingV1().NetworkPolicies(write.Namespace)
 	if current != nil {
 		if _, err := policies.Update(ctx, write, metav1.UpdateOptions{FieldManager: Name}); err != nil {
 			return false, fmt.Errorf("update NetworkPolicy %s: %w", write.Name, err)
 		}
+		a.metrics.writes.WithLabelValues("update").Inc()
 		return false, nil
 	}
 	_, err = policies.Create(ctx, write, metav1.CreateOptions{FieldManager: Name})
@@ -95,6 +107,7 @@ func (a *Agent) apply(ctx context.Context, current *observed, write *networkingv
 	if err != nil {
 		return false, fmt.Errorf("create NetworkPolicy %s: %w", write.Name, err)
 	}
+	a.metrics.writes.WithLabelValues("create").Inc()
 	return false, nil
 }
 
@@ -113,6 +126,9 @@ func (a *Agent) remove(ctx context.Context, key cache.ObjectName, current *obser
 	if err == nil && configMap.Labels[policy.Label] == policy.LabelValue && policyKey(configMap) == key {
 		return fmt.Errorf("the cache does not hold ConfigMap %s yet", configMap.Name)
 	}
+	if err := a.mayWrite(); err != nil {
+		return err
+	}
 	err = a.client.NetworkingV1().NetworkPolicies(key.Namespace).Delete(ctx, key.Name, metav1.DeleteOptions{
 		Preconditions: metav1.NewUIDPreconditions(string(current.UID)),
 	})
@@ -122,6 +138,7 @@ func (a *Agent) remove(ctx context.Context, key cache.ObjectName, current *obser
 	if err != nil {
 		return fmt.Errorf("delete NetworkPolicy %s: %w", key.Name, err)
 	}
+	a.metrics.writes.WithLabelValues("delete").Inc()
 	a.log.Info("NetworkPolicy deleted", "namespace", key.Namespace, "name", key.Name)
 	return nil
 }

@@ -57,6 +57,9 @@ func TestReplay(t *testing.T) {
 		return func(c *corev1.ConfigMap) bool { return c.Annotations["egress-controller/sync-token"] == token }
 	}
 
+	eventually(t, "the policies of other tests are gone", func() bool {
+		return kubectl(t, "", "get", "configmaps", "-A", "-l", "egress-controller=managed", "-o", "name") == ""
+	})
 	first := publish(files[0])
 	for service := range services {
 		namespace(t, "tenant-"+service)

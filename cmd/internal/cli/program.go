@@ -54,7 +54,13 @@ func Complain(stderr io.Writer, program string, err error) {
 
 // Version tells the program's commit and its date, as the Go toolchain stamps them.
 func Version(program string) string {
-	commit, date, modified := "unknown", "unknown", ""
+	commit, date := revision()
+	return fmt.Sprintf("%s commit %s of %s", program, commit, date)
+}
+
+func revision() (commit, date string) {
+	commit, date = "unknown", "unknown"
+	modified := ""
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, setting := range info.Settings {
 			switch setting.Key {
@@ -69,7 +75,7 @@ func Version(program string) string {
 			}
 		}
 	}
-	return fmt.Sprintf("%s commit %s%s of %s", program, commit, modified, date)
+	return commit + modified, date
 }
 
 // NoArguments is an error where flags are followed by anything.

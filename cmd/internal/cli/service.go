@@ -8,6 +8,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"regexp"
+	"runtime"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -74,16 +77,26 @@ func (s *Service) logger(w io.Writer) (*slog.Logger, error) {
 	return nil, fmt.Errorf("invalid --log-format %q: must be text or json", s.logFormat)
 }
 
-// NewRegistry returns a registry of metrics with those of the process and of the Go runtime.
-func NewRegistry() *prometheus.Registry {
+// NewRegistry returns a registry of metrics with those of the process, of the Go runtime and of the program's
+// build.
+func NewRegistry(program string) *prometheus.Registry {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	commit, date := revision()
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: strings.ReplaceAll(program, "-", "_") + "_build_info", Help: "1; its labels say what the program was built from.",
+		ConstLabels: prometheus.Labels{"commit": commit, "date": date, "go": runtime.Version()},
+	})
+	build.Set(1)
+	registry.MustRegister(build)
+	// What is alive, beside what awaits collection.
+	live := collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{Matcher: regexp.MustCompile("^/gc/heap/live:bytes$")})
+	registry.MustRegister(collectors.NewGoCollector(live), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return registry
 }
 
-// ServeHealth answers, until close is called, GET /healthz with ok, GET /readyz with ok or, while ready is
-// false, with 503, and GET /metrics with what is registered.
-func (s *Service) ServeHealth(ready func() bool, metrics prometheus.Gatherer, log *slog.Logger) (close func() error, err error) {
+// ServeHealth answers, until close is called, GET /healthz with ok, GET /readyz with the status that ready
+// gives or, while it is not ok, with that and 503, and GET /metrics with what is registered.
+func (s *Service) ServeHealth(ready func() (status string, ok bool), metrics prometheus.Gatherer, log *slog.Logger) (close func() error, err error) {
 	listener, err := net.Listen("tcp", s.HTTPAddr)
 	if err != nil {
 		return nil, err
@@ -92,11 +105,12 @@ func (s *Service) ServeHealth(ready func() bool, metrics prometheus.Gatherer, lo
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if !ready() {
-			http.Error(w, "not ready", http.StatusServiceUnavailable)
+		status, ok := ready()
+		if !ok {
+			http.Error(w, status, http.StatusServiceUnavailable)
 			return
 		}
-		fmt.Fprintln(w, "ok")
+		fmt.Fprintln(w, status)
 	})
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute}
 	go func() {

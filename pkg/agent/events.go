@@ -1,0 +1,57 @@
+package agent
+
+import (
+	"context"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/flowcontrol"
+)
+
+// EventsPerSecond is how many Events are written: they are for people, and more would only keep the API
+// server from NetworkPolicies.
+const EventsPerSecond = 20
+
+// eventsWaiting is how many Events may wait for that.
+const eventsWaiting = 1000
+
+// recorder is what Events are told to.
+type recorder interface {
+	Event(object runtime.Object, eventType, reason, message string)
+}
+
+// slowRecorder passes Events on at their pace. It never waits: one too many is dropped, and counted.
+type slowRecorder struct {
+	recorder record.EventRecorder
+	waiting  chan func()
+	dropped  prometheus.Counter
+}
+
+func newSlowRecorder(recorder record.EventRecorder, dropped prometheus.Counter) *slowRecorder {
+	return &slowRecorder{recorder: recorder, waiting: make(chan func(), eventsWaiting), dropped: dropped}
+}
+
+func (r *slowRecorder) Event(object runtime.Object, eventType, reason, message string) {
+	select {
+	case r.waiting <- func() { r.recorder.Event(object, eventType, reason, message) }:
+	default:
+		r.dropped.Inc()
+	}
+}
+
+// run passes Events on until the context ends.
+func (r *slowRecorder) run(ctx context.Context) {
+	limiter := flowcontrol.NewTokenBucketRateLimiter(EventsPerSecond, 1)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case record := <-r.waiting:
+			record()
+			if limiter.Wait(ctx) != nil {
+				return
+			}
+		}
+	}
+}

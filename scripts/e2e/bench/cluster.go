@@ -1,0 +1,256 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"egress-agent/scripts/e2e/cluster"
+)
+
+// workers is how many requests are made at a time: as many as the agent makes.
+const workers = 8
+
+// bench is what the measurements share.
+type bench struct {
+	size       size
+	control    *cluster.Cluster
+	client     *kubernetes.Clientset // bare: protobuf, and no limit of its own
+	agent      string
+	kubeconfig string // the agent's
+	ranges     string
+	rows       []row
+	next       int     // the number of the next policy
+	restarted  figures // with half as many as the last
+}
+
+func newBench(ctx context.Context, control *cluster.Cluster, agent, ranges string, s size) (*bench, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", control.Kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	config.QPS, config.UserAgent, config.ContentType = -1, "bare", "application/vnd.kubernetes.protobuf"
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	command := exec.CommandContext(ctx, filepath.Join(control.Programs, "kubectl"), "--kubeconfig", control.Kubeconfig, "apply", "-f", "deploy/agent-rbac.yaml")
+	if output, err := command.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, output)
+	}
+	kubeconfig, err := control.ServiceAccountKubeconfig(ctx, "egress-system", "egress-agent")
+	if err != nil {
+		return nil, err
+	}
+	b := &bench{size: s, control: control, client: client, agent: agent, kubeconfig: kubeconfig, ranges: ranges}
+	return b, each(s.namespaces, func(i int) error {
+		_, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: b.namespace(i)}}, metav1.CreateOptions{})
+		return err
+	})
+}
+
+func (b *bench) namespace(i int) string { return fmt.Sprintf("tenant-%d", i%b.size.namespaces) }
+
+// each does things side by side, and returns an error of one.
+func each(n int, do func(i int) error) error {
+	var running sync.WaitGroup
+	errs := make([]error, workers)
+	for worker := range workers {
+		running.Go(func() {
+			for i := worker; i < n && errs[worker] == nil; i += workers {
+				errs[worker] = do(i)
+			}
+		})
+	}
+	running.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// policy is the document of policy i: S3 in us-east-1, and a CIDR that no other has.
+func policy(i int) string {
+	return fmt.Sprintf(`{"defaultAction": "deny", "allowedDestinations": [
+  {"name": "s3", "awsService": "s3", "regions": ["us-east-1"], "ports": [443]},
+  {"name": "db", "cidr": "10.%d.%d.0/24", "ports": [5432]}]}`, i>>8&255, i&255)
+}
+
+func configMap(name string, i int) *corev1.ConfigMap {
+	return &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"egress-controller": "managed"}},
+		Data:       map[string]string{"policy.json": policy(i)},
+	}
+}
+
+// createPolicies creates the ConfigMaps from first to last, the last not included.
+func (b *bench) createPolicies(ctx context.Context, first, last int) error {
+	return each(last-first, func(i int) error {
+		i += first
+		_, err := b.client.CoreV1().ConfigMaps(b.namespace(i)).Create(ctx, configMap(fmt.Sprintf("policy-%d", i), i), metav1.CreateOptions{})
+		return err
+	})
+}
+
+// process is a running agent.
+type process struct {
+	command *exec.Cmd
+	health  string
+	started time.Time
+}
+
+func (b *bench) start(args ...string) (*process, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	health := listener.Addr().String()
+	listener.Close()
+	log, err := os.Create(filepath.Join(b.control.Dir, "agent.log"))
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	p := &process{health: health, started: time.Now()}
+	p.command = exec.Command(b.agent, append([]string{"--kubeconfig", b.kubeconfig, "--ranges-file", b.ranges, "--ip-family", "ipv4",
+		"--http-addr", health, "--leader-elect=false", "--log-level", "warn"}, args...)...)
+	p.command.Stderr = log
+	p.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return p, p.command.Start()
+}
+
+func (p *process) stop() error {
+	if err := p.command.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	return p.command.Wait()
+}
+
+// metric is a metric's value, or the number of observations of a histogram.
+func (p *process) metric(name string) (float64, error) {
+	response, err := http.Get("http://" + p.health + "/metrics")
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(response.Body)
+	if err != nil {
+		return 0, err
+	}
+	family := families[name]
+	if family == nil {
+		return 0, fmt.Errorf("no metric %s", name)
+	}
+	m := family.GetMetric()[0] // the first of several, by its labels
+	return m.GetGauge().GetValue() + m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount()), nil
+}
+
+// await polls until something holds.
+func await(ctx context.Context, what string, ok func() bool) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	for !ok() {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %s: %w", what, ctx.Err())
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// proc reads fields of a process's file in /proc.
+func (p *process) proc(file string) ([]string, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", p.command.Process.Pid, file))
+	return strings.Fields(string(data)), err
+}
+
+// resident is the process's memory, in bytes.
+func (p *process) resident() (float64, error) {
+	fields, err := p.proc("statm")
+	if err != nil {
+		return 0, err
+	}
+	pages, err := strconv.ParseFloat(fields[1], 64)
+	return pages * float64(os.Getpagesize()), err
+}
+
+// cpu is the time the process has had, of one core.
+func (p *process) cpu() (time.Duration, error) {
+	fields, err := p.proc("stat")
+	if err != nil {
+		return 0, err
+	}
+	user, err := strconv.Atoi(fields[13])
+	if err != nil {
+		return 0, err
+	}
+	system, err := strconv.Atoi(fields[14])
+	return time.Duration(user+system) * 10 * time.Millisecond, err
+}
+
+// created watches for NetworkPolicies that are created, and passes on when each was.
+func (b *bench) created(ctx context.Context) (<-chan networkPolicy, func(), error) {
+	list, err := b.client.NetworkingV1().NetworkPolicies("").List(ctx, metav1.ListOptions{Limit: 1})
+	if err != nil {
+		return nil, nil, err
+	}
+	watcher, err := b.client.NetworkingV1().NetworkPolicies("").Watch(ctx, metav1.ListOptions{ResourceVersion: list.ResourceVersion})
+	if err != nil {
+		return nil, nil, err
+	}
+	seen := make(chan networkPolicy, 100_000)
+	go func() {
+		defer close(seen)
+		for event := range watcher.ResultChan() {
+			if policy, ok := event.Object.(*networkingv1.NetworkPolicy); ok && event.Type == watch.Added {
+				seen <- networkPolicy{policy, time.Now()}
+			}
+		}
+	}()
+	return seen, watcher.Stop, nil
+}
+
+type networkPolicy struct {
+	*networkingv1.NetworkPolicy
+	at time.Time
+}
+
+// nth waits for so many, and returns the last.
+func nth(ctx context.Context, seen <-chan networkPolicy, n int) (last networkPolicy, err error) {
+	for range n {
+		select {
+		case p, ok := <-seen:
+			if !ok {
+				return last, fmt.Errorf("the watch ended")
+			}
+			last = p
+		case <-ctx.Done():
+			return last, ctx.Err()
+		case <-time.After(time.Minute):
+			return last, fmt.Errorf("no NetworkPolicy was created for a minute")
+		}
+	}
+	return last, nil
+}
