@@ -18,7 +18,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -89,17 +88,14 @@ type Agent struct {
 	slowEvents  *slowRecorder
 	events      recorder // that, but for tests
 
-	mu    sync.Mutex
-	known map[cache.ObjectName]types.UID // ConfigMaps whose NetworkPolicy this process has seen in place
-	told  map[topic]string               // the last Event about a mistake, which is not repeated
-	seen  map[cache.ObjectName]time.Time // when a change was seen that has not been synced
-	state map[cache.ObjectName]string    // of each policy, for the metric
-	ports map[cache.ObjectName]int       // how many a policy has, of those looked at since its last sync
-	wide  map[cache.ObjectName]time.Time // since when a NetworkPolicy waits for the second write of a change
+	mu         sync.Mutex
+	remembered map[cache.ObjectName]memory    // of every policy
+	told       map[topic]string               // the last Event about a mistake, which is not repeated
+	seen       map[cache.ObjectName]time.Time // when a change was seen that has not been synced
+	wide       map[cache.ObjectName]time.Time // since when a NetworkPolicy waits for the second write of a change
 }
 
-// byPolicyKey indexes ConfigMaps by the key of their NetworkPolicy, since the name of one does not
-// always tell that of the other.
+// byPolicyKey indexes those ConfigMaps whose NetworkPolicy has another name, by its key.
 const byPolicyKey = "policyKey"
 
 // New makes an agent. Its Events are written by a client of their own, which may be slower, so that they
@@ -121,18 +117,21 @@ func New(client, events kubernetes.Interface, options Options, log *slog.Logger)
 		mayWrite:         func() error { return nil },
 		metrics:          newMetrics(options.Metrics, options.Source.Feed.Now),
 		broadcaster:      record.NewBroadcaster(),
-		known:            make(map[cache.ObjectName]types.UID),
+		remembered:       make(map[cache.ObjectName]memory),
 		told:             make(map[topic]string),
 		seen:             make(map[cache.ObjectName]time.Time),
-		state:            make(map[cache.ObjectName]string),
-		ports:            make(map[cache.ObjectName]int),
 		wide:             make(map[cache.ObjectName]time.Time),
 	}
 	a.slowEvents = newSlowRecorder(a.broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: Name}), a.metrics.eventsDropped)
 	a.events = a.slowEvents
 	err := a.configMaps.AddIndexers(cache.Indexers{
-		byPolicyKey: indexing(func(configMap *corev1.ConfigMap) []string { return []string{policyKey(configMap).String()} }),
-		byPair:      indexing(pairsOf),
+		byPolicyKey: indexing(func(configMap *corev1.ConfigMap) []string {
+			if key := policyKey(configMap); key.Name != configMap.Name {
+				return []string{key.String()}
+			}
+			return nil
+		}),
+		byPair: indexing(pairsOf),
 	})
 	if err != nil {
 		return nil, err
@@ -140,7 +139,7 @@ func New(client, events kubernetes.Interface, options Options, log *slog.Logger)
 	if _, err := a.configMaps.AddEventHandler(a.enqueuing(a.policyChanged)); err != nil {
 		return nil, err
 	}
-	_, err = a.policies.AddEventHandler(a.enqueuing(func(o metav1.Object) cache.ObjectName { return cache.MetaObjectToName(o) }))
+	_, err = a.policies.AddEventHandler(a.enqueuing(a.networkPolicyChanged))
 	return a, err
 }
 
@@ -154,15 +153,21 @@ func indexing(keys func(*corev1.ConfigMap) []string) cache.IndexFunc {
 	}
 }
 
-// policyChanged notes when a policy was seen to change, and returns the key.
-func (a *Agent) policyChanged(configMap metav1.Object) cache.ObjectName {
-	key := policyKey(configMap)
+// networkPolicyChanged passes over what the agent has written itself, as it is.
+func (a *Agent) networkPolicyChanged(policy metav1.Object) (key cache.ObjectName, due bool) {
+	key = cache.MetaObjectToName(policy)
+	return key, a.recall(key).written != policy.GetResourceVersion()
+}
+
+// policyChanged notes when a policy was seen to change.
+func (a *Agent) policyChanged(configMap metav1.Object) (key cache.ObjectName, due bool) {
+	key = policyKey(configMap)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if _, waiting := a.seen[key]; !waiting {
 		a.seen[key] = time.Now()
 	}
-	return key
+	return key, true
 }
 
 // policyKey is the key of a ConfigMap's NetworkPolicy.
@@ -170,13 +175,17 @@ func policyKey(configMap metav1.Object) cache.ObjectName {
 	return cache.NewObjectName(configMap.GetNamespace(), netpol.Name(configMap.GetName()))
 }
 
-func (a *Agent) enqueuing(key func(metav1.Object) cache.ObjectName) cache.ResourceEventHandler {
+// enqueuing handles events by a function that gives the key of what they are about, and whether a look at it
+// is due.
+func (a *Agent) enqueuing(about func(metav1.Object) (key cache.ObjectName, due bool)) cache.ResourceEventHandler {
 	enqueue := func(object any) {
 		if tombstone, ok := object.(cache.DeletedFinalStateUnknown); ok {
 			object = tombstone.Obj
 		}
 		if accessor, err := meta.Accessor(object); err == nil {
-			a.queue.Add(key(accessor))
+			if key, due := about(accessor); due {
+				a.queue.Add(key)
+			}
 		}
 	}
 	return cache.ResourceEventHandlerFuncs{
@@ -198,7 +207,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		defer factory.Shutdown()
 	}
 	a.log.Info("filling caches")
-	if !cache.WaitForCacheSync(ctx.Done(), a.configMaps.HasSynced, a.policies.HasSynced) {
+	if !cache.WaitFor(ctx, "", a.configMaps.HasSyncedChecker(), a.policies.HasSyncedChecker()) {
 		return nil // the context ended
 	}
 	a.ready.Store(true)
@@ -284,6 +293,13 @@ func (a *Agent) configMapOf(key cache.ObjectName) (*corev1.ConfigMap, error) {
 	objects, err := a.configMaps.GetIndexer().ByIndex(byPolicyKey, key.String())
 	if err != nil {
 		return nil, err
+	}
+	object, exists, err := a.configMaps.GetIndexer().GetByKey(key.String())
+	if err != nil {
+		return nil, err
+	}
+	if exists {
+		objects = append(objects, object)
 	}
 	var found []*corev1.ConfigMap
 	for _, object := range objects {

@@ -43,6 +43,12 @@ func cidrsOf(spec networkingv1.NetworkPolicySpec) []hash {
 	return slices.Compact(hashes)
 }
 
+// What the labels of nearly all objects come to, shared by them. Never to be modified.
+var (
+	onlyManaged = map[string]string{netpol.ManagedByLabel: netpol.ManagedBy}
+	onlyPolicy  = map[string]string{policy.Label: policy.LabelValue}
+)
+
 // observe is the transform of the cache of NetworkPolicies.
 func observe(object any) (any, error) {
 	policy, ok := object.(*networkingv1.NetworkPolicy)
@@ -51,6 +57,9 @@ func observe(object any) (any, error) {
 	}
 	o := &observed{ObjectMeta: policy.ObjectMeta}
 	o.ManagedFields = nil
+	if len(o.Labels) == 1 && labelled(o) {
+		o.Labels = onlyManaged
+	}
 	if labelled(o) || len(o.OwnerReferences) > 0 {
 		o.digest, o.cidrs = netpol.Digest(policy.Spec), cidrsOf(policy.Spec)
 	}
@@ -67,8 +76,8 @@ func slimConfigMap(object any) (any, error) {
 		Namespace: configMap.Namespace, Name: configMap.Name, UID: configMap.UID, ResourceVersion: configMap.ResourceVersion,
 		CreationTimestamp: configMap.CreationTimestamp, DeletionTimestamp: configMap.DeletionTimestamp,
 	}}
-	if label, ok := configMap.Labels[policy.Label]; ok {
-		slim.Labels = map[string]string{policy.Label: label}
+	if configMap.Labels[policy.Label] == policy.LabelValue {
+		slim.Labels = onlyPolicy
 	}
 	if document, ok := configMap.Data[policy.Key]; ok {
 		slim.Data = map[string]string{policy.Key: document}

@@ -14,12 +14,12 @@ import (
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 )
 
-// The times of Kubernetes' own controllers: a leader that is gone is followed within leaseDuration, and
-// one that cannot renew for renewDeadline gives up before that.
+// A leader that is gone is followed within leaseDuration, and a little more than retryPeriod; one that cannot
+// renew for renewDeadline gives up before that.
 const (
 	leaseDuration = 15 * time.Second
 	renewDeadline = 10 * time.Second
-	retryPeriod   = 2 * time.Second
+	retryPeriod   = time.Second
 )
 
 // elect waits for the Lease, works while it is held, and gives it back after the last write. An error

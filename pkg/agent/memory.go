@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 
 	"egress-agent/pkg/awsranges"
@@ -22,25 +23,36 @@ type topic struct {
 	slots bool // of PortSlots, rather than of the policy itself
 }
 
-func (a *Agent) isKnown(key cache.ObjectName, configMap *corev1.ConfigMap) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.known[key] == configMap.UID
+// memory is what is remembered of every policy.
+type memory struct {
+	known   types.UID // of the ConfigMap whose NetworkPolicy this process has seen in place
+	written string    // the version of the NetworkPolicy that this process wrote, where no look at it is due
+	state   string    // for the metric; empty for none
+	ports   int       // how many the policy has; 0 where that has not been counted since its last sync
 }
 
-func (a *Agent) remember(key cache.ObjectName, configMap *corev1.ConfigMap) {
+func (a *Agent) recall(key cache.ObjectName) memory {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.known[key] = configMap.UID
+	return a.remembered[key]
+}
+
+func (a *Agent) remember(key cache.ObjectName, change func(*memory)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	m := a.remembered[key]
+	change(&m)
+	a.remembered[key] = m
 }
 
 func (a *Agent) forget(key cache.ObjectName) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	delete(a.known, key)
+	if state := a.remembered[key].state; state != "" {
+		a.metrics.policies.WithLabelValues(state).Dec()
+	}
+	delete(a.remembered, key)
 	delete(a.wide, key)
-	delete(a.ports, key)
-	a.countState(key, "")
 	delete(a.told, topic{key, false})
 	delete(a.told, topic{key, true})
 }
@@ -74,26 +86,16 @@ func (a *Agent) setState(key cache.ObjectName, reason string) {
 	case ReasonRangesUnavailable:
 		state = stateUnavailable
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.countState(key, state)
-}
-
-// countState is for callers that hold the lock. The empty state is that of no policy.
-func (a *Agent) countState(key cache.ObjectName, state string) {
-	before := a.state[key]
-	if before == state {
-		return
-	}
-	if before != "" {
-		a.metrics.policies.WithLabelValues(before).Dec()
-	}
-	if state == "" {
-		delete(a.state, key)
-		return
-	}
-	a.state[key] = state
-	a.metrics.policies.WithLabelValues(state).Inc()
+	a.remember(key, func(m *memory) {
+		if m.state == state {
+			return
+		}
+		if m.state != "" {
+			a.metrics.policies.WithLabelValues(m.state).Dec()
+		}
+		a.metrics.policies.WithLabelValues(state).Inc()
+		m.state = state
+	})
 }
 
 // isDue says whether a step may be made now. The second write of a change waits for the first to settle,
@@ -156,7 +158,7 @@ func (a *Agent) tellSlots(key cache.ObjectName, configMap *corev1.ConfigMap, own
 		return
 	}
 	ports := netpol.Ports(own)
-	a.rememberPorts(key, ports)
+	a.remember(key, func(m *memory) { m.ports = ports })
 	var others []*corev1.ConfigMap
 	for _, object := range objects {
 		if other, ok := object.(*corev1.ConfigMap); ok && other.Name != configMap.Name && other.Labels[policy.Label] == policy.LabelValue {
@@ -183,29 +185,15 @@ func (a *Agent) tellSlots(key cache.ObjectName, configMap *corev1.ConfigMap, own
 // portsOf counts a policy's ports, once until it is synced again.
 func (a *Agent) portsOf(configMap *corev1.ConfigMap, table *awsranges.Table) int {
 	key := policyKey(configMap)
-	a.mu.Lock()
-	ports, ok := a.ports[key]
-	a.mu.Unlock()
-	if ok {
+	ports := a.recall(key).ports
+	if ports > 0 {
 		return ports
 	}
 	if result, problems := netpol.Evaluate(configMap, table, a.options.Rules); problems == nil {
 		ports = netpol.Ports(result.Spec)
 	}
-	a.rememberPorts(key, ports)
+	a.remember(key, func(m *memory) { m.ports = ports })
 	return ports
-}
-
-func (a *Agent) rememberPorts(key cache.ObjectName, ports int) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.ports[key] = ports
-}
-
-func (a *Agent) forgetPorts(key cache.ObjectName) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.ports, key)
 }
 
 // short cuts a message to what an Event holds.

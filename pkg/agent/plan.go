@@ -167,7 +167,7 @@ func changed(current *observed, desired *networkingv1.NetworkPolicy) *networking
 		return desired
 	}
 	write := &networkingv1.NetworkPolicy{TypeMeta: desired.TypeMeta, ObjectMeta: overlay(current.ObjectMeta, desired.ObjectMeta), Spec: desired.Spec}
-	if current.digest == netpol.Digest(desired.Spec) && equality.Semantic.DeepEqual(write.ObjectMeta, current.ObjectMeta) {
+	if current.digest == desired.Annotations[netpol.SpecDigest] && equality.Semantic.DeepEqual(write.ObjectMeta, current.ObjectMeta) {
 		return nil
 	}
 	return write

@@ -39,16 +39,16 @@ func (a *Agent) startRanges(ctx context.Context) (next time.Duration, err error)
 		a.log.Warn("no ranges are taken from the cluster", "configmap", RangesName, "error", err)
 	}
 	source := a.options.Source
-	a.use(source.Feed.Table())
 	if source.Feed.Table() == nil {
 		next = source.Interval
-		if err := a.refresh(ctx, 0); err != nil {
+		if err := a.look(ctx); err != nil {
 			if source.Feed.File != "" {
 				return 0, fmt.Errorf("read the AWS ranges from %s: %w", source.Feed.File, err)
 			}
 			next = firstRetry
 		}
 	}
+	a.use(source.Feed.Table())
 	return next, nil
 }
 
@@ -84,6 +84,9 @@ func (a *Agent) refreshRanges(ctx context.Context, next time.Duration) {
 	defer poll.Stop()
 	due := time.NewTimer(varied(next))
 	defer due.Stop()
+	if next > 0 { // there has been a look already
+		a.keepAfter(ctx, a.fanout.over, keepWithin)
+	}
 	for retry := firstRetry; ; {
 		select {
 		case <-ctx.Done():
@@ -126,18 +129,22 @@ const keepWithin = time.Second
 // nothing new that can be trusted.
 func (a *Agent) refresh(ctx context.Context, keepWithin time.Duration) error {
 	err := a.look(ctx)
-	synced := a.use(a.options.Source.Feed.Table())
+	a.keepAfter(ctx, a.use(a.options.Source.Feed.Table()), keepWithin)
+	return err
+}
+
+// keepAfter keeps the ranges, if there are any, when the policies are synced or the time is over.
+func (a *Agent) keepAfter(ctx context.Context, synced <-chan struct{}, within time.Duration) {
 	if a.kept.table == nil {
-		return err
+		return
 	}
 	select {
 	case <-ctx.Done():
-		return err
 	case <-synced:
-	case <-time.After(keepWithin):
+		a.keep(ctx)
+	case <-time.After(within):
+		a.keep(ctx)
 	}
-	a.keep(ctx)
-	return err
 }
 
 // look asks the feed for what is new, and tells what came of it.

@@ -44,8 +44,12 @@ func (a *Agent) syncWith(ctx context.Context, key cache.ObjectName, table *awsra
 	if configMap == nil {
 		return false, a.remove(ctx, key, current)
 	}
-	a.forgetPorts(key)
-	d := plan(configMap, current, a.isKnown(key, configMap), table, a.options)
+	known := false
+	a.remember(key, func(m *memory) {
+		known = m.known == configMap.UID
+		m.ports = 0
+	})
+	d := plan(configMap, current, known, table, a.options)
 	if d.large {
 		whole, err := a.whole(ctx, current)
 		if err != nil {
@@ -57,13 +61,17 @@ func (a *Agent) syncWith(ctx context.Context, key cache.ObjectName, table *awsra
 		return false, nil
 	}
 	if d.write != nil {
-		if gone, err := a.apply(ctx, current, d.write); err != nil || gone {
+		written, err := a.apply(ctx, current, d.write)
+		if err != nil || written == nil {
 			return false, err
+		}
+		if d.step != netpol.Widen { // after which another look is due
+			a.remember(key, func(m *memory) { m.written = written.ResourceVersion })
 		}
 		a.log.Info("NetworkPolicy written", "namespace", key.Namespace, "name", key.Name, "reason", d.reason, "step", d.step, "new", current == nil)
 	}
 	if d.reason != ReasonNameConflict {
-		a.remember(key, configMap)
+		a.remember(key, func(m *memory) { m.known = configMap.UID })
 	}
 	a.setState(key, d.reason)
 	a.tell(key, configMap, d)
@@ -85,30 +93,31 @@ func (a *Agent) whole(ctx context.Context, current *observed) (*networkingv1.Net
 	return policy, nil
 }
 
-// apply is the one place that writes a NetworkPolicy. An update carries the version that the
-// decision was made on, so that it cannot undo a change the caches had not seen. gone says that the
-// namespace is being deleted, where nothing is to be done.
-func (a *Agent) apply(ctx context.Context, current *observed, write *networkingv1.NetworkPolicy) (gone bool, err error) {
+// apply is the one place that writes a NetworkPolicy, and returns it as it is then. An update carries the
+// version that the decision was made on, so that it cannot undo a change the caches had not seen. Nil where
+// the namespace is being deleted, and nothing is to be done.
+func (a *Agent) apply(ctx context.Context, current *observed, write *networkingv1.NetworkPolicy) (written *networkingv1.NetworkPolicy, err error) {
 	if err := a.mayWrite(); err != nil {
-		return false, err
+		return nil, err
 	}
 	policies := a.client.NetworkingV1().NetworkPolicies(write.Namespace)
 	if current != nil {
-		if _, err := policies.Update(ctx, write, metav1.UpdateOptions{FieldManager: Name}); err != nil {
-			return false, fmt.Errorf("update NetworkPolicy %s: %w", write.Name, err)
+		written, err := policies.Update(ctx, write, metav1.UpdateOptions{FieldManager: Name})
+		if err != nil {
+			return nil, fmt.Errorf("update NetworkPolicy %s: %w", write.Name, err)
 		}
 		a.metrics.writes.WithLabelValues("update").Inc()
-		return false, nil
+		return written, nil
 	}
-	_, err = policies.Create(ctx, write, metav1.CreateOptions{FieldManager: Name})
+	written, err = policies.Create(ctx, write, metav1.CreateOptions{FieldManager: Name})
 	if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) || apierrors.IsNotFound(err) {
-		return true, nil
+		return nil, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("create NetworkPolicy %s: %w", write.Name, err)
+		return nil, fmt.Errorf("create NetworkPolicy %s: %w", write.Name, err)
 	}
 	a.metrics.writes.WithLabelValues("create").Inc()
-	return false, nil
+	return written, nil
 }
 
 // remove deletes a NetworkPolicy of the agent's that has no ConfigMap. Without it the pods are open,

@@ -3,7 +3,6 @@ package netpol
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -104,17 +103,6 @@ func Name(configMap string) string {
 	hash := sha256.Sum256([]byte(configMap))
 	cut := strings.TrimRight(configMap[:longestName-hashed-1], "-.")
 	return cut + "-" + hex.EncodeToString(hash[:])[:hashed]
-}
-
-// Digest returns the SHA-256 of a spec, in hex. Equal specs have equal digests, also after a round
-// through the API server.
-func Digest(spec networkingv1.NetworkPolicySpec) string {
-	encoded, err := json.Marshal(spec)
-	if err != nil {
-		panic(err) // strings, numbers and lists of them always encode
-	}
-	digest := sha256.Sum256(encoded)
-	return hex.EncodeToString(digest[:])
 }
 
 // counted gives the Destinations annotation. It stops well before the 256 KiB that an object's

@@ -71,7 +71,7 @@ func largeDocument(t *testing.T) string {
 	}
 	rows := make([]row, 0, large)
 	for i := range large {
-		rows = append(rows, row{fmt.Sprintf("10.%d.%d.0/24", i/100, i%100*2), "us-east-1", "AMAZON"})
+		rows = append(rows, row{fmt.Sprintf("198.%d.%d.%d/27", 18+i>>10, i>>2&255, i&3*64), "us-east-1", "AMAZON"}) // no two aggregate
 	}
 	data, err := json.Marshal(map[string]any{"syncToken": "1", "createDate": "1970-01-01-00-00-01", "prefixes": rows})
 	require.NoError(t, err)

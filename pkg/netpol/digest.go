@@ -1,0 +1,96 @@
+package netpol
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"strconv"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// Digest returns a SHA-256 of a spec, in hex. Equal specs have equal digests, also after a round
+// through the API server, which sends a field that is empty as one that is left out; specs that differ in
+// anything else, be it order, have different ones.
+//
+// It reads every spec of a cluster when an agent starts. So what policies are full of is written out here,
+// in no particular format but with nothing that could be read in two ways, and only the rest as JSON.
+func Digest(spec networkingv1.NetworkPolicySpec) string {
+	text := make([]byte, 0, 1024)
+	text = appendSelector(text, 's', &spec.PodSelector)
+	for _, policyType := range spec.PolicyTypes {
+		text = appendText(text, 't', string(policyType))
+	}
+	for _, rule := range spec.Egress {
+		text = append(text, 'e')
+		for _, port := range rule.Ports {
+			text = appendPort(text, port)
+		}
+		for _, peer := range rule.To {
+			text = appendPeer(text, peer)
+		}
+	}
+	if len(spec.Ingress) > 0 {
+		text = appendJSON(text, 'i', spec.Ingress)
+	}
+	digest := sha256.Sum256(text)
+	return hex.EncodeToString(digest[:])
+}
+
+func appendPort(text []byte, port networkingv1.NetworkPolicyPort) []byte {
+	text = append(text, 'p')
+	if port.Protocol != nil {
+		text = appendText(text, 'l', string(*port.Protocol))
+	}
+	switch {
+	case port.Port == nil:
+	case port.Port.Type == intstr.Int:
+		text = strconv.AppendInt(append(text, 'n'), int64(port.Port.IntVal), 10)
+	default:
+		text = appendText(text, 'a', port.Port.StrVal)
+	}
+	if port.EndPort != nil {
+		text = strconv.AppendInt(append(text, 'm'), int64(*port.EndPort), 10)
+	}
+	return text
+}
+
+func appendPeer(text []byte, peer networkingv1.NetworkPolicyPeer) []byte {
+	text = append(text, 'r')
+	if peer.IPBlock != nil {
+		text = appendText(text, 'c', peer.IPBlock.CIDR)
+		for _, except := range peer.IPBlock.Except {
+			text = appendText(text, 'x', except)
+		}
+	}
+	text = appendSelector(text, 'o', peer.PodSelector)
+	return appendSelector(text, 'w', peer.NamespaceSelector)
+}
+
+// appendSelector tells a selector that is left out, which selects nothing or is not asked, from an empty
+// one, which selects all.
+func appendSelector(text []byte, tag byte, selector *metav1.LabelSelector) []byte {
+	switch {
+	case selector == nil:
+		return text
+	case len(selector.MatchLabels) == 0 && len(selector.MatchExpressions) == 0:
+		return append(text, tag, '*')
+	}
+	return appendJSON(text, tag, selector)
+}
+
+func appendJSON(text []byte, tag byte, value any) []byte {
+	encoded, err := json.Marshal(value)
+	if err != nil {
+		panic(err) // strings, numbers and lists of them always encode
+	}
+	return appendText(text, tag, string(encoded))
+}
+
+// appendText writes how long the text is, so that nothing in it is taken for what follows.
+func appendText(text []byte, tag byte, value string) []byte {
+	text = strconv.AppendInt(append(text, tag), int64(len(value)), 10)
+	return append(append(text, ':'), value...)
+}
