@@ -82,6 +82,10 @@ fuzz: ## Each fuzz target for FUZZTIME (10s)
 e2e: build control-plane ## The built programs against a real control plane; the schema against the corpus
 	cd scripts/e2e && go test -count=1 ./...
 
+.PHONY: test-all
+test-all: build control-plane ## The agent through every fault: a killed API server, a paused etcd, cut watches, ... (ten minutes)
+	cd scripts/e2e && E2E_ALL=1 go test -count=1 -timeout 30m -run '^TestFault' .
+
 .PHONY: bench
 bench: build control-plane ## Benchmarks, each with its floor (IP_RANGES_DATA= the folder with AWS's real ip-ranges.json)
 	go test -run '^$$' -bench . -benchmem ./pkg/...

@@ -91,6 +91,11 @@ func (e *embedded) ready() bool {
 	return ready
 }
 
+// withClock is an option of embed.
+func withClock(c *clock) func(*agent.Options) {
+	return func(o *agent.Options) { o.Source.Feed.Now = c.now }
+}
+
 // trusting is a transport that trusts the source's own certificate.
 func trusting(s *source) *http.Transport {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
@@ -338,7 +343,7 @@ func TestHoldEnds(t *testing.T) {
 	s.answers(document([]byte(sampleDocument(t, "ip-ranges.json")), clock.now()))
 	namespace(t, "tenant-hold")
 	kubectl(t, manifest("tenant-hold", "egress", s3Only), "apply", "-f", "-")
-	e := embed(t, s, func(o *agent.Options) { o.Source.Feed.Now = clock.now })
+	e := embed(t, s, withClock(clock))
 	eventuallyPolicy(t, "tenant-hold", "egress", "there", opened("198.18.4.0/24"))
 	s.answers(document([]byte(sampleDocument(t, "ip-ranges-next.json")), clock.now().Add(6*time.Hour)))
 	held := eventuallyPolicy(t, "tenant-hold", "egress", "changed", opened("198.18.4.0/23"))
