@@ -26,7 +26,7 @@ control-plane: ## Build etcd, kube-apiserver, kube-controller-manager and kubect
 
 .PHONY: clean
 clean: ## Remove what was built, but for the control plane
-	rm -rf $(addprefix $(BIN)/,$(PROGRAMS) local bench staticcheck certs)
+	rm -rf $(addprefix $(BIN)/,$(PROGRAMS) local bench race staticcheck certs)
 
 .PHONY: clean-all
 clean-all: ## Remove all that was built
@@ -83,8 +83,9 @@ e2e: build control-plane ## The built programs against a real control plane; the
 	cd scripts/e2e && go test -count=1 ./...
 
 .PHONY: test-all
-test-all: build control-plane ## The agent through every fault: a killed API server, a paused etcd, cut watches, ... (ten minutes)
-	cd scripts/e2e && E2E_ALL=1 go test -count=1 -timeout 30m -run '^TestFault' .
+test-all: build control-plane ## The agent, with the race detector, through every fault: a killed API server, a paused etcd, ... (ten minutes)
+	go build $(RACE) -o $(BIN)/race/ ./cmd/...
+	cd scripts/e2e && E2E_ALL=1 E2E_BIN=../../$(BIN)/race go test -count=1 -timeout 30m -run '^TestFault' .
 
 .PHONY: bench
 bench: build control-plane ## Benchmarks, each with its floor (IP_RANGES_DATA= the folder with AWS's real ip-ranges.json)

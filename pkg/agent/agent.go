@@ -202,10 +202,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: a.eventClient.CoreV1().Events("")})
 	go a.slowEvents.run(ctx)
 
+	watching, stopWatching := context.WithCancel(ctx)
 	for _, factory := range []informers.SharedInformerFactory{a.configMapFactory, a.policyFactory} {
-		factory.Start(ctx.Done())
+		factory.Start(watching.Done())
 		defer factory.Shutdown()
 	}
+	defer stopWatching() // also where the Lease is lost, which does not end ctx
 	a.log.Info("filling caches")
 	if !cache.WaitFor(ctx, "", a.configMaps.HasSyncedChecker(), a.policies.HasSyncedChecker()) {
 		return nil // the context ended

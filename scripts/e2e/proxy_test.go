@@ -33,6 +33,8 @@ type proxy struct {
 	failing atomic.Int64
 	// delay is how long a tenth of the requests take longer.
 	delay atomic.Int64
+
+	cut, refused, delayed atomic.Int64 // how often it was
 }
 
 // newProxy starts a proxy for the agent's service account.
@@ -63,11 +65,14 @@ func newProxy(t *testing.T) *proxy {
 					ctx, cancel := context.WithTimeout(r.Context(), limit)
 					defer cancel()
 					r = r.WithContext(ctx)
+					p.cut.Add(1)
 				}
 			} else if rand.Int64N(100) < p.failing.Load() {
+				p.refused.Add(1)
 				refuse(w)
 				return
-			} else if rand.IntN(10) == 0 {
+			} else if p.delay.Load() > 0 && rand.IntN(10) == 0 {
+				p.delayed.Add(1)
 				time.Sleep(time.Duration(p.delay.Load()))
 			}
 			forward.ServeHTTP(w, r)

@@ -35,6 +35,14 @@ type process struct {
 	stopped bool
 }
 
+// binaries is the folder of the programs: where E2E_BIN names it, such as one with the race detector.
+func binaries() string {
+	if dir := os.Getenv("E2E_BIN"); dir != "" {
+		return dir
+	}
+	return bin
+}
+
 // start runs a binary until it is ready, and stops it with the test.
 func start(t testing.TB, program string, args ...string) *process {
 	t.Helper()
@@ -42,7 +50,7 @@ func start(t testing.TB, program string, args ...string) *process {
 	log, err := os.CreateTemp(control.Dir, program+"-*.log")
 	require.NoError(t, err)
 	defer log.Close()
-	p := &process{log: log.Name(), command: exec.Command(filepath.Join(bin, program), append(args, "--http-addr", healthAddr)...)}
+	p := &process{log: log.Name(), command: exec.Command(filepath.Join(binaries(), program), append(args, "--http-addr", healthAddr)...)}
 	p.command.Stdout, p.command.Stderr = log, log
 	p.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	require.NoError(t, p.command.Start())
