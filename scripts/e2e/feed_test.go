@@ -409,6 +409,18 @@ func TestRangesFileReread(t *testing.T) {
 	eventuallyPolicy(t, "tenant-file", "own", "there", opened("10.30.0.0/24"))
 	put(file, sampleDocument(t, "ip-ranges-next.json"))
 	eventuallyPolicy(t, "tenant-file", "egress", "changed", opened("198.18.4.0/23"))
+
+	// The webhook's mount, by hand: what the agent keeps, and later something broken.
+	mounted := dir + "/ip-ranges.json.gz"
+	webhook := startWebhook(t, "--ranges-file", mounted)
+	kept := keptRanges(t, "the next document", func(c *corev1.ConfigMap) bool { return c.Annotations["egress-controller/sync-token"] == "1700021600" })
+	put(mounted, string(kept.BinaryData["ip-ranges.json.gz"]))
+	eventually(t, "the webhook has what the agent has", func() bool {
+		return strings.Contains(webhook.logged(t), `msg="AWS ranges in use" syncToken=1700021600 createDate=2023-11-15-04-13-20 rows=19`)
+	})
+	put(mounted, "broken")
+	eventually(t, "it tells what it cannot read", func() bool { return strings.Contains(webhook.logged(t), "ip-ranges.json.gz: no ip-ranges document") })
+
 	put(own, strings.Replace(sampleDocument(t, "custom.json"), "10.30.0.0/24", "10.40.0.0/24", 1))
 	eventuallyPolicy(t, "tenant-file", "own", "changed", opened("10.40.0.0/24"))
 }

@@ -111,14 +111,14 @@ func startAgent(t testing.TB, args ...string) *process {
 
 // startWebhook runs egress-webhook behind the configuration in deploy/, of which only the address is
 // changed: there is no Service network here.
-func startWebhook(t *testing.T) *process {
+func startWebhook(t *testing.T, args ...string) *process {
 	t.Helper()
 	certs := t.TempDir()
 	output, err := exec.Command(root+"/scripts/generate-certs.sh", certs).CombinedOutput()
 	require.NoError(t, err, string(output))
 	address := freeAddress(t)
-	p := start(t, "egress-webhook", "--addr", address, "--ip-family", "ipv4", "--ranges-file", ranges,
-		"--tls-cert-file", certs+"/tls.crt", "--tls-key-file", certs+"/tls.key")
+	p := start(t, "egress-webhook", append([]string{"--addr", address, "--ip-family", "ipv4", "--ranges-file", ranges,
+		"--tls-cert-file", certs + "/tls.crt", "--tls-key-file", certs + "/tls.key"}, args...)...)
 	bundle, err := os.ReadFile(certs + "/ca.crt")
 	require.NoError(t, err)
 	patched := kubectl(t, "", "patch", "--local", "-f", root+"/deploy/webhook-configuration.yaml", "-o", "yaml", "--type", "json", "-p",

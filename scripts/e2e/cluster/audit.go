@@ -29,6 +29,9 @@ func (c *Cluster) Mark() (Mark, error) {
 	return Mark(info.Size()), nil
 }
 
+// Failed is what a write that the API server did not make ends with.
+const Failed = " failed"
+
 // Writes returns, as "VERB RESOURCE NAMESPACE/NAME", each write that a client whose user agent begins
 // so has sent since a mark, whether or not it succeeded: by the word of the API server's audit log,
 // which it writes before it answers.
@@ -53,7 +56,11 @@ func (c *Cluster) Writes(since Mark, userAgent string) ([]string, error) {
 			continue
 		}
 		ref := event.ObjectRef
-		writes = append(writes, event.Verb+" "+ref.Resource+" "+ref.Namespace+"/"+ref.Name)
+		write := event.Verb + " " + ref.Resource + " " + ref.Namespace + "/" + ref.Name
+		if event.ResponseStatus != nil && event.ResponseStatus.Code >= 400 {
+			write += Failed
+		}
+		writes = append(writes, write)
 	}
 	return writes, lines.Err()
 }
