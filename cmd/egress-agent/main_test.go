@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // shell runs the program as from a shell.
@@ -99,6 +100,11 @@ func TestUsage(t *testing.T) {
 	}{
 		{[]string{"rendr"}, "egress-agent: unknown verb \"rendr\"\n"},
 		{[]string{""}, "egress-agent: unknown verb \"\"\n"},
+		{[]string{"--ranges-url", "http://example.com/x", "--namespace", "A", "--removal-hold", "-1s", "--accept-ranges", "latest"},
+			"egress-agent: invalid --ranges-url \"http://example.com/x\": must begin with https://; for a file give --ranges-file\n" +
+				"egress-agent: invalid --namespace \"A\": " + validation.IsDNS1123Label("A")[0] + "\n" +
+				"egress-agent: invalid --removal-hold -1s: must be at least 0s\n" +
+				"egress-agent: invalid --accept-ranges \"latest\": must be a document's syncToken, such as 1787411825\n"},
 		{[]string{"--workers", "0", "--refresh-interval", "1ms"},
 			"egress-agent: invalid --workers 0: must be at least 1\negress-agent: invalid --refresh-interval 1ms: must be at least 1s\n"},
 		{[]string{"--dns-cidr", "10.0.0.0/8", "--allow-dns=false"}, "egress-agent: DNS CIDRs need the DNS rule: leave out --dns-cidr, or --allow-dns=false\n"},
