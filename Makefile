@@ -45,7 +45,7 @@ demo-webhook: build ## Start the webhook and send it a review for each kind of m
 .PHONY: run-local
 run-local: build ## Run the agent against the cluster of your kubeconfig (KUBECONFIG=; RANGES=, else AWS's own)
 	@echo "egress-agent will write NetworkPolicies to the cluster of $${KUBECONFIG:-$$HOME/.kube/config}"
-	$(BIN)/egress-agent --kubeconfig "$${KUBECONFIG:-$$HOME/.kube/config}" $(RANGES_FLAG) --http-addr 127.0.0.1:8080
+	$(BIN)/egress-agent --kubeconfig "$${KUBECONFIG:-$$HOME/.kube/config}" $(RANGES_FLAG) --leader-elect=false --http-addr 127.0.0.1:8080
 
 .PHONY: run-webhook-local
 run-webhook-local: build certs ## Run the webhook on https://localhost:8443 with certificates of its own (RANGES=)
