@@ -42,7 +42,7 @@ func (a *Agent) startRanges(ctx context.Context) (next time.Duration, err error)
 	if source.Feed.Table() == nil {
 		next = source.Interval
 		if err := a.look(ctx); err != nil {
-			if source.Feed.File != "" {
+			if source.Feed.File != "" && ctx.Err() == nil {
 				return 0, fmt.Errorf("read the AWS ranges from %s: %w", source.Feed.File, err)
 			}
 			next = firstRetry
