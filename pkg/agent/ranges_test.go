@@ -158,6 +158,16 @@ func TestResumeRefuses(t *testing.T) {
 	}
 }
 
+func TestStopWhileTheFirstDocumentIsRead(t *testing.T) {
+	f := newFeeding(t) // whose file is not there
+	_, err := f.startRanges(t.Context())
+	require.Error(t, err)
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	_, err = f.startRanges(stopped)
+	require.NoError(t, err, "it is a clean stop")
+}
+
 // TestLargeRanges: well before the API server takes them no more, it is told.
 func TestLargeRanges(t *testing.T) {
 	document := func(rows int) string {
