@@ -153,7 +153,7 @@ func indexing(keys func(*corev1.ConfigMap) []string) cache.IndexFunc {
 	}
 }
 
-// networkPolicyChanged passes over what the agent has written itself, as it is.
+// networkPolicyChanged passes over what the agent has written itself, and is there as it was written.
 func (a *Agent) networkPolicyChanged(policy metav1.Object) (key cache.ObjectName, due bool) {
 	key = cache.MetaObjectToName(policy)
 	return key, a.recall(key).written != policy.GetResourceVersion()
@@ -176,22 +176,22 @@ func policyKey(configMap metav1.Object) cache.ObjectName {
 }
 
 // enqueuing handles events by a function that gives the key of what they are about, and whether a look at it
-// is due.
+// is due. After a deletion one always is: an informer that missed it gives the last version it has seen.
 func (a *Agent) enqueuing(about func(metav1.Object) (key cache.ObjectName, due bool)) cache.ResourceEventHandler {
-	enqueue := func(object any) {
+	enqueue := func(object any, deleted bool) {
 		if tombstone, ok := object.(cache.DeletedFinalStateUnknown); ok {
 			object = tombstone.Obj
 		}
 		if accessor, err := meta.Accessor(object); err == nil {
-			if key, due := about(accessor); due {
+			if key, due := about(accessor); due || deleted {
 				a.queue.Add(key)
 			}
 		}
 	}
 	return cache.ResourceEventHandlerFuncs{
-		AddFunc:    enqueue,
-		UpdateFunc: func(_, object any) { enqueue(object) },
-		DeleteFunc: enqueue,
+		AddFunc:    func(object any) { enqueue(object, false) },
+		UpdateFunc: func(_, object any) { enqueue(object, false) },
+		DeleteFunc: func(object any) { enqueue(object, true) },
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 
 	"egress-agent/pkg/netpol"
@@ -71,6 +72,11 @@ func TestOwnWritesAreNoNews(t *testing.T) {
 	require.Equal(t, "1", policy.ResourceVersion)
 	_, due := f.networkPolicyChanged(policy)
 	require.False(t, due)
+	handler := f.enqueuing(f.networkPolicyChanged)
+	handler.OnAdd(policy, false)
+	require.Zero(t, f.queue.Len())
+	handler.OnDelete(cache.DeletedFinalStateUnknown{Key: key.String(), Obj: policy})
+	require.Equal(t, 1, f.queue.Len(), "an informer that missed the deletion has the version that was written")
 	policy.ResourceVersion = "2"
 	_, due = f.networkPolicyChanged(policy)
 	require.True(t, due)
