@@ -15,6 +15,7 @@ import (
 type Ranges struct {
 	file   string
 	custom []string
+	files  *filewatch.Files
 	log    *slog.Logger
 	table  atomic.Pointer[awsranges.Table]
 }
@@ -23,7 +24,7 @@ type Ranges struct {
 // custom files. AWS's may be missing or broken for now, as where the agent has not written it yet: then
 // names are judged by the catalogue. The custom ones have no such substitute, and must be right.
 func NewRanges(file string, custom []string, log *slog.Logger) (*Ranges, error) {
-	r := &Ranges{file: file, custom: custom, log: log}
+	r := &Ranges{file: file, custom: custom, files: filewatch.Watch(append([]string{file}, custom...)...), log: log}
 	table, err := awsranges.ReadFiles("", custom...)
 	if err != nil {
 		return nil, fmt.Errorf("read the custom ranges: %w", err)
@@ -38,8 +39,6 @@ func (r *Ranges) Table() *awsranges.Table { return r.table.Load() }
 
 // Run rereads the files when they change, until the context ends.
 func (r *Ranges) Run(ctx context.Context) {
-	files := filewatch.Watch(append([]string{r.file}, r.custom...)...)
-	r.reread() // what changed since NewRanges
 	poll := time.NewTicker(filewatch.Interval)
 	defer poll.Stop()
 	for {
@@ -47,7 +46,7 @@ func (r *Ranges) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-poll.C:
-			if files.Changed() {
+			if r.files.Changed() {
 				r.reread()
 			}
 		}

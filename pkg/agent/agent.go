@@ -27,6 +27,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 
 	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/internal/filewatch"
 	"egress-agent/pkg/netpol"
 	"egress-agent/pkg/policy"
 )
@@ -78,6 +79,7 @@ type Agent struct {
 	// Of the goroutine that refreshes the ranges.
 	custom *awsranges.Table // an organisation's own services; nil for none
 	used   struct{ aws, custom *awsranges.Table }
+	files  struct{ ranges, custom *filewatch.Files }
 	kept   keptRanges
 	store  store
 

@@ -32,13 +32,12 @@ const ReasonRangesRefused = "RangesRefused"
 // cannot be read is a mistake in the deployment, and an error; a URL that does not answer now may answer
 // later.
 func (a *Agent) startRanges(ctx context.Context) (next time.Duration, err error) {
+	source := a.options.Source
+	a.files.ranges, a.files.custom = filewatch.Watch(source.Feed.File), filewatch.Watch(source.Custom...)
 	if err := a.readCustom(); err != nil {
 		return 0, err
 	}
-	if err := a.resume(ctx); err != nil {
-		a.log.Warn("no ranges are taken from the cluster", "configmap", RangesName, "error", err)
-	}
-	source := a.options.Source
+	a.resume(ctx)
 	if source.Feed.Table() == nil {
 		next = source.Interval
 		if err := a.look(ctx); err != nil {
@@ -52,18 +51,28 @@ func (a *Agent) startRanges(ctx context.Context) (next time.Duration, err error)
 	return next, nil
 }
 
-// resume goes on from the ranges that are kept in the cluster, if there are any.
-func (a *Agent) resume(ctx context.Context) error {
-	kept, err := a.store.read(ctx)
-	if err != nil || kept.table == nil {
-		return err
+// resume goes on from the ranges that are kept in the cluster, if there are any. While the API server does
+// not say, it waits: without them, what is held would be closed, and any document would do.
+func (a *Agent) resume(ctx context.Context) {
+	for ; ctx.Err() == nil; time.Sleep(firstRetry / 4) {
+		kept, err := a.store.read(ctx)
+		if err == nil && kept.table != nil {
+			err = a.options.Source.Feed.Resume(kept.table)
+		}
+		var refusal *awsranges.Refusal
+		switch {
+		case errors.As(err, &refusal):
+			a.log.Warn("the ranges kept in the cluster are not used", "configmap", RangesName, "error", err)
+			return
+		case err != nil:
+			a.log.Warn("the ranges kept in the cluster cannot be read: will retry", "configmap", RangesName, "error", err)
+			continue
+		case kept.table != nil:
+			a.kept = kept
+			a.metrics.confirmed.Store(kept.confirmed.Unix())
+		}
+		return
 	}
-	if err := a.options.Source.Feed.Resume(kept.table); err != nil {
-		return err
-	}
-	a.kept = kept
-	a.metrics.confirmed.Store(kept.confirmed.Unix())
-	return nil
 }
 
 func (a *Agent) readCustom() error {
@@ -79,7 +88,6 @@ func (a *Agent) readCustom() error {
 // a file has changed. The waiting times vary by a tenth, so that many agents do not ask at once.
 func (a *Agent) refreshRanges(ctx context.Context, next time.Duration) {
 	source := a.options.Source
-	ranges, custom := filewatch.Watch(source.Feed.File), filewatch.Watch(source.Custom...)
 	poll := time.NewTicker(filewatch.Interval)
 	defer poll.Stop()
 	due := time.NewTimer(varied(next))
@@ -93,10 +101,10 @@ func (a *Agent) refreshRanges(ctx context.Context, next time.Duration) {
 			return
 		case <-due.C:
 		case <-poll.C:
-			if custom.Changed() {
+			if a.files.custom.Changed() {
 				a.rereadCustom()
 			}
-			if !ranges.Changed() {
+			if !a.files.ranges.Changed() {
 				continue
 			}
 		}
@@ -127,9 +135,9 @@ const keepWithin = time.Second
 // refresh looks at the feed, puts in use what is new and, once the policies have been written or the time
 // is over, keeps it in the cluster; a crash in between costs another look. An error means that there is
 // nothing new that can be trusted.
-func (a *Agent) refresh(ctx context.Context, keepWithin time.Duration) error {
+func (a *Agent) refresh(ctx context.Context, within time.Duration) error {
 	err := a.look(ctx)
-	a.keepAfter(ctx, a.use(a.options.Source.Feed.Table()), keepWithin)
+	a.keepAfter(ctx, a.use(a.options.Source.Feed.Table()), within)
 	return err
 }
 

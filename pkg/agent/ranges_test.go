@@ -93,7 +93,7 @@ func TestRangesAreKept(t *testing.T) {
 	// What another process goes on from is the same, and nothing is written.
 	next := newFeeding(t, f.kept(t))
 	next.now = f.now
-	require.NoError(t, next.resume(t.Context()))
+	next.resume(t.Context())
 	next.use(next.options.Source.Feed.Table())
 	require.Equal(t, f.table.Load(), next.table.Load())
 	verbs, err = next.look(t, "ip-ranges-next.json")
@@ -153,9 +153,26 @@ func TestResumeRefuses(t *testing.T) {
 		"what nobody publishes": `{"syncToken": "1", "prefixes": [{"ip_prefix": "0.0.0.0/0", "region": "x", "service": "S3"}]}`,
 	} {
 		f := newFeeding(t, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "egress-system", Name: RangesName}, BinaryData: map[string][]byte{RangesKey: []byte(data)}})
-		require.Error(t, f.resume(t.Context()), name)
+		f.resume(t.Context())
+		require.Contains(t, f.log.String(), "are not used", name)
 		require.Nil(t, f.options.Source.Feed.Table(), name)
 	}
+}
+
+// TestResumeWaitsForTheAPIServer: what is held must not be lost because a request failed.
+func TestResumeWaitsForTheAPIServer(t *testing.T) {
+	before := newFeeding(t)
+	_, err := before.look(t, "ip-ranges.json")
+	require.NoError(t, err)
+	f := newFeeding(t, before.kept(t))
+	failures := 2
+	f.client.PrependReactor("get", "configmaps", func(clienttesting.Action) (bool, runtime.Object, error) {
+		failures--
+		return failures >= 0, nil, errors.New("try later")
+	})
+	f.resume(t.Context())
+	require.Equal(t, "1700000000", f.options.Source.Feed.Table().SyncToken())
+	require.Equal(t, 2, strings.Count(f.log.String(), "will retry"))
 }
 
 func TestStopWhileTheFirstDocumentIsRead(t *testing.T) {
