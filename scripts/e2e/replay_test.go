@@ -23,17 +23,12 @@ import (
 
 const removalHold = 24 * time.Hour
 
-// TestReplay serves a month of AWS's own publications, each at its time, and counts what is written: a
+// TestReplay serves a month of publications, each at its time, and counts what is written: a
 // NetworkPolicy once for each publication that changes what it opens, after holds, and never else; the
 // ConfigMap of ranges once for each publication. What is to be open is worked out here by itself, in
 // addresses.
 func TestReplay(t *testing.T) {
-	files, err := filepath.Glob(filepath.Join(os.Getenv("IP_RANGES_DATA"), "history", "*.json"))
-	require.NoError(t, err)
-	if len(files) == 0 {
-		t.Skip("IP_RANGES_DATA is not set: it names a folder with AWS's publications in history/")
-	}
-	slices.Sort(files)
+	files := publications(t)
 	services := map[string]*expected{"s3": {}, "ec2": {}, "amazon": {}, "dynamodb": {}}
 	clock, s := newClock(time.Time{}), newSource(t)
 	publish := func(file string) (token string) {
@@ -111,6 +106,60 @@ func TestReplay(t *testing.T) {
 	require.EqualValues(t, len(files), e.metric(t, "refresh_total", "accepted"))
 	require.Zero(t, e.metric(t, "refresh_total", "refused"))
 	require.Contains(t, eventuallyEvent(t, "tenant-amazon", "egress", "RangesChanged").Message, "The ranges changed, CIDRs added: ")
+}
+
+// publications returns the files of a month of documents, oldest first, each named by its syncToken: AWS's
+// own where IP_RANGES_DATA names the folder that has them in history/, and made up ones elsewhere.
+func publications(t *testing.T) []string {
+	files, err := filepath.Glob(filepath.Join(os.Getenv("IP_RANGES_DATA"), "history", "*.json"))
+	require.NoError(t, err)
+	slices.Sort(files)
+	if len(files) > 0 {
+		return files
+	}
+	dir := t.TempDir()
+	for n := range 60 {
+		token := strconv.Itoa(1_700_000_000 + n*int((12*time.Hour).Seconds()))
+		file := filepath.Join(dir, token+".json")
+		require.NoError(t, os.WriteFile(file, madeUp(t, token, n), 0o600))
+		files = append(files, file)
+	}
+	return files
+}
+
+// madeUp is publication n of a month: prefixes come, and go for half a day to a day and a half, as AWS's do;
+// S3 gets one more, and loses it for good.
+func madeUp(t *testing.T, token string, n int) []byte {
+	type row struct {
+		Prefix  string `json:"ip_prefix"`
+		Region  string `json:"region"`
+		Service string `json:"service"`
+		Group   string `json:"network_border_group"`
+	}
+	var rows []row
+	add := func(service string, i int) {
+		prefix := fmt.Sprintf("198.18.%d.0/24", 2*i) // no two are neighbours
+		rows = append(rows, row{prefix, "us-east-1", service, "us-east-1"})
+	}
+	for i := range 100 {
+		if (n+7*i)%30 < i%4 {
+			continue // gone
+		}
+		add("AMAZON", i)
+		if i%10 == 3 {
+			add("EC2", i)
+		}
+	}
+	for i := 100; i < 110; i++ {
+		add("S3", i)
+		add("DYNAMODB", i+10)
+	}
+	if n >= 20 && n < 40 {
+		add("S3", 125)
+	}
+	data, err := json.Marshal(map[string]any{"syncToken": token, "createDate": "2023-11-14-22-13-20", "prefixes": rows, "ipv6_prefixes": []row{}})
+	require.NoError(t, err)
+	return data
 }
 
 // expected is what is to be open of one service in us-east-1.
