@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -20,14 +19,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
+
+	"egress-agent/scripts/e2e/cluster"
 )
 
 const (
 	benchNamespaces = 100
 	benchPolicies   = 2000
 	benchAffected   = 40
-	benchWorkers    = 8
 )
 
 // BenchmarkRefresh takes AWS's real document with one more prefix in S3 us-east-1, in a cluster of 2,000
@@ -46,7 +45,8 @@ func BenchmarkRefresh(b *testing.B) {
 	first, err := strconv.ParseInt(d["syncToken"].(string), 10, 64)
 	require.NoError(b, err)
 
-	client := bareClient(b)
+	client, err := control.Bare()
+	require.NoError(b, err)
 	s := newSource(b)
 	publish := func(n int) (served func() time.Time) { // when its last byte was
 		var at time.Time
@@ -151,29 +151,8 @@ func publication(b *testing.B, d map[string]any, first int64, n int) []byte {
 	return data
 }
 
-func bareClient(b *testing.B) *kubernetes.Clientset {
-	config, err := clientcmd.BuildConfigFromFlags("", control.Kubeconfig)
-	require.NoError(b, err)
-	config.QPS, config.UserAgent = -1, "bare"
-	config.ContentType = "application/vnd.kubernetes.protobuf"
-	client, err := kubernetes.NewForConfig(config)
-	require.NoError(b, err)
-	return client
-}
-
-// each works side by side, as many at a time as the agent has workers.
 func each(b *testing.B, n int, do func(i int) error) {
-	var running sync.WaitGroup
-	for worker := range benchWorkers {
-		running.Go(func() {
-			for i := worker; i < n; i += benchWorkers {
-				if err := do(i); err != nil {
-					b.Error(err)
-				}
-			}
-		})
-	}
-	running.Wait()
+	require.NoError(b, cluster.Each(n, do))
 }
 
 func populate(b *testing.B, client *kubernetes.Clientset) {

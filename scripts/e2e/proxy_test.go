@@ -65,7 +65,11 @@ func newProxy(t *testing.T) *proxy {
 					ctx, cancel := context.WithTimeout(r.Context(), limit)
 					defer cancel()
 					r = r.WithContext(ctx)
-					p.cut.Add(1)
+					defer func() {
+						if ctx.Err() == context.DeadlineExceeded {
+							p.cut.Add(1)
+						}
+					}()
 				}
 			} else if rand.Int64N(100) < p.failing.Load() {
 				p.refused.Add(1)

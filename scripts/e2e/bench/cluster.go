@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -21,19 +20,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"egress-agent/scripts/e2e/cluster"
 )
-
-// workers is how many requests are made at a time: as many as the agent makes.
-const workers = 8
 
 // bench is what the measurements share.
 type bench struct {
 	size       size
 	control    *cluster.Cluster
-	client     *kubernetes.Clientset // bare: protobuf, and no limit of its own
+	client     *kubernetes.Clientset // bare
 	agent      string
 	kubeconfig string // the agent's
 	ranges     string
@@ -43,12 +38,7 @@ type bench struct {
 }
 
 func newBench(ctx context.Context, control *cluster.Cluster, agent, ranges string, s size) (*bench, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", control.Kubeconfig)
-	if err != nil {
-		return nil, err
-	}
-	config.QPS, config.UserAgent, config.ContentType = -1, "bare", "application/vnd.kubernetes.protobuf"
-	client, err := kubernetes.NewForConfig(config)
+	client, err := control.Bare()
 	if err != nil {
 		return nil, err
 	}
@@ -61,33 +51,13 @@ func newBench(ctx context.Context, control *cluster.Cluster, agent, ranges strin
 		return nil, err
 	}
 	b := &bench{size: s, control: control, client: client, agent: agent, kubeconfig: kubeconfig, ranges: ranges}
-	return b, each(s.namespaces, func(i int) error {
+	return b, cluster.Each(s.namespaces, func(i int) error {
 		_, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: b.namespace(i)}}, metav1.CreateOptions{})
 		return err
 	})
 }
 
 func (b *bench) namespace(i int) string { return fmt.Sprintf("tenant-%d", i%b.size.namespaces) }
-
-// each does things side by side, and returns an error of one.
-func each(n int, do func(i int) error) error {
-	var running sync.WaitGroup
-	errs := make([]error, workers)
-	for worker := range workers {
-		running.Go(func() {
-			for i := worker; i < n && errs[worker] == nil; i += workers {
-				errs[worker] = do(i)
-			}
-		})
-	}
-	running.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
 
 // policy is the document of policy i: S3 in us-east-1, and a CIDR that no other has.
 func policy(i int) string {
@@ -105,7 +75,7 @@ func configMap(name string, i int) *corev1.ConfigMap {
 
 // createPolicies creates the ConfigMaps from first to last, the last not included.
 func (b *bench) createPolicies(ctx context.Context, first, last int) error {
-	return each(last-first, func(i int) error {
+	return cluster.Each(last-first, func(i int) error {
 		i += first
 		_, err := b.client.CoreV1().ConfigMaps(b.namespace(i)).Create(ctx, configMap(fmt.Sprintf("policy-%d", i), i), metav1.CreateOptions{})
 		return err

@@ -10,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"egress-agent/scripts/e2e/cluster"
 )
 
 // add appends a row that sets a time against its floor.
@@ -55,7 +57,7 @@ func (b *bench) converge(ctx context.Context) error {
 	}
 	// The same, but for the names, and for the label and the owner: nobody is to take care of them.
 	started := time.Now()
-	err = each(n, func(i int) error {
+	err = cluster.Each(n, func(i int) error {
 		of := &list.Items[i]
 		copied := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "floor-" + of.Name, Annotations: of.Annotations,
 			Labels: map[string]string{"app.kubernetes.io/managed-by": "bench"}}, Spec: of.Spec}
@@ -69,7 +71,7 @@ func (b *bench) converge(ctx context.Context) error {
 		return err
 	}
 	b.add(fmt.Sprintf("first convergence, %d policies in %d namespaces", n, b.size.namespaces), figure, last.at.Sub(started), 1.15)
-	return each(n, func(i int) error {
+	return cluster.Each(n, func(i int) error {
 		return b.client.NetworkingV1().NetworkPolicies(list.Items[i].Namespace).Delete(ctx, "floor-"+list.Items[i].Name, metav1.DeleteOptions{})
 	})
 }
