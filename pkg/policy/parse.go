@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -21,13 +21,8 @@ func Parse(data []byte) (*Document, Problems) {
 	if err := wellFormed(data); err != nil {
 		return nil, Problems{{Message: "Invalid JSON: " + err.Error(), Path: Key}}
 	}
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.UseNumber()
-	root, err := readNode(decoder)
-	if err != nil { // well-formed JSON always yields its tokens
-		return nil, Problems{{Message: "Invalid JSON: " + err.Error(), Path: Key}}
-	}
-	return &Document{root: root}, nil
+	r := reader{rest: string(data)}
+	return &Document{root: r.node()}, nil
 }
 
 var byteOrderMark = []byte("\ufeff")
@@ -41,8 +36,11 @@ func wellFormed(data []byte) error {
 	if offset := invalidUTF8(data); offset >= 0 {
 		return fmt.Errorf("invalid UTF-8 at %s", place(data, offset))
 	}
+	if json.Valid(data) {
+		return nil
+	}
 	var whole json.RawMessage
-	err := json.Unmarshal(data, &whole)
+	err := json.Unmarshal(data, &whole) // says why
 	if syntax := (*json.SyntaxError)(nil); errors.As(err, &syntax) {
 		// Offset counts the bytes read: the offending one included, unless the text just ended.
 		offset := min(int(syntax.Offset), len(data))
@@ -56,6 +54,9 @@ func wellFormed(data []byte) error {
 
 // invalidUTF8 returns the offset of the first byte that is not UTF-8, or -1.
 func invalidUTF8(data []byte) int {
+	if utf8.Valid(data) {
+		return -1
+	}
 	for offset := 0; offset < len(data); {
 		r, size := utf8.DecodeRune(data[offset:])
 		if r == utf8.RuneError && size <= 1 {
@@ -86,7 +87,7 @@ const (
 
 type node struct {
 	kind    kind
-	text    string   // of a string its value, of a number its spelling
+	text    string   // of a string its value, of a number, a boolean or null its spelling
 	members []member // of an object, in document order, duplicates included
 	items   []node   // of a list
 }
@@ -106,65 +107,80 @@ func (n node) member(key string) (node, bool) {
 	return node{}, false
 }
 
-func readNode(decoder *json.Decoder) (node, error) {
-	token, err := decoder.Token()
-	if err != nil {
-		return node{}, err
-	}
-	switch value := token.(type) {
-	case json.Delim:
-		if value == '{' {
-			return readObject(decoder)
-		}
-		return readList(decoder)
-	case string:
-		return node{kind: text, text: value}, nil
-	case json.Number:
-		return node{kind: number, text: value.String()}, nil
-	case bool:
-		return node{kind: boolean}, nil
-	case nil:
-		return node{kind: null}, nil
-	}
-	return node{}, fmt.Errorf("unknown token %v", token)
+// reader takes apart what is known to be well-formed.
+type reader struct{ rest string }
+
+// next skips what stands between values, and returns the first byte of the next one, or of the end of an
+// object or a list.
+func (r *reader) next() byte {
+	r.rest = strings.TrimLeft(r.rest, " \t\r\n,:")
+	return r.rest[0]
 }
 
-func readObject(decoder *json.Decoder) (node, error) {
+// take returns that many bytes, and goes on after them.
+func (r *reader) take(n int) string {
+	taken := r.rest[:n]
+	r.rest = r.rest[n:]
+	return taken
+}
+
+func (r *reader) node() node {
+	switch r.next() {
+	case '{':
+		return r.object()
+	case '[':
+		return r.list()
+	case '"':
+		return node{kind: text, text: r.text()}
+	case 't':
+		return node{kind: boolean, text: r.take(len("true"))}
+	case 'f':
+		return node{kind: boolean, text: r.take(len("false"))}
+	case 'n':
+		return node{kind: null, text: r.take(len("null"))}
+	}
+	end := strings.IndexAny(r.rest, " \t\r\n,]}")
+	if end < 0 {
+		end = len(r.rest) // a number is all there is
+	}
+	return node{kind: number, text: r.take(end)}
+}
+
+func (r *reader) object() node {
 	n := node{kind: object}
-	for decoder.More() {
-		token, err := decoder.Token()
-		if err != nil {
-			return node{}, err
-		}
-		key, ok := token.(string)
-		if !ok {
-			return node{}, fmt.Errorf("unknown key %v", token)
-		}
-		value, err := readNode(decoder)
-		if err != nil {
-			return node{}, err
-		}
-		n.members = append(n.members, member{key, value})
+	r.take(len("{"))
+	for r.next() != '}' {
+		key := r.text()
+		n.members = append(n.members, member{key, r.node()})
 	}
-	return n, closed(decoder)
+	r.take(len("}"))
+	return n
 }
 
-func readList(decoder *json.Decoder) (node, error) {
+func (r *reader) list() node {
 	n := node{kind: list}
-	for decoder.More() {
-		item, err := readNode(decoder)
-		if err != nil {
-			return node{}, err
-		}
-		n.items = append(n.items, item)
+	r.take(len("["))
+	for r.next() != ']' {
+		n.items = append(n.items, r.node())
 	}
-	return n, closed(decoder)
+	r.take(len("]"))
+	return n
 }
 
-func closed(decoder *json.Decoder) error {
-	_, err := decoder.Token()
-	if errors.Is(err, io.EOF) {
-		return io.ErrUnexpectedEOF
+// text returns the value of a string.
+func (r *reader) text() string {
+	end := 1
+	for r.rest[end] != '"' {
+		if r.rest[end] == '\\' {
+			end++
+		}
+		end++
 	}
-	return err
+	quoted := r.take(end + 1)
+	if !strings.Contains(quoted, `\`) {
+		return quoted[1:end]
+	}
+	var value string
+	_ = json.Unmarshal([]byte(quoted), &value) // it is well-formed
+	return value
 }

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -117,7 +118,8 @@ func TestShow(t *testing.T) {
 	}
 }
 
-// FuzzParse: a problem means no policy; an accepted policy, written out plainly, is accepted as the same.
+// FuzzParse: a document is read as encoding/json reads it; a problem means no policy; an accepted policy,
+// written out plainly, is accepted as the same.
 func FuzzParse(f *testing.F) {
 	for _, folder := range []string{"valid", "invalid"} {
 		paths, err := filepath.Glob("../../testdata/policy/" + folder + "/*.json")
@@ -135,6 +137,11 @@ func FuzzParse(f *testing.F) {
 		if document == nil {
 			return
 		}
+		decoder := json.NewDecoder(bytes.NewReader(data))
+		decoder.UseNumber()
+		var want any
+		require.NoError(t, decoder.Decode(&want))
+		require.Equal(t, want, plain(t, document.root))
 		p, problems := Validate(document, nil)
 		require.Equal(t, p == nil, len(problems) > 0)
 		for _, problem := range problems {
@@ -154,6 +161,32 @@ func FuzzParse(f *testing.F) {
 		require.Empty(t, problems)
 		require.Equal(t, p, again)
 	})
+}
+
+// plain gives a value as encoding/json does.
+func plain(t *testing.T, n node) any {
+	switch n.kind {
+	case object:
+		fields := make(map[string]any)
+		for _, m := range n.members {
+			fields[m.key] = plain(t, m.value)
+		}
+		return fields
+	case list:
+		items := make([]any, len(n.items))
+		for i, item := range n.items {
+			items[i] = plain(t, item)
+		}
+		return items
+	case text:
+		return n.text
+	case number:
+		return json.Number(n.text)
+	case boolean:
+		return n.text == "true"
+	}
+	require.Equal(t, null, n.kind)
+	return nil
 }
 
 // written gives a policy in its plainest form.
