@@ -181,6 +181,7 @@ func (o *options) clients() (client, events *kubernetes.Clientset, err error) {
 	config.ContentType = runtime.ContentTypeProtobuf
 	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
 	config.QPS = -1
+	config.DisableCompression = true // as the control plane's own controllers: it costs both ends more than the network
 	if client, err = kubernetes.NewForConfig(config); err != nil {
 		return nil, nil, err
 	}

@@ -126,15 +126,7 @@ func New(client, events kubernetes.Interface, options Options, log *slog.Logger)
 	}
 	a.slowEvents = newSlowRecorder(a.broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: Name}), a.metrics.eventsDropped)
 	a.events = a.slowEvents
-	err := a.configMaps.AddIndexers(cache.Indexers{
-		byPolicyKey: indexing(func(configMap *corev1.ConfigMap) []string {
-			if key := policyKey(configMap); key.Name != configMap.Name {
-				return []string{key.String()}
-			}
-			return nil
-		}),
-		byPair: indexing(pairsOf),
-	})
+	err := a.configMaps.AddIndexers(cache.Indexers{byPolicyKey: indexPolicyKey})
 	if err != nil {
 		return nil, err
 	}
@@ -145,14 +137,15 @@ func New(client, events kubernetes.Interface, options Options, log *slog.Logger)
 	return a, err
 }
 
-func indexing(keys func(*corev1.ConfigMap) []string) cache.IndexFunc {
-	return func(object any) ([]string, error) {
-		configMap, ok := object.(*corev1.ConfigMap)
-		if !ok {
-			return nil, fmt.Errorf("the cache of ConfigMaps holds a %T", object)
-		}
-		return keys(configMap), nil
+func indexPolicyKey(object any) ([]string, error) {
+	configMap, err := meta.Accessor(object)
+	if err != nil {
+		return nil, err
 	}
+	if key := policyKey(configMap); key.Name != configMap.GetName() {
+		return []string{key.String()}, nil
+	}
+	return nil, nil
 }
 
 // networkPolicyChanged passes over what the agent has written itself, and is there as it was written.

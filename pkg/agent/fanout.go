@@ -1,9 +1,11 @@
 package agent
 
 import (
+	"maps"
+	"slices"
 	"sync"
+	"unique"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/client-go/tools/cache"
 
@@ -11,37 +13,26 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// byPair indexes ConfigMaps by the services and regions that their policies name.
-const byPair = "pair"
+// pair is a service and region that a policy names: one pointer, however many policies do.
+type pair = unique.Handle[awsranges.Pair]
 
-// pairsOf returns what a policy names, whether or not there are such services; nothing for a policy that
-// is invalid whatever the ranges are.
-func pairsOf(configMap *corev1.ConfigMap) []string {
-	document, problems := policy.Parse([]byte(configMap.Data[policy.Key]))
-	if problems != nil {
-		return nil
-	}
-	p, problems := policy.Validate(document, nil)
-	if problems != nil {
-		return nil
-	}
-	var keys []string
+// pairsOf returns what a policy names.
+func pairsOf(p *policy.Policy) []pair {
+	var named []pair
 	for _, destination := range p.Destinations {
 		if destination.Service == "" {
 			continue
 		}
 		service := awsranges.Canonical(destination.Service)
 		if destination.Regions == nil {
-			keys = append(keys, pairKey(awsranges.Pair{Service: service}))
+			named = append(named, unique.Make(awsranges.Pair{Service: service}))
 		}
 		for _, region := range destination.Regions {
-			keys = append(keys, pairKey(awsranges.Pair{Service: service, Region: region}))
+			named = append(named, unique.Make(awsranges.Pair{Service: service, Region: region}))
 		}
 	}
-	return keys
+	return named
 }
-
-func pairKey(p awsranges.Pair) string { return p.Service + "/" + p.Region }
 
 // pairs counts the services in a region that a change is of.
 func pairs(change awsranges.Change) int {
@@ -80,32 +71,36 @@ func (a *Agent) use(aws *awsranges.Table) (synced <-chan struct{}) {
 	return synced
 }
 
-// affected returns the keys of the policies that a change may be felt by.
+// affected returns the keys of the policies that a change may be felt by, and that have been synced: the
+// others are queued, and a sync that has begun looks for other ranges before it ends.
 func (a *Agent) affected(change awsranges.Change) []cache.ObjectName {
-	var objects []any
 	if change.Names {
-		objects = a.configMaps.GetStore().List()
-	} else {
-		for _, pair := range change.Pairs {
-			named, err := a.configMaps.GetIndexer().ByIndex(byPair, pairKey(pair))
-			if err == nil { // it is: the index is there
-				objects = append(objects, named...)
-			}
-		}
+		return a.everyKey()
 	}
-	seen := make(map[cache.ObjectName]bool, len(objects))
+	changed := make(map[pair]bool, len(change.Pairs))
+	for _, p := range change.Pairs {
+		changed[unique.Make(p)] = true
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	var keys []cache.ObjectName
-	for _, object := range objects {
-		accessor, err := meta.Accessor(object)
-		if err != nil {
-			continue
-		}
-		if key := policyKey(accessor); !seen[key] {
-			seen[key] = true
+	for key, m := range a.remembered {
+		if slices.ContainsFunc(m.pairs, func(p pair) bool { return changed[p] }) {
 			keys = append(keys, key)
 		}
 	}
 	return keys
+}
+
+// everyKey returns the key of each policy's NetworkPolicy, once.
+func (a *Agent) everyKey() []cache.ObjectName {
+	seen := make(map[cache.ObjectName]bool)
+	for _, object := range a.configMaps.GetStore().List() {
+		if accessor, err := meta.Accessor(object); err == nil {
+			seen[policyKey(accessor)] = true
+		}
+	}
+	return slices.Collect(maps.Keys(seen))
 }
 
 // fanout follows a new table to the policies it affects, and tells when all of them have been looked at.

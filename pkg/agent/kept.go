@@ -60,7 +60,7 @@ type store struct {
 	last      *corev1.ConfigMap // as last seen; nil before
 }
 
-// read returns what is kept, and the zero value where nothing is.
+// read returns what is kept, and the zero value where nothing is. What is read need not be encoded again.
 func (s *store) read(ctx context.Context) (keptRanges, error) {
 	configMap, err := s.client.CoreV1().ConfigMaps(s.namespace).Get(ctx, RangesName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -73,6 +73,7 @@ func (s *store) read(ctx context.Context) (keptRanges, error) {
 	if err != nil {
 		return keptRanges{}, fmt.Errorf("%s: %w", RangesKey, err)
 	}
+	s.encodedOf, s.encoded, s.last = table, configMap.BinaryData[RangesKey], configMap
 	r := keptRanges{table: table, refused: configMap.Annotations[RefusedAnnotation]}
 	// Times that cannot be read are long ago.
 	r.accepted, _ = time.Parse(time.RFC3339, configMap.Annotations[AcceptedAnnotation])

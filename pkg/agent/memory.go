@@ -28,6 +28,7 @@ type memory struct {
 	known   types.UID // of the ConfigMap whose NetworkPolicy this process has seen in place
 	written string    // the version of the NetworkPolicy that this process wrote, where no look at it is due
 	state   string    // for the metric; empty for none
+	pairs   []pair    // what the policy names; nil for nothing, and for a policy that is not in force
 	ports   int       // how many the policy has; 0 where that has not been counted since its last sync
 }
 

@@ -39,6 +39,8 @@ type decision struct {
 	// reason is that of the Event; empty for none. Applied, Restored and RangesChanged tell of a write.
 	reason  string
 	message string
+	// pairs are what the policy names; nil where that was not looked at.
+	pairs []pair
 }
 
 // plan decides what a ConfigMap calls for. current is the NetworkPolicy of that name, nil for none.
@@ -51,7 +53,17 @@ func plan(configMap *corev1.ConfigMap, current *observed, known bool, table *aws
 	if current != nil && current.DeletionTimestamp != nil {
 		return decision{} // it comes back once it is gone
 	}
-	result, problems := netpol.Evaluate(configMap, table, options.Rules)
+	p, problems := netpol.Read(configMap, table)
+	if problems != nil {
+		return planInvalid(configMap, current, problems, options.Rules)
+	}
+	d := planValid(configMap, p, current, known, table, options)
+	d.pairs = pairsOf(p)
+	return d
+}
+
+func planValid(configMap *corev1.ConfigMap, p *policy.Policy, current *observed, known bool, table *awsranges.Table, options Options) decision {
+	result, problems := netpol.Compile(p, table, options.Rules)
 	if problems != nil {
 		return planInvalid(configMap, current, problems, options.Rules)
 	}
@@ -166,11 +178,32 @@ func changed(current *observed, desired *networkingv1.NetworkPolicy) *networking
 	if current == nil {
 		return desired
 	}
-	write := &networkingv1.NetworkPolicy{TypeMeta: desired.TypeMeta, ObjectMeta: overlay(current.ObjectMeta, desired.ObjectMeta), Spec: desired.Spec}
-	if current.digest == desired.Annotations[netpol.SpecDigest] && equality.Semantic.DeepEqual(write.ObjectMeta, current.ObjectMeta) {
+	if asDesired(current, desired) {
 		return nil
 	}
-	return write
+	return &networkingv1.NetworkPolicy{TypeMeta: desired.TypeMeta, ObjectMeta: overlay(current.ObjectMeta, desired.ObjectMeta), Spec: desired.Spec}
+}
+
+// asDesired says whether current has everything that the agent answers for.
+func asDesired(current *observed, desired *networkingv1.NetworkPolicy) bool {
+	return current.digest == desired.Annotations[netpol.SpecDigest] &&
+		contains(current.Labels, desired.Labels) && contains(current.Annotations, desired.Annotations) &&
+		owned(current.ObjectMeta, desired.OwnerReferences[0])
+}
+
+func contains(all, some map[string]string) bool {
+	for key, value := range some {
+		if there, ok := all[key]; !ok || there != value {
+			return false
+		}
+	}
+	return true
+}
+
+func owned(object metav1.ObjectMeta, by metav1.OwnerReference) bool {
+	return slices.ContainsFunc(object.OwnerReferences, func(owner metav1.OwnerReference) bool {
+		return equality.Semantic.DeepEqual(owner, by)
+	})
 }
 
 // overlay returns current with everything that the agent answers for as desired, and the labels,
@@ -185,9 +218,7 @@ func overlay(current, desired metav1.ObjectMeta) metav1.ObjectMeta {
 		overlaid.Annotations = make(map[string]string)
 	}
 	maps.Copy(overlaid.Annotations, desired.Annotations)
-	if !slices.ContainsFunc(overlaid.OwnerReferences, func(owner metav1.OwnerReference) bool {
-		return equality.Semantic.DeepEqual(owner, desired.OwnerReferences[0])
-	}) {
+	if !owned(overlaid, desired.OwnerReferences[0]) {
 		// An owner of that name is the ConfigMap's predecessor; with it gone, the NetworkPolicy would go too.
 		overlaid.OwnerReferences = slices.DeleteFunc(overlaid.OwnerReferences, func(owner metav1.OwnerReference) bool {
 			return owner.Kind == desired.OwnerReferences[0].Kind && owner.Name == desired.OwnerReferences[0].Name

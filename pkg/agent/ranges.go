@@ -38,6 +38,7 @@ func (a *Agent) startRanges(ctx context.Context) (next time.Duration, err error)
 		return 0, err
 	}
 	a.resume(ctx)
+	next = policiesFirst
 	if source.Feed.Table() == nil {
 		next = source.Interval
 		if err := a.look(ctx); err != nil {
@@ -92,9 +93,7 @@ func (a *Agent) refreshRanges(ctx context.Context, next time.Duration) {
 	defer poll.Stop()
 	due := time.NewTimer(varied(next))
 	defer due.Stop()
-	if next > 0 { // there has been a look already
-		a.keepAfter(ctx, a.fanout.over, keepWithin)
-	}
+	a.keepAfter(ctx, a.fanout.over, policiesFirst)
 	for retry := firstRetry; ; {
 		select {
 		case <-ctx.Done():
@@ -108,7 +107,7 @@ func (a *Agent) refreshRanges(ctx context.Context, next time.Duration) {
 				continue
 			}
 		}
-		if err := a.refresh(ctx, keepWithin); err != nil {
+		if err := a.refresh(ctx, policiesFirst); err != nil {
 			next, retry = min(retry, source.Interval), min(2*retry, source.Interval)
 		} else {
 			next, retry = source.Interval, firstRetry
@@ -128,9 +127,9 @@ func (a *Agent) rereadCustom() {
 	a.use(a.options.Source.Feed.Table())
 }
 
-// keepWithin is how long the policies go before the ConfigMap of ranges, which is a hundred times larger
-// than a NetworkPolicy and would delay them.
-const keepWithin = time.Second
+// policiesFirst is how long the policies go before what would only delay them: a look at the feed where there
+// are ranges to go on with, and the ConfigMap of ranges, which is a hundred times larger than a NetworkPolicy.
+const policiesFirst = time.Second
 
 // refresh looks at the feed, puts in use what is new and, once the policies have been written or the time
 // is over, keeps it in the cluster; a crash in between costs another look. An error means that there is

@@ -227,13 +227,15 @@ func TestOnlyAffectedPoliciesAreQueued(t *testing.T) {
 		named("invalid", invalid),
 		named("unknown", of("nosuch", "")),
 	)
-	queued := func() []string {
+	queued := func() []string { // and synced
 		var names []string
 		for f.queue.Len() > 0 {
 			key, _ := f.queue.Get()
+			require.NoError(t, f.sync(t.Context(), key))
 			f.queue.Done(key)
 			names = append(names, key.Name)
 		}
+		f.observe(t)
 		slices.Sort(names)
 		return names
 	}
@@ -250,6 +252,19 @@ func TestOnlyAffectedPoliciesAreQueued(t *testing.T) {
 	require.NoError(t, err)
 	f.use(f.options.Source.Feed.Table())
 	require.Len(t, queued(), 7, "a service came")
+}
+
+// TestRangesChangeDuringASync, which may not have known yet what its policy names.
+func TestRangesChangeDuringASync(t *testing.T) {
+	f := newFixture(t, configMap(valid))
+	before := f.table.Load()
+	require.NoError(t, f.sync(t.Context(), key))
+	require.Zero(t, f.queue.Len())
+	f.observe(t)
+	f.table.Store(testTable(t))
+	_, err := f.syncWith(t.Context(), key, before)
+	require.NoError(t, err)
+	require.Equal(t, 1, f.queue.Len())
 }
 
 func TestFanout(t *testing.T) {

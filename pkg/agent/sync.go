@@ -50,6 +50,10 @@ func (a *Agent) syncWith(ctx context.Context, key cache.ObjectName, table *awsra
 		m.ports = 0
 	})
 	d := plan(configMap, current, known, table, a.options)
+	a.remember(key, func(m *memory) { m.pairs = d.pairs })
+	if a.table.Load() != table {
+		a.queue.Add(key) // what affected this policy may not have known that it does
+	}
 	if d.large {
 		whole, err := a.whole(ctx, current)
 		if err != nil {

@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"maps"
+	"slices"
 	"strconv"
 
 	networkingv1 "k8s.io/api/networking/v1"
@@ -72,13 +74,17 @@ func appendPeer(text []byte, peer networkingv1.NetworkPolicyPeer) []byte {
 // appendSelector tells a selector that is left out, which selects nothing or is not asked, from an empty
 // one, which selects all.
 func appendSelector(text []byte, tag byte, selector *metav1.LabelSelector) []byte {
-	switch {
-	case selector == nil:
+	if selector == nil {
 		return text
-	case len(selector.MatchLabels) == 0 && len(selector.MatchExpressions) == 0:
-		return append(text, tag, '*')
 	}
-	return appendJSON(text, tag, selector)
+	text = append(text, tag, '*')
+	for _, key := range slices.Sorted(maps.Keys(selector.MatchLabels)) {
+		text = appendText(appendText(text, 'k', key), 'v', selector.MatchLabels[key])
+	}
+	if len(selector.MatchExpressions) > 0 {
+		text = appendJSON(text, 'q', selector.MatchExpressions)
+	}
+	return text
 }
 
 func appendJSON(text []byte, tag byte, value any) []byte {

@@ -136,7 +136,7 @@ func (p *process) metric(name string) (float64, error) {
 	return m.GetGauge().GetValue() + m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount()), nil
 }
 
-// await polls until something holds.
+// await polls until something holds, no more often than an answer is cheap: it takes of the agent's time.
 func await(ctx context.Context, what string, ok func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
@@ -144,7 +144,7 @@ func await(ctx context.Context, what string, ok func() bool) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for %s: %w", what, ctx.Err())
-		case <-time.After(2 * time.Millisecond):
+		case <-time.After(10 * time.Millisecond):
 		}
 	}
 	return nil
