@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -27,52 +26,80 @@ func rounded(d time.Duration) string {
 }
 
 // converge starts an agent where no policy has been looked at, until the last NetworkPolicy is seen by a
-// watch. The floor is a bare client that creates the same NetworkPolicies, as many at a time, to the same.
+// watch, some times. The floor, each time, is a bare client that creates the same NetworkPolicies, as many at
+// a time, to the same. Both figures are medians.
 func (b *bench) converge(ctx context.Context) error {
 	n := b.size.policies
 	if err := b.createPolicies(ctx, 0, n); err != nil {
 		return err
 	}
 	b.next = n
+	const times = 3
+	var figures, floors []time.Duration
+	for len(figures) < times {
+		if err := b.deletePolicies(ctx); err != nil {
+			return err
+		}
+		var p *process
+		figure, err := b.timed(ctx, n, func() (err error) { p, err = b.start(); return err })
+		if err != nil {
+			return err
+		}
+		if err := p.stop(); err != nil {
+			return err
+		}
+		made, err := b.client.NetworkingV1().NetworkPolicies("").List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return err
+		}
+		if err := b.deletePolicies(ctx); err != nil {
+			return err
+		}
+		floor, err := b.timed(ctx, n, func() error { return b.create(ctx, made.Items) })
+		if err != nil {
+			return err
+		}
+		figures, floors = append(figures, figure), append(floors, floor)
+	}
+	b.add(fmt.Sprintf("first convergence, %d policies in %d namespaces", n, b.size.namespaces), median(figures), median(floors), 1.15)
+	return nil
+}
+
+// timed says how long it takes from a start until n NetworkPolicies are seen to have been created.
+func (b *bench) timed(ctx context.Context, n int, start func() error) (time.Duration, error) {
 	seen, stop, err := b.created(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer stop()
-	p, err := b.start()
-	if err != nil {
-		return err
+	started := time.Now()
+	if err := start(); err != nil {
+		return 0, err
 	}
 	last, err := nth(ctx, seen, n)
-	if err != nil {
+	return last.at.Sub(started), err
+}
+
+// create makes NetworkPolicies as they were.
+func (b *bench) create(ctx context.Context, policies []networkingv1.NetworkPolicy) error {
+	return cluster.Each(len(policies), func(i int) error {
+		of := &policies[i]
+		copied := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{
+			Name: of.Name, Labels: of.Labels, Annotations: of.Annotations, OwnerReferences: of.OwnerReferences,
+		}, Spec: of.Spec}
+		_, err := b.client.NetworkingV1().NetworkPolicies(of.Namespace).Create(ctx, copied, metav1.CreateOptions{})
 		return err
-	}
-	figure := last.at.Sub(p.started)
-	if err := p.stop(); err != nil {
-		return err
-	}
+	})
+}
+
+// deletePolicies deletes every NetworkPolicy, while no agent runs.
+func (b *bench) deletePolicies(ctx context.Context) error {
 	list, err := b.client.NetworkingV1().NetworkPolicies("").List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return err
 	}
-	// The same, but for the names, and for the label and the owner: nobody is to take care of them.
-	started := time.Now()
-	err = cluster.Each(n, func(i int) error {
-		of := &list.Items[i]
-		copied := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "floor-" + of.Name, Annotations: of.Annotations,
-			Labels: map[string]string{"app.kubernetes.io/managed-by": "bench"}}, Spec: of.Spec}
-		_, err := b.client.NetworkingV1().NetworkPolicies(of.Namespace).Create(ctx, copied, metav1.CreateOptions{})
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	if last, err = nth(ctx, seen, n); err != nil {
-		return err
-	}
-	b.add(fmt.Sprintf("first convergence, %d policies in %d namespaces", n, b.size.namespaces), figure, last.at.Sub(started), 1.15)
-	return cluster.Each(n, func(i int) error {
-		return b.client.NetworkingV1().NetworkPolicies(list.Items[i].Namespace).Delete(ctx, "floor-"+list.Items[i].Name, metav1.DeleteOptions{})
+	return cluster.Each(len(list.Items), func(i int) error {
+		return b.client.NetworkingV1().NetworkPolicies(list.Items[i].Namespace).Delete(ctx, list.Items[i].Name, metav1.DeleteOptions{})
 	})
 }
 
@@ -197,145 +224,4 @@ func (b *bench) checked(ctx context.Context, p *process, n int) error {
 		waiting, err := p.metric("egress_agent_queue_depth")
 		return err == nil && waiting == 0
 	})
-}
-
-func (b *bench) restart(ctx context.Context) error { return b.restartWith(ctx, b.size.many, nil) }
-
-// figures are those of one number of policies.
-type figures struct {
-	time time.Duration
-	heap float64
-}
-
-func (b *bench) scale(ctx context.Context) error {
-	return b.restartWith(ctx, 2*b.size.many, &b.restarted)
-}
-
-// restartWith brings the policies to a number, all of them applied, and starts an agent some times: until each
-// has been looked at. The floor is to list the same objects once. Half as many came before.
-func (b *bench) restartWith(ctx context.Context, n int, half *figures) error {
-	first, err := b.start()
-	if err != nil {
-		return err
-	}
-	list, err := b.client.CoreV1().ConfigMaps("").List(ctx, metav1.ListOptions{LabelSelector: "egress-controller=managed"})
-	if err != nil {
-		return err
-	}
-	if err := b.createPolicies(ctx, b.next, b.next+n-len(list.Items)); err != nil {
-		return err
-	}
-	b.next += n - len(list.Items)
-	applied := func() bool {
-		states, err := first.metric("egress_agent_policies")
-		return err == nil && int(states) == n
-	}
-	if err := await(ctx, "every policy to be applied", applied); err != nil {
-		return err
-	}
-	if err := first.stop(); err != nil {
-		return err
-	}
-
-	mark, err := b.control.Mark()
-	if err != nil {
-		return err
-	}
-	p, restart, floor, err := b.restarts(ctx, n)
-	if err != nil {
-		return err
-	}
-	now := figures{time: restart}
-	if half == nil {
-		b.add(fmt.Sprintf("restart with %d policies, until all are checked", n), restart, floor, 1.5)
-	}
-	if err := b.idle(ctx, p, n, half == nil); err != nil {
-		return err
-	}
-	writes, err := b.control.Writes(mark, "egress-agent")
-	if err != nil {
-		return err
-	}
-	if half == nil {
-		b.rows = append(b.rows, row{"writes of that, and of the time idle", fmt.Sprint(len(writes)), "", "", "0"})
-	}
-	if len(writes) > 0 {
-		return fmt.Errorf("an agent that has nothing to do wrote %d times, such as %s", len(writes), writes[0])
-	}
-	if now.heap, err = p.metric("go_gc_heap_live_bytes"); err != nil {
-		return err
-	}
-	resident, err := p.resident()
-	if err != nil {
-		return err
-	}
-	if half == nil {
-		b.restarted = now
-		b.rows = append(b.rows,
-			row{fmt.Sprintf("live heap with %d policies", n), megabytes(now.heap), "", "", "60 MB"},
-			row{fmt.Sprintf("resident with %d policies", n), megabytes(resident), "", "", "150 MB"})
-	} else {
-		b.rows = append(b.rows,
-			row{fmt.Sprintf("%d to %d policies, time", n/2, n), rounded(now.time), rounded(half.time), fmt.Sprintf("%.2f", float64(now.time)/float64(half.time)), "2.10"},
-			row{fmt.Sprintf("%d to %d policies, live heap", n/2, n), megabytes(now.heap), megabytes(half.heap), fmt.Sprintf("%.2f", now.heap/half.heap), "2.00"})
-	}
-	return p.stop()
-}
-
-// restarts starts an agent some times, after a floor each, and leaves the last. Both figures are medians.
-func (b *bench) restarts(ctx context.Context, n int) (p *process, restart, floor time.Duration, err error) {
-	const times = 5
-	var figures, floors []time.Duration
-	for len(figures) < times {
-		if p != nil {
-			if err := p.stop(); err != nil {
-				return nil, 0, 0, err
-			}
-		}
-		if floor, err = b.list(ctx); err != nil {
-			return nil, 0, 0, err
-		}
-		if p, err = b.start(); err != nil {
-			return nil, 0, 0, err
-		}
-		if err := b.checked(ctx, p, n); err != nil {
-			return nil, 0, 0, err
-		}
-		figures, floors = append(figures, time.Since(p.started)), append(floors, floor)
-	}
-	slices.Sort(figures)
-	slices.Sort(floors)
-	return p, figures[times/2], floors[times/2], nil
-}
-
-// list reads all that an agent reads when it starts, once, and says how long it took.
-func (b *bench) list(ctx context.Context) (time.Duration, error) {
-	started := time.Now()
-	if _, err := b.client.CoreV1().ConfigMaps("").List(ctx, metav1.ListOptions{LabelSelector: "egress-controller=managed", ResourceVersion: "0"}); err != nil {
-		return 0, err
-	}
-	_, err := b.client.NetworkingV1().NetworkPolicies("").List(ctx, metav1.ListOptions{ResourceVersion: "0"})
-	return time.Since(started), err
-}
-
-// idle lets the agent be, and tells what it used of a core.
-func (b *bench) idle(ctx context.Context, p *process, n int, tell bool) error {
-	before, err := p.cpu()
-	if err != nil {
-		return err
-	}
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(b.size.idle):
-	}
-	after, err := p.cpu()
-	if err == nil && tell {
-		b.rows = append(b.rows, row{fmt.Sprintf("idle, %d policies, of a core", n), fmt.Sprintf("%.2f %%", 100*float64(after-before)/float64(b.size.idle)), "", "", "1 %"})
-	}
-	return err
-}
-
-func megabytes(bytes float64) string {
-	return strings.TrimSuffix(fmt.Sprintf("%.1f", bytes/1e6), ".0") + " MB"
 }
