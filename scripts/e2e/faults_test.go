@@ -34,8 +34,10 @@ type world struct {
 	name       string
 	namespaces int
 	mu         sync.Mutex
-	broken     []string // what was never to happen
-	recreation bool     // a NetworkPolicy may go and come again: its ConfigMap did
+	broken     []string      // what was never to happen
+	versions   int           // versions of a policy that may be open: those below
+	recreation bool          // a NetworkPolicy may go and come again: its ConfigMap did
+	quiet      time.Duration // for which nothing may be written in the end
 }
 
 func newWorld(t *testing.T, name string, namespaces int) *world {
@@ -43,7 +45,7 @@ func newWorld(t *testing.T, name string, namespaces int) *world {
 	if os.Getenv(allVariable) == "" {
 		t.Skipf("%s is not set", allVariable)
 	}
-	w := &world{t: t, name: name, namespaces: namespaces}
+	w := &world{t: t, name: name, namespaces: namespaces, quiet: 10 * time.Second}
 	for i := range namespaces {
 		namespace(t, w.namespace(i))
 	}
@@ -63,6 +65,9 @@ func policyName(i int) string { return fmt.Sprintf("policy-%d", i) }
 
 // put creates or updates the policies from first to last, the last not included, eight at a time.
 func (w *world) put(first, last, version int) {
+	w.mu.Lock()
+	w.versions = max(w.versions, version+1)
+	w.mu.Unlock()
 	w.each(first, last, func(i int) error {
 		configMaps := control.Admin.CoreV1().ConfigMaps(w.namespace(i))
 		configMap := &corev1.ConfigMap{
@@ -126,10 +131,8 @@ func (w *world) watch() {
 		number, err := strconv.Atoi(strings.TrimPrefix(policy.Name, "policy-"))
 		own := fmt.Sprintf("10.%d.%d.0/24", number>>8&255, number&255)
 		for _, rule := range policy.Spec.Egress {
-			for _, peer := range rule.To {
-				if err != nil || len(rule.To) == 0 || len(rule.Ports) == 0 || peer.IPBlock != nil && !allowed[peer.IPBlock.CIDR] && peer.IPBlock.CIDR != own {
-					w.broken = append(w.broken, fmt.Sprintf("%s/%s opens %+v", policy.Namespace, policy.Name, rule))
-				}
+			if err != nil || !w.mayOpen(rule, own, allowed) {
+				w.broken = append(w.broken, fmt.Sprintf("%s/%s opens %+v", policy.Namespace, policy.Name, rule))
 			}
 		}
 	}
@@ -153,13 +156,44 @@ func (w *world) watch() {
 	}()
 }
 
+// mayOpen says whether a version of a policy has a rule such as this, or the rule is that for DNS.
+func (w *world) mayOpen(rule networkingv1.NetworkPolicyEgressRule, own string, s3 map[string]bool) bool {
+	if len(rule.To) == 0 || len(rule.Ports) == 0 {
+		return false
+	}
+	for _, peer := range rule.To {
+		for _, port := range rule.Ports {
+			number, of := port.Port.IntValue(), peer.IPBlock
+			dns := of == nil && peer.PodSelector != nil && number == 53
+			if !dns && (of == nil || port.EndPort != nil ||
+				!(of.CIDR == own && number == 5432) && !(s3[of.CIDR] && number >= 443 && number < 443+w.versions)) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // written counts the NetworkPolicies there are.
 func (w *world) written() int {
+	return w.count(func(networkingv1.NetworkPolicy) bool { return true })
+}
+
+// wide counts the NetworkPolicies after the first write of a large change, and before the second.
+func (w *world) wide() int {
+	const rules = 3 // for DNS, S3 and the database
+	return w.count(func(policy networkingv1.NetworkPolicy) bool { return len(policy.Spec.Egress) > rules })
+}
+
+// count is -1 while the API server is away.
+func (w *world) count(is func(networkingv1.NetworkPolicy) bool) int {
 	list, err := control.Admin.NetworkingV1().NetworkPolicies("").List(context.Background(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/managed-by=egress-agent"})
 	if err != nil {
 		return -1
 	}
-	return len(slices.DeleteFunc(list.Items, func(p networkingv1.NetworkPolicy) bool { return !strings.HasPrefix(p.Namespace, "fault-"+w.name+"-") }))
+	return len(slices.DeleteFunc(list.Items, func(p networkingv1.NetworkPolicy) bool {
+		return !strings.HasPrefix(p.Namespace, "fault-"+w.name+"-") || !is(p)
+	}))
 }
 
 // settles waits until every policy has exactly the NetworkPolicy that it renders to, and there is no other;
@@ -215,7 +249,7 @@ func (w *world) settles() {
 	}
 	mark, err := control.Mark()
 	require.NoError(w.t, err)
-	time.Sleep(10 * time.Second)
+	time.Sleep(w.quiet)
 	require.True(w.t, same(), difference)
 	// What the agent sends while its caches are behind fails, by the version it was decided on.
 	writes := slices.DeleteFunc(networkPolicyWrites(w.t, mark, namespaces...), func(write string) bool { return strings.HasSuffix(write, cluster.Failed) })
@@ -257,6 +291,26 @@ func TestFaultKilled(t *testing.T) {
 	p.kill(t)
 	faultAgent(t)
 	eventually(t, "the edits are all made", func() bool { return w.written() == 1000 })
+	w.settles()
+}
+
+// TestFaultKilledBetweenWrites kills the agent after the first write of changes that take two, whose second is
+// then for its successor.
+func TestFaultKilledBetweenWrites(t *testing.T) {
+	w := newWorld(t, "between", 10)
+	arguments := []string{"--chunk-peers", "1", "--settle", "3s"}
+	p := faultAgent(t, arguments...)
+	w.put(0, 100, 0)
+	eventually(t, "all are written", func() bool { return w.written() == 100 })
+	for version, after := range []int{1, 30, 60, 90} {
+		eventually(t, "the change before is over", func() bool { return w.wide() == 0 })
+		go w.put(0, 100, version+1)
+		eventually(t, "some are wide", func() bool { return w.wide() >= after })
+		p.kill(t)
+		require.Positive(t, w.wide(), "it was between two writes")
+		p = faultAgent(t, arguments...)
+	}
+	w.quiet = time.Minute
 	w.settles()
 }
 
@@ -310,7 +364,7 @@ func TestFaultWatchesCut(t *testing.T) {
 	p.watchFor.Store(int64(time.Second))
 	faultAgent(t, "--kubeconfig", p.kubeconfig)
 	// The client waits longer from one to the next, so it is the number that ends it.
-	for version, until := 0, time.Now().Add(3*time.Minute); p.cut.Load() <= 10; version++ {
+	for version, until := 0, time.Now().Add(3*time.Minute); p.cut.Load() <= 5; version++ {
 		require.True(t, time.Now().Before(until), "only %d watches were cut", p.cut.Load())
 		w.put(0, 200, version%5)
 		time.Sleep(time.Second)
@@ -328,6 +382,7 @@ func TestFaultRequestsFail(t *testing.T) {
 	w.put(0, 300, 0)
 	w.put(0, 100, 1)
 	w.remove(250, 300)
+	w.quiet = time.Minute // as long as a retry may wait
 	w.settles()
 	require.Greater(t, p.refused.Load(), int64(100))
 	require.Greater(t, p.delayed.Load(), int64(10))
@@ -341,6 +396,7 @@ func TestFaultTwoAgents(t *testing.T) {
 		w.put(0, 100, 0)
 		faultAgent(t, arguments...)
 		w.put(50, 200, 1)
+		w.quiet = time.Minute
 		w.settles()
 	}
 }
