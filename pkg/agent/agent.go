@@ -1,8 +1,9 @@
 // Package agent keeps one NetworkPolicy beside each policy ConfigMap of a cluster.
 //
 // Handlers of two informers only put keys on one queue; workers take a key and make the cluster
-// match it. What is to be done is decided from the caches alone, by plan, and done by sync with at
-// most one write. Nothing is remembered that the cluster can tell.
+// match it. What is to be done is decided by plan, from the caches, and done by sync with at most one
+// write. The caches lack what is large: a change of many CIDRs first reads the NetworkPolicy it is of.
+// Beside them stands what may be forgotten at any time without harm, in memory.
 package agent
 
 import (

@@ -34,7 +34,7 @@ type decision struct {
 	// large says that write may be too much of a change for one. What is to be written first then takes
 	// the whole of the current NetworkPolicy to tell, by planLarge.
 	large bool
-	// step is that of a large change. A Narrow one is to wait until the write before it has settled.
+	// step is what write does of the change. A Narrow one is to wait until the write before it has settled.
 	step netpol.Step
 	// reason is that of the Event; empty for none. Applied, Restored and RangesChanged tell of a write.
 	reason  string
@@ -71,7 +71,7 @@ func planValid(configMap *corev1.ConfigMap, p *policy.Policy, current *observed,
 		return planUnresolved(configMap, current, result)
 	}
 	desired := netpol.Object(configMap, result)
-	d := decision{write: changed(current, desired), message: summary(desired)}
+	d := decision{write: changed(current, desired), step: netpol.Whole, message: summary(desired)}
 	switch {
 	case d.write == nil:
 		return decision{}
@@ -136,7 +136,7 @@ func planInvalid(configMap *corev1.ConfigMap, current *observed, problems policy
 		return decision{reason: ReasonInvalid, message: problems.Error() + "; the last valid policy stays in force"}
 	}
 	d := decision{reason: ReasonInvalid, message: problems.Error() + "; until it is corrected, all egress" + exceptDNS(options) + " is denied"}
-	d.write = changed(current, netpol.DenyAllObject(configMap, options))
+	d.write, d.step = changed(current, netpol.DenyAllObject(configMap, options)), netpol.Whole
 	return d
 }
 
@@ -146,7 +146,7 @@ func planUnresolved(configMap *corev1.ConfigMap, current *observed, result *netp
 	d := decision{reason: ReasonRangesUnavailable, message: fmt.Sprintf("The AWS ranges of these destinations are not known yet: %q; ", result.Unresolved)}
 	switch {
 	case current == nil:
-		d.write = partial
+		d.write, d.step = partial, netpol.Whole
 		fallthrough
 	case changed(current, partial) == nil:
 		d.message += "what needs none of them is applied"
