@@ -18,7 +18,7 @@ RACE := $(shell command -v "$$(go env CC)" >/dev/null && echo -race)
 
 .PHONY: build
 build: ## Build both programs into bin/
-	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -buildvcs=auto -o $(BIN)/ ./cmd/...
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -funcalign=16" -buildvcs=auto -o $(BIN)/ ./cmd/...
 
 .PHONY: control-plane
 control-plane: ## Build etcd, kube-apiserver, kube-controller-manager and kubectl, once (five to ten minutes)
