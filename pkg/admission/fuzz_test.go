@@ -12,7 +12,6 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 	utiljson "sigs.k8s.io/json"
 
 	"egress-agent/pkg/netpol"
@@ -34,43 +33,46 @@ func answered(t *testing.T, body io.Reader) *admissionv1.AdmissionResponse {
 
 // verdict is what should come of a review, by the API's own types and the line called directly. It is not
 // known where what the webhook does not read has a shape that those types do not take.
-func verdict(body []byte) (uid types.UID, allowed bool, message string, known bool) {
+func verdict(body []byte) (allowed bool, message string, warnings []string, known bool) {
 	var review admissionv1.AdmissionReview
 	var object, old corev1.ConfigMap
 	if utiljson.UnmarshalCaseSensitivePreserveInts(body, &review) != nil ||
 		utiljson.UnmarshalCaseSensitivePreserveInts(review.Request.Object.Raw, &object) != nil {
-		return "", false, "", false
+		return false, "", nil, false
 	}
-	uid = review.Request.UID
 	if object.Labels[policy.Label] != policy.LabelValue || object.DeletionTimestamp != nil {
-		return uid, true, "", true
+		return true, "", nil, true
 	}
 	if review.Request.Operation == admissionv1.Update {
 		if utiljson.UnmarshalCaseSensitivePreserveInts(review.Request.OldObject.Raw, &old) != nil {
-			return "", false, "", false
+			return false, "", nil, false
 		}
 		before, had := old.Data[policy.Key]
 		after, has := object.Data[policy.Key]
 		if old.Labels[policy.Label] == policy.LabelValue && had == has && before == after {
-			return uid, true, "", true
+			return true, "", nil, true
 		}
 	}
-	if _, problems := netpol.Evaluate(&object, nil, options); problems != nil {
-		return uid, false, problems.Error(), true
+	result, problems := netpol.Evaluate(&object, nil, options)
+	if problems != nil {
+		return false, problems.Error(), nil, true
 	}
-	return uid, true, "", true
+	return true, "", texts(result.Warnings), true
 }
 
-// requireVerdict requires an answer that says what verdict says.
+// requireVerdict requires an answer that says what verdict says, under the review's UID.
 func requireVerdict(t *testing.T, body []byte, w *httptest.ResponseRecorder) {
 	t.Helper()
 	response := answered(t, w.Body)
-	uid, allowed, message, known := verdict(body)
+	allowed, message, warnings, known := verdict(body)
 	if !known {
 		return
 	}
-	require.Equal(t, uid, response.UID)
+	var asked admissionv1.AdmissionReview
+	require.NoError(t, utiljson.UnmarshalCaseSensitivePreserveInts(body, &asked))
+	require.Equal(t, asked.Request.UID, response.UID)
 	require.Equal(t, allowed, response.Allowed)
+	require.Equal(t, warnings, response.Warnings)
 	if !allowed {
 		require.Equal(t, message, response.Result.Message)
 	}

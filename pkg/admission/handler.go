@@ -2,6 +2,7 @@ package admission
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -153,14 +154,21 @@ func readBody(into *bytes.Buffer, w http.ResponseWriter, r *http.Request) *refus
 
 // report counts a verdict and logs it. Of a policy only the first mistake is logged: the rest is its author's.
 func (h *handler) report(request *Request, response *Response) {
+	verdict, level := verdictAllowed, slog.LevelDebug
+	if !response.Allowed {
+		verdict, level = verdictDenied, slog.LevelInfo
+	}
+	h.metrics.reviews.WithLabelValues(request.Operation, verdict).Inc()
+	if !h.log.Enabled(context.Background(), level) {
+		return
+	}
 	attributes := []any{"namespace", request.Namespace, "name", request.Name, "operation", request.Operation,
 		"dryRun", request.DryRun, "user", request.UserInfo.Username}
 	if response.Allowed {
-		h.metrics.reviews.WithLabelValues(request.Operation, verdictAllowed).Inc()
-		h.log.Debug("allowed", append(attributes, "warnings", len(response.Warnings))...)
-		return
+		attributes = append(attributes, "warnings", len(response.Warnings))
+	} else {
+		causes := response.Result.Details.Causes
+		attributes = append(attributes, "problems", len(causes), "first", causes[0].Message, "path", causes[0].Field)
 	}
-	h.metrics.reviews.WithLabelValues(request.Operation, verdictDenied).Inc()
-	first := response.Result.Details.Causes[0]
-	h.log.Info("denied", append(attributes, "problems", len(response.Result.Details.Causes), "first", first.Message, "path", first.Field)...)
+	h.log.Log(context.Background(), level, verdict, attributes...)
 }

@@ -33,11 +33,11 @@ func Review(request *Request, table *awsranges.Table, options netpol.Options) (*
 	if !isPolicy(object) || object.Metadata.DeletionTimestamp != nil || sameForAgent(request.OldObject, object) {
 		return allowed(request, nil), nil
 	}
-	result, problems := netpol.Evaluate(&corev1.ConfigMap{Data: object.Data}, table, options)
+	warnings, problems := netpol.Judge(&corev1.ConfigMap{Data: object.Data}, table, options)
 	if problems != nil {
 		return denied(request, problems), nil
 	}
-	return allowed(request, result.Warnings), nil
+	return allowed(request, warnings), nil
 }
 
 func wellFormed(request *Request) error {
