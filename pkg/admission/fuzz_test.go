@@ -32,11 +32,13 @@ func answered(t *testing.T, body io.Reader) *admissionv1.AdmissionResponse {
 }
 
 // verdict is what should come of a review, by the API's own types and the line called directly. It is not
-// known where what the webhook does not read has a shape that those types do not take.
+// known where what the webhook does not read has a shape that those types do not take, nor where a field stands
+// twice: of raw objects the last counts there, and here they are read into one.
 func verdict(body []byte) (allowed bool, message string, warnings []string, known bool) {
 	var review admissionv1.AdmissionReview
 	var object, old corev1.ConfigMap
-	if utiljson.UnmarshalCaseSensitivePreserveInts(body, &review) != nil ||
+	twice, err := utiljson.UnmarshalStrict(body, &review, utiljson.DisallowDuplicateFields)
+	if len(twice) > 0 || err != nil ||
 		utiljson.UnmarshalCaseSensitivePreserveInts(review.Request.Object.Raw, &object) != nil {
 		return false, "", nil, false
 	}

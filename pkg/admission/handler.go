@@ -18,7 +18,8 @@ import (
 )
 
 const (
-	path = "/validate"
+	path      = "/validate"
+	mediaType = "application/json"
 	// maxBody bounds a review. An API server takes objects of up to 3 MiB, and ConfigMaps of 1 MiB; an
 	// update carries two.
 	maxBody = 3 << 20
@@ -106,7 +107,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) *refusal {
 	h.report(request, response)
 	buffer.Reset()
 	writeReview(buffer, response)
-	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Type", mediaType)
 	if _, err := w.Write(buffer.Bytes()); err != nil {
 		h.log.Warn("review not answered", "error", err, "client", r.RemoteAddr)
 	}
@@ -122,9 +123,10 @@ func refuseHead(w http.ResponseWriter, r *http.Request) *refusal {
 		w.Header().Set("Allow", http.MethodPost)
 		return &refusal{http.StatusMethodNotAllowed, reasonMethod, fmt.Errorf("the method is %q, not POST", r.Method)}
 	}
-	contentType := r.Header.Get("Content-Type")
-	if media, _, _ := mime.ParseMediaType(contentType); media != "application/json" {
-		return &refusal{http.StatusUnsupportedMediaType, reasonContentType, fmt.Errorf("the content type is %q, not application/json", contentType)}
+	if contentType := r.Header.Get("Content-Type"); contentType != mediaType { // which it may be with parameters
+		if media, _, _ := mime.ParseMediaType(contentType); media != mediaType {
+			return &refusal{http.StatusUnsupportedMediaType, reasonContentType, fmt.Errorf("the content type is %q, not %s", contentType, mediaType)}
+		}
 	}
 	if r.ContentLength > maxBody {
 		return tooLarge()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -108,14 +109,15 @@ func texts(warnings policy.Problems) []string {
 	var list []string
 	total := 0
 	for i, w := range warnings {
-		runes := []rune(w.String())
-		if len(runes) > longest {
-			runes = append(runes[:longest-1], '…')
+		text := w.String()
+		length := utf8.RuneCountInString(text)
+		if length > longest {
+			text, length = string([]rune(text)[:longest-1])+"…", longest
 		}
-		if total += len(runes); total > room {
+		if total += length; total > room {
 			return append(list, fmt.Sprintf("and %d more warnings", len(warnings)-i))
 		}
-		list = append(list, strings.TrimSpace(string(runes)))
+		list = append(list, strings.TrimSpace(text))
 	}
 	return list
 }

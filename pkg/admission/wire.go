@@ -49,18 +49,13 @@ type Response struct {
 	Warnings []string       `json:"warnings,omitempty"`
 }
 
-// readReview reads the request out of an AdmissionReview, which may lack it. A field twice is an error:
-// of two objects it is not for the webhook to choose one.
+// readReview reads the request out of an AdmissionReview, which may lack it.
 func readReview(body []byte) (*Request, error) {
 	var review struct {
 		metav1.TypeMeta
 		Request *Request `json:"request"`
 	}
-	twice, err := utiljson.UnmarshalStrict(body, &review, utiljson.DisallowDuplicateFields)
-	if len(twice) > 0 {
-		err = twice[0]
-	}
-	if err != nil {
+	if err := utiljson.UnmarshalCaseSensitivePreserveInts(body, &review); err != nil {
 		return nil, fmt.Errorf("the body is no %s: %w", kind, err)
 	}
 	if review.APIVersion != apiVersion || review.Kind != kind {

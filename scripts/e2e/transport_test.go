@@ -200,3 +200,42 @@ func idle(t *testing.T, w *webhook, client *http.Client, body []byte) {
 		require.NoError(t, connection.Close())
 	}
 }
+
+// TestWebhookStops stops the webhook while a review is in flight: readiness goes, reviews are still taken, the one in
+// flight is answered, and then it ends.
+func TestWebhookStops(t *testing.T) {
+	w := runWebhook(t)
+	body := review(t, "u-1", tenantA)
+	connection := w.dial(t)
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		w.stop(t)
+	}()
+	eventually(t, "it is not ready any more", func() bool {
+		response, err := scraper.Get("http://" + w.health + "/readyz")
+		if err != nil {
+			return false
+		}
+		defer response.Body.Close()
+		return response.StatusCode == http.StatusServiceUnavailable
+	})
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: w.trusting(t)}}
+	require.Equal(t, http.StatusOK, w.post(t, client, body), "a new connection is served while nodes hear of it")
+	client.CloseIdleConnections()
+	fmt.Fprintf(connection, head+"%s", len(body), body[:1])
+	eventually(t, "a review is in flight", func() bool { return w.metric(t, "egress_webhook_reviews_in_flight") == 1 })
+	eventually(t, "nothing new is taken", func() bool {
+		c, err := net.Dial("tcp", w.address)
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	})
+	_, err := connection.Write(body[1:])
+	require.NoError(t, err)
+	response, err := http.ReadResponse(bufio.NewReader(connection), nil)
+	require.NoError(t, err)
+	require.Equal(t, http.StatusOK, response.StatusCode)
+	<-stopped
+}
