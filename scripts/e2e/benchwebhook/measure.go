@@ -11,7 +11,7 @@ import (
 
 const (
 	connections = 16
-	rounds      = 3 // of each of the two servers, in turns
+	rounds      = 5 // of each of the two servers, in turns
 	perRound    = 20_000
 
 	seed = `{
