@@ -18,7 +18,7 @@ RACE := $(shell command -v "$$(go env CC)" >/dev/null && echo -race)
 
 .PHONY: build
 build: ## Build both programs into bin/
-	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -buildvcs=auto -o $(BIN)/ ./cmd/...
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -funcalign=16" -buildvcs=auto -o $(BIN)/ ./cmd/...
 
 .PHONY: control-plane
 control-plane: ## Build etcd, kube-apiserver, kube-controller-manager and kubectl, once (five to ten minutes)
@@ -26,7 +26,7 @@ control-plane: ## Build etcd, kube-apiserver, kube-controller-manager and kubect
 
 .PHONY: clean
 clean: ## Remove what was built, but for the control plane
-	rm -rf $(addprefix $(BIN)/,$(PROGRAMS) local bench race staticcheck certs)
+	rm -rf $(addprefix $(BIN)/,$(PROGRAMS) local bench benchwebhook race staticcheck certs)
 
 .PHONY: clean-all
 clean-all: ## Remove all that was built
@@ -98,6 +98,11 @@ SIZE ?= small
 bench-agent: build control-plane ## The agent at scale, against a bare client (SIZE=small or full; IP_RANGES_DATA=)
 	cd scripts/e2e && go build -o ../../$(BIN)/bench ./bench
 	@$(BIN)/bench --size $(SIZE) --ranges "$(or $(IP_RANGES_DATA),$(error set IP_RANGES_DATA to a folder with the ip-ranges.json of AWS))/ip-ranges.json"
+
+.PHONY: bench-webhook
+bench-webhook: build ## The webhook against the least that a webhook can do (IP_RANGES_DATA=)
+	cd scripts/e2e && go build -o ../../$(BIN)/benchwebhook ./benchwebhook
+	@$(BIN)/benchwebhook --ranges "$(or $(IP_RANGES_DATA),$(error set IP_RANGES_DATA to a folder with the ip-ranges.json of AWS))/ip-ranges.json"
 
 .PHONY: lint
 lint: $(BIN)/staticcheck ## gofmt, go vet, staticcheck, and the webhook's imports

@@ -2,14 +2,17 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"flag"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"runtime/debug"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"egress-agent/cmd/internal/cli"
 	"egress-agent/pkg/admission"
@@ -60,31 +63,51 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if !ok {
 		return status
 	}
-	certificate, certErr := tls.LoadX509KeyPair(o.certFile, o.keyFile)
+	spendMemory()
+	certificate, certErr := admission.NewCertificate(o.certFile, o.keyFile, log)
 	ranges, rangesErr := admission.NewRanges(o.Rules.RangesFile, o.Rules.CustomRanges, log)
 	if err := errors.Join(certErr, rangesErr); err != nil {
 		log.Error("cannot start", "error", err)
 		return cli.ExitUsage
 	}
+	go certificate.Run(ctx)
 	go ranges.Run(ctx)
-	handler := admission.Handler(ranges.Table, rules, log)
-	if err := o.run(ctx, admission.NewServer(handler, certificate, log), log); err != nil {
+	registry := cli.NewRegistry(program)
+	metrics := admission.NewMetrics(registry, certificate, ranges)
+	handler := admission.Handler(ranges.Table, rules, metrics, log)
+	if err := o.run(ctx, admission.NewServer(handler, certificate, metrics, log), registry, log); err != nil {
 		log.Error("failed", "error", err)
 		return cli.ExitInvalid
 	}
 	return cli.ExitOK
 }
 
-// stopTimeout is how long a stop waits for reviews in flight: longer than an API server does.
-const stopTimeout = 10 * time.Second
+// spendMemory lets garbage be collected less often than by default, where the environment does not say how
+// often: little is alive but the ranges, and each review adds a little. Large reviews make it frequent again.
+func spendMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(48 << 20)
+	}
+}
 
-// run serves reviews and health until the context ends, and then lets reviews in flight end.
-func (o *options) run(ctx context.Context, reviews *http.Server, log *slog.Logger) error {
+const (
+	// drainTime is how long reviews are still taken after readiness has gone: until every node has heard that
+	// this Pod is to get no more.
+	drainTime = 3 * time.Second
+	// stopTimeout is how long a stop then waits for reviews in flight: longer than an API server does.
+	stopTimeout = 10 * time.Second
+)
+
+// run serves reviews and health until the context ends. Then readiness goes first, and reviews in flight end.
+func (o *options) run(ctx context.Context, reviews *http.Server, metrics prometheus.Gatherer, log *slog.Logger) error {
 	listener, err := net.Listen("tcp", o.addr)
 	if err != nil {
 		return err
 	}
-	closeHealth, err := o.ServeHealth(func() (string, bool) { return "serving", ctx.Err() == nil }, cli.NewRegistry(program), log)
+	closeHealth, err := o.ServeHealth(readiness(ctx), metrics, log)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
@@ -97,8 +120,22 @@ func (o *options) run(ctx context.Context, reviews *http.Server, log *slog.Logge
 		return err
 	case <-ctx.Done():
 	}
-	log.Info("stopping")
+	log.Info("stopping: not ready any more, reviews are still taken", "for", drainTime)
+	select {
+	case err := <-failed:
+		return err
+	case <-time.After(drainTime):
+	}
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	return reviews.Shutdown(stopping)
+}
+
+func readiness(ctx context.Context) func() (status string, ok bool) {
+	return func() (string, bool) {
+		if ctx.Err() != nil {
+			return "stopping", false
+		}
+		return "serving", true
+	}
 }

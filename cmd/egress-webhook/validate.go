@@ -74,13 +74,13 @@ func judge(source cli.Source, input *cli.Input) verdict {
 		File: source.File, Namespace: source.ConfigMap.Namespace, Name: source.ConfigMap.Name,
 		Problems: policy.Problems{}, Warnings: policy.Problems{}, // as [] rather than null
 	}
-	result, problems := netpol.Evaluate(source.ConfigMap, input.Table, input.Options)
+	warnings, problems := netpol.Judge(source.ConfigMap, input.Table, input.Options)
 	if problems != nil {
 		v.Problems = problems
 		return v
 	}
 	v.Valid = true
-	v.Warnings = append(v.Warnings, result.Warnings...)
+	v.Warnings = append(v.Warnings, warnings...)
 	return v
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -37,21 +38,21 @@ func NewRanges(file string, custom []string, log *slog.Logger) (*Ranges, error) 
 // Table returns the last table that was read whole; nil for none.
 func (r *Ranges) Table() *awsranges.Table { return r.table.Load() }
 
-// Run rereads the files when they change, until the context ends.
-func (r *Ranges) Run(ctx context.Context) {
-	poll := time.NewTicker(filewatch.Interval)
-	defer poll.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-poll.C:
-			if r.files.Changed() {
-				r.reread()
-			}
-		}
+// Published is when AWS published the ranges in use; zero where there are none.
+func (r *Ranges) Published() time.Time {
+	table := r.Table()
+	if !table.HasAWS() {
+		return time.Time{}
 	}
+	token, err := strconv.ParseInt(table.SyncToken(), 10, 64)
+	if err != nil {
+		return time.Time{}
+	}
+	return time.Unix(token, 0)
 }
+
+// Run rereads the files when they change, until the context ends.
+func (r *Ranges) Run(ctx context.Context) { r.files.Follow(ctx, r.reread) }
 
 func (r *Ranges) reread() {
 	table, err := awsranges.ReadFiles(r.file, r.custom...)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -26,11 +27,13 @@ func TestRangesReread(t *testing.T) {
 	ranges, err := NewRanges(file, []string{samples + "custom.json"}, log)
 	require.NoError(t, err, "the agent may not have written the file yet")
 	require.False(t, ranges.Table().HasAWS())
+	require.Zero(t, ranges.Published())
 	require.NotEmpty(t, ranges.Table().Lookup("BILLING", "dublin"))
 
 	put(sample("ip-ranges.json"))
 	ranges.reread()
 	require.Equal(t, "1700000000", ranges.Table().SyncToken())
+	require.Equal(t, time.Unix(1_700_000_000, 0), ranges.Published())
 	require.NotEmpty(t, ranges.Table().Lookup("BILLING", "dublin"))
 	before := ranges.Table()
 	for _, broken := range []string{"", "{}", "<html>", `{"prefixes": [{"ip_prefix": "3.0.0.0/15", "service": "S3", "region": "x"}]}`} {

@@ -1,77 +1,71 @@
-// Package admission judges policy ConfigMaps for the API server: Review is the pure decision,
-// Handler the HTTP around it. It needs no access to the API.
+// Package admission judges policy ConfigMaps for the API server: Review is the pure decision, Handler the
+// HTTP around it, NewServer the TLS around that. It needs no access to the API.
 package admission
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
+	"unicode/utf8"
 
-	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	utiljson "sigs.k8s.io/json"
 
 	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/netpol"
 	"egress-agent/pkg/policy"
 )
 
-// Review judges one request by the same line that the agent walks. The table may be nil. An error
-// means that the request is not one that the webhook's configuration sends: it is malformed, and
-// gets no verdict.
-func Review(request *admissionv1.AdmissionRequest, table *awsranges.Table, options netpol.Options) (*admissionv1.AdmissionResponse, error) {
-	if request == nil {
-		return nil, fmt.Errorf("the review has no request")
-	}
-	if request.UID == "" {
-		return nil, fmt.Errorf("the request has no uid")
-	}
-	if kind := request.Kind; kind.Group != "" || kind.Version != "v1" || kind.Kind != "ConfigMap" {
-		return nil, fmt.Errorf("the request is for %s, not v1, Kind=ConfigMap", kind.String())
-	}
-	var old *corev1.ConfigMap
-	switch request.Operation {
-	case admissionv1.Create:
-	case admissionv1.Update:
-		var err error
-		if old, err = configMap(request.OldObject, "oldObject"); err != nil {
-			return nil, err
-		}
-	default:
-		return nil, fmt.Errorf("the request is for operation %q, not CREATE or UPDATE", request.Operation)
-	}
-	object, err := configMap(request.Object, "object")
-	if err != nil {
+// The operations that the webhook's configuration sends.
+const (
+	create = "CREATE"
+	update = "UPDATE"
+)
+
+// Review judges one request, which may be nil, by the same line that the agent walks. The table may be nil.
+// An error means that the request is not one that the webhook's configuration sends: it is malformed, and
+// gets no verdict. A dry run is judged as any other: a verdict changes nothing.
+func Review(request *Request, table *awsranges.Table, options netpol.Options) (*Response, error) {
+	if err := wellFormed(request); err != nil {
 		return nil, err
 	}
-	if !isPolicy(object) || object.DeletionTimestamp != nil || sameForAgent(old, object) {
+	object := request.Object
+	if !isPolicy(object) || object.Metadata.DeletionTimestamp != nil || sameForAgent(request.OldObject, object) {
 		return allowed(request, nil), nil
 	}
-	result, problems := netpol.Evaluate(object, table, options)
+	warnings, problems := netpol.Judge(&corev1.ConfigMap{Data: object.Data}, table, options)
 	if problems != nil {
 		return denied(request, problems), nil
 	}
-	return allowed(request, result.Warnings), nil
+	return allowed(request, warnings), nil
 }
 
-func configMap(raw runtime.RawExtension, field string) (*corev1.ConfigMap, error) {
-	if len(raw.Raw) == 0 || string(raw.Raw) == "null" {
-		return nil, fmt.Errorf("the request has no %s", field)
+func wellFormed(request *Request) error {
+	switch {
+	case request == nil:
+		return errors.New("the review has no request")
+	case request.UID == "":
+		return errors.New("the request has no uid")
+	case request.Kind != metav1.GroupVersionKind{Version: "v1", Kind: "ConfigMap"}:
+		return fmt.Errorf("the request is for %s, not v1, Kind=ConfigMap", request.Kind.String())
+	case request.Operation != create && request.Operation != update:
+		return fmt.Errorf("the request is for operation %q, not %s or %s", request.Operation, create, update)
+	case request.Operation == update && request.OldObject == nil:
+		return errors.New("the request has no oldObject")
+	case request.Object == nil:
+		return errors.New("the request has no object")
 	}
-	object := &corev1.ConfigMap{}
-	if err := utiljson.UnmarshalCaseSensitivePreserveInts(raw.Raw, object); err != nil {
-		return nil, fmt.Errorf("the request's %s is no ConfigMap: %w", field, err)
-	}
-	return object, nil
+	return nil
 }
 
-func isPolicy(object *corev1.ConfigMap) bool { return object.Labels[policy.Label] == policy.LabelValue }
+func isPolicy(object *ConfigMap) bool {
+	return object.Metadata.Labels[policy.Label] == policy.LabelValue
+}
 
 // sameForAgent says that an update leaves alone what the agent reads. Such an update passes even on
 // a bad policy, which must not lock its object against annotations or the loss of a finalizer.
-func sameForAgent(old, object *corev1.ConfigMap) bool {
+func sameForAgent(old, object *ConfigMap) bool {
 	if old == nil || !isPolicy(old) {
 		return false
 	}
@@ -80,14 +74,12 @@ func sameForAgent(old, object *corev1.ConfigMap) bool {
 	return hadOne == hasOne && before == after
 }
 
-func allowed(request *admissionv1.AdmissionRequest, warnings policy.Problems) *admissionv1.AdmissionResponse {
-	response := &admissionv1.AdmissionResponse{UID: request.UID, Allowed: true}
-	response.Warnings = texts(warnings)
-	return response
+func allowed(request *Request, warnings policy.Problems) *Response {
+	return &Response{UID: request.UID, Allowed: true, Warnings: texts(warnings)}
 }
 
-func denied(request *admissionv1.AdmissionRequest, problems policy.Problems) *admissionv1.AdmissionResponse {
-	return &admissionv1.AdmissionResponse{
+func denied(request *Request, problems policy.Problems) *Response {
+	return &Response{
 		UID: request.UID,
 		Result: &metav1.Status{
 			Status:  metav1.StatusFailure,
@@ -117,14 +109,15 @@ func texts(warnings policy.Problems) []string {
 	var list []string
 	total := 0
 	for i, w := range warnings {
-		runes := []rune(w.String())
-		if len(runes) > longest {
-			runes = append(runes[:longest-1], '…')
+		text := w.String()
+		length := utf8.RuneCountInString(text)
+		if length > longest {
+			text, length = string([]rune(text)[:longest-1])+"…", longest
 		}
-		if total += len(runes); total > room {
+		if total += length; total > room {
 			return append(list, fmt.Sprintf("and %d more warnings", len(warnings)-i))
 		}
-		list = append(list, strings.TrimSpace(string(runes)))
+		list = append(list, strings.TrimSpace(text))
 	}
 	return list
 }

@@ -1,23 +1,45 @@
 package admission
 
 import (
+	"bytes"
 	"crypto/tls"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
+
+	stdlog "log"
 )
 
-// NewServer returns a server for Handler, to be run with ServeTLS. It speaks TLS 1.2 and later, and
-// waits for nobody: an API server gives a webhook of ours five seconds for the whole review.
-func NewServer(handler http.Handler, certificate tls.Certificate, log *slog.Logger) *http.Server {
+// readTimeout is for a whole request. The configuration gives a whole review five seconds.
+const readTimeout = 5 * time.Second
+
+// NewServer returns a server for Handler, to be run with ServeTLS. It speaks TLS 1.2 and later, HTTP/2 and
+// HTTP/1.1, and waits for nobody.
+func NewServer(handler http.Handler, certificate *Certificate, metrics *Metrics, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           handler,
-		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}},
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      10 * time.Second,
+		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.Get},
+		ReadHeaderTimeout: readTimeout, // of the TLS handshake, too
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      2 * readTimeout, // counted from the header on
 		IdleTimeout:       90 * time.Second,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		ErrorLog:          stdlog.New(&serverLog{metrics, log}, "", 0),
 	}
+}
+
+// serverLog takes what an http.Server has to say. Its log is the only place where it tells of handshakes that failed.
+type serverLog struct {
+	metrics *Metrics
+	log     *slog.Logger
+}
+
+func (l *serverLog) Write(line []byte) (int, error) {
+	message := string(bytes.TrimSpace(line))
+	if strings.HasPrefix(message, "http: TLS handshake error") {
+		l.metrics.refused.WithLabelValues(reasonTLS).Inc()
+	}
+	l.log.Warn(message)
+	return len(line), nil
 }

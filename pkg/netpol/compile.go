@@ -39,13 +39,24 @@ type Count struct {
 // A destination that stands for no prefix yields no rule, and a warning. Each prefix stands in one
 // rule, each set of ports in one rule, and rules and peers are sorted.
 func Compile(p *policy.Policy, table *awsranges.Table, options Options) (*Result, policy.Problems) {
-	result := &Result{}
-	if p.DefaultAction == policy.Allow {
+	result, blocks, sets, problems := check(p, table, options)
+	switch {
+	case problems != nil:
+		return nil, problems
+	case p.DefaultAction == policy.Allow:
 		result.Spec = spec([]networkingv1.NetworkPolicyEgressRule{everything()})
-		return result, nil
+	default:
+		result.Spec = spec(append(baseRules(options), prefixRules(blocks, sets)...))
 	}
-	sets := newPortSets()
-	var blocks []block
+	return result, nil
+}
+
+// check is all of Compile but the spec: it gives what the spec is made of.
+func check(p *policy.Policy, table *awsranges.Table, options Options) (result *Result, blocks []block, sets *portSets, problems policy.Problems) {
+	result, sets = &Result{}, newPortSets()
+	if p.DefaultAction == policy.Allow {
+		return result, nil, sets, nil
+	}
 	all := make([][]netip.Prefix, len(p.Destinations))
 	for i, d := range p.Destinations {
 		prefixes, resolved := resolve(d, table)
@@ -70,11 +81,7 @@ func Compile(p *policy.Policy, table *awsranges.Table, options Options) (*Result
 	blocks = merge(blocks, sets)
 	many, tooMany := peerLimits(len(blocks), result.Counts)
 	result.Warnings = append(result.Warnings, many...)
-	if problems := append(slotProblems(blocks, sets, p, all, options), tooMany...); problems != nil {
-		return nil, problems
-	}
-	result.Spec = spec(append(baseRules(options), prefixRules(blocks, sets)...))
-	return result, nil
+	return result, blocks, sets, append(slotProblems(blocks, sets, p, all, options), tooMany...)
 }
 
 // DenyAll is the spec that allows nothing but what the options allow every policy: DNS.

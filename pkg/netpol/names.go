@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/big"
 	"net/netip"
+	"slices"
 
 	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/policy"
@@ -76,12 +77,12 @@ func warnings(i int, d policy.Destination, prefixes []netip.Prefix, resolved boo
 // nothingOpened warns of a service without a prefix in the cluster's family, or else of each named
 // region without one.
 func nothingOpened(d policy.Destination, service, path string, prefixes []netip.Prefix, table *awsranges.Table, family Family) policy.Problems {
-	if count(prefixes, family) == "" {
+	if !slices.ContainsFunc(prefixes, family.has) {
 		return policy.Problems{{Message: fmt.Sprintf("%s opens nothing: %s has no %s prefixes in its regions", d.Name, service, family), Path: path}}
 	}
 	var found policy.Problems
 	for i, region := range d.Regions {
-		if count(table.Lookup(service, region), family) == "" {
+		if !slices.ContainsFunc(table.Lookup(service, region), family.has) {
 			message := fmt.Sprintf("%s opens nothing in %s: %s has no %s prefixes there", d.Name, policy.Show(region), service, family)
 			found = append(found, policy.Problem{Message: message, Path: fmt.Sprintf("%s.regions[%d]", path, i)})
 		}

@@ -43,6 +43,20 @@ func Evaluate(configMap *corev1.ConfigMap, table *awsranges.Table, options Optio
 	return result, nil
 }
 
+// Judge is Evaluate for those who write nothing: it gives the same problems or else the same warnings, and
+// stops before the spec, which nothing can keep from being made.
+func Judge(configMap *corev1.ConfigMap, table *awsranges.Table, options Options) (warnings, problems policy.Problems) {
+	p, problems := Read(configMap, table)
+	if problems != nil {
+		return nil, problems
+	}
+	result, _, _, problems := check(p, table, options)
+	if problems != nil {
+		return nil, problems
+	}
+	return append(policy.Warnings(p), result.Warnings...), nil
+}
+
 // Read walks the line as far as the policy: Parse and Validate. Exactly one of Policy and Problems is
 // nil; the table, which may be nil, knows more names than the catalogue.
 func Read(configMap *corev1.ConfigMap, table *awsranges.Table) (*policy.Policy, policy.Problems) {

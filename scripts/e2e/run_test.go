@@ -3,14 +3,15 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -31,6 +32,7 @@ const soon = 30 * time.Second
 // process is one of the built binaries, running.
 type process struct {
 	command *exec.Cmd
+	health  string // the address of /readyz and /metrics
 	log     string
 	stopped bool
 }
@@ -50,7 +52,7 @@ func start(t testing.TB, program string, args ...string) *process {
 	log, err := os.CreateTemp(control.Dir, program+"-*.log")
 	require.NoError(t, err)
 	defer log.Close()
-	p := &process{log: log.Name(), command: exec.Command(filepath.Join(binaries(), program), append(args, "--http-addr", healthAddr)...)}
+	p := &process{health: healthAddr, log: log.Name(), command: exec.Command(filepath.Join(binaries(), program), append(args, "--http-addr", healthAddr)...)}
 	p.command.Stdout, p.command.Stderr = log, log
 	p.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	require.NoError(t, p.command.Start())
@@ -88,6 +90,28 @@ func (p *process) logged(t testing.TB) string {
 	return string(data)
 }
 
+// scraper keeps no connection: none is to show in what it reads.
+var scraper = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+
+// metric is the value of a series, as /metrics writes its name and labels.
+func (p *process) metric(t testing.TB, series string) float64 {
+	t.Helper()
+	response, err := scraper.Get("http://" + p.health + "/metrics")
+	require.NoError(t, err)
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	for line := range strings.Lines(string(body)) {
+		if value, ok := strings.CutPrefix(line, series+" "); ok {
+			number, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			require.NoError(t, err)
+			return number
+		}
+	}
+	require.FailNow(t, "no series "+series, string(body))
+	return 0
+}
+
 func freeAddress(t testing.TB) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -107,26 +131,6 @@ func startAgent(t testing.TB, args ...string) *process {
 		kubectl(t, "", "delete", "configmap", "-n", "egress-system", "egress-ranges", "--ignore-not-found")
 	})
 	return start(t, "egress-agent", append([]string{"--kubeconfig", kubeconfig, "--ip-family", "ipv4", "--leader-elect=false"}, args...)...)
-}
-
-// startWebhook runs egress-webhook behind the configuration in deploy/, of which only the address is
-// changed: there is no Service network here.
-func startWebhook(t *testing.T, args ...string) *process {
-	t.Helper()
-	certs := t.TempDir()
-	output, err := exec.Command(root+"/scripts/generate-certs.sh", certs).CombinedOutput()
-	require.NoError(t, err, string(output))
-	address := freeAddress(t)
-	p := start(t, "egress-webhook", append([]string{"--addr", address, "--ip-family", "ipv4", "--ranges-file", ranges,
-		"--tls-cert-file", certs + "/tls.crt", "--tls-key-file", certs + "/tls.key"}, args...)...)
-	bundle, err := os.ReadFile(certs + "/ca.crt")
-	require.NoError(t, err)
-	patched := kubectl(t, "", "patch", "--local", "-f", root+"/deploy/webhook-configuration.yaml", "-o", "yaml", "--type", "json", "-p",
-		fmt.Sprintf(`[{"op": "replace", "path": "/webhooks/0/clientConfig", "value": {"url": "https://%s/validate", "caBundle": %q}}]`,
-			address, base64.StdEncoding.EncodeToString(bundle)))
-	kubectl(t, patched, "apply", "-f", "-")
-	t.Cleanup(func() { kubectl(t, "", "delete", "-f", root+"/deploy/webhook-configuration.yaml") })
-	return p
 }
 
 // kubectl runs the real one as administrator, requires that it succeeds and returns its output.

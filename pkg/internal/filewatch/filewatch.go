@@ -3,6 +3,7 @@
 package filewatch
 
 import (
+	"context"
 	"os"
 	"time"
 )
@@ -43,6 +44,22 @@ func (f *Files) Changed() bool {
 		}
 	}
 	return changed
+}
+
+// Follow calls changed after each change, until the context ends.
+func (f *Files) Follow(ctx context.Context, changed func()) {
+	poll := time.NewTicker(Interval)
+	defer poll.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-poll.C:
+			if f.Changed() {
+				changed()
+			}
+		}
+	}
 }
 
 func same(a, b os.FileInfo) bool {

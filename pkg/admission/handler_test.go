@@ -1,0 +1,206 @@
+package admission
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+	admissionv1 "k8s.io/api/admission/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"egress-agent/pkg/awsranges"
+)
+
+func noTable() *awsranges.Table { return nil }
+
+// newMetrics is for handlers that no certificate or ranges stand behind.
+func newMetrics() *Metrics { return NewMetrics(prometheus.NewRegistry(), &Certificate{}, &Ranges{}) }
+
+func newHandler(metrics *Metrics) http.Handler {
+	return Handler(noTable, options, metrics, slog.New(slog.DiscardHandler))
+}
+
+func post(handler http.Handler, body io.Reader) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(http.MethodPost, "/validate", body)
+	r.Header.Set("Content-Type", "application/json")
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, r)
+	return w
+}
+
+func TestHandler(t *testing.T) {
+	goodReview := review(t, request("CREATE", runtime.RawExtension{}, object(t, good)))
+	w := post(newHandler(newMetrics()), bytes.NewReader(goodReview))
+	require.Equal(t, http.StatusOK, w.Code)
+	require.Equal(t, "application/json", w.Header().Get("Content-Type"))
+	require.JSONEq(t, `{"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "response": {"uid": "u-1", "allowed": true}}`, w.Body.String())
+
+	padded := func(size int) []byte {
+		return append(bytes.Clone(goodReview), bytes.Repeat([]byte(" "), size-len(goodReview))...)
+	}
+	for _, test := range []struct {
+		name, method, path, contentType string
+		body                            []byte
+		want                            int
+		reason                          string
+	}{
+		{"parameters of the content type", "POST", "/validate", "application/json; charset=utf-8", goodReview, 200, ""},
+		{"query", "POST", "/validate?timeout=5s", "application/json", goodReview, 200, ""},
+		{"method", "GET", "/validate", "application/json", goodReview, 405, "method"},
+		{"path", "POST", "/", "application/json", goodReview, 404, "path"},
+		{"content type", "POST", "/validate", "text/plain", goodReview, 415, "content_type"},
+		{"no content type", "POST", "/validate", "", goodReview, 415, "content_type"},
+		{"empty", "POST", "/validate", "application/json", nil, 400, "malformed"},
+		{"truncated", "POST", "/validate", "application/json", goodReview[:len(goodReview)/2], 400, "malformed"},
+		{"two in one", "POST", "/validate", "application/json", append(bytes.Clone(goodReview), goodReview...), 400, "malformed"},
+		{"nested", "POST", "/validate", "application/json", bytes.Repeat([]byte("["), 20000), 400, "malformed"},
+		{"no request", "POST", "/validate", "application/json", review(t, nil), 400, "malformed"},
+		{"null", "POST", "/validate", "application/json", []byte("null"), 400, "malformed"},
+		{"v1beta1", "POST", "/validate", "application/json", bytes.Replace(goodReview, []byte("k8s.io/v1"), []byte("k8s.io/v1beta1"), 1), 400, "malformed"},
+		{"another kind", "POST", "/validate", "application/json", bytes.Replace(goodReview, []byte("AdmissionReview"), []byte("Admission"), 1), 400, "malformed"},
+		{"letter case", "POST", "/validate", "application/json", bytes.Replace(goodReview, []byte("request"), []byte("Request"), 1), 400, "malformed"},
+		{"the largest body", "POST", "/validate", "application/json", padded(maxBody), 200, ""},
+		{"one byte more", "POST", "/validate", "application/json", padded(maxBody + 1), 413, "too_large"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for _, chunked := range []bool{false, true} {
+				r := httptest.NewRequest(test.method, test.path, bytes.NewReader(test.body))
+				if chunked {
+					r.ContentLength = -1
+				}
+				if test.contentType != "" {
+					r.Header.Set("Content-Type", test.contentType)
+				}
+				w, metrics := httptest.NewRecorder(), newMetrics()
+				newHandler(metrics).ServeHTTP(w, r)
+				require.Equal(t, test.want, w.Code, w.Body.String())
+				for _, reason := range reasons {
+					want := 0.0
+					if reason == test.reason {
+						want = 1
+					}
+					require.Equal(t, want, testutil.ToFloat64(metrics.refused.WithLabelValues(reason)), reason)
+				}
+			}
+		})
+	}
+}
+
+// gate is a body that comes when it is opened.
+type gate struct {
+	opened chan struct{}
+	body   io.Reader
+}
+
+func (g *gate) Read(p []byte) (int, error) {
+	<-g.opened
+	return g.body.Read(p)
+}
+
+func TestBusy(t *testing.T) {
+	body := review(t, request("CREATE", runtime.RawExtension{}, object(t, good)))
+	metrics := newMetrics()
+	handler := newHandler(metrics)
+	for _, test := range []struct {
+		name string
+		size int64 // as told; -1 is unknown
+		fit  int
+	}{{"usual", int64(len(body)), 128}, {"largest", maxBody, 5}, {"chunked", -1, 5}} {
+		t.Run(test.name, func(t *testing.T) {
+			opened, codes := make(chan struct{}), make(chan int)
+			send := func(body io.Reader) *httptest.ResponseRecorder {
+				r := httptest.NewRequest(http.MethodPost, "/validate", body)
+				r.ContentLength = test.size
+				r.Header.Set("Content-Type", "application/json")
+				w := httptest.NewRecorder()
+				handler.ServeHTTP(w, r)
+				return w
+			}
+			for range test.fit {
+				go func() { codes <- send(&gate{opened, bytes.NewReader(body)}).Code }()
+			}
+			require.Eventually(t, func() bool { return testutil.ToFloat64(metrics.inFlight) == float64(test.fit) }, 30*time.Second, time.Millisecond)
+			refused := testutil.ToFloat64(metrics.refused.WithLabelValues(reasonBusy))
+			w := send(bytes.NewReader(body))
+			require.Equal(t, http.StatusTooManyRequests, w.Code)
+			require.Equal(t, "1", w.Header().Get("Retry-After"))
+			require.Equal(t, refused+1, testutil.ToFloat64(metrics.refused.WithLabelValues(reasonBusy)))
+			close(opened)
+			for range test.fit {
+				require.Equal(t, http.StatusOK, <-codes)
+			}
+			require.Equal(t, http.StatusOK, send(bytes.NewReader(body)).Code, "there is room again")
+			require.Zero(t, testutil.ToFloat64(metrics.inFlight))
+		})
+	}
+}
+
+// failing is a body that cannot be read to its end.
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+func TestBodyNotRead(t *testing.T) {
+	w := post(newHandler(newMetrics()), failing{os.ErrDeadlineExceeded})
+	require.Equal(t, http.StatusRequestTimeout, w.Code)
+	require.Equal(t, "the body did not come within 5s\n", w.Body.String())
+	require.Equal(t, http.StatusBadRequest, post(newHandler(newMetrics()), failing{io.ErrUnexpectedEOF}).Code)
+}
+
+func TestReviewsAreCountedAndLogged(t *testing.T) {
+	var log bytes.Buffer
+	metrics := newMetrics()
+	handler := Handler(noTable, options, metrics, slog.New(slog.NewJSONHandler(&log, nil)))
+	secret := strings.ReplaceAll(bad, `"allowedDestinations"`, `"note": "hunter2", "allowedDestinations"`)
+	for range 3 {
+		post(handler, bytes.NewReader(review(t, request("CREATE", runtime.RawExtension{}, object(t, good)))))
+	}
+	require.Empty(t, log.String(), "what is allowed is logged at level debug alone")
+	post(handler, bytes.NewReader(review(t, request("UPDATE", object(t, good), object(t, secret)))))
+	for labels, want := range map[[2]string]float64{{"CREATE", "allowed"}: 3, {"UPDATE", "denied"}: 1, {"CREATE", "denied"}: 0, {"UPDATE", "allowed"}: 0} {
+		require.Equal(t, want, testutil.ToFloat64(metrics.reviews.WithLabelValues(labels[:]...)), labels)
+	}
+	require.Equal(t, 1, testutil.CollectAndCount(metrics.duration))
+
+	var line map[string]any
+	require.NoError(t, json.Unmarshal(log.Bytes(), &line))
+	delete(line, "time")
+	require.Equal(t, map[string]any{"level": "INFO", "msg": "denied", "namespace": "tenant-a", "name": "egress", "operation": "UPDATE", "dryRun": false,
+		"user": "jane", "problems": 3.0, "first": "Unknown field: note", "path": "note"}, line)
+}
+
+// TestAnswersAreReadable decodes answers as an API server does.
+func TestAnswersAreReadable(t *testing.T) {
+	for document, allowed := range map[string]bool{good: true, bad: false} {
+		w := post(newHandler(newMetrics()), bytes.NewReader(review(t, request("CREATE", runtime.RawExtension{}, object(t, document)))))
+		var answer admissionv1.AdmissionReview
+		decoder := json.NewDecoder(w.Body)
+		decoder.DisallowUnknownFields()
+		require.NoError(t, decoder.Decode(&answer))
+		require.Equal(t, allowed, answer.Response.Allowed)
+		require.EqualValues(t, "u-1", answer.Response.UID)
+		require.Equal(t, allowed, answer.Response.Result == nil)
+	}
+}
+
+// BenchmarkHandler is all of a review but the network.
+func BenchmarkHandler(b *testing.B) {
+	body := review(b, request("CREATE", runtime.RawExtension{}, object(b, good)))
+	handler := newHandler(newMetrics())
+	b.ReportAllocs()
+	for b.Loop() {
+		if w := post(handler, bytes.NewReader(body)); w.Code != http.StatusOK {
+			b.Fatal(w.Code)
+		}
+	}
+}
