@@ -218,6 +218,10 @@ func TestOnlyAffectedPoliciesAreQueued(t *testing.T) {
 	of := func(service, regions string) string {
 		return `{"allowedDestinations": [{"name": "a", "awsService": "` + service + `"` + regions + `, "ports": [443]}]}`
 	}
+	crowd := "1" // more ports than a CIDR has slots for: with other ranges, the policy might be valid
+	for port := 3; port < 60; port += 2 {
+		crowd += fmt.Sprintf(", %d", port)
+	}
 	f := newFeeding(t,
 		named("s3-east", of("s3", `, "regions": ["us-west-2", "us-east-1"]`)),
 		named("s3-west", of("S3", `, "regions": ["us-west-2"]`)),
@@ -226,6 +230,7 @@ func TestOnlyAffectedPoliciesAreQueued(t *testing.T) {
 		named("cidr", edited),
 		named("invalid", invalid),
 		named("unknown", of("nosuch", "")),
+		named("crowded", strings.Replace(of("s3", ""), "443", crowd, 1)),
 	)
 	queued := func() []string { // and synced
 		var names []string
@@ -241,17 +246,17 @@ func TestOnlyAffectedPoliciesAreQueued(t *testing.T) {
 	}
 	_, err := f.look(t, "ip-ranges.json")
 	require.NoError(t, err)
-	require.Len(t, queued(), 7, "there were none before: what is valid may be other")
+	require.Len(t, queued(), 8, "there were none before: what is valid may be other")
 	_, err = f.look(t, "ip-ranges-next.json")
 	require.NoError(t, err)
-	require.Equal(t, []string{"s3", "s3-east"}, queued())
+	require.Equal(t, []string{"crowded", "s3", "s3-east"}, queued())
 	_, err = f.look(t, "ip-ranges-next.json")
 	require.NoError(t, err)
 	require.Empty(t, queued())
 	f.custom, err = awsranges.ReadFile("../../testdata/ranges/custom.json")
 	require.NoError(t, err)
 	f.use(f.options.Source.Feed.Table())
-	require.Len(t, queued(), 7, "a service came")
+	require.Len(t, queued(), 8, "a service came")
 }
 
 // TestRangesChangeDuringASync, which may not have known yet what its policy names.
