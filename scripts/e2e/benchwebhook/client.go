@@ -45,7 +45,7 @@ func reviewOf(policy string) []byte {
 	now := metav1.Unix(1_790_000_000, 0)
 	configMap.ManagedFields = []metav1.ManagedFieldsEntry{{
 		Manager: "kubectl-client-side-apply", Operation: "Update", APIVersion: "v1", Time: &now, FieldsType: "FieldsV1",
-		FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:data":{".":{},"f:policy.json":{}},"f:metadata":{"f:annotations":{".":{},"f:kubectl.kubernetes.io/last-applied-configuration":{}},"f:labels":{".":{},"f:egress-controller":{}}}}`)},
+		FieldsV1: metav1.NewFieldsV1(`{"f:data":{".":{},"f:policy.json":{}},"f:metadata":{"f:annotations":{".":{},"f:kubectl.kubernetes.io/last-applied-configuration":{}},"f:labels":{".":{},"f:egress-controller":{}}}}`),
 	}}
 	kind := metav1.GroupVersionKind{Version: "v1", Kind: "ConfigMap"}
 	resource := metav1.GroupVersionResource{Version: "v1", Resource: "configmaps"}
