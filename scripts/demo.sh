@@ -52,7 +52,7 @@ start_agent() {
 }
 
 step "The agent runs with the rights that deploy/ gives its service account, and no others"
-show kubectl apply -f deploy/agent-rbac.yaml
+show kubectl apply -f deploy/base/agent-rbac.yaml
 token=$(kubectl create token egress-agent -n egress-system)
 cp "$KUBECONFIG" "$CLUSTER_DIR/agent.kubeconfig"
 kubectl --kubeconfig "$CLUSTER_DIR/agent.kubeconfig" config set-credentials agent --token "$token" >/dev/null
@@ -69,7 +69,7 @@ bin/egress-webhook --addr "127.0.0.1:$webhook_port" --http-addr "127.0.0.1:$heal
 webhook=$!
 eventually "egress-webhook is not ready" ready "$health_port"
 # Without a network of Services, the API server calls the webhook by address.
-kubectl patch --local -f deploy/webhook-configuration.yaml --type json -o yaml -p "[{\"op\": \"replace\", \"path\": \"/webhooks/0/clientConfig\",
+kubectl patch --local -f deploy/base/webhook-configuration.yaml --type json -o yaml -p "[{\"op\": \"replace\", \"path\": \"/webhooks/0/clientConfig\",
   \"value\": {\"url\": \"https://127.0.0.1:$webhook_port/validate\", \"caBundle\": \"$(base64 -w0 <"$CLUSTER_DIR/certs/ca.crt")\"}}]" |
   show kubectl apply -f -
 

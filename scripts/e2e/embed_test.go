@@ -31,7 +31,7 @@ type embedded struct {
 // embed starts an agent that looks at a source 20 times a second.
 func embed(t *testing.T, s *source, change ...func(*agent.Options)) *embedded {
 	t.Helper()
-	kubectl(t, "", "apply", "-f", root+"/deploy/agent-rbac.yaml")
+	kubectl(t, "", "apply", "-f", root+"/deploy/base/agent-rbac.yaml")
 	kubeconfig, err := control.ServiceAccountKubeconfig(t.Context(), "egress-system", "egress-agent")
 	require.NoError(t, err)
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)

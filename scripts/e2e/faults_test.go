@@ -436,7 +436,7 @@ func TestFaultRBACWithdrawn(t *testing.T) {
 	w.put(0, 150, 1)
 	eventually(t, "it is refused", func() bool { return strings.Contains(p.logged(t), "forbidden") })
 	time.Sleep(3 * time.Second)
-	kubectl(t, "", "apply", "-f", root+"/deploy/agent-rbac.yaml")
+	kubectl(t, "", "apply", "-f", root+"/deploy/base/agent-rbac.yaml")
 	w.settles()
 }
 

@@ -124,7 +124,7 @@ func freeAddress(t testing.TB) string {
 // the test.
 func startAgent(t testing.TB, args ...string) *process {
 	t.Helper()
-	kubectl(t, "", "apply", "-f", root+"/deploy/agent-rbac.yaml")
+	kubectl(t, "", "apply", "-f", root+"/deploy/base/agent-rbac.yaml")
 	kubeconfig, err := control.ServiceAccountKubeconfig(t.Context(), "egress-system", "egress-agent")
 	require.NoError(t, err)
 	t.Cleanup(func() {

@@ -49,11 +49,11 @@ func startWebhook(t *testing.T, args ...string) *webhook {
 	w := runWebhook(t, args...)
 	bundle, err := os.ReadFile(w.certs + "/ca.crt")
 	require.NoError(t, err)
-	patched := kubectl(t, "", "patch", "--local", "-f", root+"/deploy/webhook-configuration.yaml", "-o", "yaml", "--type", "json", "-p",
+	patched := kubectl(t, "", "patch", "--local", "-f", root+"/deploy/base/webhook-configuration.yaml", "-o", "yaml", "--type", "json", "-p",
 		fmt.Sprintf(`[{"op": "replace", "path": "/webhooks/0/clientConfig", "value": {"url": "https://%s/validate", "caBundle": %q}}]`,
 			w.address, base64.StdEncoding.EncodeToString(bundle)))
 	kubectl(t, patched, "apply", "-f", "-")
-	t.Cleanup(func() { kubectl(t, "", "delete", "-f", root+"/deploy/webhook-configuration.yaml") })
+	t.Cleanup(func() { kubectl(t, "", "delete", "-f", root+"/deploy/base/webhook-configuration.yaml") })
 	return w
 }
 

@@ -42,7 +42,7 @@ func newBench(ctx context.Context, control *cluster.Cluster, agent, ranges strin
 	if err != nil {
 		return nil, err
 	}
-	command := exec.CommandContext(ctx, filepath.Join(control.Programs, "kubectl"), "--kubeconfig", control.Kubeconfig, "apply", "-f", "deploy/agent-rbac.yaml")
+	command := exec.CommandContext(ctx, filepath.Join(control.Programs, "kubectl"), "--kubeconfig", control.Kubeconfig, "apply", "-f", "deploy/base/agent-rbac.yaml")
 	if output, err := command.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, output)
 	}
