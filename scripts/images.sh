@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Builds both images, for each architecture in ARCHS, with docker, podman or buildah (CONTAINER_TOOL), named
+# IMG_AGENT-ARCH and IMG_WEBHOOK-ARCH. The one of this machine's architecture also gets the plain name.
+# PUSH=1 pushes them, and under the plain name the list from which a node picks its own.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+tool=${CONTAINER_TOOL:-docker}
+read -ra archs <<<"${ARCHS:-amd64 arm64}"
+fail() { printf 'images: %s\n' "$*" >&2; exit 1; }
+[ -n "${IMG_AGENT:-}" ] && [ -n "${IMG_WEBHOOK:-}" ] ||
+  fail "say how to name the images, such as IMG_AGENT=registry.example.com/egress-agent:v1 IMG_WEBHOOK=registry.example.com/egress-webhook:v1"
+command -v "$tool" >/dev/null || fail "there is no $tool here: set CONTAINER_TOOL to docker, podman or buildah"
+for image in "$IMG_AGENT" "$IMG_WEBHOOK"; do
+  [[ $image =~ :[A-Za-z0-9_][A-Za-z0-9_.-]*$ ]] || fail "$image has no tag: append one, such as :v1"
+done
+
+build() { # ARCH PROGRAM IMAGE
+  "$tool" build --quiet --platform "linux/$1" --target "$2" --tag "$3-$1" --file deploy/Dockerfile "bin/images/$1" >/dev/null ||
+    fail "$tool did not build $3-$1"
+  echo "built $3-$1"
+}
+publish() { # IMAGE
+  local arch names=()
+  for arch in "${archs[@]}"; do
+    names+=("$1-$arch")
+    "$tool" push "$1-$arch" || fail "$tool did not push $1-$arch: log in to its registry, and see that its repository exists"
+  done
+  case $tool in
+  docker) docker manifest create --amend "$1" "${names[@]}" && docker manifest push --purge "$1" ;;
+  *) "$tool" rmi "$1" >/dev/null 2>&1 || true # a list is not made where an image has its name
+     "$tool" manifest create "$1" "${names[@]/#/docker:\/\/}" && "$tool" manifest push --all "$1" "docker://$1" ;;
+  esac || fail "$tool did not push the list $1"
+  echo "pushed $1 for ${archs[*]}"
+}
+
+for arch in "${archs[@]}"; do
+  make --no-print-directory build GOARCH="$arch" BIN="bin/images/$arch"
+  build "$arch" egress-agent "$IMG_AGENT"
+  build "$arch" egress-webhook "$IMG_WEBHOOK"
+done
+here=$(go env GOARCH)
+for image in "$IMG_AGENT" "$IMG_WEBHOOK"; do
+  if [ "${PUSH:-}" = 1 ]; then publish "$image"; elif [[ " ${archs[*]} " == *" $here "* ]]; then "$tool" tag "$image-$here" "$image"; fi
+done
