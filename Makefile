@@ -27,7 +27,7 @@ control-plane: ## Build etcd, kube-apiserver, kube-controller-manager and kubect
 
 .PHONY: clean
 clean: ## Remove what was built, but for the control plane
-	rm -rf $(addprefix $(BIN)/,$(PROGRAMS) local bench benchwebhook race staticcheck certs)
+	rm -rf $(addprefix $(BIN)/,$(PROGRAMS) local bench benchwebhook race staticcheck certs images deploy)
 
 .PHONY: clean-all
 clean-all: ## Remove all that was built
@@ -49,13 +49,10 @@ run-local: build ## Run the agent against the cluster of your kubeconfig (KUBECO
 	$(BIN)/egress-agent --kubeconfig "$${KUBECONFIG:-$$HOME/.kube/config}" $(RANGES_FLAG) --leader-elect=false --http-addr 127.0.0.1:8080
 
 .PHONY: run-webhook-local
-run-webhook-local: build certs ## Run the webhook on https://localhost:8443 with certificates of its own (RANGES=)
+run-webhook-local: build ## Run the webhook on https://localhost:8443 with certificates of its own (RANGES=)
+	scripts/generate-certs.sh $(BIN)/certs
 	$(BIN)/egress-webhook --addr 127.0.0.1:8443 --http-addr 127.0.0.1:8081 $(RANGES_FLAG) \
 	  --tls-cert-file $(BIN)/certs/tls.crt --tls-key-file $(BIN)/certs/tls.key
-
-.PHONY: certs
-certs: ## Make a CA and a serving certificate for the webhook in bin/certs
-	@scripts/generate-certs.sh $(BIN)/certs
 
 .PHONY: render
 render: build ## Print the NetworkPolicies of policies: make render F=policy.yaml RANGES=ip-ranges.json
@@ -64,6 +61,65 @@ render: build ## Print the NetworkPolicies of policies: make render F=policy.yam
 .PHONY: validate
 validate: build ## Judge policies as the webhook does: make validate F=policy.yaml (RANGES=)
 	@$(BIN)/egress-webhook validate -f $(or $(F),$(error say which file: make validate F=policy.yaml)) $(RANGES_FLAG)
+
+##@ Deploy, to the cluster that kubectl points at
+
+# Where images go, and come from.
+IMG_AGENT ?=
+IMG_WEBHOOK ?=
+CONTAINER_TOOL ?= docker
+ARCHS ?= amd64 arm64
+# Any of the folders in deploy/components, such as "cert-manager prometheus".
+OVERLAYS ?=
+export IMG_AGENT IMG_WEBHOOK CONTAINER_TOOL ARCHS OVERLAYS
+
+.PHONY: images
+images: ## Build both images (CONTAINER_TOOL=docker|podman|buildah IMG_AGENT= IMG_WEBHOOK= ARCHS="amd64 arm64" PUSH=1)
+	@scripts/images.sh
+
+.PHONY: preflight
+preflight: ## Say whether the cluster has what the programs need; changes nothing
+	@scripts/preflight.sh
+
+.PHONY: webhook-full-deploy
+webhook-full-deploy: $(if $(IMAGES),images) ## All of it, until a bad policy is refused (IMG_AGENT= IMG_WEBHOOK= OVERLAYS=, IMAGES=1 builds them first)
+	@scripts/deploy.sh all
+
+.PHONY: deploy
+deploy: ## The agent (IMG_AGENT=; left out, the image that runs)
+	@scripts/deploy.sh agent
+
+.PHONY: webhook-deploy
+webhook-deploy: ## The webhook, until a bad policy is refused (IMG_WEBHOOK=; left out, the image that runs)
+	@scripts/deploy.sh webhook
+
+.PHONY: certs
+certs: ## See that the webhook's certificate is good for 30 days (ROTATE=1: make a new one in any case)
+	@scripts/certs.sh
+
+.PHONY: tenant-onboard
+tenant-onboard: ## Protect a tenant's namespace: make tenant-onboard NS=tenant-a
+	@scripts/deploy.sh onboard "$(NS)"
+
+.PHONY: status
+status: ## Say what runs, which ranges and certificate it uses, and who opted in
+	@scripts/deploy.sh status
+
+.PHONY: logs
+logs: ## The programs' last log lines (TAIL=50 FOLLOW=1)
+	@scripts/deploy.sh logs
+
+.PHONY: restart
+restart: ## Restart both programs, one Pod after the other
+	@scripts/deploy.sh restart
+
+.PHONY: webhook-undeploy
+webhook-undeploy: ## Remove the webhook: policies are stored unchecked
+	@scripts/deploy.sh remove-webhook
+
+.PHONY: undeploy
+undeploy: ## Remove both programs; the tenants' NetworkPolicies stay (PURGE=1: go too)
+	@scripts/deploy.sh remove
 
 ##@ Check
 
@@ -132,7 +188,7 @@ golden: build control-plane ## Rewrite the goldens; read the difference before y
 
 .PHONY: help
 help: ## Show this
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: $(BIN)/local $(BIN)/staticcheck
 $(BIN)/local:

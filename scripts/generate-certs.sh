@@ -3,10 +3,11 @@
 #   ca.crt             for the caBundle of the ValidatingWebhookConfiguration
 #   tls.crt, tls.key   for --tls-cert-file and --tls-key-file
 # NAMEs are those that the API server may call the webhook by; left out, its Service's and this
-# machine's. A certificate that is there, for the same names and for 30 more days, is kept. The CA's
+# machine's. A certificate that is there, for these names and for 30 more days, is kept. The CA's
 # key is thrown away: new certificates come with a new CA.
 set -euo pipefail
 [ $# -ge 1 ] || { echo "usage: $0 DIR [NAME...]" >&2; exit 2; }
+command -v openssl >/dev/null || { echo "$0: there is no openssl here: install it" >&2; exit 1; }
 dir=$1
 shift
 [ $# -gt 0 ] || set -- egress-webhook.egress-system.svc egress-webhook.egress-system.svc.cluster.local localhost 127.0.0.1
@@ -20,9 +21,17 @@ done
 umask 077
 mkdir -p "$dir"
 cd "$dir"
-if [ -s tls.key ] && [ "$(cat names 2>/dev/null)" = "$names" ] &&
-  openssl x509 -in tls.crt -noout -checkend $((30 * 24 * 3600)) >/dev/null 2>&1 &&
-  openssl verify -CAfile ca.crt tls.crt >/dev/null 2>&1; then
+good() { # NAME...: the certificate that is there can stay
+  local name check
+  openssl x509 -in tls.crt -noout -checkend $((30 * 24 * 3600)) && openssl verify -CAfile ca.crt tls.crt || return
+  [ "$(openssl x509 -in tls.crt -noout -pubkey)" = "$(openssl pkey -in tls.key -pubout)" ] || return
+  for name in "$@"; do
+    check=-checkhost
+    [[ ! $name =~ ^[0-9.]+$|: ]] || check=-checkip
+    openssl x509 -in tls.crt -noout $check "$name" | grep -q 'does match' || return
+  done
+}
+if good "$@" >/dev/null 2>&1; then
   echo "certificate for $* kept in $dir" >&2
   exit 0
 fi
@@ -35,6 +44,5 @@ openssl req "${key[@]}" -keyout "$work/tls.key" -out "$work/tls.csr" -subj "/CN=
 printf 'subjectAltName=%s\nextendedKeyUsage=serverAuth\nkeyUsage=critical,digitalSignature\n' "$names" >"$work/tls.ext"
 openssl x509 -req -in "$work/tls.csr" -CA "$work/ca.crt" -CAkey "$work/ca.key" -CAcreateserial -days 365 \
   -extfile "$work/tls.ext" -out "$work/tls.crt" 2>/dev/null
-echo "$names" >"$work/names"
-mv "$work"/{ca.crt,tls.crt,tls.key,names} .
+mv "$work"/{ca.crt,tls.crt,tls.key} .
 echo "certificate for $* made in $dir" >&2

@@ -1,0 +1,48 @@
+# shellcheck shell=bash
+# Sourced by the scripts that work on a running cluster: the one that kubectl points at.
+KUBECTL=${KUBECTL:-kubectl}
+NAMESPACE=egress-system
+read -ra OVERLAYS <<<"${OVERLAYS:-}" # any of deploy/components
+program=$(basename "$0")
+
+say() { printf '%s\n' "$*"; }
+fail() { printf '%s: %s\n' "$program" "$*" >&2; exit 1; }
+kubectl() { command "$KUBECTL" "$@"; }
+
+# announce says what is about to happen, and to which cluster. A script that another one runs need not.
+announce() {
+  [ -z "${ANNOUNCED:-}" ] || return 0
+  export ANNOUNCED=1
+  command -v "$KUBECTL" >/dev/null || fail "there is no $KUBECTL here: install it, or set KUBECTL to where it is"
+  local context server reason
+  context=$(kubectl config current-context 2>/dev/null) || context="(none)"
+  server=$(kubectl config view --minify -o 'jsonpath={.clusters[0].cluster.server}' 2>/dev/null) || server=
+  [ -n "$server" ] || fail "kubectl points at no cluster: set KUBECONFIG, or choose one of 'kubectl config get-contexts' with 'kubectl config use-context NAME'"
+  say "$* on the cluster of context $context, server $server"
+  reason=$(kubectl version --request-timeout=10s 2>&1 >/dev/null) || fail "that cluster does not answer: ${reason##*$'\n'}"
+}
+
+# step WHAT COMMAND...: the command succeeds, or all ends here with what failed. A function's own commands are
+# to be joined by &&: errexit does not see them here.
+step() {
+  local what=$1; shift
+  say "==> $what"
+  "$@" || fail "failed: $what"
+}
+
+uses() { [[ " ${OVERLAYS[*]} " == *" $1 "* ]]; }
+exists() { kubectl get "$@" >/dev/null 2>&1; }
+
+# rolled_out DEPLOYMENT: its Pods are there and ready, or why not.
+rolled_out() {
+  kubectl rollout status "deployment/$1" -n $NAMESPACE --timeout="${TIMEOUT:-180s}" && return
+  say "The Pods of $1, what they wait for, and the end of their logs:"
+  local of=app.kubernetes.io/name=$1
+  kubectl get pods -n $NAMESPACE -l "$of" -o wide || true
+  kubectl get pods -n $NAMESPACE -l "$of" -o jsonpath='{range .items[*]}{range .status.containerStatuses[*]}{.state.waiting.reason}{": "}{.state.waiting.message}{"\n"}{end}{end}' |
+    grep -v '^: $' | sort -u || true
+  kubectl get events -n $NAMESPACE --field-selector type=Warning --sort-by=.lastTimestamp \
+    -o custom-columns=OBJECT:.involvedObject.name,REASON:.reason,MESSAGE:.message --no-headers | grep "^$1" | tail -n 5 || true
+  kubectl logs -n $NAMESPACE -l "$of" --prefix --tail=5 || true
+  return 1
+}
