@@ -12,7 +12,7 @@ configuration=validatingwebhookconfiguration/egress-webhook
 announce "Seeing to the webhook's certificate"
 exists namespace $NAMESPACE || fail "there is no namespace $NAMESPACE: run 'make webhook-deploy', which makes it, and the certificate too"
 [ "$(kubectl get secret $secret -n $NAMESPACE --ignore-not-found -o 'jsonpath={.metadata.annotations.cert-manager\.io/certificate-name}')" = "" ] ||
-  fail "cert-manager makes this certificate: renew it with 'cmctl renew -n $NAMESPACE egress-webhook'"
+  fail "cert-manager makes this certificate: deploy with OVERLAYS=cert-manager, and renew it with 'cmctl renew -n $NAMESPACE egress-webhook'"
 umask 077
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -7,8 +7,9 @@ cd "$(dirname "$0")/.."
 tool=${CONTAINER_TOOL:-docker}
 read -ra archs <<<"${ARCHS:-amd64 arm64}"
 fail() { printf 'images: %s\n' "$*" >&2; exit 1; }
-[ -n "${IMG_AGENT:-}" ] && [ -n "${IMG_WEBHOOK:-}" ] ||
+if [ -z "${IMG_AGENT:-}" ] || [ -z "${IMG_WEBHOOK:-}" ]; then
   fail "say how to name the images, such as IMG_AGENT=registry.example.com/egress-agent:v1 IMG_WEBHOOK=registry.example.com/egress-webhook:v1"
+fi
 command -v "$tool" >/dev/null || fail "there is no $tool here: set CONTAINER_TOOL to docker, podman or buildah"
 for image in "$IMG_AGENT" "$IMG_WEBHOOK"; do
   [[ $image =~ :[A-Za-z0-9_][A-Za-z0-9_.-]*$ ]] || fail "$image has no tag: append one, such as :v1"

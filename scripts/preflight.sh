@@ -1,0 +1,141 @@
+#!/usr/bin/env bash
+# Says whether the cluster that kubectl points at has what egress-agent and egress-webhook need. A line for each
+# thing: ok, warning or error, and what to do. Changes nothing. Exit status 1 where there is an error.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/cluster.sh
+failed=0
+ok() { say "ok       $*"; }
+warning() { say "warning  $*"; }
+error() { failed=1; say "error    $*"; }
+# get RESOURCE NAME JSONPATH, in kube-system; nothing where it is not there.
+get() { kubectl get "$1" "$2" -n kube-system --ignore-not-found -o "jsonpath=$3"; }
+
+version() {
+  local minor
+  minor=$(kubectl version -o json | sed -n '/"serverVersion"/,/}/s/.*"minor": "\([0-9]*\).*/\1/p')
+  if [ "$minor" -ge 30 ]; then
+    ok "Kubernetes 1.$minor"
+  else
+    error "Kubernetes 1.$minor is too old: the webhook's matchConditions need 1.30; upgrade the cluster"
+  fi
+}
+
+# may VERB RESOURCE...: or the names of those of which you may not.
+may() {
+  local verb=$1 resource missing=(); shift
+  for resource in "$@"; do
+    [ "$(kubectl auth can-i "$verb" "$resource" -n $NAMESPACE 2>/dev/null)" = yes ] || missing+=("${resource%%.*}")
+  done
+  if [ ${#missing[@]} = 0 ]; then
+    ok "you may $verb all that deploy needs"
+  else
+    error "you may not $verb ${missing[*]}: ask for the rights of cluster-admin, or have an administrator run this"
+  fi
+}
+rights() {
+  local resources=(namespaces clusterroles.rbac.authorization.k8s.io clusterrolebindings.rbac.authorization.k8s.io
+    validatingwebhookconfigurations.admissionregistration.k8s.io priorityclasses.scheduling.k8s.io
+    roles.rbac.authorization.k8s.io rolebindings.rbac.authorization.k8s.io deployments.apps services serviceaccounts secrets
+    networkpolicies.networking.k8s.io poddisruptionbudgets.policy)
+  may create "${resources[@]}"
+  may patch "${resources[@]}"
+  # Nobody may grant what they do not have: this asks the API server itself.
+  local answer
+  if answer=$(kubectl kustomize deploy | kubectl apply --dry-run=server -l app.kubernetes.io/name=egress-agent,app.kubernetes.io/component=controller -f - 2>&1) ||
+    [[ $answer != *"attempting to grant"* ]]; then
+    ok "you may grant the agent its rights"
+  else
+    error "you may not grant the agent its rights, since you do not have them yourself: deploy as a member of cluster-admin"
+  fi
+}
+
+cni() {
+  local name version
+  if [ -n "$(get daemonset aws-node '{.metadata.name}')" ]; then
+    vpc_cni
+  elif exists crd nodeclasses.eks.amazonaws.com; then
+    auto_mode
+  else
+    for name in calico-node cilium antrea-agent kube-router weave-net ovnkube-node canal; do
+      version=$(kubectl get daemonsets -A --field-selector metadata.name=$name -o 'jsonpath={.items[*].spec.template.spec.containers[0].image}')
+      [ -z "$version" ] || { ok "NetworkPolicies are enforced by $name (${version##*/})"; return; }
+    done
+    warning "no CNI is here that is known to enforce NetworkPolicies: without one they are stored, and do nothing." \
+      "See whether yours does; on EKS, use the VPC CNI add-on with enableNetworkPolicy"
+  fi
+}
+vpc_cni() {
+  local image version mode
+  image=$(get daemonset aws-node '{.spec.template.spec.containers[?(@.name=="aws-node")].image}')
+  version=${image##*:v}
+  if [[ $version =~ ^1\.([0-9]+)\. ]] && [ "${BASH_REMATCH[1]}" -lt 14 ]; then
+    error "VPC CNI $version enforces no NetworkPolicies: update the add-on vpc-cni to v1.14 or later"
+    return
+  fi
+  ok "VPC CNI $version"
+  if [[ $(get daemonset aws-node '{.spec.template.spec.containers[*].args}') != *--enable-network-policy=true* ]]; then
+    error "VPC CNI does not enforce NetworkPolicies: its node agent runs with --enable-network-policy=false." \
+      "Set it: aws eks update-addon --cluster-name CLUSTER --addon-name vpc-cni --configuration-values '{\"enableNetworkPolicy\": \"true\"}'"
+  else
+    ok "VPC CNI enforces NetworkPolicies (enable-network-policy)"
+  fi
+  policy_endpoints
+  mode=$(get daemonset aws-node '{.spec.template.spec.containers[*].env[?(@.name=="NETWORK_POLICY_ENFORCING_MODE")].value}')
+  if [ "$mode" = strict ]; then
+    ok "VPC CNI enforces in strict mode: a new Pod reaches nothing until its policies are there." \
+      "Both programs bring theirs; see that every other namespace has its own, kube-system too"
+  else
+    warning "VPC CNI enforces in standard mode: a new Pod reaches everything until its policies are on its node, for seconds." \
+      "Where that is too much, set NETWORK_POLICY_ENFORCING_MODE=strict, after every namespace has its policies"
+  fi
+}
+auto_mode() {
+  if [ "$(get configmap amazon-vpc-cni '{.data.enable-network-policy-controller}')" = true ]; then
+    ok "EKS Auto Mode enforces NetworkPolicies"
+  else
+    error "EKS Auto Mode does not enforce NetworkPolicies: create the ConfigMap amazon-vpc-cni in kube-system with" \
+      "enable-network-policy-controller: \"true\", and a NodeClass with networkPolicy: DefaultAllow or DefaultDeny"
+  fi
+  policy_endpoints
+}
+policy_endpoints() {
+  if exists crd policyendpoints.networking.k8s.aws; then
+    ok "the CRD PolicyEndpoints is here"
+  else
+    error "the CRD policyendpoints.networking.k8s.aws is missing, through which NetworkPolicies reach the nodes:" \
+      "update the cluster's platform version, or install the network policy controller"
+  fi
+}
+
+dns() {
+  local pods service
+  pods=$(kubectl get pods -n kube-system -l k8s-app=kube-dns --field-selector status.phase=Running -o name | wc -l)
+  service=$(get service kube-dns '{.spec.clusterIP}')
+  if [ "$pods" -gt 0 ]; then
+    ok "DNS is where the DNS rule of every policy expects it: k8s-app=kube-dns in kube-system ($pods running)"
+  else
+    error "no Pod with k8s-app=kube-dns runs in kube-system, where the DNS rule of every policy expects DNS. Where it is elsewhere," \
+      "as in EKS Auto Mode, give both programs --dns-cidr with its address${service:+, such as $service/32}"
+  fi
+  [ -z "$(get daemonset node-local-dns '{.metadata.name}')" ] ||
+    warning "NodeLocal DNSCache is here, which Pods ask instead: give both programs --dns-cidr 169.254.20.10/32"
+}
+
+overlays() {
+  ! uses cert-manager || needs crd certificates.cert-manager.io "install cert-manager"
+  ! uses prometheus || needs crd servicemonitors.monitoring.coreos.com "install the Prometheus operator"
+  ! uses restricted-internet || needs "configmap -n $NAMESPACE" aws-ip-ranges "make it, as deploy/components/restricted-internet/kustomization.yaml says"
+}
+needs() { # RESOURCE NAME HOW
+  # shellcheck disable=SC2086 # the resource may come with a namespace
+  if exists $1 "$2"; then ok "the overlay finds $2"; else error "the overlay needs ${1%% *} $2: $3"; fi
+}
+
+announce "Looking, and changing nothing,"
+version
+rights
+cni
+dns
+overlays
+[ $failed = 0 ] || fail "the errors above come first"
