@@ -144,6 +144,12 @@ test-all: build control-plane ## The agent, with the race detector, through ever
 	go build $(RACE) -o $(BIN)/race/ ./cmd/...
 	cd scripts/e2e && E2E_ALL=1 E2E_BIN=../../$(BIN)/race go test -count=1 -timeout 30m -run '^TestFault' .
 
+# LOAD brings images to the nodes as a registry would, given their names: "kind load docker-image", say.
+LOAD ?= docker push
+.PHONY: test-deployed
+test-deployed: ## README's "Deploy", and updates under load, on the cluster that kubectl points at: an empty one (LOAD=, five minutes)
+	cd scripts/e2e && DEPLOYED=1 LOAD="$(LOAD)" go test -count=1 -timeout 30m -v ./deployed
+
 .PHONY: bench
 bench: build control-plane ## Benchmarks, each with its floor (IP_RANGES_DATA= the folder with AWS's real ip-ranges.json)
 	go test -run '^$$' -bench . -benchmem ./pkg/...

@@ -1,0 +1,116 @@
+package deployed
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+)
+
+const (
+	tenants = 50 // policies that are to be left alone
+	clients = 8  // how many ask for reviews at a time
+)
+
+// underLoad replaces the programs and the certificate while policies are reviewed without a pause: each review
+// has its verdict, and no NetworkPolicy is written.
+func underLoad(t *testing.T, client *kubernetes.Clientset) {
+	do(t, "kubectl create namespace load; kubectl label namespace load egress-validation=enabled")
+	for i := range tenants {
+		_, err := client.CoreV1().ConfigMaps("load").Create(t.Context(), policy(fmt.Sprintf("policy-%d", i), i), metav1.CreateOptions{})
+		require.NoError(t, err)
+	}
+	do(t, `make images IMG_AGENT=$IMG_AGENT-next IMG_WEBHOOK=$IMG_WEBHOOK-next; `+os.Getenv("LOAD")+` $IMG_AGENT-next $IMG_WEBHOOK-next`)
+	var before map[string]string
+	require.Eventually(t, func() bool { before = policies(t, client); return len(before) == tenants+1 }, soon, 100*time.Millisecond)
+
+	for _, step := range []struct{ name, command string }{
+		{"update the webhook", "make webhook-deploy IMG_WEBHOOK=$IMG_WEBHOOK-next"},
+		{"update the agent", "make deploy OVERLAYS=restricted-internet IMG_AGENT=$IMG_AGENT-next"},
+		{"keep the certificate", "make certs"},
+		{"rotate the certificate", "make certs ROTATE=1"},
+		{"rotate it again", "make certs ROTATE=1"},
+		{"restart", "make restart"},
+		{"kill a webhook", "kubectl delete $(kubectl get pods -n " + ours + " -l app.kubernetes.io/name=egress-webhook -o name | head -n 1) -n " + ours},
+		{"apply the manifests again", "kubectl apply -f bin/deploy/manifests.yaml"},
+	} {
+		ok := t.Run(step.name, func(t *testing.T) {
+			stop := load(t, client)
+			time.Sleep(time.Second)
+			do(t, step.command)
+			time.Sleep(5 * time.Second) // what is late
+			reviews, failures := stop()
+			t.Logf("%d reviews, %d of them without a verdict", reviews, len(failures))
+			require.Greater(t, reviews, 100, "there was load")
+			require.Empty(t, failures)
+			require.Equal(t, before, policies(t, client), "no NetworkPolicy was written")
+		})
+		if !ok {
+			return
+		}
+	}
+}
+
+// load asks for reviews, half of them of a policy with a mistake, until stop is called. A review without the
+// verdict that is due is a failure.
+func load(t *testing.T, client *kubernetes.Clientset) (stop func() (reviews int, failures []string)) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	var count atomic.Int64
+	var mu sync.Mutex
+	var failures []string
+	for worker := range clients {
+		running.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				if err := review(ctx, client, i%2 == 0, worker); err != nil && ctx.Err() == nil {
+					mu.Lock()
+					failures = append(failures, time.Now().Format(time.TimeOnly)+" "+err.Error())
+					mu.Unlock()
+				}
+				count.Add(1)
+				time.Sleep(20 * time.Millisecond)
+			}
+		})
+	}
+	return func() (int, []string) {
+		cancel()
+		running.Wait()
+		return int(count.Load()), failures
+	}
+}
+
+func review(ctx context.Context, client *kubernetes.Clientset, good bool, n int) error {
+	configMap := policy("egress-load-", n)
+	configMap.GenerateName, configMap.Name = configMap.Name, ""
+	if !good {
+		configMap.Data["policy.json"] = `{"allowedDestinations": [{"name": "x", "cidr": "10.0.0.0/99"}]}`
+	}
+	_, err := client.CoreV1().ConfigMaps("load").Create(ctx, configMap, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	const denial = `admission webhook "policy.egress-controller.io" denied the request: Policy validation failed: Invalid CIDR format: 10.0.0.0/99 (allowedDestinations[0].cidr)`
+	switch {
+	case good && err != nil:
+		return fmt.Errorf("a good policy was refused: %w", err)
+	case !good && err == nil:
+		return fmt.Errorf("a mistake was let pass")
+	case !good && err.Error() != denial:
+		return fmt.Errorf("a mistake was refused by another: %w", err)
+	}
+	return nil
+}
+
+// policy names S3 and a CIDR that no other policy has.
+func policy(name string, i int) *corev1.ConfigMap {
+	return &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"egress-controller": "managed"}},
+		Data: map[string]string{"policy.json": fmt.Sprintf(`{"allowedDestinations": [
+			{"name": "s3", "awsService": "s3", "regions": ["us-east-1"], "ports": [443]}, {"name": "db", "cidr": "10.0.%d.0/24", "ports": [5432]}]}`, i)},
+	}
+}
