@@ -81,7 +81,7 @@ vpc_cni() {
     ok "VPC CNI enforces NetworkPolicies (enable-network-policy)"
   fi
   policy_endpoints
-  mode=$(get daemonset aws-node '{.spec.template.spec.containers[*].env[?(@.name=="NETWORK_POLICY_ENFORCING_MODE")].value}')
+  mode=$(get daemonset aws-node '{.spec.template.spec.containers[?(@.name=="aws-node")].env[?(@.name=="NETWORK_POLICY_ENFORCING_MODE")].value}')
   if [ "$mode" = strict ]; then
     ok "VPC CNI enforces in strict mode: a new Pod reaches nothing until its policies are there." \
       "Both programs bring theirs; see that every other namespace has its own, kube-system too"
