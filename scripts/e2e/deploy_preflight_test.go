@@ -45,7 +45,7 @@ spec:
     metadata: {labels: {a: NAME}}
     spec:
       containers:
-      - {name: NAME, image: "example.com/amazon-k8s-cni:VERSION", env: [{name: NETWORK_POLICY_ENFORCING_MODE, value: MODE}]}
+      - {name: NAME, image: "example.com/amazon-k8s-cni:VERSION", env: [{name: NETWORK_POLICY_ENFORCING_MODE, value: "%mode"}]}
       - {name: aws-eks-nodeagent, image: example.com/agent, args: [--enable-ipv6=false, --enable-network-policy=ENABLED]}
 `
 
@@ -63,7 +63,7 @@ spec:
 // TestPreflight shows it clusters that lack something, and one that lacks nothing.
 func TestPreflight(t *testing.T) {
 	set := func(name, version, mode, enabled string) {
-		kubectl(t, strings.NewReplacer("NAME", name, "VERSION", version, "MODE", mode, "ENABLED", enabled).Replace(daemonSet), "apply", "-f", "-")
+		kubectl(t, strings.NewReplacer("NAME", name, "VERSION", version, "%mode", mode, "ENABLED", enabled).Replace(daemonSet), "apply", "-f", "-")
 		t.Cleanup(func() { kubectl(t, "", "delete", "daemonset", "-n", "kube-system", name, "--ignore-not-found") })
 	}
 	lines, fine := preflight(t, control.Kubeconfig)
