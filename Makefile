@@ -140,9 +140,9 @@ e2e: build control-plane ## The built programs against a real control plane; the
 	cd scripts/e2e && go test -count=1 ./...
 
 .PHONY: test-all
-test-all: build control-plane ## The agent, with the race detector, through every fault: a killed API server, a paused etcd, ... (ten minutes)
+test-all: build control-plane ## The agent, with the race detector, through every fault, without each of its rights, and to every alert (ten minutes)
 	go build $(RACE) -o $(BIN)/race/ ./cmd/...
-	cd scripts/e2e && E2E_ALL=1 E2E_BIN=../../$(BIN)/race go test -count=1 -timeout 30m -run '^TestFault' .
+	cd scripts/e2e && E2E_ALL=1 E2E_BIN=../../$(BIN)/race go test -count=1 -timeout 30m -run '^Test(Fault|RBAC|Alerts)' .
 
 # LOAD brings images to the nodes as a registry would, given their names: "kind load docker-image", say.
 LOAD ?= docker push
