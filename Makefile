@@ -168,11 +168,12 @@ bench-webhook: build ## The webhook against the least that a webhook can do (IP_
 	@$(BIN)/benchwebhook --ranges "$(or $(IP_RANGES_DATA),$(error set IP_RANGES_DATA to a folder with the ip-ranges.json of AWS))/ip-ranges.json"
 
 .PHONY: lint
-lint: $(BIN)/staticcheck ## gofmt, go vet, staticcheck, and the webhook's imports
+lint: $(BIN)/staticcheck ## gofmt, go vet, staticcheck, shellcheck, and the webhook's imports
 	@test -z "$$(gofmt -l cmd pkg scripts)" || { echo "not formatted, run make fmt:"; gofmt -l cmd pkg scripts; exit 1; }
 	go vet ./...
 	$(BIN)/staticcheck ./...
 	cd scripts/e2e && go vet ./... && ../../$(BIN)/staticcheck ./...
+	shellcheck -x scripts/*.sh .ci/run
 	@imports=$$(go list -deps ./cmd/egress-webhook); \
 	  ! grep '^k8s.io/client-go' <<<"$$imports" || { echo "egress-webhook must not import client-go"; exit 1; }
 

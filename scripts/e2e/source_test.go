@@ -104,13 +104,15 @@ func document(data []byte, modified time.Time) http.HandlerFunc {
 }
 
 // newCertificate is one for 127.0.0.1 that vouches for itself.
-func newCertificate(t testing.TB) tls.Certificate {
+func newCertificate(t testing.TB) tls.Certificate { return newCertificateFor(t, time.Hour) }
+
+func newCertificateFor(t testing.TB, lasts time.Duration) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(lasts),
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)

@@ -1,0 +1,278 @@
+package e2e
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/stretchr/testify/require"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// scrapes is how often the programs are scraped for an alert: for longer than the longest asks for.
+const scrapes = 75
+
+// scene is a deployment in which something may be wrong.
+type scene struct {
+	agent   []string // further flags
+	webhook func(t *testing.T, w *webhook)
+	step    func(i int) // what happens between two scrapes
+}
+
+// TestAlerts brings each alert about with the real programs, and lets Prometheus' own engine judge their metrics.
+// Where nothing is wrong, none fires.
+func TestAlerts(t *testing.T) {
+	if os.Getenv(allVariable) == "" {
+		t.Skipf("%s is not set", allVariable)
+	}
+	kubectl(t, "", "apply", "-f", root+"/deploy/base/agent-rbac.yaml")
+	namespace(t, "alerts")
+	rules := alertRules(t)
+	unseen := make(map[string]bool)
+	for _, rule := range rules {
+		unseen[rule.Alert] = true
+	}
+	seen := make(map[string]bool)
+	for _, test := range []struct {
+		name  string
+		fires []string
+		set   func(t *testing.T, s *scene)
+	}{
+		{"nothing is wrong", []string{}, func(t *testing.T, s *scene) {}},
+		{"another agent holds the Lease, and does nothing", []string{"EgressAgentNotLeading"}, heldLease},
+		{"policies cannot be written", []string{"EgressAgentSyncErrors"}, noRight},
+		{"a policy is invalid", []string{"EgressPolicyNotApplied"}, invalidPolicy},
+		{"a NetworkPolicy is somebody else's", []string{"EgressPolicyNotApplied"}, conflict},
+		{"AWS does not answer", []string{"EgressRangesOld"}, unconfirmed},
+		{"nobody brings a new file", []string{"EgressRangesOld"}, oldFile},
+		{"a document lacks half", []string{"EgressRangesRefused"}, halfADocument},
+		{"the ranges are many", []string{"EgressRangesNotKept"}, manyRanges},
+		{"the certificate expires soon", []string{"EgressWebhookCertificateExpiring"}, expiring},
+		{"too many reviews at once", []string{"EgressWebhookRefusing"}, busy},
+		{"API servers do not trust the webhook", []string{"EgressWebhookRefusing"}, untrusted},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			h := newHistory(t)
+			play(t, h, test.set)
+			require.Equal(t, test.fires, h.firing(t, rules))
+			for _, alert := range test.fires {
+				delete(unseen, alert)
+			}
+			for name := range h.names {
+				seen[name] = true
+			}
+		})
+	}
+	t.Run("nothing runs", func(t *testing.T) {
+		h := newHistory(t)
+		for range scrapes {
+			h.scrape(t)
+		}
+		require.Equal(t, []string{"EgressWebhookDown", "EgressAgentNotLeading"}, h.firing(t, rules))
+		delete(unseen, "EgressWebhookDown")
+	})
+	require.Empty(t, unseen, "each alert has been seen to fire")
+	for _, query := range dashboardQueries(t) {
+		expression, err := parser.NewParser(parser.Options{}).ParseExpr(query)
+		require.NoError(t, err, query)
+		for _, selectors := range parser.ExtractSelectors(expression) {
+			require.True(t, seen[selectors[len(selectors)-1].Value], "the programs have the metrics of %s", query)
+		}
+	}
+}
+
+// play runs both programs, and scrapes them.
+func play(t *testing.T, h *history, set func(t *testing.T, s *scene)) {
+	s := &scene{step: func(int) {}, webhook: func(*testing.T, *webhook) {}}
+	t.Cleanup(func() { kubectl(t, "", "delete", "configmap,networkpolicy", "-n", "alerts", "--all") })
+	createPolicy(t, "good", `{"allowedDestinations": [{"name": "s3", "awsService": "s3", "regions": ["us-east-1"], "ports": [443]}]}`)
+	set(t, s)
+	if s.agent == nil {
+		s.agent = []string{"--ranges-file", published(t, time.Now(), "")}
+	}
+	w := &webhook{address: freeAddress(t), certs: t.TempDir()}
+	certify(t, w.certs, 90*24*time.Hour)
+	s.webhook(t, w)
+	w.up(t)
+	agent := startAgent(t, s.agent...)
+	for i := range scrapes {
+		s.step(i)
+		time.Sleep(30 * time.Millisecond)
+		h.scrape(t, agent, w.process)
+	}
+}
+
+func createPolicy(t *testing.T, name, policy string) {
+	t.Helper()
+	_, err := control.Admin.CoreV1().ConfigMaps("alerts").Create(context.Background(), &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"egress-controller": "managed"}},
+		Data:       map[string]string{"policy.json": policy},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+}
+
+// published writes the test's ranges as if AWS had published them then, with further IPv6 rows.
+func published(t *testing.T, at time.Time, rows string) (path string) {
+	text, err := os.ReadFile(ranges)
+	require.NoError(t, err)
+	fresh := strings.Replace(string(text), "1700000000", strconv.FormatInt(at.Unix(), 10), 1)
+	require.NotEqual(t, string(text), fresh)
+	fresh = strings.Replace(fresh, `"ipv6_prefixes": [`, `"ipv6_prefixes": [`+rows, 1)
+	path = filepath.Join(t.TempDir(), "ip-ranges.json")
+	require.NoError(t, os.WriteFile(path, []byte(fresh), 0o600))
+	return path
+}
+
+// certify writes a certificate that is good for so long.
+func certify(t *testing.T, dir string, lasts time.Duration) {
+	certificate := newCertificateFor(t, lasts)
+	key, err := x509.MarshalPKCS8PrivateKey(certificate.PrivateKey)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(dir+"/tls.crt", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Certificate[0]}), 0o600))
+	require.NoError(t, os.WriteFile(dir+"/tls.key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600))
+}
+
+func heldLease(t *testing.T, s *scene) {
+	s.agent = []string{"--ranges-file", published(t, time.Now(), ""), "--leader-elect=true"}
+	holder, seconds, now := "somebody", int32(3600), metav1.NowMicro()
+	leases := control.Admin.CoordinationV1().Leases(agentNamespace)
+	kubectl(t, "", "delete", "lease", "-n", agentNamespace, agentName, "--ignore-not-found")
+	_, err := leases.Create(t.Context(), &coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{Name: agentName},
+		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &holder, LeaseDurationSeconds: &seconds, AcquireTime: &now, RenewTime: &now},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	t.Cleanup(func() { kubectl(t, "", "delete", "lease", "-n", agentNamespace, agentName) })
+}
+
+// noRight forbids new NetworkPolicies from some time on, while policies keep coming.
+func noRight(t *testing.T, s *scene) {
+	t.Cleanup(func() { kubectl(t, "", "replace", "-f", root+"/deploy/base/agent-rbac.yaml") })
+	s.step = func(i int) {
+		if i == 0 {
+			roles := control.Admin.RbacV1().ClusterRoles()
+			role, err := roles.Get(t.Context(), agentName, metav1.GetOptions{})
+			require.NoError(t, err)
+			role.Rules = without(role.Rules, right{resource: "networkpolicies", verb: "create"})
+			_, err = roles.Update(t.Context(), role, metav1.UpdateOptions{})
+			require.NoError(t, err)
+		}
+		createPolicy(t, fmt.Sprintf("refused-%d", i), `{"allowedDestinations": []}`)
+	}
+}
+
+func invalidPolicy(t *testing.T, _ *scene) { createPolicy(t, "invalid", `{"allowedDestinations": [{}]}`) }
+
+func conflict(t *testing.T, _ *scene) {
+	kubectl(t, `{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "theirs", "namespace": "alerts"}, "spec": {"podSelector": {}}}`, "create", "-f", "-")
+	createPolicy(t, "theirs", `{"allowedDestinations": []}`)
+}
+
+// unconfirmed has ranges kept from two days ago, and nobody to ask for others.
+func unconfirmed(t *testing.T, s *scene) {
+	text, err := os.ReadFile(published(t, time.Now().Add(-48*time.Hour), ""))
+	require.NoError(t, err)
+	var packed bytes.Buffer
+	writer := gzip.NewWriter(&packed)
+	_, err = writer.Write(text)
+	require.NoError(t, err)
+	require.NoError(t, writer.Close())
+	then := time.Now().Add(-48 * time.Hour).UTC().Format(time.RFC3339)
+	_, err = control.Admin.CoreV1().ConfigMaps(agentNamespace).Create(t.Context(), &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: "egress-ranges", Annotations: map[string]string{"egress-controller/accepted": then, "egress-controller/confirmed": then}},
+		BinaryData: map[string][]byte{"ip-ranges.json.gz": packed.Bytes()},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	s.agent = []string{"--ranges-url", "https://" + freeAddress(t) + "/ip-ranges.json"}
+}
+
+func oldFile(t *testing.T, s *scene) {
+	s.agent = []string{"--ranges-file", published(t, time.Now().Add(-15*24*time.Hour), "")}
+}
+
+// halfADocument replaces the ranges by a document that lacks most of their rows, and that is looked at again and again.
+func halfADocument(t *testing.T, s *scene) {
+	path := published(t, time.Now().Add(-time.Hour), "")
+	s.agent = []string{"--ranges-file", path, "--refresh-interval", "1s"}
+	half := fmt.Sprintf(`{"syncToken": "%d", "createDate": "2026-01-01-00-00-00", "prefixes": [{"ip_prefix": "198.18.0.0/25", "region": "us-east-1", "service": "AMAZON", "network_border_group": "us-east-1"}], "ipv6_prefixes": []}`, time.Now().Unix())
+	s.step = func(i int) {
+		if i == 5 {
+			require.NoError(t, os.WriteFile(path, []byte(half), 0o600))
+			time.Sleep(3 * time.Second) // until it has been noticed
+		}
+		time.Sleep(30 * time.Millisecond)
+	}
+}
+
+// manyRanges are so many prefixes, in no order, that they hardly fit into a ConfigMap, even packed.
+func manyRanges(t *testing.T, s *scene) {
+	var rows strings.Builder
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 130_000 {
+		fmt.Fprintf(&rows, `{"ipv6_prefix": "2600:%x:%x:%x::/64", "region": "us-east-1", "service": "EC2", "network_border_group": "us-east-1"},`,
+			random.IntN(1<<16), random.IntN(1<<16), random.IntN(1<<16))
+	}
+	s.agent = []string{"--ranges-file", published(t, time.Now(), rows.String())}
+	s.step = func(i int) {
+		if i == 0 {
+			time.Sleep(3 * time.Second) // until they are kept
+		}
+	}
+}
+
+func expiring(t *testing.T, s *scene) {
+	s.webhook = func(t *testing.T, w *webhook) { certify(t, w.certs, 24*time.Hour) }
+}
+
+// busy keeps the webhook waiting for as many bodies as fit, and asks for more.
+func busy(t *testing.T, s *scene) {
+	var address string
+	s.webhook = func(_ *testing.T, w *webhook) { address = w.address }
+	dialer := &tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: dialer.Config}}
+	s.step = func(i int) {
+		if i%40 == 0 {
+			for range 130 {
+				connection, err := dialer.DialContext(t.Context(), "tcp", address)
+				require.NoError(t, err)
+				t.Cleanup(func() { connection.Close() })
+				fmt.Fprint(connection, "POST /validate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
+			}
+		}
+		for range 3 {
+			response, err := client.Post("https://"+address+"/validate", "application/json", strings.NewReader("{}"))
+			require.NoError(t, err)
+			response.Body.Close()
+		}
+	}
+}
+
+func untrusted(t *testing.T, s *scene) {
+	var address string
+	s.webhook = func(_ *testing.T, w *webhook) { address = w.address }
+	s.step = func(int) {
+		for range 2 {
+			connection, err := net.Dial("tcp", address)
+			require.NoError(t, err)
+			err = tls.Client(connection, &tls.Config{ServerName: "egress-webhook.egress-system.svc"}).Handshake()
+			require.Error(t, err)
+			connection.Close()
+		}
+	}
+}
