@@ -177,7 +177,9 @@ func noRight(t *testing.T, s *scene) {
 	}
 }
 
-func invalidPolicy(t *testing.T, _ *scene) { createPolicy(t, "invalid", `{"allowedDestinations": [{}]}`) }
+func invalidPolicy(t *testing.T, _ *scene) {
+	createPolicy(t, "invalid", `{"allowedDestinations": [{}]}`)
+}
 
 func conflict(t *testing.T, _ *scene) {
 	kubectl(t, `{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "theirs", "namespace": "alerts"}, "spec": {"podSelector": {}}}`, "create", "-f", "-")
