@@ -74,7 +74,7 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	go ranges.Run(ctx)
 	registry := cli.NewRegistry(program)
 	metrics := admission.NewMetrics(registry, certificate, ranges)
-	handler := admission.Handler(ranges.Table, rules, metrics, log)
+	handler := closing(ctx, admission.Handler(ranges.Table, rules, metrics, log))
 	if err := o.run(ctx, admission.NewServer(handler, certificate, metrics, log), registry, log); err != nil {
 		log.Error("failed", "error", err)
 		return cli.ExitInvalid
@@ -129,6 +129,17 @@ func (o *options) run(ctx context.Context, reviews *http.Server, metrics prometh
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	return reviews.Shutdown(stopping)
+}
+
+// closing asks clients, once the context has ended, to come again on another connection, which leads to
+// another Pod: a stop closes idle ones at once, also where the next request is on its way.
+func closing(ctx context.Context, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if ctx.Err() != nil {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func readiness(ctx context.Context) func() (status string, ok bool) {
