@@ -15,9 +15,10 @@ import (
 
 const renderUsage = `
 egress-agent render prints the NetworkPolicies that the agent would write for
-the policies in files, without a cluster. FILE is a manifest with any number of
-objects, or a bare policy.json; - is standard input. Objects that are no policy
-ConfigMap are passed over.
+the policies in files, without a cluster. FILE is a manifest in YAML or JSON with
+any number of objects, or a bare policy.json; of a folder, every .yaml, .yml and
+.json file is read, and those in its folders, but for names that begin with a
+dot; - is standard input. Objects that are no policy ConfigMap are passed over.
 
 Usage:
   egress-agent render -f FILE... [--ranges-file FILE] [-o yaml|json]

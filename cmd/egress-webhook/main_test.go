@@ -83,17 +83,16 @@ func TestValidate(t *testing.T) {
 		{"nothing", "", nil, 2, "", "egress-webhook validate: nothing to read: give -f FILE\nRun 'egress-webhook validate --help' for usage.\n"},
 		{"argument without -f", "", []string{good}, 2, "", "egress-webhook validate: unexpected argument \"" + good + "\": files follow -f\nRun 'egress-webhook validate --help' for usage.\n"},
 		{"unknown flag", "", []string{"--nope"}, 2, "", "egress-webhook validate: flag provided but not defined: -nope\nRun 'egress-webhook validate --help' for usage.\n"},
-		{"bad format", "", []string{"-f", good, "-o", "xml"}, 2, "", "egress-webhook validate: invalid -o \"xml\": must be text or json\nRun 'egress-webhook validate --help' for usage.\n"},
+		{"bad format", "", []string{"-f", good, "-o", "xml"}, 2, "", "egress-webhook validate: invalid -o \"xml\": must be text, json or github\nRun 'egress-webhook validate --help' for usage.\n"},
 		{"bad family", "", []string{"-f", good, "--ip-family", "4"}, 2, "", "egress-webhook validate: unknown IP family \"4\": must be auto, ipv4, ipv6 or dual\nRun 'egress-webhook validate --help' for usage.\n"},
 		{"bad DNS CIDR", "", []string{"-f", good, "--dns-cidr", "169.254.20.10", "--dns-cidr", "fd00::/8"}, 2, "",
 			"egress-webhook validate: invalid --dns-cidr \"169.254.20.10\": must be a CIDR such as 169.254.20.10/32\negress-webhook validate: DNS CIDR fd00::/8 is not in the cluster's address family, IPv4\nRun 'egress-webhook validate --help' for usage.\n"},
 		{"no such file", "", []string{"-f", dir + "/none.yaml"}, 2, "", "egress-webhook validate: open " + dir + "/none.yaml: no such file or directory\n"},
-		{"a directory", "", []string{"-f", dir}, 2, "", "egress-webhook validate: read " + dir + ": is a directory\n"},
 		{"no such ranges", "", []string{"-f", good, "--ranges-file", dir + "/none"}, 2, "", "egress-webhook validate: open " + dir + "/none: no such file or directory\n"},
 		{"ranges that are none", "", []string{"-f", good, "--ranges-file", good}, 2, "", "egress-webhook validate: " + good + ": no ip-ranges document: invalid character 'a' looking for beginning of value\n"},
-		{"invalid UTF-8", "", []string{"-f", utf8}, 2, "", "egress-webhook validate: " + utf8 + ": yaml: invalid leading UTF-8 octet\n"},
-		{"policy not a string", "", []string{"-f", mapping}, 2, "", "egress-webhook validate: " + mapping + ": yaml: unmarshal errors:\n  line 5: cannot unmarshal !!map into string\n"},
-		{"YAML that is no object", "", []string{"-f", write("scalar.yaml", "just text")}, 2, "", "egress-webhook validate: " + dir + "/scalar.yaml: no Kubernetes object: yaml: unmarshal errors:\n  line 1: cannot unmarshal !!str `just text` into struct { Kind string }\n"},
+		{"invalid UTF-8", "", []string{"-f", utf8}, 2, "", "egress-webhook validate: " + utf8 + ": no YAML: invalid leading UTF-8 octet\n"},
+		{"policy not a string", "", []string{"-f", mapping}, 2, "", "egress-webhook validate: " + mapping + ":5:16: policy.json must be a string, not a mapping: quote it, or begin it with |\n"},
+		{"YAML that is no object", "", []string{"-f", write("scalar.yaml", "just text")}, 2, "", "egress-webhook validate: " + dir + "/scalar.yaml:1:1: no Kubernetes object: an object must be a mapping, not text\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			status, stdout, stderr := shell(t, test.stdin, append([]string{"validate"}, test.args...)...)
@@ -111,8 +110,8 @@ func TestValidateJSON(t *testing.T) {
 	require.JSONEq(t, `[
 		{"file": "-", "namespace": "tenant-a", "name": "egress", "valid": true, "problems": [], "warnings": []},
 		{"file": "-", "namespace": "tenant-b", "name": "typo", "valid": false, "warnings": [], "problems": [
-			{"message": "Invalid CIDR format: 10.1.0.0/99", "path": "allowedDestinations[0].cidr"},
-			{"message": "Unknown field: prots; did you mean \"ports\"?", "path": "allowedDestinations[0].prots"}]}]`, stdout)
+			{"message": "Invalid CIDR format: 10.1.0.0/99", "path": "allowedDestinations[0].cidr", "line": 11, "column": 65},
+			{"message": "Unknown field: prots; did you mean \"ports\"?", "path": "allowedDestinations[0].prots", "line": 11, "column": 80}]}]`, stdout)
 	_, stdout, _ = shell(t, otherManifests, "validate", "-f", "-", "-o", "json")
 	require.Equal(t, "[]\n", stdout)
 	require.True(t, json.Valid([]byte(stdout)))

@@ -27,29 +27,35 @@ func Parse(data []byte) (*Document, Problems) {
 
 var byteOrderMark = []byte("\ufeff")
 
-// wellFormed leaves the grammar, its nesting limit included, to encoding/json, and adds what that
-// package lets pass or cannot say: encoding, and a place as line and column.
 func wellFormed(data []byte) error {
+	if reason, offset := flaw(data); reason != "" {
+		return fmt.Errorf("%s at %s", reason, place(data, offset))
+	}
+	return nil
+}
+
+// flaw says why data is no JSON, and at which offset; an empty reason is none. It leaves the grammar, its
+// nesting limit included, to encoding/json, and adds what that package lets pass: encoding.
+func flaw(data []byte) (reason string, offset int) {
 	if bytes.HasPrefix(data, byteOrderMark) {
-		return errors.New("starts with a byte order mark; save it as UTF-8 without one at line 1, column 1")
+		return "starts with a byte order mark; save it as UTF-8 without one", 0
 	}
 	if offset := invalidUTF8(data); offset >= 0 {
-		return fmt.Errorf("invalid UTF-8 at %s", place(data, offset))
+		return "invalid UTF-8", offset
 	}
 	if json.Valid(data) {
-		return nil
+		return "", 0
 	}
 	var whole json.RawMessage
 	err := json.Unmarshal(data, &whole) // says why
 	if syntax := (*json.SyntaxError)(nil); errors.As(err, &syntax) {
 		// Offset counts the bytes read: the offending one included, unless the text just ended.
-		offset := min(int(syntax.Offset), len(data))
+		offset = min(int(syntax.Offset), len(data))
 		if offset > 0 && syntax.Error() != "unexpected end of JSON input" {
 			offset--
 		}
-		return fmt.Errorf("%w at %s", err, place(data, offset))
 	}
-	return err
+	return err.Error(), offset
 }
 
 // invalidUTF8 returns the offset of the first byte that is not UTF-8, or -1.

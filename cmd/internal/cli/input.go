@@ -31,7 +31,7 @@ type Files struct {
 func (f *Files) AddFlags(flags *flag.FlagSet) {
 	f.Rules = NewRules()
 	f.Rules.AddFlags(flags)
-	flags.Var(&f.names, "f", "read policies from `FILE`; - is standard input (repeatable; arguments are further files)")
+	flags.Var(&f.names, "f", "read policies from `FILE`, from every .yaml, .yml and .json file of a folder and those in it, or, for -, from standard input (repeatable; arguments are further files)")
 }
 
 // Open reads the files and the ranges, after Parse. Where its status is not ExitOK, stderr has been
@@ -83,7 +83,8 @@ func OneOf(value string, formats ...string) error {
 	if slices.Contains(formats, value) {
 		return nil
 	}
-	return fmt.Errorf("invalid -o %q: must be %s", value, strings.Join(formats, " or "))
+	last := len(formats) - 1
+	return fmt.Errorf("invalid -o %q: must be %s or %s", value, strings.Join(formats[:last], ", "), formats[last])
 }
 
 // WriteJSON writes a verb's result, and returns its exit status: the one given, if it could be written.

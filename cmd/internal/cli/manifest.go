@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -18,86 +17,63 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// stdinName is the file name that stands for standard input.
-const stdinName = "-"
-
 // Source is a policy ConfigMap and the file it was read from.
 type Source struct {
 	File      string
 	ConfigMap *corev1.ConfigMap
+	text      string
+	value     *yaml.Node // of policy.json or, where that is missing, what should hold it; nil for a bare policy.json
 }
 
 // String gives FILE: NAMESPACE/NAME, without what is not known: a bare policy.json has no name.
 func (s Source) String() string {
-	name := s.ConfigMap.Name
-	if s.ConfigMap.Labels == nil {
+	if s.bare() {
 		return s.File
 	}
-	if s.ConfigMap.Namespace != "" {
-		name = s.ConfigMap.Namespace + "/" + name
-	}
-	return s.File + ": " + name
+	return s.File + ": " + s.Policy()
 }
 
-// readPolicies reads the policy ConfigMaps out of files, in their order. A file holds any number of
-// YAML documents, one JSON object, or a bare policy.json, which is taken for a ConfigMap named after
-// the file. Objects that are no policy ConfigMap are passed over, with a note where that may not
-// have been meant. Errors name the file.
-func readPolicies(files []string, stdin io.Reader, notes io.Writer) ([]Source, error) {
-	var sources []Source
-	for _, file := range files {
-		data, err := readFile(file, stdin)
-		if err != nil {
-			return nil, err
-		}
-		configMaps, err := decode(file, data)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", file, err)
-		}
-		found := 0
-		for _, configMap := range configMaps {
-			source := Source{File: file, ConfigMap: configMap}
-			if _, hasPolicy := configMap.Data[policy.Key]; configMap.Labels != nil && configMap.Labels[policy.Label] != policy.LabelValue {
-				if hasPolicy {
-					fmt.Fprintf(notes, "%s: passed over: it has %s, but not the label %s: %s\n", source, policy.Key, policy.Label, policy.LabelValue)
-				}
-				continue
-			}
-			sources = append(sources, source)
-			found++
-		}
-		if found == 0 {
-			fmt.Fprintf(notes, "%s: no policy here: no ConfigMap has the label %s: %s\n", file, policy.Label, policy.LabelValue)
-		}
+// Policy gives NAMESPACE/NAME, or the name alone where the namespace is left to kubectl.
+func (s Source) Policy() string {
+	if s.ConfigMap.Namespace == "" {
+		return s.ConfigMap.Name
 	}
-	return sources, nil
+	return s.ConfigMap.Namespace + "/" + s.ConfigMap.Name
 }
 
-func readFile(file string, stdin io.Reader) ([]byte, error) {
-	if file != stdinName {
-		return os.ReadFile(file)
-	}
-	data, err := io.ReadAll(stdin)
-	if err != nil {
-		return nil, fmt.Errorf("read standard input: %w", err)
-	}
-	return data, nil
+// Piped says whether the source came from standard input.
+func (s Source) Piped() bool { return s.File == stdinName }
+
+func (s Source) bare() bool { return s.value == nil }
+
+// manifest gathers the policy ConfigMaps of one file.
+type manifest struct {
+	file    string
+	text    string
+	notes   io.Writer
+	sources []Source
 }
 
-// decode returns the ConfigMaps among a file's objects. Labels are nil for a bare policy alone.
-func decode(file string, data []byte) ([]*corev1.ConfigMap, error) {
-	text := bytes.TrimLeft(bytes.TrimPrefix(data, []byte("\ufeff")), " \t\r\n")
-	if !strings.HasSuffix(file, ".json") && !bytes.HasPrefix(text, []byte("{")) && !bytes.HasPrefix(text, []byte("[")) {
-		return decodeYAML(data)
+// decode returns the policy ConfigMaps in a file's bytes, in their order: any number of YAML documents, one
+// JSON object, or a bare policy.json, which is taken for a ConfigMap named after the file. Errors begin
+// with the file, and with the line and column where they are known.
+func decode(file string, data []byte, notes io.Writer) ([]Source, error) {
+	text := strings.TrimPrefix(string(data), "\ufeff")
+	m := manifest{file: file, text: text, notes: notes}
+	start := strings.TrimLeft(text, " \t\r\n")
+	if !strings.HasSuffix(file, ".json") && !strings.HasPrefix(start, "{") && !strings.HasPrefix(start, "[") {
+		return m.sources, m.yaml(data)
 	}
 	var head struct{ Kind string }
-	if err := json.Unmarshal(text, &head); err == nil && head.Kind != "" {
-		return decodeJSON(text)
+	if err := json.Unmarshal([]byte(text), &head); err == nil && head.Kind != "" {
+		root := jsonTree(text)
+		err := m.object(&root, false)
+		return m.sources, err
 	}
-	return []*corev1.ConfigMap{{
+	return []Source{{File: file, text: string(data), ConfigMap: &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: bareName(file)},
 		Data:       map[string]string{policy.Key: string(data)},
-	}}, nil
+	}}}, nil
 }
 
 // objectName is what Kubernetes takes for a ConfigMap's name, in its simplest form.
@@ -111,91 +87,181 @@ func bareName(file string) string {
 	return name
 }
 
-func decodeYAML(data []byte) ([]*corev1.ConfigMap, error) {
-	var all []*corev1.ConfigMap
+func (m *manifest) yaml(data []byte) error {
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	for {
-		var node yaml.Node
-		err := decoder.Decode(&node)
+		var document yaml.Node
+		err := decoder.Decode(&document)
 		if errors.Is(err, io.EOF) {
-			return all, nil
+			return nil
 		}
 		if err != nil {
-			return nil, err
+			return m.yamlError(err)
 		}
-		configMaps, err := decodeNode(node)
-		if err != nil {
-			return nil, err
+		root := document.Content[0]
+		if root.ShortTag() == "!!null" {
+			continue
 		}
-		all = append(all, configMaps...)
+		if err := m.object(root, false); err != nil {
+			return err
+		}
 	}
 }
 
-func decodeNode(node yaml.Node) ([]*corev1.ConfigMap, error) { return decodeObject(node.Decode) }
-
-func decodeJSON(data []byte) ([]*corev1.ConfigMap, error) {
-	return decodeObject(func(into any) error { return json.Unmarshal(data, into) })
+// object takes the ConfigMaps in one object. Of other kinds it reads the kind alone: their fields may have
+// any shape.
+func (m *manifest) object(root *yaml.Node, listed bool) error {
+	fields, err := m.fields(root, "an object")
+	if err != nil {
+		return err
+	}
+	kind := fields["kind"].Value
+	switch {
+	case kind == "ConfigMap":
+		return m.configMap(root, fields)
+	case !strings.HasSuffix(kind, "List"):
+		return nil
+	case listed:
+		return m.fail(root, "a %s in a List: list the objects themselves", kind)
+	}
+	items, given := fields["items"]
+	if !given || items.ShortTag() == "!!null" {
+		return nil
+	}
+	list := target(&items)
+	if list.Kind != yaml.SequenceNode {
+		return m.fail(list, "items must be a list, not %s", kindOf(list))
+	}
+	for _, item := range list.Content {
+		if err := m.object(item, true); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// decodeObject returns the ConfigMaps in one object, which unmarshal decodes. Of other kinds it reads
-// the kind alone: their fields may have any shape.
-func decodeObject(unmarshal func(into any) error) ([]*corev1.ConfigMap, error) {
-	var head struct{ Kind string }
-	if err := unmarshal(&head); err != nil {
-		return nil, fmt.Errorf("no Kubernetes object: %w", err)
+// configMap takes a ConfigMap that has the label, and says of one that has only policy.json that it does not.
+func (m *manifest) configMap(root *yaml.Node, fields map[string]yaml.Node) error {
+	configMap := &corev1.ConfigMap{}
+	metadata, err := m.inside(fields, "metadata")
+	if err != nil {
+		return err
 	}
-	if head.Kind != "ConfigMap" && !strings.HasSuffix(head.Kind, "List") {
+	labels, err := m.inside(metadata, "labels")
+	if err != nil {
+		return err
+	}
+	generated := ""
+	for key, into := range map[string]*string{"name": &configMap.Name, "generateName": &generated, "namespace": &configMap.Namespace} {
+		if *into, err = m.str(metadata, key); err != nil {
+			return err
+		}
+	}
+	if configMap.Name == "" {
+		configMap.Name = generated
+	}
+	source := Source{File: m.file, ConfigMap: configMap, text: m.text, value: root}
+	label := labels[policy.Label]
+	labelled := target(&label).Value == policy.LabelValue
+	if holder, given := fields["data"]; given {
+		source.value = target(&holder)
+	}
+	data, err := m.inside(fields, "data")
+	if err != nil && labelled {
+		return err
+	}
+	value, given := data[policy.Key]
+	if !labelled {
+		if given {
+			fmt.Fprintf(m.notes, "%s: passed over: it has %s, but not the label %s: %s\n", source, policy.Key, policy.Label, policy.LabelValue)
+		}
+		return nil
+	}
+	if given {
+		source.value = target(&value)
+		text, err := m.str(data, policy.Key)
+		if err != nil {
+			return err
+		}
+		configMap.Data = map[string]string{policy.Key: text}
+	}
+	m.sources = append(m.sources, source)
+	return nil
+}
+
+// inside returns the fields of the mapping at a key; none where it is left out or null.
+func (m *manifest) inside(fields map[string]yaml.Node, key string) (map[string]yaml.Node, error) {
+	value, given := fields[key]
+	if !given || target(&value).ShortTag() == "!!null" {
 		return nil, nil
 	}
-	var m manifest
-	if err := unmarshal(&m); err != nil {
-		return nil, err
-	}
-	if m.Kind == "ConfigMap" {
-		return []*corev1.ConfigMap{m.configMap()}, nil
-	}
-	var all []*corev1.ConfigMap
-	for _, item := range m.JSONItems {
-		configMaps, err := decodeJSON(item)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, configMaps...)
-	}
-	for _, item := range m.YAMLItems {
-		configMaps, err := decodeNode(item)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, configMaps...)
-	}
-	return all, nil
+	return m.fields(&value, key)
 }
 
-// manifest is what is read of an object: a ConfigMap, or a List that may hold some.
-type manifest struct {
-	Kind     string
-	Metadata struct {
-		Name, Namespace string
-		GenerateName    string `yaml:"generateName"`
-		Labels          map[string]string
+// fields returns a mapping's fields, those of the mappings that are merged into it among them.
+func (m *manifest) fields(node *yaml.Node, what string) (map[string]yaml.Node, error) {
+	node = target(node)
+	if node.Kind != yaml.MappingNode {
+		return nil, m.fail(node, "no Kubernetes object: %s must be a mapping, not %s", what, kindOf(node))
 	}
-	Data map[string]string
-
-	JSONItems []json.RawMessage `json:"items" yaml:"-"`
-	YAMLItems []yaml.Node       `json:"-" yaml:"items"`
+	var fields map[string]yaml.Node
+	if err := node.Decode(&fields); err != nil {
+		return nil, m.yamlError(err)
+	}
+	return fields, nil
 }
 
-func (m manifest) configMap() *corev1.ConfigMap {
-	labels, name := m.Metadata.Labels, m.Metadata.Name
-	if labels == nil {
-		labels = map[string]string{}
+// str returns the string at a key, empty where it is left out or null.
+func (m *manifest) str(fields map[string]yaml.Node, key string) (string, error) {
+	value, given := fields[key]
+	node := target(&value)
+	switch {
+	case !given || node.ShortTag() == "!!null":
+		return "", nil
+	case node.ShortTag() != "!!str":
+		return "", m.fail(node, "%s must be a string, not %s: quote it, or begin it with |", key, kindOf(node))
 	}
-	if name == "" {
-		name = m.Metadata.GenerateName
+	return node.Value, nil
+}
+
+// target is what an alias stands for, and any other node itself.
+func target(node *yaml.Node) *yaml.Node {
+	if node.Kind == yaml.AliasNode {
+		return node.Alias
 	}
-	return &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: m.Metadata.Namespace, Labels: labels},
-		Data:       m.Data,
+	return node
+}
+
+func kindOf(node *yaml.Node) string {
+	switch node.ShortTag() {
+	case "!!map":
+		return "a mapping"
+	case "!!seq":
+		return "a list"
+	case "!!str":
+		return "text"
+	case "!!null":
+		return "null"
+	case "!!int", "!!float":
+		return "a number"
 	}
+	return "a " + strings.TrimPrefix(node.ShortTag(), "!!")
+}
+
+func (m *manifest) fail(node *yaml.Node, format string, args ...any) error {
+	return fmt.Errorf("%s:%d:%d: %s", m.file, node.Line, node.Column, fmt.Sprintf(format, args...))
+}
+
+var yamlLine = regexp.MustCompile(`^line (\d+): `)
+
+// yamlError gives the first complaint of the YAML library in one line, with the file and the line.
+func (m *manifest) yamlError(err error) error {
+	message := strings.TrimPrefix(err.Error(), "yaml: ")
+	if several := (*yaml.TypeError)(nil); errors.As(err, &several) {
+		message = several.Errors[0]
+	}
+	if line := yamlLine.FindStringSubmatch(message); line != nil {
+		return fmt.Errorf("%s:%s: no YAML: %s", m.file, line[1], message[len(line[0]):])
+	}
+	return fmt.Errorf("%s: no YAML: %s", m.file, message)
 }

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const heading = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: egress, namespace: tenant-a, labels: {egress-controller: managed}}\n"
+
+// TestAnnotate finds, in every way to write a policy.json, the values that are wrong: at the marks ^.
+func TestAnnotate(t *testing.T) {
+	const bad = `^"10.1.0.0/99"`
+	entry := func(cidr string) string {
+		return `{"allowedDestinations": [{"name": "ü, d''b", "cidr": ` + cidr + `, "ports": [443]}]}`
+	}
+	indented := strings.ReplaceAll(entry("\n  "+bad), "''", "'")
+	for _, test := range []struct{ name, file, content string }{
+		{"literal", "p.yaml", heading + "data:\n  # a comment\n  policy.json: |-  # another\n\n    " + strings.ReplaceAll(indented, "\n", "\n    ") + "\n  z: y\n"},
+		{"folded", "p.yaml", heading + "data:\n  policy.json: >\n    " + strings.ReplaceAll(indented, "\n", "\n    ") + "\n"},
+		{"single quotes", "p.yaml", heading + "data:\n  policy.json: '" + entry("\n    "+bad) + "'\n"},
+		{"double quotes", "p.yaml", heading + `data: {policy.json: "{\"allowedDestinations\":\n\t[{\"name\": \"a\u0062\",` + " \\\n" + `  \"cidr\": ^\"10.1.0.0/99\", \"ports\": [443]}]}"}` + "\n"},
+		{"JSON", "p.json", `{"kind": "ConfigMap", "metadata": {"name": "😀", "labels": {"egress-controller": "managed"}},
+			"data": {"policy.json": "{\"allowedDestinations\":\n\t[{\"name\": \"\ud83d\ude00\", \"cidr\": ^\"10.1.0.0/99\", \"ports\": [443]}]}"}}`},
+		{"JSON list", "p.json", `{"kind": "List", "items": [{"kind": "Secret"}, {"kind": "ConfigMap", "metadata": {"name": "a", "labels": {"egress-controller": "managed"}}, "data": {"policy.json": "^[]"}}]}`},
+		{"bare", "p.json", strings.ReplaceAll(indented, "''", "'")},
+		{"anchor", "p.yaml", heading + "data:\n  other: &text |\n    " + strings.ReplaceAll(indented, "\n", "\n    ") + "\n  policy.json: *text\n"},
+		{"merged", "p.yaml", heading + "immutable: false\ndata:\n  <<: {policy.json: '" + entry(bad) + "'}\n"},
+		{"Windows", "p.yaml", "\ufeff" + strings.ReplaceAll(heading+"data:\n  policy.json: |\n    "+strings.ReplaceAll(indented, "\n", "\n    ")+"\n", "\n", "\r\n")},
+		{"second document", "p.yml", goodManifest + otherManifests + heading + "data: {policy.json: '" + entry(bad) + "'}\n"},
+		{"unknown field", "p.yaml", heading + "data:\n  policy.json: |\n    {\"allowedDestinations\": [],\n     ^\"allow\": 1}\n"},
+		{"cut", "p.yaml", heading + "data:\n  policy.json: |\n    {\"allowedDestinations\": [^\n  z: y\n"},
+		{"key missing", "p.yaml", heading + "data:\n  ^policy.yaml: x\n"},
+		{"empty", "p.yaml", heading + "data:\n  policy.json: ^''\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			before, after, marked := strings.Cut(test.content, "^")
+			require.True(t, marked)
+			file := filepath.Join(t.TempDir(), test.file)
+			require.NoError(t, os.WriteFile(file, []byte(before+after), 0o600))
+			status, stdout, stderr := shell(t, "", "validate", "-f", file, "-o", "github")
+			require.Equal(t, 1, status)
+			require.Empty(t, stderr)
+			line := strings.TrimPrefix(before[strings.LastIndex(before, "\n")+1:], "\ufeff")
+			require.Contains(t, stdout, fmt.Sprintf("::error file=%s,line=%d,col=%d::", file, strings.Count(before, "\n")+1, len([]rune(line))+1))
+			require.Equal(t, 1, strings.Count(stdout, "\n"), stdout)
+		})
+	}
+}
+
+func TestAnnotateEscapes(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a,b:c%")
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	file := filepath.Join(dir, "policy.json")
+	require.NoError(t, os.WriteFile(file, []byte(`{"allowedDestinations": [{"name": "a%b", "cidr": "10.1.0.0/24"}]}`), 0o600))
+	status, stdout, stderr := shell(t, "", "validate", "-f", dir, "-o", "github")
+	require.Zero(t, status)
+	require.Empty(t, stderr)
+	escaped := strings.NewReplacer("%", "%25", ":", "%3A", ",", "%2C").Replace(file)
+	require.Equal(t, "::warning file="+escaped+",line=1,col=26::a%25b opens every port and protocol; name ports to open fewer (allowedDestinations[0])\n", stdout)
+
+	_, stdout, _ = shell(t, badManifest, "validate", "-f", "-", "-o", "github")
+	require.Contains(t, stdout, "::error::tenant-b/typo: Invalid CIDR format: 10.1.0.0/99 (allowedDestinations[0].cidr)\n")
+}
+
+func TestValidateFolder(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
+		require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
+		return path
+	}
+	write("README.md", "# no manifest")
+	status, _, stderr := shell(t, "", "validate", "-f", dir)
+	require.Equal(t, 2, status)
+	require.Equal(t, "egress-webhook validate: "+dir+": a folder without .yaml, .yml or .json files\n", stderr)
+
+	good, bad, bare := write("a/good.yaml", goodManifest), write("b.yml", badManifest), write("z/policy.json", `{"allowedDestinations": []}`)
+	write(".github/workflow.yaml", "- no\n- object\n")
+	other := write("package.json", `{"name": "x"}`)
+	write("deployment.yaml", otherManifests)
+	status, stdout, stderr := shell(t, "", "validate", "-f", dir)
+	require.Equal(t, 1, status)
+	require.Equal(t, good+": tenant-a/egress: valid\n"+bad+": tenant-b/typo: invalid\n"+bare+": valid\n", stdout)
+	require.Contains(t, stderr, other+": passed over: it has no kind; if it is a policy, name it policy.json, or the file after -f\n")
+	require.NotContains(t, stderr, "no policy here")
+}
+
+// TestUnreadable asks for one line that names the file and the place, and for status 2.
+func TestUnreadable(t *testing.T) {
+	for _, test := range []struct{ name, content, message string }{
+		{"list without objects", "kind: List\nitems: {a: b}\n", ":2:8: items must be a list, not a mapping"},
+		{"list in a list", "kind: List\nitems:\n- kind: List\n", ":3:3: a List in a List: list the objects themselves"},
+		{"itself in a list", "kind: List\nitems: &all\n- kind: Lists\n  items: *all\n- *all\n", ":2:8: no Kubernetes object: an object must be a mapping, not a list"},
+		{"a number for a name", strings.Replace(heading, "name: egress", "name: 5", 1), ":3:18: name must be a string, not a number: quote it, or begin it with |"},
+		{"a key twice", heading + "data: {policy.json: x, policy.json: y}\n", ":4: no YAML: mapping key \"policy.json\" already defined at line 4"},
+		{"no YAML", "a: b\n c: [\n", ":2: no YAML: mapping values are not allowed in this context"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			status, stdout, stderr := shell(t, test.content, "validate", "-f", "-")
+			require.Equal(t, 2, status)
+			require.Empty(t, stdout)
+			require.Equal(t, "egress-webhook validate: -"+test.message+"\n", stderr)
+		})
+	}
+}
+
+// TestValidateLarge has five megabytes of manifests around one mistake, and of mistakes in one policy.
+func TestValidateLarge(t *testing.T) {
+	around := strings.Repeat(goodManifest+"---\n", 5<<20/len(goodManifest))
+	status, stdout, stderr := shell(t, around+badManifest, "validate", "-f", "-")
+	require.Equal(t, 1, status)
+	require.Equal(t, 2, strings.Count(stderr, "\n"))
+	require.Equal(t, 1, strings.Count(stdout, "invalid"))
+
+	const mistakes = 5 << 20 / 4
+	status, stdout, _ = shell(t, `{"allowedDestinations": [`+strings.Repeat("[], ", mistakes)+`[]]}`, "validate", "-f", "-", "-o", "github")
+	require.Equal(t, 1, status)
+	require.Equal(t, mistakes+1, strings.Count(stdout, "\n"))
+}

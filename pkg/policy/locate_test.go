@@ -1,0 +1,37 @@
+package policy
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Each problem of a document is found at the mark ^ that stands before what is wrong.
+func TestLocate(t *testing.T) {
+	for _, test := range []struct{ name, document string }{
+		{"value", `{"allowedDestinations": [{"name": "a", "cidr": ^"10.1.0.0/99", "ports": [1, ^0]}]}`},
+		{"unknown field", `{"allowedDestinations": [{"name": "a", "cidr": "10.1.0.0/24", ^"prots": [1]}], ^"a \"]b": 1}`},
+		{"repeated field", `{"allowedDestinations": [{"name": "a", "cidr": ^"10.1.0.0/99", ^"cidr": "x", ^"cidr": "y"}], ^"allowedDestinations": [{}]}`},
+		{"missing field", `{"allowedDestinations": [ ^{"cidr": "10.1.0.0/24"}]}`},
+		{"missing list", "\n ^{}"},
+		{"no object", " ^[1]"},
+		{"no JSON", "{\n\"a\": 1,^}"},
+		{"cut", `{"allowedDestinations": [^`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var want []int
+			parts := strings.Split(test.document, "^")
+			for i, offset := 0, 0; i < len(parts)-1; i++ {
+				offset += len(parts[i])
+				want = append(want, offset)
+			}
+			data := []byte(strings.Join(parts, ""))
+			document, problems := Parse(data)
+			if problems == nil {
+				_, problems = Validate(document, nil)
+			}
+			require.Equal(t, want, Locate(data, problems), "%v", problems)
+		})
+	}
+}
