@@ -12,17 +12,26 @@ import (
 )
 
 const diffUsage = `
-egress-agent diff says what another ip-ranges document opens and closes in the
-policies in files, address for address and entry for entry.
+egress-agent diff says what a change opens and closes, address for address, and by
+which entries: a change of the policies in files, from those in --base, or a change
+of AWS's ranges, from --ranges-file to --against.
 
 Usage:
+  egress-agent diff -f FILE... --base FILE [--ranges-file FILE] [-o text|json|markdown]
   egress-agent diff -f FILE... --ranges-file OLD --against NEW [-o text|json]
 
 Examples:
+  git show main:policy.yaml | egress-agent diff -f policy.yaml --base - --ranges-file ip-ranges.json -o markdown
+  egress-agent diff -f new/ --base old/ --ranges-file ip-ranges.json
   egress-agent diff -f policy.yaml --ranges-file ip-ranges.json --against ip-ranges-new.json
 
+FILE is as for render. Policies are matched by namespace and name, and a lone
+policy.json with another. What is new is compared with a policy that allows
+nothing, as is what was removed; where no policy is left in a namespace, its pods
+may connect to everything.
+
 Exit status: 0 compared, whatever the difference, 1 a policy is invalid, 2 wrong
-usage or unreadable input.
+usage, unreadable input, or a service without --ranges-file.
 `
 
 // difference is one policy's, as -o json prints it.
@@ -38,7 +47,8 @@ func diff(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	var files cli.Files
 	files.AddFlags(flags)
 	against := flags.String("against", "", "compare with AWS's ip-ranges.json in `FILE`, plain or gzip")
-	format := flags.String("o", "text", "output `format`: text or json")
+	base := flags.String("base", "", "compare with the version of the policies in `FILE`, or folder; - is standard input")
+	format := flags.String("o", "text", "output `format`: text, json or, with --base, markdown")
 	if status, ok := cli.Parse(flags, args, diffUsage, stdout, stderr); !ok {
 		return status
 	}
@@ -46,19 +56,57 @@ func diff(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if status != cli.ExitOK {
 		return status
 	}
-	err := cli.OneOf(*format, "text", "json")
-	if files.Rules.RangesFile == "" || *against == "" {
-		err = errors.Join(err, errors.New("nothing to compare: give --ranges-file OLD and --against NEW"))
+	var err error
+	switch {
+	case *base != "" && *against != "":
+		err = errors.New("two comparisons at once: give --base or --against")
+	case *base != "":
+		err = cli.OneOf(*format, "text", "json", "markdown")
+	default:
+		err = cli.OneOf(*format, "text", "json")
+		if files.Rules.RangesFile == "" || *against == "" {
+			err = errors.Join(err, errors.New("nothing to compare: give --base FILE, or --ranges-file OLD and --against NEW"))
+		}
 	}
 	if err != nil {
 		cli.Complain(stderr, flags.Name(), err)
 		return cli.ExitUsage
 	}
-	recent, err := awsranges.ReadFiles(*against, files.Rules.CustomRanges...)
+	if *base != "" {
+		return diffBase(flags.Name(), *base, *format, input, stdin, stdout, stderr)
+	}
+	return diffRanges(flags.Name(), *against, *format, &files, input, stdout, stderr)
+}
+
+// diffBase compares two versions of policies.
+func diffBase(name, base, format string, input *cli.Input, stdin io.Reader, stdout, stderr io.Writer) int {
+	sources, err := cli.ReadPolicies([]string{base}, stdin, stderr)
 	if err != nil {
-		fmt.Fprintf(stderr, "%s: %v\n", flags.Name(), err)
+		fmt.Fprintf(stderr, "%s: %v\n", name, err)
 		return cli.ExitUsage
 	}
+	comparisons, status := compare(sources, input, stderr)
+	if format == "json" {
+		return cli.WriteJSON(stdout, stderr, name, comparisons, status)
+	}
+	for _, c := range comparisons {
+		if format == "markdown" {
+			markdownComparison(stdout, c)
+		} else {
+			printComparison(stdout, c)
+		}
+	}
+	return status
+}
+
+// diffRanges compares what two documents of AWS's make of the same policies.
+func diffRanges(name, against, format string, files *cli.Files, input *cli.Input, stdout, stderr io.Writer) int {
+	recent, err := awsranges.ReadFiles(against, files.Rules.CustomRanges...)
+	if err != nil {
+		fmt.Fprintf(stderr, "%s: %v\n", name, err)
+		return cli.ExitUsage
+	}
+	status := cli.ExitOK
 	differences := []difference{}
 	for _, source := range input.Sources {
 		p, problems := netpol.Read(source.ConfigMap, input.Table)
@@ -69,12 +117,12 @@ func diff(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		}
 		changes := netpol.Diff(p, input.Table, recent, input.Options.Family)
 		differences = append(differences, difference{source.File, source.ConfigMap.Namespace, source.ConfigMap.Name, changes})
-		if *format == "text" {
+		if format == "text" {
 			printChanges(stdout, source, changes)
 		}
 	}
-	if *format == "json" {
-		return cli.WriteJSON(stdout, stderr, flags.Name(), differences, status)
+	if format == "json" {
+		return cli.WriteJSON(stdout, stderr, name, differences, status)
 	}
 	return status
 }

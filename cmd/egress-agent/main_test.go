@@ -166,7 +166,7 @@ func TestDiff(t *testing.T) {
 
 	status, _, stderr = shell(t, "", "diff", "-f", demo, "--ranges-file", ranges)
 	require.Equal(t, 2, status)
-	require.Contains(t, stderr, "nothing to compare: give --ranges-file OLD and --against NEW\n")
+	require.Contains(t, stderr, "nothing to compare: give --base FILE, or --ranges-file OLD and --against NEW\n")
 	status, _, stderr = shell(t, "", "diff", "-f", demo, "--ranges-file", ranges, "--against", demo)
 	require.Equal(t, 2, status)
 	require.Contains(t, stderr, demo+": no ip-ranges document")

@@ -15,9 +15,9 @@ import (
 // stdinName is the file name that stands for standard input.
 const stdinName = "-"
 
-// readPolicies reads the policy ConfigMaps out of files and folders, in their order. Objects that are none
+// ReadPolicies reads the policy ConfigMaps out of files and folders, in their order. Objects that are none
 // are passed over, with a note where that may not have been meant. Errors name the file.
-func readPolicies(names []string, stdin io.Reader, notes io.Writer) ([]Source, error) {
+func ReadPolicies(names []string, stdin io.Reader, notes io.Writer) ([]Source, error) {
 	var all []Source
 	for _, name := range names {
 		var sources []Source
@@ -34,7 +34,7 @@ func readPolicies(names []string, stdin io.Reader, notes io.Writer) ([]Source, e
 			if err != nil {
 				return nil, err
 			}
-			if file != name && len(found) == 1 && found[0].bare() && filepath.Base(file) != policy.Key {
+			if file != name && len(found) == 1 && found[0].Bare() && filepath.Base(file) != policy.Key {
 				// A folder holds other JSON too.
 				fmt.Fprintf(notes, "%s: passed over: it has no kind; if it is a policy, name it %s, or the file after -f\n", file, policy.Key)
 				continue

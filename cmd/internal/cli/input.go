@@ -45,7 +45,7 @@ func (f *Files) Open(flags *flag.FlagSet, stdin io.Reader, stderr io.Writer) (*I
 	}
 	input := &Input{Options: options}
 	if input.Table, err = f.Rules.Table(); err == nil {
-		input.Sources, err = readPolicies(f.names, stdin, stderr)
+		input.Sources, err = ReadPolicies(f.names, stdin, stderr)
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "%s: %v\n", flags.Name(), err)

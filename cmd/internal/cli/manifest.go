@@ -27,7 +27,7 @@ type Source struct {
 
 // String gives FILE: NAMESPACE/NAME, without what is not known: a bare policy.json has no name.
 func (s Source) String() string {
-	if s.bare() {
+	if s.Bare() {
 		return s.File
 	}
 	return s.File + ": " + s.Policy()
@@ -44,7 +44,8 @@ func (s Source) Policy() string {
 // Piped says whether the source came from standard input.
 func (s Source) Piped() bool { return s.File == stdinName }
 
-func (s Source) bare() bool { return s.value == nil }
+// Bare says whether the source is a policy.json without a ConfigMap around it.
+func (s Source) Bare() bool { return s.value == nil }
 
 // manifest gathers the policy ConfigMaps of one file.
 type manifest struct {

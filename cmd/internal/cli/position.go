@@ -23,7 +23,7 @@ type Position struct {
 func (s Source) Positions(problems policy.Problems) []Position {
 	positions := make([]Position, len(problems))
 	value, given := s.ConfigMap.Data[policy.Key]
-	if !s.bare() && (!given || value == "" || !utf8.ValidString(s.text)) {
+	if !s.Bare() && (!given || value == "" || !utf8.ValidString(s.text)) {
 		for i := range positions {
 			positions[i] = Position{s.value.Line, s.value.Column}
 		}
@@ -35,7 +35,7 @@ func (s Source) Positions(problems policy.Problems) []Position {
 		order[i] = i
 	}
 	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(offsets[a], offsets[b]) })
-	if s.bare() {
+	if s.Bare() {
 		c := start(s.text)
 		for _, i := range order {
 			for c.offset < offsets[i] {

@@ -1,0 +1,152 @@
+package netpol
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+
+	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/policy"
+)
+
+// Comparison is what another version of a policy opens and closes.
+type Comparison struct {
+	// Opens are the new version's entries to blame, in its order; Closes are those of the old one. Two
+	// entries that open the same are both there. Empty, and not nil, for none.
+	Opens  []Opening `json:"opens"`
+	Closes []Opening `json:"closes"`
+}
+
+// Opening is what one entry allows that the other version of its policy does not.
+type Opening struct {
+	// Name and Path are the entry's; Name is empty for defaultAction.
+	Name string `json:"name,omitempty"`
+	Path string `json:"path"`
+	// Ports are as "TCP 443", "UDP 8000-8100", or "every port", which stands alone.
+	Ports []string `json:"ports"`
+	// Prefixes are the addresses, in the fewest CIDRs, sorted, IPv4 first; each is open to all of Ports.
+	Prefixes []netip.Prefix `json:"prefixes"`
+}
+
+// Compare says which addresses and ports a valid policy opens and closes that takes the place of another,
+// in the cluster's family. The table may be nil: a service that it does not know stands for no address.
+func Compare(before, after *policy.Policy, table *awsranges.Table, family Family) Comparison {
+	old, recent := entriesOf(before, table, family), entriesOf(after, table, family)
+	spans := spansOf(append(slices.Clone(old), recent...))
+	return Comparison{Opens: beyond(recent, old, spans), Closes: beyond(old, recent, spans)}
+}
+
+// entry is a destination, or defaultAction, with the addresses it stands for.
+type entry struct {
+	name, path string
+	ports      []policy.Port // nil is every port
+	prefixes   []netip.Prefix
+}
+
+func entriesOf(p *policy.Policy, table *awsranges.Table, family Family) []entry {
+	if p.DefaultAction == policy.Allow {
+		everywhere := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
+		return []entry{{path: "defaultAction", prefixes: only(family, everywhere)}}
+	}
+	entries := make([]entry, 0, len(p.Destinations))
+	for i, d := range p.Destinations {
+		prefixes, _ := resolve(d, table)
+		entries = append(entries, entry{d.Name, fmt.Sprintf("allowedDestinations[%d]", i), d.Ports, only(family, slices.Clone(prefixes))})
+	}
+	return entries
+}
+
+// otherProtocols stands for the protocols without ports, which an entry without ports opens too.
+const otherProtocols policy.Protocol = ""
+
+// spansOf cuts all ports, of each protocol, where an entry's begin or end, so that an entry opens all of a
+// span or nothing of it:
+//
+//	443         ├┤
+//	400-500  ├──────┤
+//	spans  ├─┼──┼┼──┼──────┤
+func spansOf(entries []entry) []policy.Port {
+	spans := []policy.Port{{Protocol: otherProtocols}}
+	for _, protocol := range []policy.Protocol{policy.TCP, policy.UDP, policy.SCTP} {
+		firsts := []int{1}
+		for _, e := range entries {
+			for _, p := range e.ports {
+				if p.Protocol == protocol {
+					firsts = append(firsts, int(p.First), int(p.Last)+1)
+				}
+			}
+		}
+		slices.Sort(firsts)
+		firsts = slices.Compact(firsts)
+		if firsts[len(firsts)-1] <= math.MaxUint16 {
+			firsts = append(firsts, math.MaxUint16+1)
+		}
+		for i, first := range firsts[:len(firsts)-1] {
+			spans = append(spans, policy.Port{Protocol: protocol, First: uint16(first), Last: uint16(firsts[i+1] - 1)})
+		}
+	}
+	return spans
+}
+
+// opens says whether an entry opens a span.
+func (e entry) opens(span policy.Port) bool {
+	return e.ports == nil || slices.ContainsFunc(e.ports, func(p policy.Port) bool {
+		return p.Protocol == span.Protocol && p.First <= span.First && span.Last <= p.Last
+	})
+}
+
+// beyond returns what each entry opens that none of the others does.
+func beyond(entries, others []entry, spans []policy.Port) []Opening {
+	allowed := make([][]netip.Prefix, len(spans)) // by the others
+	for i, span := range spans {
+		for _, other := range others {
+			if other.opens(span) {
+				allowed[i] = append(allowed[i], other.prefixes...)
+			}
+		}
+		allowed[i] = awsranges.Aggregate(allowed[i])
+	}
+	openings := []Opening{}
+	for _, e := range entries {
+		type group struct {
+			prefixes []netip.Prefix
+			spans    []policy.Port
+		}
+		var groups []group
+		for i, span := range spans {
+			if !e.opens(span) {
+				continue
+			}
+			prefixes := awsranges.Subtract(e.prefixes, allowed[i])
+			if len(prefixes) == 0 {
+				continue
+			}
+			same := slices.IndexFunc(groups, func(g group) bool { return slices.Equal(g.prefixes, prefixes) })
+			if same < 0 {
+				same = len(groups)
+				groups = append(groups, group{prefixes: prefixes})
+			}
+			groups[same].spans = append(groups[same].spans, span)
+		}
+		for _, g := range groups {
+			openings = append(openings, Opening{e.name, e.path, portNames(g.spans, len(spans)), g.prefixes})
+		}
+	}
+	return openings
+}
+
+// portNames names spans, of as many as there are.
+func portNames(spans []policy.Port, all int) []string {
+	if len(spans) == all {
+		return []string{"every port"}
+	}
+	var names []string
+	if spans[0].Protocol == otherProtocols {
+		names, spans = []string{"protocols without ports"}, spans[1:]
+	}
+	for _, p := range joined(slices.Clone(spans)) {
+		names = append(names, portList([]policy.Port{p}))
+	}
+	return names
+}
