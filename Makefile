@@ -10,7 +10,7 @@ PROGRAMS := egress-agent egress-webhook
 # AWS's ip-ranges.json for what you try by hand: a file, plain or gzip.
 RANGES ?=
 RANGES_FLAG = $(if $(RANGES),--ranges-file $(RANGES))
-FUZZTIME ?= 10s
+FUZZTIME ?= 5s
 # The race detector needs a C compiler.
 RACE := $(shell command -v "$$(go env CC)" >/dev/null && echo -race)
 
@@ -132,7 +132,7 @@ test-unit: ## Unit tests with the race detector, and fixtures
 	go test $(RACE) ./...
 
 .PHONY: fuzz
-fuzz: ## Each fuzz target for FUZZTIME (10s)
+fuzz: ## Each fuzz target for FUZZTIME (5s)
 	@FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
 
 .PHONY: e2e
