@@ -63,7 +63,8 @@ func decode(file string, data []byte, notes io.Writer) ([]Source, error) {
 	m := manifest{file: file, text: text, notes: notes}
 	start := strings.TrimLeft(text, " \t\r\n")
 	if !strings.HasSuffix(file, ".json") && !strings.HasPrefix(start, "{") && !strings.HasPrefix(start, "[") {
-		return m.sources, m.yaml(data)
+		err := m.yaml(data)
+		return m.sources, err
 	}
 	var head struct{ Kind string }
 	if err := json.Unmarshal([]byte(text), &head); err == nil && head.Kind != "" {
