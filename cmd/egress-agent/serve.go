@@ -128,7 +128,7 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return cli.ExitUsage
 	}
 	registry := cli.NewRegistry(program)
-	a, err := agent.New(client, events, agent.Options{
+	a := agent.New(client, events, agent.Options{
 		Rules:       rules,
 		Source:      o.source(),
 		Namespace:   o.namespace,
@@ -138,12 +138,10 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		Settle:      o.settle,
 		Metrics:     registry,
 	}, log)
+	closeHealth, err := o.ServeHealth(a.Ready, registry, log)
 	if err == nil {
-		var closeHealth func() error
-		if closeHealth, err = o.ServeHealth(a.Ready, registry, log); err == nil {
-			defer closeHealth()
-			err = a.Run(ctx)
-		}
+		defer closeHealth()
+		err = a.Run(ctx)
 	}
 	if err != nil {
 		log.Error("failed", "error", err)

@@ -17,9 +17,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/informers"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
@@ -64,10 +66,9 @@ type Agent struct {
 	options     Options
 	log         *slog.Logger
 
-	configMapFactory informers.SharedInformerFactory // only those labelled as policies
-	policyFactory    informers.SharedInformerFactory
-	configMaps       cache.SharedIndexInformer
-	policies         cache.SharedIndexInformer // holds observed
+	configMaps cache.Indexer // of those labelled as policies
+	policies   cache.Indexer // of NetworkPolicies, as observed
+	informers  []cache.Controller
 
 	// queue holds the keys of NetworkPolicies, whether they exist or are to.
 	queue workqueue.TypedRateLimitingInterface[cache.ObjectName]
@@ -103,39 +104,53 @@ const byPolicyKey = "policyKey"
 
 // New makes an agent. Its Events are written by a client of their own, which may be slower, so that they
 // never delay a NetworkPolicy.
-func New(client, events kubernetes.Interface, options Options, log *slog.Logger) (*Agent, error) {
-	onlyPolicies := informers.WithTweakListOptions(func(o *metav1.ListOptions) {
-		o.LabelSelector = policy.Label + "=" + policy.LabelValue
-	})
-	configMaps := informers.NewSharedInformerFactoryWithOptions(client, 0, onlyPolicies, informers.WithTransform(slimConfigMap))
-	policies := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(observe))
+func New(client, events kubernetes.Interface, options Options, log *slog.Logger) *Agent {
 	a := &Agent{
 		client: client, eventClient: events, options: options, log: log,
-		configMapFactory: configMaps,
-		policyFactory:    policies,
-		configMaps:       configMaps.Core().V1().ConfigMaps().Informer(),
-		policies:         policies.Networking().V1().NetworkPolicies().Informer(),
-		queue:            newQueue(options.Metrics),
-		store:            store{client: client, namespace: options.Namespace},
-		mayWrite:         func() error { return nil },
-		metrics:          newMetrics(options.Metrics, options.Source.Feed.Now),
-		broadcaster:      record.NewBroadcaster(),
-		remembered:       make(map[cache.ObjectName]memory),
-		told:             make(map[topic]string),
-		seen:             make(map[cache.ObjectName]time.Time),
-		wide:             make(map[cache.ObjectName]time.Time),
+		queue:       newQueue(options.Metrics),
+		store:       store{client: client, namespace: options.Namespace},
+		mayWrite:    func() error { return nil },
+		metrics:     newMetrics(options.Metrics, options.Source.Feed.Now),
+		broadcaster: record.NewBroadcaster(),
+		remembered:  make(map[cache.ObjectName]memory),
+		told:        make(map[topic]string),
+		seen:        make(map[cache.ObjectName]time.Time),
+		wide:        make(map[cache.ObjectName]time.Time),
 	}
 	a.slowEvents = newSlowRecorder(a.broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: Name}), a.metrics.eventsDropped)
 	a.events = a.slowEvents
-	err := a.configMaps.AddIndexers(cache.Indexers{byPolicyKey: indexPolicyKey})
-	if err != nil {
-		return nil, err
+	a.watchPolicies()
+	return a
+}
+
+// watchPolicies makes the caches, with handlers that only put keys on the queue.
+func (a *Agent) watchPolicies() {
+	configMaps := a.client.CoreV1().ConfigMaps(metav1.NamespaceAll)
+	onlyPolicies := func(options metav1.ListOptions) metav1.ListOptions {
+		options.LabelSelector = policy.Label + "=" + policy.LabelValue
+		return options
 	}
-	if _, err := a.configMaps.AddEventHandler(a.enqueuing(a.policyChanged)); err != nil {
-		return nil, err
-	}
-	_, err = a.policies.AddEventHandler(a.enqueuing(a.networkPolicyChanged))
-	return a, err
+	var configMapInformer, policyInformer cache.Controller
+	a.configMaps, configMapInformer = newInformer(cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+			return configMaps.List(ctx, onlyPolicies(options))
+		},
+		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+			return configMaps.Watch(ctx, onlyPolicies(options))
+		},
+	}, a.client), &corev1.ConfigMap{}, slimConfigMap, a.enqueuing(a.policyChanged), cache.Indexers{
+		cache.NamespaceIndex: cache.MetaNamespaceIndexFunc, byPolicyKey: indexPolicyKey,
+	})
+	policies := a.client.NetworkingV1().NetworkPolicies(metav1.NamespaceAll)
+	a.policies, policyInformer = newInformer(cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+			return policies.List(ctx, options)
+		},
+		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+			return policies.Watch(ctx, options)
+		},
+	}, a.client), &networkingv1.NetworkPolicy{}, observe, a.enqueuing(a.networkPolicyChanged), cache.Indexers{})
+	a.informers = []cache.Controller{configMapInformer, policyInformer}
 }
 
 func indexPolicyKey(object any) ([]string, error) {
@@ -199,13 +214,14 @@ func (a *Agent) Run(ctx context.Context) error {
 	go a.slowEvents.run(ctx)
 
 	watching, stopWatching := context.WithCancel(ctx)
-	for _, factory := range []informers.SharedInformerFactory{a.configMapFactory, a.policyFactory} {
-		factory.Start(watching.Done())
-		defer factory.Shutdown()
-	}
+	var running sync.WaitGroup
+	defer running.Wait()
 	defer stopWatching() // also where the Lease is lost, which does not end ctx
+	for _, informer := range a.informers {
+		running.Go(func() { informer.RunWithContext(watching) })
+	}
 	a.log.Info("filling caches")
-	if !cache.WaitFor(ctx, "", a.configMaps.HasSyncedChecker(), a.policies.HasSyncedChecker()) {
+	if !cache.WaitFor(ctx, "", a.informers[0].HasSyncedChecker(), a.informers[1].HasSyncedChecker()) {
 		return nil // the context ended
 	}
 	a.ready.Store(true)
@@ -243,7 +259,7 @@ func (a *Agent) lead(ctx, requests context.Context) error {
 		})
 	}
 	running.Go(func() { a.refreshRanges(ctx, next) })
-	a.log.Info("running", "configmaps", len(a.configMaps.GetStore().ListKeys()), "workers", a.options.Workers)
+	a.log.Info("running", "configmaps", len(a.configMaps.ListKeys()), "workers", a.options.Workers)
 	<-ctx.Done()
 	a.log.Info("stopping")
 	a.queue.ShutDown()
@@ -288,11 +304,11 @@ func (a *Agent) processNext(ctx, requests context.Context) bool {
 // configMapOf returns the ConfigMap that the NetworkPolicy of this key is made from; nil for none.
 // Should two long names ever share a hash, the older ConfigMap has the NetworkPolicy.
 func (a *Agent) configMapOf(key cache.ObjectName) (*corev1.ConfigMap, error) {
-	objects, err := a.configMaps.GetIndexer().ByIndex(byPolicyKey, key.String())
+	objects, err := a.configMaps.ByIndex(byPolicyKey, key.String())
 	if err != nil {
 		return nil, err
 	}
-	object, exists, err := a.configMaps.GetIndexer().GetByKey(key.String())
+	object, exists, err := a.configMaps.GetByKey(key.String())
 	if err != nil {
 		return nil, err
 	}

@@ -87,7 +87,7 @@ func slimConfigMap(object any) (any, error) {
 
 // observedPolicy returns what the cache has of a NetworkPolicy; nil for none.
 func (a *Agent) observedPolicy(key cache.ObjectName) (*observed, error) {
-	object, exists, err := a.policies.GetStore().GetByKey(key.String())
+	object, exists, err := a.policies.GetByKey(key.String())
 	if err != nil || !exists {
 		return nil, err
 	}

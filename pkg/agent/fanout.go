@@ -95,7 +95,7 @@ func (a *Agent) affected(change awsranges.Change) []cache.ObjectName {
 // everyKey returns the key of each policy's NetworkPolicy, once.
 func (a *Agent) everyKey() []cache.ObjectName {
 	seen := make(map[cache.ObjectName]bool)
-	for _, object := range a.configMaps.GetStore().List() {
+	for _, object := range a.configMaps.List() {
 		if accessor, err := meta.Accessor(object); err == nil {
 			seen[policyKey(accessor)] = true
 		}

@@ -154,7 +154,7 @@ func (a *Agent) once(t topic, message string) bool {
 // of its namespace is not: all of them apply to the same pods. The policy that was applied last, with its
 // spec, is told: it, too, has a part in every CIDR that became too crowded by it.
 func (a *Agent) tellSlots(key cache.ObjectName, configMap *corev1.ConfigMap, own networkingv1.NetworkPolicySpec, table *awsranges.Table) {
-	objects, err := a.configMaps.GetIndexer().ByIndex(cache.NamespaceIndex, key.Namespace)
+	objects, err := a.configMaps.ByIndex(cache.NamespaceIndex, key.Namespace)
 	if err != nil {
 		return
 	}

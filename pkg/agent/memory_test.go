@@ -42,7 +42,7 @@ func TestPoliciesAreCountedByState(t *testing.T) {
 	f.table.Store(nil)
 	sync()
 	require.Equal(t, []float64{0, 0, 0, 1}, count())
-	require.NoError(t, f.configMaps.GetStore().Delete(configMap(valid)))
+	require.NoError(t, f.configMaps.Delete(configMap(valid)))
 	require.NoError(t, f.client.CoreV1().ConfigMaps("tenant-a").Delete(t.Context(), "egress", metav1.DeleteOptions{}))
 	sync()
 	require.Equal(t, []float64{0, 0, 0, 0}, count())

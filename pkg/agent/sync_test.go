@@ -73,11 +73,10 @@ type fixture struct {
 
 func newFixture(t *testing.T, objects ...runtime.Object) *fixture {
 	client := fake.NewClientset(objects...)
-	a, err := New(client, client, Options{
+	a := New(client, client, Options{
 		Rules: options, Source: Source{Feed: &awsranges.Feed{Now: time.Now}, Interval: time.Minute}, Namespace: "egress-system",
 		Workers: 1, ChunkPeers: 200, Metrics: prometheus.NewRegistry(),
 	}, slog.New(slog.DiscardHandler))
-	require.NoError(t, err)
 	a.table.Store(testTable(t))
 	events := record.NewFakeRecorder(10)
 	a.events = events
@@ -95,12 +94,12 @@ func (f *fixture) see(t *testing.T, object runtime.Object) {
 		if object.Labels[policy.Label] == policy.LabelValue {
 			slim, err := slimConfigMap(object.DeepCopy())
 			require.NoError(t, err)
-			require.NoError(t, f.configMaps.GetStore().Add(slim))
+			require.NoError(t, f.configMaps.Add(slim))
 		}
 	case *networkingv1.NetworkPolicy:
 		slim, err := observe(object.DeepCopy())
 		require.NoError(t, err)
-		require.NoError(t, f.policies.GetStore().Add(slim))
+		require.NoError(t, f.policies.Add(slim))
 	}
 }
 
@@ -108,7 +107,7 @@ func (f *fixture) see(t *testing.T, object runtime.Object) {
 func (f *fixture) observe(t *testing.T) {
 	list, err := f.client.NetworkingV1().NetworkPolicies("").List(t.Context(), metav1.ListOptions{})
 	require.NoError(t, err)
-	require.NoError(t, f.policies.GetStore().Replace(nil, ""))
+	require.NoError(t, f.policies.Replace(nil, ""))
 	for i := range list.Items {
 		f.see(t, &list.Items[i])
 	}

@@ -54,8 +54,7 @@ func embed(t *testing.T, s *source, change ...func(*agent.Options)) *embedded {
 	for _, f := range change {
 		f(&options)
 	}
-	e.Agent, err = agent.New(client, client, options, slog.New(slog.NewTextHandler(e.log, nil)))
-	require.NoError(t, err)
+	e.Agent = agent.New(client, client, options, slog.New(slog.NewTextHandler(e.log, nil)))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- e.Run(ctx) }()
