@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net/netip"
 	"strings"
 
 	"egress-agent/cmd/internal/cli"
@@ -101,7 +102,7 @@ func printComparison(w io.Writer, c comparison) {
 	print := func(sign string, openings []netpol.Opening) {
 		for _, o := range openings {
 			for _, prefix := range o.Prefixes {
-				fmt.Fprintf(w, "%s: %s: %s %s %s\n", c.source, blamed(o), sign, prefix, strings.Join(o.Ports, ", "))
+				fmt.Fprintf(w, "%s: %s: %s %s %s\n", c.source, blamed(o.Name, o.Path), sign, prefix, strings.Join(o.Ports, ", "))
 			}
 		}
 	}
@@ -109,11 +110,12 @@ func printComparison(w io.Writer, c comparison) {
 	print("-", c.Closes)
 }
 
-func blamed(o netpol.Opening) string {
-	if o.Name == "" {
-		return o.Path
+// blamed names an entry of a policy by its name, where it has one, and its path.
+func blamed(name, path string) string {
+	if name == "" {
+		return path
 	}
-	return fmt.Sprintf("%s (%s)", o.Name, o.Path)
+	return fmt.Sprintf("%s (%s)", name, path)
 }
 
 // mostPrefixes is how many prefixes a row of Markdown names: a comment on GitHub takes 65,536 characters.
@@ -123,7 +125,7 @@ const mostPrefixes = 20
 var markdownEscapes = strings.NewReplacer(`\`, `\\`, "|", `\|`, "`", "\\`", "<", "&lt;", "&", "&amp;", "*", `\*`, "_", `\_`, "[", `\[`, "]", `\]`, "@", "&#64;")
 
 func markdownComparison(w io.Writer, c comparison) {
-	fmt.Fprintf(w, "#### %s: %s\n\n", markdownEscapes.Replace(c.source.Policy()), c.State)
+	markdownHeading(w, c.source, c.State)
 	if c.State == "removed" {
 		fmt.Fprint(w, "Without another policy, the pods of its namespace may connect to everything.\n\n")
 	}
@@ -133,17 +135,45 @@ func markdownComparison(w io.Writer, c comparison) {
 	fmt.Fprint(w, "| | addresses | ports | entry |\n|---|---|---|---|\n")
 	rows := func(what string, openings []netpol.Opening) {
 		for _, o := range openings {
-			var prefixes []string
-			for _, prefix := range o.Prefixes[:min(mostPrefixes, len(o.Prefixes))] {
-				prefixes = append(prefixes, prefix.String())
-			}
-			if more := len(o.Prefixes) - mostPrefixes; more > 0 {
-				prefixes = append(prefixes, fmt.Sprintf("and %d more", more))
-			}
-			fmt.Fprintf(w, "| %s | %s | %s | %s |\n", what, strings.Join(prefixes, "<br>"), strings.Join(o.Ports, "<br>"), markdownEscapes.Replace(blamed(o)))
+			markdownRow(w, what, o.Prefixes, strings.Join(o.Ports, "<br>"), markdownEscapes.Replace(blamed(o.Name, o.Path)))
 		}
 	}
 	rows("opens", c.Opens)
 	rows("closes", c.Closes)
 	fmt.Fprintln(w)
+}
+
+// markdownChanges is what other ranges change of a policy: its ports stay as they are.
+func markdownChanges(w io.Writer, source cli.Source, changes []netpol.Change) {
+	if len(changes) == 0 {
+		markdownHeading(w, source, "unchanged")
+		return
+	}
+	markdownHeading(w, source, "changed")
+	fmt.Fprint(w, "| | addresses | entry |\n|---|---|---|\n")
+	for _, change := range changes {
+		entry := markdownEscapes.Replace(blamed(change.Name, change.Path))
+		if len(change.Added) > 0 {
+			markdownRow(w, "opens", change.Added, entry)
+		}
+		if len(change.Removed) > 0 {
+			markdownRow(w, "closes", change.Removed, entry)
+		}
+	}
+	fmt.Fprintln(w)
+}
+
+func markdownHeading(w io.Writer, source cli.Source, state string) {
+	fmt.Fprintf(w, "#### %s: %s\n\n", markdownEscapes.Replace(source.Policy()), state)
+}
+
+func markdownRow(w io.Writer, what string, prefixes []netip.Prefix, cells ...string) {
+	var shown []string
+	for _, prefix := range prefixes[:min(mostPrefixes, len(prefixes))] {
+		shown = append(shown, prefix.String())
+	}
+	if more := len(prefixes) - mostPrefixes; more > 0 {
+		shown = append(shown, fmt.Sprintf("and %d more", more))
+	}
+	fmt.Fprintf(w, "| %s | %s | %s |\n", what, strings.Join(shown, "<br>"), strings.Join(cells, " | "))
 }

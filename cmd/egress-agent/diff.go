@@ -18,7 +18,7 @@ of AWS's ranges, from --ranges-file to --against.
 
 Usage:
   egress-agent diff -f FILE... --base FILE [--ranges-file FILE] [-o text|json|markdown]
-  egress-agent diff -f FILE... --ranges-file OLD --against NEW [-o text|json]
+  egress-agent diff -f FILE... --ranges-file OLD --against NEW [-o text|json|markdown]
 
 Examples:
   git show main:policy.yaml | egress-agent diff -f policy.yaml --base - --ranges-file ip-ranges.json -o markdown
@@ -48,7 +48,7 @@ func diff(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	files.AddFlags(flags)
 	against := flags.String("against", "", "compare with AWS's ip-ranges.json in `FILE`, plain or gzip")
 	base := flags.String("base", "", "compare with the version of the policies in `FILE`, or folder; - is standard input")
-	format := flags.String("o", "text", "output `format`: text, json or, with --base, markdown")
+	format := flags.String("o", "text", "output `format`: text, json or markdown")
 	if status, ok := cli.Parse(flags, args, diffUsage, stdout, stderr); !ok {
 		return status
 	}
@@ -56,17 +56,12 @@ func diff(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if status != cli.ExitOK {
 		return status
 	}
-	var err error
+	err := cli.OneOf(*format, "text", "json", "markdown")
 	switch {
 	case *base != "" && *against != "":
-		err = errors.New("two comparisons at once: give --base or --against")
-	case *base != "":
-		err = cli.OneOf(*format, "text", "json", "markdown")
-	default:
-		err = cli.OneOf(*format, "text", "json")
-		if files.Rules.RangesFile == "" || *against == "" {
-			err = errors.Join(err, errors.New("nothing to compare: give --base FILE, or --ranges-file OLD and --against NEW"))
-		}
+		err = errors.Join(err, errors.New("two comparisons at once: give --base or --against"))
+	case *base == "" && (files.Rules.RangesFile == "" || *against == ""):
+		err = errors.Join(err, errors.New("nothing to compare: give --base FILE, or --ranges-file OLD and --against NEW"))
 	}
 	if err != nil {
 		cli.Complain(stderr, flags.Name(), err)
@@ -117,8 +112,11 @@ func diffRanges(name, against, format string, files *cli.Files, input *cli.Input
 		}
 		changes := netpol.Diff(p, input.Table, recent, input.Options.Family)
 		differences = append(differences, difference{source.File, source.ConfigMap.Namespace, source.ConfigMap.Name, changes})
-		if format == "text" {
+		switch format {
+		case "text":
 			printChanges(stdout, source, changes)
+		case "markdown":
+			markdownChanges(stdout, source, changes)
 		}
 	}
 	if format == "json" {
@@ -133,10 +131,10 @@ func printChanges(w io.Writer, source cli.Source, changes []netpol.Change) {
 	}
 	for _, change := range changes {
 		for _, prefix := range change.Added {
-			fmt.Fprintf(w, "%s: %s (%s): + %s\n", source, change.Name, change.Path, prefix)
+			fmt.Fprintf(w, "%s: %s: + %s\n", source, blamed(change.Name, change.Path), prefix)
 		}
 		for _, prefix := range change.Removed {
-			fmt.Fprintf(w, "%s: %s (%s): - %s\n", source, change.Name, change.Path, prefix)
+			fmt.Fprintf(w, "%s: %s: - %s\n", source, blamed(change.Name, change.Path), prefix)
 		}
 	}
 }

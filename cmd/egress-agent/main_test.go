@@ -164,6 +164,19 @@ func TestDiff(t *testing.T) {
 			{"name": "s3", "path": "allowedDestinations[0]", "added": ["198.18.5.0/24"], "removed": ["198.18.4.0/24"]}]},
 		{"file": "../../examples/demo/tenant-b.yaml", "namespace": "tenant-b", "name": "egress", "changes": []}]`, stdout)
 
+	status, stdout, _ = shell(t, "", append(arguments, "-o", "markdown")...)
+	require.Equal(t, 0, status)
+	require.Equal(t, `#### tenant-a/egress: changed
+
+| | addresses | entry |
+|---|---|---|
+| opens | 198.18.5.0/24 | s3 (allowedDestinations\[0\]) |
+| closes | 198.18.4.0/24 | s3 (allowedDestinations\[0\]) |
+
+#### tenant-b/egress: unchanged
+
+`, stdout)
+
 	status, _, stderr = shell(t, "", "diff", "-f", demo, "--ranges-file", ranges)
 	require.Equal(t, 2, status)
 	require.Contains(t, stderr, "nothing to compare: give --base FILE, or --ranges-file OLD and --against NEW\n")
