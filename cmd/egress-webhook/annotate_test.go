@@ -36,6 +36,7 @@ func TestAnnotate(t *testing.T) {
 		{"cut", "p.yaml", heading + "data:\n  policy.json: |\n    {\"allowedDestinations\": [^\n  z: y\n"},
 		{"key missing", "p.yaml", heading + "data:\n  ^policy.yaml: x\n"},
 		{"empty", "p.yaml", heading + "data:\n  policy.json: ^''\n"},
+		{"line breaks of YAML alone", "p.yaml", strings.Repeat("#\u2028", 9) + "#\u0085#\r#\n" + heading + "data: {policy.json: '^[]'}"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			before, after, marked := strings.Cut(test.content, "^")
@@ -110,13 +111,18 @@ func TestUnreadable(t *testing.T) {
 	}
 }
 
-// TestValidateLarge has five megabytes of manifests around one mistake, and of mistakes in one policy.
+// TestValidateLarge has five megabytes of manifests around one mistake, with a mistake in each, and of mistakes in one policy.
 func TestValidateLarge(t *testing.T) {
 	around := strings.Repeat(goodManifest+"---\n", 5<<20/len(goodManifest))
 	status, stdout, stderr := shell(t, around+badManifest, "validate", "-f", "-")
 	require.Equal(t, 1, status)
 	require.Equal(t, 2, strings.Count(stderr, "\n"))
 	require.Equal(t, 1, strings.Count(stdout, "invalid"))
+
+	each := strings.Repeat("---\n"+badManifest, 5<<20/len(badManifest))
+	status, stdout, _ = shell(t, each, "validate", "-f", "-")
+	require.Equal(t, 1, status)
+	require.Equal(t, strings.Count(each, "kind"), strings.Count(stdout, "invalid"))
 
 	const mistakes = 5 << 20 / 4
 	status, stdout, _ = shell(t, `{"allowedDestinations": [`+strings.Repeat("[], ", mistakes)+`[]]}`, "validate", "-f", "-", "-o", "github")

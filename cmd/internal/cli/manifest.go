@@ -21,7 +21,7 @@ import (
 type Source struct {
 	File      string
 	ConfigMap *corev1.ConfigMap
-	text      string
+	lines     *lines
 	value     *yaml.Node // of policy.json or, where that is missing, what should hold it; nil for a bare policy.json
 }
 
@@ -50,7 +50,7 @@ func (s Source) Bare() bool { return s.value == nil }
 // manifest gathers the policy ConfigMaps of one file.
 type manifest struct {
 	file    string
-	text    string
+	lines   *lines
 	notes   io.Writer
 	sources []Source
 }
@@ -60,7 +60,7 @@ type manifest struct {
 // with the file, and with the line and column where they are known.
 func decode(file string, data []byte, notes io.Writer) ([]Source, error) {
 	text := strings.TrimPrefix(string(data), "\ufeff")
-	m := manifest{file: file, text: text, notes: notes}
+	m := manifest{file: file, lines: newLines(text), notes: notes}
 	start := strings.TrimLeft(text, " \t\r\n")
 	if !strings.HasSuffix(file, ".json") && !strings.HasPrefix(start, "{") && !strings.HasPrefix(start, "[") {
 		err := m.yaml(data)
@@ -68,11 +68,11 @@ func decode(file string, data []byte, notes io.Writer) ([]Source, error) {
 	}
 	var head struct{ Kind string }
 	if err := json.Unmarshal([]byte(text), &head); err == nil && head.Kind != "" {
-		root := jsonTree(text)
+		root := jsonTree(m.lines)
 		err := m.object(&root, false)
 		return m.sources, err
 	}
-	return []Source{{File: file, text: string(data), ConfigMap: &corev1.ConfigMap{
+	return []Source{{File: file, lines: newLines(string(data)), ConfigMap: &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: bareName(file)},
 		Data:       map[string]string{policy.Key: string(data)},
 	}}}, nil
@@ -162,7 +162,7 @@ func (m *manifest) configMap(root *yaml.Node, fields map[string]yaml.Node) error
 	if configMap.Name == "" {
 		configMap.Name = generated
 	}
-	source := Source{File: m.file, ConfigMap: configMap, text: m.text, value: root}
+	source := Source{File: m.file, ConfigMap: configMap, lines: m.lines, value: root}
 	label := labels[policy.Label]
 	labelled := target(&label).Value == policy.LabelValue
 	if holder, given := fields["data"]; given {
