@@ -136,7 +136,7 @@ fuzz: ## Each fuzz target for FUZZTIME (5s)
 	@FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
 
 .PHONY: e2e
-e2e: build control-plane ## The built programs against a real control plane; the schema against the corpus
+e2e: build control-plane ## The built programs from scripts and against a real control plane; the Markdown files; the schema
 	cd scripts/e2e && go test -count=1 ./...
 
 .PHONY: test-all

@@ -36,6 +36,7 @@ func TestAnnotate(t *testing.T) {
 		{"cut", "p.yaml", heading + "data:\n  policy.json: |\n    {\"allowedDestinations\": [^\n  z: y\n"},
 		{"key missing", "p.yaml", heading + "data:\n  ^policy.yaml: x\n"},
 		{"empty", "p.yaml", heading + "data:\n  policy.json: ^''\n"},
+		{"line breaks of YAML alone", "p.yaml", strings.Repeat("#\u2028", 9) + "#\u0085#\r#\n" + heading + "data: {policy.json: '^[]'}"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			before, after, marked := strings.Cut(test.content, "^")
@@ -83,11 +84,13 @@ func TestValidateFolder(t *testing.T) {
 	good, bad, bare := write("a/good.yaml", goodManifest), write("b.yml", badManifest), write("z/policy.json", `{"allowedDestinations": []}`)
 	write(".github/workflow.yaml", "- no\n- object\n")
 	other := write("package.json", `{"name": "x"}`)
+	values := write("values.yaml", "replicas: 1\n")
 	write("deployment.yaml", otherManifests)
 	status, stdout, stderr := shell(t, "", "validate", "-f", dir)
 	require.Equal(t, 1, status)
 	require.Equal(t, good+": tenant-a/egress: valid\n"+bad+": tenant-b/typo: invalid\n"+bare+": valid\n", stdout)
 	require.Contains(t, stderr, other+": passed over: it has no kind; if it is a policy, name it policy.json, or the file after -f\n")
+	require.Contains(t, stderr, values+": passed over: it has no kind\n")
 	require.NotContains(t, stderr, "no policy here")
 }
 
@@ -99,6 +102,9 @@ func TestUnreadable(t *testing.T) {
 		{"itself in a list", "kind: List\nitems: &all\n- kind: Lists\n  items: *all\n- *all\n", ":2:8: no Kubernetes object: an object must be a mapping, not a list"},
 		{"a number for a name", strings.Replace(heading, "name: egress", "name: 5", 1), ":3:18: name must be a string, not a number: quote it, or begin it with |"},
 		{"a key twice", heading + "data: {policy.json: x, policy.json: y}\n", ":4: no YAML: mapping key \"policy.json\" already defined at line 4"},
+		{"an open brace", "a: b\nc: {d: e\nf: g\n", ":2: no YAML: did not find expected ',' or '}'"},
+		{"an open brace in the first line", "a: {b: c]}\n", ":1: no YAML: did not find expected ',' or '}'"},
+		{"no kind", "a: b\n", ":1:1: no Kubernetes object: it has no kind"},
 		{"no YAML", "a: b\n c: [\n", ":2: no YAML: mapping values are not allowed in this context"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -110,13 +116,18 @@ func TestUnreadable(t *testing.T) {
 	}
 }
 
-// TestValidateLarge has five megabytes of manifests around one mistake, and of mistakes in one policy.
+// TestValidateLarge has five megabytes of manifests around one mistake, with a mistake in each, and of mistakes in one policy.
 func TestValidateLarge(t *testing.T) {
 	around := strings.Repeat(goodManifest+"---\n", 5<<20/len(goodManifest))
 	status, stdout, stderr := shell(t, around+badManifest, "validate", "-f", "-")
 	require.Equal(t, 1, status)
 	require.Equal(t, 2, strings.Count(stderr, "\n"))
 	require.Equal(t, 1, strings.Count(stdout, "invalid"))
+
+	each := strings.Repeat("---\n"+badManifest, 5<<20/len(badManifest))
+	status, stdout, _ = shell(t, each, "validate", "-f", "-")
+	require.Equal(t, 1, status)
+	require.Equal(t, strings.Count(each, "kind"), strings.Count(stdout, "invalid"))
 
 	const mistakes = 5 << 20 / 4
 	status, stdout, _ = shell(t, `{"allowedDestinations": [`+strings.Repeat("[], ", mistakes)+`[]]}`, "validate", "-f", "-", "-o", "github")

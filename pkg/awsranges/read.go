@@ -66,6 +66,7 @@ func Read(r io.Reader) (*Table, error) {
 // Refusal is the error of a document that was read whole, and is not believed.
 type Refusal struct{ Reason error }
 
+// Error gives the reason.
 func (r *Refusal) Error() string { return r.Reason.Error() }
 
 // Unwrap returns the reason.

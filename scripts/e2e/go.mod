@@ -11,6 +11,7 @@ require (
 require (
 	egress-agent v0.0.0-00010101000000-000000000000
 	github.com/prometheus/prometheus v0.311.3
+	github.com/rogpeppe/go-internal v1.16.0
 	github.com/santhosh-tekuri/jsonschema/v6 v6.0.3
 	github.com/stretchr/testify v1.12.1
 )

@@ -30,14 +30,9 @@ func ReadPolicies(names []string, stdin io.Reader, notes io.Writer) ([]Source, e
 			if err != nil {
 				return nil, err
 			}
-			found, err := decode(file, data, notes)
+			found, err := decode(file, data, file != name, notes)
 			if err != nil {
 				return nil, err
-			}
-			if file != name && len(found) == 1 && found[0].Bare() && filepath.Base(file) != policy.Key {
-				// A folder holds other JSON too.
-				fmt.Fprintf(notes, "%s: passed over: it has no kind; if it is a policy, name it %s, or the file after -f\n", file, policy.Key)
-				continue
 			}
 			sources = append(sources, found...)
 		}

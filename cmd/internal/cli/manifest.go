@@ -8,6 +8,7 @@ import (
 	"io"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -21,7 +22,7 @@ import (
 type Source struct {
 	File      string
 	ConfigMap *corev1.ConfigMap
-	text      string
+	lines     *lines
 	value     *yaml.Node // of policy.json or, where that is missing, what should hold it; nil for a bare policy.json
 }
 
@@ -49,18 +50,20 @@ func (s Source) Bare() bool { return s.value == nil }
 
 // manifest gathers the policy ConfigMaps of one file.
 type manifest struct {
-	file    string
-	text    string
-	notes   io.Writer
-	sources []Source
+	file     string
+	lines    *lines
+	inFolder bool // it was not named itself
+	notes    io.Writer
+	sources  []Source
 }
 
 // decode returns the policy ConfigMaps in a file's bytes, in their order: any number of YAML documents, one
-// JSON object, or a bare policy.json, which is taken for a ConfigMap named after the file. Errors begin
+// JSON object, or a bare policy.json, which is taken for a ConfigMap named after the file. A folder holds other
+// files too: what has no kind in one of them is passed over with a note, and is otherwise an error. Errors begin
 // with the file, and with the line and column where they are known.
-func decode(file string, data []byte, notes io.Writer) ([]Source, error) {
+func decode(file string, data []byte, inFolder bool, notes io.Writer) ([]Source, error) {
 	text := strings.TrimPrefix(string(data), "\ufeff")
-	m := manifest{file: file, text: text, notes: notes}
+	m := manifest{file: file, lines: newLines(text), inFolder: inFolder, notes: notes}
 	start := strings.TrimLeft(text, " \t\r\n")
 	if !strings.HasSuffix(file, ".json") && !strings.HasPrefix(start, "{") && !strings.HasPrefix(start, "[") {
 		err := m.yaml(data)
@@ -68,11 +71,15 @@ func decode(file string, data []byte, notes io.Writer) ([]Source, error) {
 	}
 	var head struct{ Kind string }
 	if err := json.Unmarshal([]byte(text), &head); err == nil && head.Kind != "" {
-		root := jsonTree(text)
+		root := jsonTree(m.lines)
 		err := m.object(&root, false)
 		return m.sources, err
 	}
-	return []Source{{File: file, text: string(data), ConfigMap: &corev1.ConfigMap{
+	if inFolder && filepath.Base(file) != policy.Key {
+		fmt.Fprintf(notes, "%s: passed over: it has no kind; if it is a policy, name it %s, or the file after -f\n", file, policy.Key)
+		return nil, nil
+	}
+	return []Source{{File: file, lines: newLines(string(data)), ConfigMap: &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: bareName(file)},
 		Data:       map[string]string{policy.Key: string(data)},
 	}}}, nil
@@ -121,6 +128,11 @@ func (m *manifest) object(root *yaml.Node, listed bool) error {
 	switch {
 	case kind == "ConfigMap":
 		return m.configMap(root, fields)
+	case kind == "" && m.inFolder:
+		fmt.Fprintf(m.notes, "%s: passed over: it has no kind\n", m.file)
+		return nil
+	case kind == "":
+		return m.fail(root, "no Kubernetes object: it has no kind")
 	case !strings.HasSuffix(kind, "List"):
 		return nil
 	case listed:
@@ -162,7 +174,7 @@ func (m *manifest) configMap(root *yaml.Node, fields map[string]yaml.Node) error
 	if configMap.Name == "" {
 		configMap.Name = generated
 	}
-	source := Source{File: m.file, ConfigMap: configMap, text: m.text, value: root}
+	source := Source{File: m.file, ConfigMap: configMap, lines: m.lines, value: root}
 	label := labels[policy.Label]
 	labelled := target(&label).Value == policy.LabelValue
 	if holder, given := fields["data"]; given {
@@ -254,7 +266,12 @@ func (m *manifest) fail(node *yaml.Node, format string, args ...any) error {
 	return fmt.Errorf("%s:%d:%d: %s", m.file, node.Line, node.Column, fmt.Sprintf(format, args...))
 }
 
-var yamlLine = regexp.MustCompile(`^line (\d+): `)
+var (
+	yamlLine = regexp.MustCompile(`^line (\d+): `)
+	// For what its parser says, and not its scanner, the library counts lines from 0, and leaves the first one out
+	// (https://github.com/go-yaml/yaml/blob/v3.0.1/decode.go, parser.fail).
+	yamlParser = regexp.MustCompile(`^did not find expected (<|node content|key|'-' indicator|',' or )`)
+)
 
 // yamlError gives the first complaint of the YAML library in one line, with the file and the line.
 func (m *manifest) yamlError(err error) error {
@@ -262,8 +279,16 @@ func (m *manifest) yamlError(err error) error {
 	if several := (*yaml.TypeError)(nil); errors.As(err, &several) {
 		message = several.Errors[0]
 	}
-	if line := yamlLine.FindStringSubmatch(message); line != nil {
-		return fmt.Errorf("%s:%s: no YAML: %s", m.file, line[1], message[len(line[0]):])
+	line := 0
+	if found := yamlLine.FindStringSubmatch(message); found != nil {
+		line, _ = strconv.Atoi(found[1]) // it is digits
+		message = message[len(found[0]):]
+	}
+	if yamlParser.MatchString(message) {
+		line++
+	}
+	if line > 0 {
+		return fmt.Errorf("%s:%d: no YAML: %s", m.file, line, message)
 	}
 	return fmt.Errorf("%s: no YAML: %s", m.file, message)
 }

@@ -19,11 +19,35 @@ type Position struct {
 	Column int `json:"column"`
 }
 
+// lines is a file's text, by its lines: a file of many policies is not searched from its start for each.
+type lines struct {
+	text   string
+	starts []int // the offset of each line, of which there is at least one
+	utf8   bool
+}
+
+func newLines(text string) *lines {
+	l := &lines{text: text, starts: []int{0}, utf8: utf8.ValidString(text)}
+	for i := range len(text) {
+		if text[i] == '\n' {
+			l.starts = append(l.starts, i+1)
+		}
+	}
+	return l
+}
+
+// at returns a cursor at the start of a line, counted from 1. YAML knows further line breaks, with which a line
+// may be one that is not there: then it is the last.
+func (l *lines) at(line int) cursor {
+	line = min(line, len(l.starts))
+	return cursor{Position: Position{line, 1}, text: l.text, offset: l.starts[line-1]}
+}
+
 // Positions returns where in the source's file its problems stand, however policy.json is quoted there.
 func (s Source) Positions(problems policy.Problems) []Position {
 	positions := make([]Position, len(problems))
 	value, given := s.ConfigMap.Data[policy.Key]
-	if !s.Bare() && (!given || value == "" || !utf8.ValidString(s.text)) {
+	if !s.Bare() && (!given || value == "" || !s.lines.utf8) {
 		for i := range positions {
 			positions[i] = Position{s.value.Line, s.value.Column}
 		}
@@ -36,7 +60,7 @@ func (s Source) Positions(problems policy.Problems) []Position {
 	}
 	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(offsets[a], offsets[b]) })
 	if s.Bare() {
-		c := start(s.text)
+		c := s.lines.at(1)
 		for _, i := range order {
 			for c.offset < offsets[i] {
 				c.next()
@@ -45,7 +69,7 @@ func (s Source) Positions(problems policy.Problems) []Position {
 		}
 		return positions
 	}
-	scalar := scalarAt(s.text, s.value)
+	scalar := scalarAt(s.lines, s.value)
 	seen, at := 0, 0 // the visible characters of value[:at]
 	for _, i := range order {
 		for at < offsets[i] {
@@ -65,8 +89,6 @@ type cursor struct {
 	text   string
 	offset int
 }
-
-func start(text string) cursor { return cursor{Position: Position{1, 1}, text: text} }
 
 func (c *cursor) done() bool { return c.offset >= len(c.text) }
 
@@ -104,15 +126,15 @@ type scalar struct {
 	total int
 }
 
-func scalarAt(text string, node *yaml.Node) *scalar {
-	s := &scalar{cursor: start(text), style: node.Style}
+func scalarAt(file *lines, node *yaml.Node) *scalar {
+	s := &scalar{cursor: file.at(node.Line), style: node.Style}
 	for _, r := range node.Value {
 		if !blank(r) {
 			s.total++
 		}
 	}
 	s.left = s.total
-	for !s.done() && (s.Line < node.Line || s.Line == node.Line && s.Column < node.Column) {
+	for !s.done() && s.Column < node.Column {
 		s.next()
 	}
 	for s.peek() == '&' || s.peek() == '!' { // an anchor, a tag
@@ -189,10 +211,10 @@ func (s *scalar) escaped() rune {
 func blank(r rune) bool { return r == ' ' || r == '\t' || r == '\n' || r == '\r' || r == '\u0085' }
 
 // jsonTree gives valid JSON as the YAML library gives YAML. That library does not read all of JSON.
-func jsonTree(text string) yaml.Node {
-	decoder := json.NewDecoder(strings.NewReader(text))
+func jsonTree(file *lines) yaml.Node {
+	decoder := json.NewDecoder(strings.NewReader(file.text))
 	decoder.UseNumber()
-	c := start(text)
+	c := file.at(1)
 	var value func() *yaml.Node
 	value = func() *yaml.Node {
 		c.skip(" \t\r\n,:", true)

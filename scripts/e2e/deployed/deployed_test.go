@@ -19,6 +19,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"egress-agent/scripts/e2e/markdown"
 )
 
 const (
@@ -86,29 +88,25 @@ func do(t *testing.T, script string) string {
 	return output
 }
 
-var sectionDeploy = regexp.MustCompile(`(?s)\n## Deploy\n(.*?)\n## `)
-var block = regexp.MustCompile("(?s)```sh\n(.*?)```")
-
 // readme runs the commands of the section "Deploy", word for word. What a registry would do in between is done
 // by the command in LOAD, which is given the images' names.
 func readme(t *testing.T, client *kubernetes.Clientset) {
-	text, err := os.ReadFile(root + "/README.md")
+	document, err := markdown.Read(root + "/README.md")
 	require.NoError(t, err)
-	section := sectionDeploy.FindStringSubmatch(string(text))
-	require.NotNil(t, section, "README.md has a section Deploy")
+	commands := document.Section("Deploy")
+	require.NotEmpty(t, commands, "README.md has a section Deploy")
 	exports, refused := "", ""
-	for _, found := range block.FindAllStringSubmatch(section[1], -1) {
-		commands := found[1]
+	for _, c := range commands {
 		switch {
-		case strings.Contains(commands, "mistakes.yaml"):
-			output, err := shell(exports + commands)
+		case c.Status != 0:
+			output, err := shell(c.Script)
 			require.Error(t, err, "a mistake is refused")
 			refused = output
-		case strings.Contains(commands, "make images"):
-			exports = regexp.MustCompile(`(?m)^export .*\n`).FindString(commands)
-			do(t, commands+os.Getenv("LOAD")+" $IMG_AGENT $IMG_WEBHOOK")
+		case strings.Contains(c.Script, "make images"):
+			exports = regexp.MustCompile(`(?m)^export .*\n`).FindString(c.Script)
+			do(t, c.Script+os.Getenv("LOAD")+" $IMG_AGENT $IMG_WEBHOOK")
 		default:
-			do(t, exports+commands)
+			do(t, exports+c.Script)
 		}
 	}
 	require.Contains(t, refused, `admission webhook "policy.egress-controller.io" denied the request: Policy validation failed: Invalid region: us-esat-1; did you mean us-east-1?`)

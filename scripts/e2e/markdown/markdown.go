@@ -1,0 +1,178 @@
+// Package markdown reads of the repository's Markdown files what tests can hold them to: the commands that they
+// show, what those are said to print, their headings and their links.
+//
+// A block ```sh is commands, which bash runs from the root of the repository, one block after the other. They
+// succeed; those of a block ```sh exits 1 end with that status. A block ```text right after it is what they print, on
+// both streams: there … stands for anything in its line, and how many spaces there are does not matter.
+package markdown
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+// Document is what a Markdown file holds, each in its order.
+type Document struct {
+	Commands []Command
+	Anchors  []string // of its headings, as GitHub makes them, without #
+	Links    []Link
+}
+
+// Command is a block of commands.
+type Command struct {
+	Section string // the heading of level 1 or 2 above it
+	Line    int    // of its fence, from 1
+	Script  string // its lines, each with its line break
+	Status  int    // that bash is to end with
+	Output  string // what is shown, in lines; empty where nothing is
+}
+
+// Link is a link to somewhere else in the repository, or outside.
+type Link struct {
+	Line   int
+	Target string // FILE, FILE#ANCHOR, #ANCHOR or a URL
+}
+
+var (
+	fence   = regexp.MustCompile("^ *(?:```|~~~)(.*)$")
+	heading = regexp.MustCompile(`^(#{1,6}) (.+)$`)
+	code    = regexp.MustCompile("`[^`]*`")
+	link    = regexp.MustCompile(`\[([^\]]*)\]\(([^)]+)\)`)
+	exits   = regexp.MustCompile(`^sh exits ([1-9][0-9]*)$`)
+)
+
+// Read reads a file. A block in a language that is none of those which the tests or GitHub know is an error, and so
+// is output without its commands.
+func Read(path string) (*Document, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	d := &Document{}
+	section := ""
+	for rest := newLines(string(data)); rest.next(); {
+		if opened := fence.FindStringSubmatch(rest.line); opened != nil {
+			if err := d.block(section, opened[1], rest); err != nil {
+				return nil, fmt.Errorf("%s:%d: %w", path, rest.number, err)
+			}
+			continue
+		}
+		if strings.TrimSpace(rest.line) != "" {
+			rest.afterCommands = false
+		}
+		if found := heading.FindStringSubmatch(rest.line); found != nil {
+			if len(found[1]) <= 2 {
+				section = found[2]
+			}
+			d.Anchors = append(d.Anchors, d.anchor(found[2]))
+		}
+		for _, found := range link.FindAllStringSubmatch(code.ReplaceAllString(rest.line, ""), -1) {
+			d.Links = append(d.Links, Link{rest.number, found[2]})
+		}
+	}
+	return d, nil
+}
+
+// Section returns the commands below a heading of level 1 or 2.
+func (d *Document) Section(name string) []Command {
+	var commands []Command
+	for _, c := range d.Commands {
+		if c.Section == name {
+			commands = append(commands, c)
+		}
+	}
+	return commands
+}
+
+// Prints says whether what the commands printed is what is shown.
+func (c Command) Prints(output string) bool {
+	var pattern strings.Builder
+	for line := range strings.Lines(c.Output) {
+		words := strings.Fields(line)
+		for i, word := range words {
+			words[i] = strings.ReplaceAll(regexp.QuoteMeta(word), "…", ".*")
+		}
+		pattern.WriteString(`[ \t]*` + strings.Join(words, `[ \t]+`) + `[ \t]*\n`)
+	}
+	return regexp.MustCompile(`\A` + pattern.String() + `\z`).MatchString(output)
+}
+
+// block takes a block whose fence is the line that was read.
+func (d *Document) block(section, info string, rest *lines) error {
+	c := Command{Section: section, Line: rest.number}
+	after := rest.afterCommands
+	rest.afterCommands = false
+	var text strings.Builder
+	for {
+		if !rest.next() {
+			return fmt.Errorf("the block of line %d is not closed", c.Line)
+		}
+		if fence.MatchString(rest.line) {
+			break
+		}
+		text.WriteString(rest.line + "\n")
+	}
+	status := exits.FindStringSubmatch(info)
+	switch {
+	case info == "sh" || status != nil:
+		c.Script = text.String()
+		if status != nil {
+			c.Status, _ = strconv.Atoi(status[1]) // it is digits
+		}
+		d.Commands = append(d.Commands, c)
+		rest.afterCommands = true
+	case info == "text" && after:
+		d.Commands[len(d.Commands)-1].Output = text.String()
+	case info == "text":
+		return fmt.Errorf("output must follow the commands that print it")
+	case info != "yaml" && info != "json" && info != "mermaid":
+		return fmt.Errorf("a block is sh, sh exits STATUS, text, yaml, json or mermaid, not %q", info)
+	}
+	return nil
+}
+
+// anchor is what GitHub makes of a heading: its letters, digits, - and _ in lower case, with - for each space, and a
+// number where another heading has the same.
+func (d *Document) anchor(heading string) string {
+	text := link.ReplaceAllString(heading, "$1")
+	anchor := strings.Map(func(r rune) rune {
+		switch {
+		case r == ' ':
+			return '-'
+		case r == '-' || r == '_' || unicode.IsLetter(r) || unicode.IsNumber(r):
+			return unicode.ToLower(r)
+		}
+		return -1
+	}, text)
+	unique := anchor
+	for i := 1; slices.Contains(d.Anchors, unique); i++ {
+		unique = anchor + "-" + strconv.Itoa(i)
+	}
+	return unique
+}
+
+// lines goes through a text line by line.
+type lines struct {
+	left          []string
+	line          string
+	number        int
+	afterCommands bool // nothing but empty lines stands between here and a block of commands
+}
+
+func newLines(text string) *lines {
+	return &lines{left: strings.Split(strings.TrimSuffix(text, "\n"), "\n")}
+}
+
+func (l *lines) next() bool {
+	if len(l.left) == 0 {
+		return false
+	}
+	l.line, l.left = strings.TrimSuffix(l.left[0], "\r"), l.left[1:]
+	l.number++
+	return true
+}
