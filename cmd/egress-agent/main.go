@@ -1,5 +1,5 @@
 // Command egress-agent keeps one NetworkPolicy beside each policy ConfigMap of a cluster. Its verbs
-// walk the same line offline.
+// walk the same line offline, and say how a cluster's policies stand.
 package main
 
 import (
@@ -29,5 +29,6 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 			"render":  func(args []string) int { return render(args, stdin, stdout, stderr) },
 			"explain": func(args []string) int { return explain(args, stdin, stdout, stderr) },
 			"diff":    func(args []string) int { return diff(args, stdin, stdout, stderr) },
+			"status":  func(args []string) int { return statusOf(ctx, args, stdout, stderr) },
 		}, stderr)
 }

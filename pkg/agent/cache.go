@@ -57,10 +57,10 @@ func observe(object any) (any, error) {
 	}
 	o := &observed{ObjectMeta: policy.ObjectMeta}
 	o.ManagedFields = nil
-	if len(o.Labels) == 1 && labelled(o) {
+	if len(o.Labels) == 1 && netpol.Managed(&o.ObjectMeta) {
 		o.Labels = onlyManaged
 	}
-	if labelled(o) || len(o.OwnerReferences) > 0 {
+	if netpol.Managed(&o.ObjectMeta) || len(o.OwnerReferences) > 0 {
 		o.digest, o.cidrs = netpol.Digest(policy.Spec), cidrsOf(policy.Spec)
 	}
 	return o, nil

@@ -46,7 +46,7 @@ type decision struct {
 // plan decides what a ConfigMap calls for. current is the NetworkPolicy of that name, nil for none.
 // known says that there has been one, made from this ConfigMap.
 func plan(configMap *corev1.ConfigMap, current *observed, known bool, table *awsranges.Table, options Options) decision {
-	if current != nil && !owns(configMap, current) {
+	if current != nil && !netpol.Owns(configMap, &current.ObjectMeta) {
 		return decision{reason: ReasonNameConflict, message: fmt.Sprintf(
 			"NetworkPolicy %s exists and is not %s's: it stays as it is, and this policy is not applied; rename one of the two", current.Name, Name)}
 	}
@@ -156,21 +156,9 @@ func planUnresolved(configMap *corev1.ConfigMap, current *observed, result *netp
 	return d
 }
 
-// owns says whether the NetworkPolicy is the agent's to write: by its label or, should someone have
-// taken that off, by its owner.
-func owns(configMap *corev1.ConfigMap, current *observed) bool {
-	return labelled(current) || slices.ContainsFunc(current.OwnerReferences, func(owner metav1.OwnerReference) bool {
-		return owner.UID == configMap.UID
-	})
-}
-
-func labelled(current *observed) bool {
-	return current.Labels[netpol.ManagedByLabel] == netpol.ManagedBy
-}
-
 // editedByOthers says whether current is not as the agent left it, rather than out of date.
 func editedByOthers(current *observed) bool {
-	return !labelled(current) || current.digest != current.Annotations[netpol.SpecDigest]
+	return !netpol.Managed(&current.ObjectMeta) || current.digest != current.Annotations[netpol.SpecDigest]
 }
 
 // changed returns what is to be written to have current, which may be nil, as desired; nil for nothing.

@@ -129,7 +129,7 @@ func (a *Agent) apply(ctx context.Context, current *observed, write *networkingv
 // that of the other.
 func (a *Agent) remove(ctx context.Context, key cache.ObjectName, current *observed) error {
 	a.forget(key)
-	if current == nil || !labelled(current) || current.DeletionTimestamp != nil {
+	if current == nil || !netpol.Managed(&current.ObjectMeta) || current.DeletionTimestamp != nil {
 		return nil
 	}
 	configMap, err := a.client.CoreV1().ConfigMaps(key.Namespace).Get(ctx, configMapName(current), metav1.GetOptions{})

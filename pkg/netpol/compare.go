@@ -146,7 +146,7 @@ func portNames(spans []policy.Port, all int) []string {
 		names, spans = []string{"protocols without ports"}, spans[1:]
 	}
 	for _, p := range joined(slices.Clone(spans)) {
-		names = append(names, portList([]policy.Port{p}))
+		names = append(names, p.String())
 	}
 	return names
 }

@@ -89,3 +89,24 @@ func TestDigest(t *testing.T) {
 	left.Egress[0].Ports = nil
 	require.Equal(t, Digest(*left), Digest(*empty))
 }
+
+// TestCounted reads back what counted writes, and nothing else.
+func TestCounted(t *testing.T) {
+	for _, counts := range [][]Count{nil, {{"s3", 15}}, {{"s3", 15}, {"a b", 0}, {"a=1 b", 7}, {`"quoted"`, 1}, {"`", 2}, {"'x'", 3}, {"and", 4}}} {
+		got, complete := Counted(counted(counts))
+		require.True(t, complete)
+		require.Equal(t, counts, got)
+	}
+	many := make([]Count, 40000)
+	for i := range many {
+		many[i] = Count{"n", i}
+	}
+	got, complete := Counted(counted(many))
+	require.False(t, complete, "it names the first of many")
+	require.Equal(t, many[:len(got)], got)
+	require.NotEmpty(t, got)
+	for _, wrong := range []string{"s3", "s3=", "s3=x", "s3=-1", "=1", `"s3=1`, "s3=1  db=2", "s3=99999999999"} {
+		_, complete := Counted(wrong)
+		require.False(t, complete, wrong)
+	}
+}

@@ -174,11 +174,7 @@ func covers(d policy.Destination, path string, table *awsranges.Table, address n
 func portList(ports []policy.Port) string {
 	var list []string
 	for _, p := range ports {
-		if p.First == p.Last {
-			list = append(list, fmt.Sprintf("%s %d", p.Protocol, p.First))
-		} else {
-			list = append(list, fmt.Sprintf("%s %d-%d", p.Protocol, p.First, p.Last))
-		}
+		list = append(list, p.String())
 	}
 	return strings.Join(list, ", ")
 }

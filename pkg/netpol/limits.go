@@ -2,12 +2,9 @@ package netpol
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
-
-	networkingv1 "k8s.io/api/networking/v1"
 
 	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/policy"
@@ -19,8 +16,8 @@ import (
 const (
 	// DefaultPortSlots is what a CIDR has.
 	DefaultPortSlots = 24
-	// dnsSlots are kept back for the DNS rule: the address of the DNS Service may lie in any CIDR.
-	dnsSlots = 2
+	// DNSSlots are kept back for the DNS rule: the address of the DNS Service may lie in any CIDR.
+	DNSSlots = 2
 	// manyPeers is what goes in one PolicyEndpoints object; more are updated in several steps.
 	manyPeers = 1000
 	maxPeers  = 30000
@@ -37,18 +34,18 @@ func slotProblems(blocks []block, sets *portSets, p *policy.Policy, prefixes [][
 	}
 	kept, note := 0, ""
 	if options.AllowDNS {
-		kept, note = dnsSlots, fmt.Sprintf(", and DNS takes %d", dnsSlots)
+		kept, note = DNSSlots, fmt.Sprintf(", and DNS takes %d", DNSSlots)
 	}
-	var crowded []slotted
+	var tooMany []slotted
 	for s := range slotsOf(blocks, sets) {
 		if s.slots+kept > options.MaxPortSlots {
-			crowded = append(crowded, s)
+			tooMany = append(tooMany, s)
 		}
 	}
-	slices.SortStableFunc(crowded, func(a, b slotted) int { return b.slots - a.slots })
+	slices.SortStableFunc(tooMany, func(a, b slotted) int { return b.slots - a.slots })
 	var problems policy.Problems
 	told := make(map[string]bool)
-	for _, s := range crowded[:min(len(crowded), examined)] {
+	for _, s := range tooMany[:min(len(tooMany), examined)] {
 		blamed := toBlame(s.prefix, p, prefixes)
 		if told[blamed] {
 			continue
@@ -134,100 +131,4 @@ func largest(counts []Count) string {
 		parts = append(parts, fmt.Sprintf("%s has %d", c.Name, c.CIDRs))
 	}
 	return strings.Join(parts, ", ")
-}
-
-// SharedSlots says whether a policy's spec takes part in a CIDR that has more port slots, over all the
-// specs that apply to a pod, than there are: one of its own, or one that lies in it. Each spec by itself
-// is within the limit. It returns what to tell the author; empty for nothing.
-func SharedSlots(own networkingv1.NetworkPolicySpec, others []networkingv1.NetworkPolicySpec, maxPortSlots int) (message string) {
-	prefix, slots := crowded(maxPortSlots, &own, append([]networkingv1.NetworkPolicySpec{own}, others...)...)
-	if slots == 0 {
-		return ""
-	}
-	return fmt.Sprintf("With the other policies of the namespace, %s has %d ports and port ranges, and DNS takes %d; the dataplane keeps a random %d of them: join or drop some",
-		prefix, slots, dnsSlots, maxPortSlots)
-}
-
-// Ports counts the distinct ports and port ranges of a spec's rules for CIDRs: no CIDR has more slots of
-// it.
-func Ports(spec networkingv1.NetworkPolicySpec) int {
-	ports := make(map[string]bool)
-	for _, rule := range spec.Egress {
-		if !slices.ContainsFunc(rule.To, func(peer networkingv1.NetworkPolicyPeer) bool { return peer.IPBlock != nil }) {
-			continue
-		}
-		for _, port := range portKeys(rule.Ports) {
-			ports[port] = true
-		}
-	}
-	return len(ports)
-}
-
-// CanShareSlots says whether specs with so many ports together may have more port slots in a CIDR than
-// there are. Only then SharedSlots needs to look.
-func CanShareSlots(ports, maxPortSlots int) bool {
-	return maxPortSlots != 0 && ports+dnsSlots > maxPortSlots
-}
-
-// crowded returns the CIDR with the most port slots, and how many, if they are more than there are, with
-// DNS's kept back; else 0 slots. A CIDR may stand in several rules and specs, and has as many slots as
-// there are distinct ports in these and in those of the CIDRs that contain it. Where touching is given,
-// only its CIDRs and those that lie in them count.
-func crowded(maxPortSlots int, touching *networkingv1.NetworkPolicySpec, specs ...networkingv1.NetworkPolicySpec) (worst netip.Prefix, slots int) {
-	if maxPortSlots == 0 {
-		return netip.Prefix{}, 0
-	}
-	open := make(map[netip.Prefix]map[string]bool) // the ports of each CIDR
-	for _, spec := range specs {
-		for _, rule := range spec.Egress {
-			ports := portKeys(rule.Ports)
-			for _, peer := range rule.To {
-				prefix := peerPrefix(peer)
-				if open[prefix] == nil {
-					open[prefix] = make(map[string]bool, len(ports))
-				}
-				for _, port := range ports {
-					open[prefix][port] = true
-				}
-			}
-		}
-	}
-	delete(open, netip.Prefix{})  // of peers that are no CIDR
-	var containers []netip.Prefix // of the current CIDR, the outermost first; open holds what they inherit
-	for _, prefix := range slices.SortedFunc(maps.Keys(open), awsranges.Compare) {
-		for n := len(containers); n > 0 && !awsranges.Contains(containers[n-1], prefix); n = len(containers) {
-			containers = containers[:n-1]
-		}
-		if n := len(containers); n > 0 {
-			maps.Copy(open[prefix], open[containers[n-1]])
-		}
-		if n := len(open[prefix]); n+dnsSlots > maxPortSlots && n > slots && (touching == nil || touches(*touching, prefix)) {
-			worst, slots = prefix, n
-		}
-		containers = append(containers, prefix)
-	}
-	return worst, slots
-}
-
-func portKeys(ports []networkingv1.NetworkPolicyPort) []string {
-	if len(ports) == 0 {
-		return []string{"every port"}
-	}
-	keys := make([]string, 0, len(ports))
-	for _, port := range ports {
-		keys = append(keys, encoded(port))
-	}
-	return keys
-}
-
-// touches says whether the prefix lies in one of the spec's CIDRs.
-func touches(spec networkingv1.NetworkPolicySpec, prefix netip.Prefix) bool {
-	for _, rule := range spec.Egress {
-		for _, peer := range rule.To {
-			if outer := peerPrefix(peer); outer.IsValid() && awsranges.Contains(outer, prefix) {
-				return true
-			}
-		}
-	}
-	return false
 }

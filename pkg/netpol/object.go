@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -75,8 +76,7 @@ func Read(configMap *corev1.ConfigMap, table *awsranges.Table) (*policy.Policy, 
 // where the ConfigMap has a UID.
 func Object(configMap *corev1.ConfigMap, result *Result) *networkingv1.NetworkPolicy {
 	object := object(configMap, result.Spec)
-	digest := sha256.Sum256([]byte(configMap.Data[policy.Key]))
-	object.Annotations[PolicyDigest] = hex.EncodeToString(digest[:])
+	object.Annotations[PolicyDigest] = DigestOf(configMap)
 	object.Annotations[Destinations] = counted(result.Counts)
 	return object
 }
@@ -103,6 +103,25 @@ func object(configMap *corev1.ConfigMap, spec networkingv1.NetworkPolicySpec) *n
 	return policy
 }
 
+// DigestOf returns what PolicyDigest says of a NetworkPolicy that is made from the ConfigMap as it is.
+func DigestOf(configMap *corev1.ConfigMap) string {
+	digest := sha256.Sum256([]byte(configMap.Data[policy.Key]))
+	return hex.EncodeToString(digest[:])
+}
+
+// Managed says whether a NetworkPolicy has the label of those that the agent writes.
+func Managed(networkPolicy *metav1.ObjectMeta) bool {
+	return networkPolicy.Labels[ManagedByLabel] == ManagedBy
+}
+
+// Owns says whether the NetworkPolicy of a ConfigMap's name is the agent's to write: by its label or,
+// should someone have taken that off, by its owner.
+func Owns(configMap *corev1.ConfigMap, networkPolicy *metav1.ObjectMeta) bool {
+	return Managed(networkPolicy) || slices.ContainsFunc(networkPolicy.OwnerReferences, func(owner metav1.OwnerReference) bool {
+		return owner.UID == configMap.UID
+	})
+}
+
 // longestName is what AWS VPC CNI takes: it derives names of its own from a NetworkPolicy's, and
 // from 58 characters on those collide (aws/amazon-network-policy-controller-k8s#59).
 const longestName = 57
@@ -119,7 +138,7 @@ func Name(configMap string) string {
 	return cut + "-" + hex.EncodeToString(hash[:])[:hashed]
 }
 
-// counted gives the Destinations annotation. It stops well before the 256 KiB that an object's
+// counted gives the Destinations annotation, which Counted reads. It stops well before the 256 KiB that an object's
 // annotations may take together.
 func counted(counts []Count) string {
 	const longest = 32 << 10
@@ -139,4 +158,28 @@ func counted(counts []Count) string {
 		fmt.Fprintf(&b, "%s=%d", name, c.CIDRs)
 	}
 	return b.String()
+}
+
+// Counted reads a Destinations annotation, in its order; nil where it is empty. complete is false where it
+// names only the first of many, or is not as the agent writes it.
+func Counted(annotation string) (counts []Count, complete bool) {
+	for rest := annotation; rest != ""; {
+		quoted := ""
+		if rest[0] == '"' {
+			quoted, _ = strconv.QuotedPrefix(rest)
+		}
+		name, value, _ := strings.Cut(rest[len(quoted):], "=")
+		number, after, _ := strings.Cut(value, " ")
+		cidrs, err := strconv.ParseUint(number, 10, 31)
+		if quoted != "" && name == "" {
+			name, _ = strconv.Unquote(quoted)
+		} else if strings.ContainsAny(name, ` "`) {
+			name = ""
+		}
+		if err != nil || name == "" {
+			return counts, false
+		}
+		counts, rest = append(counts, Count{name, int(cidrs)}), after
+	}
+	return counts, true
 }

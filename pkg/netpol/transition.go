@@ -40,7 +40,7 @@ func Transition(current, desired networkingv1.NetworkPolicySpec, chunk, maxPortS
 		return Narrow, desired
 	}
 	union := unionOf(current, desired)
-	if _, slots := crowded(maxPortSlots, nil, union); slots > 0 {
+	if _, slots := SlotsOf(union).Most(union); crowded(slots, maxPortSlots) {
 		// Ports that the dataplane loses at random would be worse than the gap of a moment.
 		return Whole, desired
 	}

@@ -5,7 +5,10 @@
 // mistake yields no Policy at all: nothing downstream can act on half of one.
 package policy
 
-import "net/netip"
+import (
+	"fmt"
+	"net/netip"
+)
 
 // What marks a ConfigMap as a policy, and where in it the document stands.
 const (
@@ -60,4 +63,12 @@ const (
 type Port struct {
 	Protocol    Protocol
 	First, Last uint16
+}
+
+// String gives the range as TCP 443 or UDP 8000-8100.
+func (p Port) String() string {
+	if p.First == p.Last {
+		return fmt.Sprintf("%s %d", p.Protocol, p.First)
+	}
+	return fmt.Sprintf("%s %d-%d", p.Protocol, p.First, p.Last)
 }

@@ -1,0 +1,202 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"egress-agent/cmd/internal/cli"
+	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/netpol"
+	"egress-agent/pkg/policy"
+	"egress-agent/pkg/status"
+)
+
+// hostile is what a tenant may call a destination.
+const hostile = `</script><script>alert(1)</script>"'&` + "`"
+
+// sampleReport has a policy in each state.
+func sampleReport(t *testing.T) (*report, status.Cluster) {
+	table, err := awsranges.ReadFile(ranges)
+	require.NoError(t, err)
+	cluster := status.Cluster{Table: table, Options: netpol.Options{Family: netpol.IPv4, AllowDNS: true, MaxPortSlots: netpol.DefaultPortSlots}}
+	add := func(namespace, name, document string) *corev1.ConfigMap {
+		configMap := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Data: map[string]string{policy.Key: document}}
+		cluster.ConfigMaps = append(cluster.ConfigMaps, configMap)
+		return configMap
+	}
+	made := func(configMap *corev1.ConfigMap, table *awsranges.Table) {
+		result, problems := netpol.Evaluate(configMap, table, cluster.Options)
+		require.Empty(t, problems)
+		cluster.NetworkPolicies = append(cluster.NetworkPolicies, netpol.Object(configMap, result))
+	}
+	const both = `{"allowedDestinations": [{"name": "s3", "awsService": "s3", "regions": ["us-east-1", "us-west-2"], "ports": [443]}, {"name": "db", "cidr": "10.1.0.0/24", "ports": [5432]}]}`
+	made(add("tenant-a", "egress", both), table)
+	made(add("tenant-a", "names", `{"allowedDestinations": [{"name": "`+strings.ReplaceAll(hostile, `"`, `\"`)+`", "cidr": "10.2.0.0/16"}]}`), table)
+	made(add("tenant-b", "open", `{"defaultAction": "allow", "allowedDestinations": []}`), table)
+	add("tenant-b", "waits", both)
+	invalid := add("tenant-c", "typo", `{"allowedDestinations": [{"name": "s3", "awsService": "s3", "regions": ["us-east-1"], "ports": [443]}]}`)
+	made(invalid, table)
+	invalid.Data[policy.Key] = `{"allowedDestinations": [{"name": "s3", "awsService": "<b>s4</b>"}]}`
+	add("tenant-c", "taken", both)
+	made(add("tenant-d", "partly", both), nil)
+	rule := networkingv1.NetworkPolicyEgressRule{To: []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.0.0/8"}}}}
+	of := func(namespace, name string, labels map[string]string, rules ...networkingv1.NetworkPolicyEgressRule) {
+		cluster.NetworkPolicies = append(cluster.NetworkPolicies, &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+			Spec: networkingv1.NetworkPolicySpec{PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}, PodSelector: metav1.LabelSelector{MatchLabels: labels}, Egress: rules}})
+	}
+	of("tenant-c", "taken", nil, rule)
+	of("tenant-a", "legacy", nil, networkingv1.NetworkPolicyEgressRule{})
+	of("tenant-a", "web", map[string]string{"app": "web"}, rule)
+	confirmed := time.Date(2026, 11, 24, 7, 30, 0, 0, time.UTC)
+	made1 := confirmed.Add(5*time.Hour + 31*time.Minute)
+	f := found{ranges: &rangesInUse{Source: "ConfigMap egress-system/egress-ranges", Confirmed: &confirmed}}
+	f.ranges.of(table)
+	return &report{Cluster: "https://10.0.0.1:6443", Made: made1, Ranges: f.inUse(made1), Policies: status.Of(cluster)}, cluster
+}
+
+// TestStatusGolden prints to testdata/status; UPDATE_GOLDEN=1 rewrites it.
+func TestStatusGolden(t *testing.T) {
+	const dir = "../../testdata/status"
+	files := map[string]string{"text": "table.txt", "wide": "wide.txt", "json": "report.json", "html": "page.html"}
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, entries, len(files)+1, "a golden without a test, or a test without")
+	check := func(file, got string) {
+		if os.Getenv("UPDATE_GOLDEN") != "" {
+			require.NoError(t, os.WriteFile(filepath.Join(dir, file), []byte(got), 0o644))
+		}
+		want, err := os.ReadFile(filepath.Join(dir, file))
+		require.NoError(t, err)
+		require.Equal(t, string(want), got, file)
+	}
+	for format, file := range files {
+		r, cluster := sampleReport(t)
+		var stdout, stderr bytes.Buffer
+		require.Equal(t, cli.ExitInvalid, writeReport(r, cluster, format, "egress-agent status", &stdout, &stderr))
+		check(file, stdout.String())
+		if format == "text" || format == "wide" {
+			check("reasons.txt", stderr.String())
+		} else {
+			require.Empty(t, stderr.String(), "it is all in the output")
+		}
+	}
+}
+
+func TestStatusExit(t *testing.T) {
+	r, cluster := sampleReport(t)
+	r.Policies = r.Policies[:2]
+	for _, format := range []string{"text", "wide", "json", "html"} {
+		require.Equal(t, cli.ExitOK, writeReport(r, cluster, format, "", &bytes.Buffer{}, &bytes.Buffer{}), "both are applied")
+	}
+	r.Policies = nil
+	var stdout bytes.Buffer
+	require.Equal(t, cli.ExitOK, writeReport(r, cluster, "text", "", &stdout, &bytes.Buffer{}))
+	require.Empty(t, stdout.String())
+	require.Equal(t, "No policies found.", nothingFound(""))
+	require.Equal(t, "No policies found in tenant-a namespace.", nothingFound("tenant-a"))
+}
+
+func TestStatusColour(t *testing.T) {
+	r, _ := sampleReport(t)
+	require.Equal(t, "HEADING Applied\ntenant-a   \x1b[32mApplied\x1b[0m   1\ntenant-b   \x1b[31mInvalid\x1b[0m\ntenant-c   \x1b[33mPending\x1b[0m\n",
+		coloured("HEADING Applied\ntenant-a   Applied   1\ntenant-b   Invalid\ntenant-c   Pending\n",
+			[]status.Policy{{State: status.Applied}, {State: status.Invalid}, {State: status.Pending}}))
+	var text bytes.Buffer
+	require.NoError(t, writeTable(&text, r, false))
+	require.NotContains(t, text.String(), "\x1b", "no terminal, no colour")
+}
+
+// TestPageEscapes has markup wherever a tenant or a NetworkPolicy's author may write text.
+func TestPageEscapes(t *testing.T) {
+	r, cluster := sampleReport(t)
+	r.Cluster, r.Ranges.Source, r.Ranges.Refused = hostile, hostile, hostile
+	for i := range r.Policies {
+		p := &r.Policies[i]
+		p.Namespace, p.Name, p.NetworkPolicy, p.Messages = hostile, hostile, hostile, []string{hostile}
+		p.Destinations = []status.Destination{{Name: hostile, CIDR: hostile, Ports: []string{hostile}}, {Name: hostile, Service: hostile, Regions: []string{hostile}}, {Name: hostile, Service: "S3", Regions: []string{hostile}}}
+		p.Others = []status.Other{{Name: hostile, Pods: hostile}}
+	}
+	frame := strings.Count(pageFrame, "<script") // its own
+	var html bytes.Buffer
+	require.NoError(t, writePage(&html, r, cluster.Table))
+	require.Equal(t, frame, strings.Count(html.String(), "<script"))
+	require.Equal(t, strings.Count(pageFrame, "</script"), strings.Count(html.String(), "</script"))
+	require.NotContains(t, html.String(), `"'&`)
+	require.Contains(t, html.String(), "&lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt;&#34;&#39;&amp;`")
+}
+
+// TestPageOfMany is a thousand policies that name the same large service: its prefixes stand in the page once.
+func TestPageOfMany(t *testing.T) {
+	r, cluster := manyPolicies(t, 1000)
+	var html bytes.Buffer
+	require.NoError(t, writePage(&html, r, cluster.Table))
+	require.Equal(t, 1, strings.Count(html.String(), "198.18.16.0/20"))
+	require.Equal(t, 1000, strings.Count(html.String(), `<details class="policy Applied">`))
+	require.Less(t, html.Len(), 1500*1000, "bytes, at 1,500 a policy")
+	again := html.String()
+	html.Reset()
+	require.NoError(t, writePage(&html, r, cluster.Table))
+	require.Equal(t, again, html.String(), "equal input gives equal bytes")
+}
+
+func manyPolicies(t *testing.T, n int) (*report, status.Cluster) {
+	table, err := awsranges.ReadFile(ranges)
+	require.NoError(t, err)
+	cluster := status.Cluster{Table: table, Options: netpol.Options{Family: netpol.IPv4, AllowDNS: true, MaxPortSlots: netpol.DefaultPortSlots}}
+	for i := range n {
+		configMap := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: fmt.Sprintf("tenant-%04d", i), Name: "egress"}, Data: map[string]string{policy.Key: fmt.Sprintf(
+			`{"allowedDestinations": [{"name": "aws", "awsService": "amazon", "ports": [443]}, {"name": "db", "cidr": "10.%d.%d.0/24", "ports": [5432]}]}`, i/256, i%256)}}
+		result, problems := netpol.Evaluate(configMap, table, cluster.Options)
+		require.Empty(t, problems)
+		cluster.ConfigMaps = append(cluster.ConfigMaps, configMap)
+		cluster.NetworkPolicies = append(cluster.NetworkPolicies, netpol.Object(configMap, result))
+	}
+	return &report{Cluster: "https://10.0.0.1:6443", Policies: status.Of(cluster)}, cluster
+}
+
+// TestStatusWrong is what can be wrong before a cluster is asked.
+func TestStatusWrong(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
+		return path
+	}
+	t.Setenv("KUBECONFIG", filepath.Join(dir, "none"))
+	t.Setenv("KUBERNETES_SERVICE_HOST", "")
+	notYAML, noServer := write("not-yaml", "clusters: [\n"), write("no-server", "apiVersion: v1\nkind: Config\ncurrent-context: gone\n")
+	for _, test := range []struct {
+		name   string
+		args   []string
+		stderr string
+	}{
+		{"format", []string{"-o", "yaml"}, "egress-agent status: invalid -o \"yaml\": must be text, wide, json or html\nRun 'egress-agent status --help' for usage.\n"},
+		{"namespace", []string{"-n", "Tenant A"}, "egress-agent status: invalid -n \"Tenant A\": "},
+		{"argument", []string{"tenant-a"}, "egress-agent status: unexpected argument \"tenant-a\"\n"},
+		{"no kubeconfig", nil, "egress-agent status: no cluster: kubeconfig " + dir + "/none is not there, or empty; give --kubeconfig FILE or set KUBECONFIG\n"},
+		{"missing", []string{"--kubeconfig", dir + "/missing"}, "egress-agent status: kubeconfig " + dir + "/missing: stat " + dir + "/missing: no such file or directory; correct it, or give another with --kubeconfig FILE\n"},
+		{"not YAML", []string{"--kubeconfig", notYAML}, "egress-agent status: kubeconfig " + notYAML + ": error loading config file"},
+		{"no such context", []string{"--kubeconfig", noServer}, "egress-agent status: kubeconfig " + noServer + ": "},
+		{"ranges", []string{"--ranges-file", dir + "/missing"}, "egress-agent status: open " + dir + "/missing: no such file or directory\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			status, stdout, stderr := shell(t, "", append([]string{"status"}, test.args...)...)
+			require.Equal(t, 2, status)
+			require.Empty(t, stdout)
+			require.True(t, strings.HasPrefix(stderr, test.stderr), stderr)
+			if !strings.Contains(stderr, "for usage") {
+				require.Equal(t, 1, strings.Count(stderr, "\n"), "one line: %s", stderr)
+			}
+		})
+	}
+}

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"k8s.io/apimachinery/pkg/util/duration"
+
+	"egress-agent/pkg/netpol"
+	"egress-agent/pkg/policy"
+	"egress-agent/pkg/status"
+)
+
+// What kubectl writes where there is nothing, and where it does not know.
+const (
+	none    = "<none>"
+	unknown = "<unknown>"
+)
+
+// writeTable writes a row a policy, in columns as kubectl's; wide has more of them, and nothing cut.
+func writeTable(w io.Writer, r *report, wide bool) error {
+	if len(r.Policies) == 0 {
+		return nil
+	}
+	var text bytes.Buffer
+	columns := tabwriter.NewWriter(&text, 6, 4, 3, ' ', 0)
+	heading := []string{"NAMESPACE", "NAME", "STATE", "DESTINATIONS", "CIDRS", "PORT SLOTS", "RANGES", "OTHERS"}
+	if wide {
+		heading = append(heading, "DEFAULT", "NETWORKPOLICY", "IN FORCE")
+	}
+	fmt.Fprintln(columns, strings.Join(heading, "\t"))
+	for _, p := range r.Policies {
+		row := []string{p.Namespace, p.Name, string(p.State), destinations(p), strconv.Itoa(p.CIDRs), portSlots(p), r.rangesOf(p), others(p, wide)}
+		if wide {
+			row = append(row, orElse(string(p.DefaultAction), unknown), orElse(p.NetworkPolicy, none), inForce(p))
+		}
+		fmt.Fprintln(columns, strings.Join(row, "\t"))
+	}
+	if err := columns.Flush(); err != nil {
+		return err
+	}
+	output := text.String()
+	if takesColour(w) {
+		output = coloured(output, r.Policies)
+	}
+	_, err := io.WriteString(w, output)
+	return err
+}
+
+// coloured colours the state in each row, once the columns are aligned. No name before it has a capital.
+func coloured(table string, policies []status.Policy) string {
+	lines := strings.SplitAfter(table, "\n")
+	for i, p := range policies {
+		colour := "31" // red
+		switch p.State {
+		case status.Applied:
+			colour = "32" // green
+		case status.Pending, status.RangesUnavailable:
+			colour = "33" // yellow
+		}
+		lines[i+1] = strings.Replace(lines[i+1], string(p.State), "\x1b["+colour+"m"+string(p.State)+"\x1b[0m", 1)
+	}
+	return strings.Join(lines, "")
+}
+
+func orElse(text, otherwise string) string {
+	if text == "" {
+		return otherwise
+	}
+	return text
+}
+
+func destinations(p status.Policy) string {
+	switch p.DefaultAction {
+	case "":
+		return unknown
+	case policy.Allow:
+		return "everything"
+	}
+	return strconv.Itoa(len(p.Destinations))
+}
+
+func portSlots(p status.Policy) string {
+	if p.MaxPortSlots == 0 {
+		return strconv.Itoa(p.PortSlots)
+	}
+	return fmt.Sprintf("%d/%d", p.PortSlots, p.MaxPortSlots)
+}
+
+// rangesOf is the age of the ranges, for a policy that takes any.
+func (r *report) rangesOf(p status.Policy) string {
+	for _, d := range p.Destinations {
+		if d.Service == "" {
+			continue
+		}
+		if r.Ranges == nil {
+			return unknown
+		}
+		return duration.HumanDuration(r.Ranges.age())
+	}
+	return none
+}
+
+func others(p status.Policy, all bool) string {
+	const shown = 2
+	if len(p.Others) == 0 {
+		return none
+	}
+	var names []string
+	for i, other := range p.Others {
+		if i == shown && !all {
+			names = append(names, "...")
+			break
+		}
+		name := other.Name
+		if other.Everything {
+			name += "=everything"
+		}
+		names = append(names, name)
+	}
+	return fmt.Sprintf("%d (%s)", len(p.Others), strings.Join(names, ", "))
+}
+
+// inForce is what the NetworkPolicy says of its destinations. Anyone who may edit it may write there.
+func inForce(p status.Policy) string {
+	if p.Current == nil || p.Current.Annotations[netpol.Destinations] == "" {
+		return none
+	}
+	return oneLine(p.Current.Annotations[netpol.Destinations])
+}
+
+// printReasons says why policies are not applied: NAMESPACE/NAME: STATE: MESSAGE.
+func printReasons(w io.Writer, r *report) {
+	for _, p := range r.Policies {
+		for _, message := range p.Messages {
+			fmt.Fprintf(w, "%s/%s: %s: %s\n", p.Namespace, p.Name, p.State, message)
+		}
+	}
+}

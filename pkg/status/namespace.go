@@ -1,0 +1,67 @@
+package status
+
+import (
+	"slices"
+	"strings"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"egress-agent/pkg/netpol"
+)
+
+// namespace is what the policies of one have in common.
+type namespace struct {
+	byName map[string]*networkingv1.NetworkPolicy // nil for none
+	egress []Other                                // all that allow egress, sorted; nil before the first look
+	taken  *netpol.Slots                          // of the agent's; nil before the first look
+	dns    bool                                   // whether one of those opens DNS
+}
+
+// others returns all that allow egress but one, where it is named; empty, and not nil, for none.
+func (n *namespace) others(name string) []Other {
+	if n.egress == nil {
+		n.egress = []Other{}
+		for _, networkPolicy := range n.byName {
+			if allowsEgress(networkPolicy) {
+				n.egress = append(n.egress, other(networkPolicy))
+			}
+		}
+		slices.SortFunc(n.egress, func(a, b Other) int { return strings.Compare(a.Name, b.Name) })
+	}
+	return slices.DeleteFunc(slices.Clone(n.egress), func(o Other) bool { return o.Name == name })
+}
+
+// allowsEgress is false for one that only denies, too: it takes nothing away that another allows.
+func allowsEgress(networkPolicy *networkingv1.NetworkPolicy) bool {
+	types := networkPolicy.Spec.PolicyTypes // where none is given, rules say it
+	return len(networkPolicy.Spec.Egress) > 0 && (len(types) == 0 || slices.Contains(types, networkingv1.PolicyTypeEgress))
+}
+
+func other(networkPolicy *networkingv1.NetworkPolicy) Other {
+	o := Other{Name: networkPolicy.Name, Policy: netpol.Managed(&networkPolicy.ObjectMeta)}
+	if selector := &networkPolicy.Spec.PodSelector; len(selector.MatchLabels)+len(selector.MatchExpressions) > 0 {
+		o.Pods = metav1.FormatLabelSelector(selector)
+	}
+	o.Everything = netpol.AllowsEverything(networkPolicy.Spec)
+	return o
+}
+
+// slots returns the most that a CIDR of the spec, or one that lies in it, takes.
+func (n *namespace) slots(spec networkingv1.NetworkPolicySpec) int {
+	if n.taken == nil {
+		var specs []networkingv1.NetworkPolicySpec
+		for _, networkPolicy := range n.byName {
+			if netpol.Managed(&networkPolicy.ObjectMeta) {
+				specs = append(specs, networkPolicy.Spec)
+			}
+		}
+		slots := netpol.SlotsOf(specs...)
+		n.taken, n.dns = &slots, slices.ContainsFunc(specs, netpol.OpensDNS)
+	}
+	_, most := n.taken.Most(spec)
+	if n.dns {
+		most += netpol.DNSSlots
+	}
+	return most
+}

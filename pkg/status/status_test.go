@@ -1,0 +1,169 @@
+package status
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/netpol"
+	"egress-agent/pkg/policy"
+)
+
+const (
+	valid   = `{"allowedDestinations": [{"name": "s3", "awsService": "s3", "regions": ["us-east-1"], "ports": [443]}, {"name": "db", "cidr": "10.1.0.0/24", "ports": [5432, {"port": 8000, "endPort": 8100, "protocol": "UDP"}]}]}`
+	edited  = `{"allowedDestinations": [{"name": "db", "cidr": "10.1.0.0/24", "ports": [5432]}]}`
+	ours    = `{"allowedDestinations": [{"name": "ours", "awsService": "OUR_OWN", "ports": [443]}]}`
+	open    = `{"defaultAction": "allow", "allowedDestinations": [{"name": "s3", "awsService": "s3"}]}`
+	invalid = `{"allowedDestinations": [{"name": "db", "cidr": "10.1.0.0/99"}]}`
+)
+
+var options = netpol.Options{Family: netpol.IPv4, AllowDNS: true, MaxPortSlots: netpol.DefaultPortSlots}
+
+func testTable(t *testing.T) *awsranges.Table {
+	table, err := awsranges.ReadFile("../../testdata/ranges/ip-ranges.json")
+	require.NoError(t, err)
+	return table
+}
+
+func configMap(name, document string) *corev1.ConfigMap {
+	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "tenant-a", Name: name, UID: "uid-1"}, Data: map[string]string{policy.Key: document}}
+}
+
+// made is what the agent makes of a policy with a table, which may be nil, and perhaps something after that.
+func made(t *testing.T, name, document string, table *awsranges.Table, after ...func(*networkingv1.NetworkPolicy)) *networkingv1.NetworkPolicy {
+	source := configMap(name, document)
+	networkPolicy := netpol.DenyAllObject(source, options)
+	if result, problems := netpol.Evaluate(source, table, options); problems == nil {
+		networkPolicy = netpol.Object(source, result)
+	}
+	for _, change := range after {
+		change(networkPolicy)
+	}
+	return networkPolicy
+}
+
+func TestState(t *testing.T) {
+	table := testTable(t)
+	custom, err := awsranges.Parse([]byte(`{"syncToken": "1", "createDate": "", "prefixes": [{"ip_prefix": "10.7.0.0/16", "region": "GLOBAL", "service": "OUR_OWN", "network_border_group": "GLOBAL"}], "ipv6_prefixes": []}`))
+	require.NoError(t, err)
+	withCustom := awsranges.Merge(table, custom)
+	openRule := func(n *networkingv1.NetworkPolicy) {
+		n.Spec.Egress = append(n.Spec.Egress, networkingv1.NetworkPolicyEgressRule{})
+	}
+	notOurs := func(n *networkingv1.NetworkPolicy) { n.Labels, n.OwnerReferences = nil, nil }
+	const (
+		notYet   = "There is no NetworkPolicy yet: the agent has not come to it, or does not run"
+		earlier  = "NetworkPolicy egress is made from an earlier version of the policy: the agent has not come to it, or does not run"
+		byHand   = "NetworkPolicy egress was edited by hand: the agent has not restored it yet, or does not run"
+		noRanges = `The AWS ranges of these destinations are not known: ["s3"]; the agent applies them once they are`
+		mistake  = "Invalid CIDR format: 10.1.0.0/99 (allowedDestinations[0].cidr)"
+	)
+	for _, test := range []struct {
+		name     string
+		document string
+		current  *networkingv1.NetworkPolicy
+		table    *awsranges.Table
+		hidden   bool
+		options  netpol.Options
+		want     State
+		messages []string
+	}{
+		{"applied", valid, made(t, "egress", valid, table), table, false, options, Applied, nil},
+		{"nothing there yet", valid, nil, table, false, options, Pending, []string{notYet}},
+		{"edited policy", edited, made(t, "egress", valid, table), table, false, options, Pending, []string{earlier}},
+		{"corrected policy", edited, made(t, "egress", invalid, table), table, false, options, Pending, []string{earlier}},
+		{"edited by hand", valid, made(t, "egress", valid, table, openRule), table, false, options, Pending, []string{byHand}},
+		{"label taken off", valid, made(t, "egress", valid, table, func(n *networkingv1.NetworkPolicy) { n.Labels = nil }), table, false, options, Pending, []string{byHand}},
+		{"being deleted", valid, made(t, "egress", valid, table, func(n *networkingv1.NetworkPolicy) { n.DeletionTimestamp = &metav1.Time{} }), table, false, options, Pending,
+			[]string{"NetworkPolicy egress is being deleted; the agent makes it anew once it is gone"}},
+		{"of others", valid, made(t, "egress", edited, table, notOurs), table, false, options, NameConflict,
+			[]string{"NetworkPolicy egress exists and is not egress-agent's: it stays as it is, and this policy is not applied; rename one of the two"}},
+		{"of others, and invalid", invalid, made(t, "egress", edited, table, notOurs), table, false, options, NameConflict,
+			[]string{"NetworkPolicy egress exists and is not egress-agent's: it stays as it is, and this policy is not applied; rename one of the two"}},
+		{"invalid", invalid, made(t, "egress", valid, table), table, false, options, Invalid, []string{mistake, "Until it is corrected, the last valid policy stays in force"}},
+		{"invalid from the start", invalid, made(t, "egress", invalid, table), table, false, options, Invalid, []string{mistake, "Until it is corrected, all egress but DNS is denied"}},
+		{"no ranges", valid, made(t, "egress", valid, nil), nil, false, options, RangesUnavailable, []string{noRanges}},
+		{"no ranges any more", valid, made(t, "egress", valid, table), nil, false, options, RangesUnavailable, []string{noRanges}},
+		{"no ranges, edited since", valid, made(t, "egress", edited, nil), nil, false, options, RangesUnavailable, []string{noRanges}},
+		{"no ranges needed", edited, made(t, "egress", edited, nil), nil, false, options, Applied, nil},
+		{"ranges that have come", valid, made(t, "egress", valid, nil), table, false, options, Pending,
+			[]string{`NetworkPolicy egress was made before the AWS ranges of these destinations were known: ["s3"]; the agent has not come to it, or does not run`}},
+		{"hidden ranges, applied", valid, made(t, "egress", valid, table), nil, true, options, Applied, nil},
+		{"hidden ranges, applied in part", valid, made(t, "egress", valid, nil), nil, true, options, RangesUnavailable, []string{noRanges}},
+		{"hidden ranges, nothing there yet", valid, nil, nil, true, options, Pending, []string{notYet}},
+		{"hidden ranges, invalid", invalid, nil, nil, true, options, Invalid, []string{mistake, "Until it is corrected, all egress but DNS is denied"}},
+		{"other flags than the agent's", valid, made(t, "egress", valid, table), table, false, netpol.Options{Family: netpol.IPv6, MaxPortSlots: 1}, Applied, nil},
+		{"custom ranges that only the agent has", ours, made(t, "egress", ours, withCustom), table, false, options, Applied, nil},
+		{"everything", open, made(t, "egress", open, table), table, false, options, Applied, nil},
+		{"everything, without ranges", open, made(t, "egress", open, nil), nil, false, options, Applied, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			cluster := Cluster{ConfigMaps: []*corev1.ConfigMap{configMap("egress", test.document)}, Table: test.table, RangesHidden: test.hidden, Options: test.options}
+			if test.current != nil {
+				cluster.NetworkPolicies = append(cluster.NetworkPolicies, test.current)
+			}
+			policies := Of(cluster)
+			require.Len(t, policies, 1)
+			require.Equal(t, test.want, policies[0].State)
+			require.Equal(t, test.messages, append([]string(nil), policies[0].Messages...))
+		})
+	}
+}
+
+func TestOf(t *testing.T) {
+	table := testTable(t)
+	require.Equal(t, []Policy{}, Of(Cluster{}))
+	other := func(name string, types []networkingv1.PolicyType, egress ...networkingv1.NetworkPolicyEgressRule) *networkingv1.NetworkPolicy {
+		return &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "tenant-a", Name: name}, Spec: networkingv1.NetworkPolicySpec{PolicyTypes: types, Egress: egress}}
+	}
+	egress := []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}
+	some := other("web", nil, networkingv1.NetworkPolicyEgressRule{To: []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.0.0/8"}}}})
+	some.Spec.PodSelector = metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}
+	elsewhere := other("elsewhere", egress, networkingv1.NetworkPolicyEgressRule{})
+	elsewhere.Namespace = "tenant-b"
+	more := strings.NewReplacer("10.1.0.0/24", "10.1.0.0/16", "5432", "5433").Replace(edited)
+	first := configMap("a-first", valid)
+	first.Namespace = "tenant-0"
+	policies := Of(Cluster{
+		ConfigMaps: []*corev1.ConfigMap{configMap("more", more), configMap("egress", valid), first},
+		NetworkPolicies: []*networkingv1.NetworkPolicy{
+			made(t, "more", more, table), made(t, "egress", valid, table), some, elsewhere,
+			other("all", egress, networkingv1.NetworkPolicyEgressRule{}),
+			other("deny", egress),
+			other("ingress", []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}),
+		},
+		Table: table, Options: options,
+	})
+	require.Len(t, policies, 3)
+	require.Equal(t, "tenant-0", policies[0].Namespace)
+	require.Equal(t, []Other{}, policies[0].Others)
+	require.Zero(t, policies[0].PortSlots, "nothing is in force")
+	require.Empty(t, policies[0].NetworkPolicy)
+	require.Nil(t, policies[0].Destinations[0].CIDRs, "nothing is in force")
+
+	one, two := 1, 2
+	p := policies[1]
+	require.Equal(t, "egress", p.Name)
+	require.Equal(t, policy.Deny, p.DefaultAction)
+	require.Equal(t, []Destination{
+		{Name: "s3", Service: "S3", Regions: []string{"us-east-1"}, Ports: []string{"TCP 443"}, CIDRs: &two},
+		{Name: "db", CIDR: "10.1.0.0/24", Ports: []string{"TCP 5432", "UDP 8000-8100"}, CIDRs: &one},
+	}, p.Destinations)
+	require.Equal(t, 3, p.CIDRs)
+	require.Equal(t, 5, p.PortSlots, "two of its own, one of the other policy's 10.1.0.0/16, and DNS's")
+	require.Equal(t, []Other{{Name: "all", Everything: true}, {Name: "more", Policy: true}, {Name: "web", Pods: "app=web"}}, p.Others)
+
+	conflict := Of(Cluster{ConfigMaps: []*corev1.ConfigMap{configMap("web", valid)}, NetworkPolicies: []*networkingv1.NetworkPolicy{some}, Options: options})[0]
+	require.Equal(t, NameConflict, conflict.State)
+	require.Equal(t, []Other{{Name: "web", Pods: "app=web"}}, conflict.Others, "what has its name opens egress all the same")
+	require.Zero(t, conflict.CIDRs)
+
+	require.Equal(t, "more", policies[2].Name)
+	require.Equal(t, 5, policies[2].PortSlots, "10.1.0.0/24 lies in its 10.1.0.0/16")
+	require.Equal(t, []Other{{Name: "all", Everything: true}, {Name: "egress", Policy: true}, {Name: "web", Pods: "app=web"}}, policies[2].Others)
+}
