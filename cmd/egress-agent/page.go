@@ -127,7 +127,8 @@ func (p *page) policy(each status.Policy) {
 	}
 	p.write("><summary><h3>%s/%s</h3> ", each.Namespace, each.Name)
 	p.state(each.State)
-	p.write(" <span class=\"faint\">%s, %s</span></summary>\n", counted(len(each.Destinations), "destination"), counted(each.CIDRs, "CIDR"))
+	p.glance(each)
+	p.write("</summary>\n")
 	if len(each.Messages) > 0 {
 		p.write("<ul class=\"messages\">\n")
 		for _, message := range each.Messages {
@@ -147,6 +148,29 @@ func (p *page) policy(each status.Policy) {
 		p.write("<p class=\"faint\">NetworkPolicy %s: %s, %s port slots of the CIDR with the most</p>\n", each.NetworkPolicy, counted(each.CIDRs, "CIDR"), portSlots(each))
 	}
 	p.write("</details>\n")
+}
+
+// glance says in a few words what a policy opens: what opens everything must not look like what opens nothing.
+func (p *page) glance(each status.Policy) {
+	if allowsEverything(each) {
+		p.write(" <strong class=\"open\">every destination is open</strong>")
+		return
+	}
+	const shown = 5
+	names := []string{}
+	switch {
+	case each.DefaultAction == "":
+		names = append(names, "not readable")
+	case len(each.Destinations) == 0:
+		names = append(names, "nothing but DNS")
+	}
+	for _, d := range each.Destinations[:min(shown, len(each.Destinations))] {
+		names = append(names, d.Name)
+	}
+	if more := len(each.Destinations) - shown; more > 0 {
+		names = append(names, fmt.Sprintf("%d more", more))
+	}
+	p.write(" <span class=\"faint\">%s; %s in force</span>", strings.Join(names, ", "), counted(each.CIDRs, "CIDR"))
 }
 
 func allowsEverything(each status.Policy) bool {
