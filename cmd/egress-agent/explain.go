@@ -59,6 +59,9 @@ func explain(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	answers, allowed := []explained{}, make(map[string]bool)
 	for _, source := range input.Sources {
 		p, problems := netpol.Read(source.ConfigMap, input.Table)
+		if problems == nil {
+			_, problems = netpol.Compile(p, input.Table, input.Options) // what the dataplane does not take is not applied
+		}
 		if problems != nil {
 			cli.PrintProblems(stderr, source, "", problems)
 			status = cli.ExitInvalid

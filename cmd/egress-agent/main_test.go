@@ -140,6 +140,11 @@ func TestExplain(t *testing.T) {
 	require.Equal(t, 1, status)
 	require.Empty(t, stdout)
 	require.Contains(t, stderr, "Invalid port: 70000")
+	crowded := `{"allowedDestinations": [{"name": "db", "cidr": "10.1.0.0/24", "ports": [5432, 5434]}]}`
+	status, stdout, stderr = shell(t, crowded, "explain", "-f", "-", "--to", "10.1.0.9:5432", "--max-port-slots", "3")
+	require.Equal(t, 1, status)
+	require.Empty(t, stdout, "what the dataplane does not take is not applied, and allows nothing")
+	require.Contains(t, stderr, "Too many ports: 10.1.0.0/24 has 2 ports")
 	for _, to := range []string{"", "db:5432"} {
 		status, stdout, stderr = shell(t, "", "explain", "-f", demo, "--to", to)
 		require.Equal(t, 2, status)
