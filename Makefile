@@ -27,7 +27,7 @@ control-plane: ## Build etcd, kube-apiserver, kube-controller-manager and kubect
 
 .PHONY: clean
 clean: ## Remove what was built, but for the control plane
-	rm -rf $(addprefix $(BIN)/,$(PROGRAMS) local bench benchwebhook race staticcheck certs images deploy)
+	rm -rf $(addprefix $(BIN)/,$(PROGRAMS) local bench benchwebhook race staticcheck certs images deploy axe page)
 
 .PHONY: clean-all
 clean-all: ## Remove all that was built
@@ -143,6 +143,13 @@ e2e: build control-plane ## The built programs from scripts and against a real c
 test-all: build control-plane ## The agent, with the race detector, through every fault, without each of its rights, and to every alert (ten minutes)
 	go build $(RACE) -o $(BIN)/race/ ./cmd/...
 	cd scripts/e2e && E2E_ALL=1 E2E_BIN=../../$(BIN)/race go test -count=1 -timeout 30m -run '^Test(Fault|RBAC|Alerts)' .
+
+# The accessibility checks of the page, which a browser needs no network for.
+AXE := $(BIN)/axe/node_modules/axe-core/axe.min.js
+.PHONY: test-page
+test-page: build ## The page of egress-agent status in a real browser: search, accessibility, no network (needs Chromium and npm)
+	test -f $(AXE) || npm install --no-save --no-audit --no-fund --prefix $(BIN)/axe axe-core@4.14.1
+	cd scripts/e2e && AXE=$(abspath $(AXE)) go test -count=1 ./page
 
 # LOAD brings images to the nodes as a registry would, given their names: "kind load docker-image", say.
 LOAD ?= docker push

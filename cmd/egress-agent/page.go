@@ -114,10 +114,8 @@ func (p *page) header(r *report) {
 
 func moment(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
 
-// state also has a sign of its own: not everyone tells its colour.
 func (p *page) state(state status.State) {
-	sign := map[status.State]string{status.Applied: "✓", status.Invalid: "✕", status.NameConflict: "⚠", status.RangesUnavailable: "?", status.Pending: "…"}[state]
-	p.write("<span class=\"state %s\"><span aria-hidden=\"true\">%s</span> %s</span>", state, sign, state)
+	p.write("<span class=\"state %s\">%s</span>", state, state)
 }
 
 func (p *page) policy(each status.Policy) {
