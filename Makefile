@@ -142,7 +142,7 @@ e2e: build control-plane ## The built programs from scripts and against a real c
 .PHONY: test-all
 test-all: build control-plane ## The agent, with the race detector, through every fault, without each of its rights, and to every alert (ten minutes)
 	go build $(RACE) -o $(BIN)/race/ ./cmd/...
-	cd scripts/e2e && E2E_ALL=1 E2E_BIN=../../$(BIN)/race go test -count=1 -timeout 30m -run '^Test(Fault|RBAC|Alerts)' .
+	cd scripts/e2e && E2E_ALL=1 E2E_BIN=../../$(BIN)/race go test -count=1 -timeout 30m -run '^Test(Fault|FeedFaults|RBAC|Alerts)' .
 
 # The accessibility checks of the page, which a browser needs no network for.
 AXE := $(BIN)/axe/node_modules/axe-core/axe.min.js

@@ -38,9 +38,7 @@ type scene struct {
 // TestAlerts brings each alert about with the real programs, and lets Prometheus' own engine judge their metrics.
 // Where nothing is wrong, none fires.
 func TestAlerts(t *testing.T) {
-	if os.Getenv(allVariable) == "" {
-		t.Skipf("%s is not set", allVariable)
-	}
+	long(t)
 	kubectl(t, "", "apply", "-f", root+"/deploy/base/agent-rbac.yaml")
 	namespace(t, "alerts")
 	rules := alertRules(t)

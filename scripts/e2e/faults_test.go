@@ -25,8 +25,13 @@ import (
 	"egress-agent/scripts/e2e/cluster"
 )
 
-// The faults take minutes, and run where E2E_ALL is set.
-const allVariable = "E2E_ALL"
+// long skips a test that takes minutes, but for where E2E_ALL is set, as make test-all does.
+func long(t *testing.T) {
+	t.Helper()
+	if os.Getenv("E2E_ALL") == "" {
+		t.Skip("it takes long: make test-all runs it")
+	}
+}
 
 // world is a number of policies, whose NetworkPolicies are watched from the beginning.
 type world struct {
@@ -42,9 +47,7 @@ type world struct {
 
 func newWorld(t *testing.T, name string, namespaces int) *world {
 	t.Helper()
-	if os.Getenv(allVariable) == "" {
-		t.Skipf("%s is not set", allVariable)
-	}
+	long(t)
 	w := &world{t: t, name: name, namespaces: namespaces, quiet: 10 * time.Second}
 	for i := range namespaces {
 		namespace(t, w.namespace(i))

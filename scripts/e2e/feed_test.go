@@ -47,6 +47,7 @@ func sampleDocument(t *testing.T, name string) string {
 // TestFeedFaults breaks the source in every way, each by itself: no NetworkPolicy changes, the agent stays
 // ready, and goes on when the source is itself again.
 func TestFeedFaults(t *testing.T) {
+	long(t)
 	good := sampleDocument(t, "ip-ranges.json")
 	published := time.Unix(1_700_000_000, 0)
 	body := func(data string) http.HandlerFunc {
