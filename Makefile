@@ -140,7 +140,7 @@ e2e: build control-plane ## The built programs from scripts and against a real c
 	cd scripts/e2e && go test -count=1 ./...
 
 .PHONY: test-all
-test-all: build control-plane ## The agent, with the race detector, through every fault, without each of its rights, and to every alert (ten minutes)
+test-all: build control-plane ## The agent, with the race detector, through every fault, without each of its rights, and to every alert (a quarter of an hour)
 	go build $(RACE) -o $(BIN)/race/ ./cmd/...
 	cd scripts/e2e && E2E_ALL=1 E2E_BIN=../../$(BIN)/race go test -count=1 -timeout 30m -run '^Test(Fault|FeedFaults|RBAC|Alerts)' .
 
