@@ -2,11 +2,25 @@
 # Runs every fuzz target of the module for FUZZTIME each (default 5s), one after the other.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+fuzz() { # FOLDER TARGET
+  go test "./$1" -run '^$' -fuzz "^$2\$" -fuzztime "${FUZZTIME:-5s}" 2>&1 | grep -v '^fuzz: elapsed'
+}
+
 targets=0
 while IFS=: read -r file line; do
   target=$(sed -E 's/^func (Fuzz[A-Za-z0-9_]+)\(.*/\1/' <<<"$line")
   echo "$(dirname "$file") $target for ${FUZZTIME:-5s}"
-  go test "./$(dirname "$file")" -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZTIME:-5s}" | grep -v '^fuzz: elapsed' || exit 1
+  if ! output=$(fuzz "$(dirname "$file")" "$target"); then
+    # Go before 1.27 may fail at the very end of the time, with no input to blame (https://go.dev/issue/75804).
+    if [ "$(sed -n 2p <<<"$output")" != "    context deadline exceeded" ]; then
+      echo "$output"
+      exit 1
+    fi
+    echo "the time ran out at the wrong moment: once more"
+    output=$(fuzz "$(dirname "$file")" "$target") || { echo "$output"; exit 1; }
+  fi
+  echo "$output"
   targets=$((targets + 1))
 done < <(grep -rE '^func Fuzz' --include='*_test.go' pkg cmd | sort)
 [ "$targets" -gt 0 ] || { echo "no fuzz targets found" >&2; exit 1; }
