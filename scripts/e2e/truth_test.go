@@ -136,7 +136,10 @@ func ask(random *rand.Rand, policies []networkingv1.NetworkPolicy) target {
 func permitted(policies []networkingv1.NetworkPolicy, q target) bool {
 	isolated := false
 	for _, policy := range policies {
-		isolated = isolated || slices.Contains(policy.Spec.PolicyTypes, networkingv1.PolicyTypeEgress)
+		if !slices.Contains(policy.Spec.PolicyTypes, networkingv1.PolicyTypeEgress) {
+			continue
+		}
+		isolated = true
 		for _, rule := range policy.Spec.Egress {
 			if toPeer(rule.To, q.address) && toPort(rule.Ports, q) {
 				return true
