@@ -240,25 +240,31 @@ func expiring(t *testing.T, s *scene) {
 	s.webhook = func(t *testing.T, w *webhook) { certify(t, w.certs, 24*time.Hour) }
 }
 
-// busy keeps the webhook waiting for as many bodies as fit, and asks for more.
+// busy keeps the webhook waiting for as many bodies as fit, and asks for more. It waits for a body for some seconds
+// only: where a request is let in, its room is taken again.
 func busy(t *testing.T, s *scene) {
 	var address string
 	s.webhook = func(_ *testing.T, w *webhook) { address = w.address }
 	dialer := &tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: dialer.Config}}
-	s.step = func(i int) {
-		if i%40 == 0 {
-			for range 130 {
-				connection, err := dialer.DialContext(t.Context(), "tcp", address)
-				require.NoError(t, err)
-				t.Cleanup(func() { connection.Close() })
-				fmt.Fprint(connection, "POST /validate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
-			}
+	fill := func() {
+		for range 130 {
+			connection, err := dialer.DialContext(t.Context(), "tcp", address)
+			require.NoError(t, err)
+			t.Cleanup(func() { connection.Close() })
+			fmt.Fprint(connection, "POST /validate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
 		}
-		for range 3 {
+	}
+	s.step = func(int) {
+		for refused := 0; refused < 3; {
 			response, err := client.Post("https://"+address+"/validate", "application/json", strings.NewReader("{}"))
 			require.NoError(t, err)
 			response.Body.Close()
+			if response.StatusCode == http.StatusTooManyRequests {
+				refused++
+			} else {
+				fill()
+			}
 		}
 	}
 }
