@@ -57,7 +57,7 @@ func compare(base []cli.Source, input *cli.Input, stderr io.Writer) (comparisons
 		if before == nil || after == nil {
 			continue
 		}
-		c := comparison{State: "changed", Comparison: netpol.Compare(before, after, input.Table, input.Options.Family)}
+		c := comparison{State: "changed", Comparison: netpol.Compare(netpol.Version{Policy: before, Table: input.Table}, netpol.Version{Policy: after, Table: input.Table}, input.Options.Family)}
 		switch {
 		case p.before == nil:
 			c.State, c.source = "new", *p.after

@@ -10,7 +10,14 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// Comparison is what another version of a policy opens and closes.
+// Version is a valid policy with the table that its services are looked up in. The table may be nil: a
+// service that it does not know stands for no address.
+type Version struct {
+	Policy *policy.Policy
+	Table  *awsranges.Table
+}
+
+// Comparison is what a version opens and closes that takes the place of another.
 type Comparison struct {
 	// Opens are the new version's entries to blame, in its order; Closes are those of the old one. Two
 	// entries that open the same are both there. Empty, and not nil, for none.
@@ -18,7 +25,7 @@ type Comparison struct {
 	Closes []Opening `json:"closes"`
 }
 
-// Opening is what one entry allows that the other version of its policy does not.
+// Opening is what one entry allows that the other version does not, with all its entries together.
 type Opening struct {
 	// Name and Path are the entry's; Name is empty for defaultAction.
 	Name string `json:"name,omitempty"`
@@ -29,10 +36,10 @@ type Opening struct {
 	Prefixes []netip.Prefix `json:"prefixes"`
 }
 
-// Compare says which addresses and ports a valid policy opens and closes that takes the place of another,
-// in the cluster's family. The table may be nil: a service that it does not know stands for no address.
-func Compare(before, after *policy.Policy, table *awsranges.Table, family Family) Comparison {
-	old, recent := entriesOf(before, table, family), entriesOf(after, table, family)
+// Compare says which addresses and ports a version opens and closes that takes the place of another, in the
+// cluster's family. Of one policy by two tables, it is what other ranges open and close.
+func Compare(before, after Version, family Family) Comparison {
+	old, recent := entriesOf(before, family), entriesOf(after, family)
 	spans := spansOf(append(slices.Clone(old), recent...))
 	return Comparison{Opens: beyond(recent, old, spans), Closes: beyond(old, recent, spans)}
 }
@@ -44,14 +51,14 @@ type entry struct {
 	prefixes   []netip.Prefix
 }
 
-func entriesOf(p *policy.Policy, table *awsranges.Table, family Family) []entry {
-	if p.DefaultAction == policy.Allow {
+func entriesOf(v Version, family Family) []entry {
+	if v.Policy.DefaultAction == policy.Allow {
 		everywhere := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 		return []entry{{path: "defaultAction", prefixes: only(family, everywhere)}}
 	}
-	entries := make([]entry, 0, len(p.Destinations))
-	for i, d := range p.Destinations {
-		prefixes, _ := resolve(d, table)
+	entries := make([]entry, 0, len(v.Policy.Destinations))
+	for i, d := range v.Policy.Destinations {
+		prefixes, _ := resolve(d, v.Table)
 		entries = append(entries, entry{d.Name, fmt.Sprintf("allowedDestinations[%d]", i), d.Ports, only(family, slices.Clone(prefixes))})
 	}
 	return entries

@@ -5,56 +5,108 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/policy"
 )
 
-// TestCompareProperty asks random pairs of policies, address for address and port for port: what is opened is
-// what Explain allows afterwards and not before, and each entry to blame allows it by itself.
+// TestCompareProperty asks random pairs of versions, address for address and port for port: what is opened is
+// what Explain allows afterwards and not before, and the entries to blame are those that Explain gives. Every
+// other pair is one policy by two tables.
 func TestCompareProperty(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
-	number := func(n int) uint16 { return uint16(1 + random.IntN(n)) }
-	some := func() *policy.Policy {
-		p := &policy.Policy{DefaultAction: policy.Deny}
-		if random.IntN(10) == 0 {
-			p.DefaultAction = policy.Allow
+	opened := 0
+	for i := range 200 {
+		before, after := randomVersion(t, random), randomVersion(t, random)
+		if i%2 == 0 {
+			after.Policy = before.Policy
 		}
-		for i := range random.IntN(4) {
-			d := policy.Destination{Name: fmt.Sprint(i), CIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(random.IntN(16))}), 28+random.IntN(5)).Masked()}
-			for range random.IntN(3) {
-				first := number(6)
-				d.Ports = append(d.Ports, policy.Port{Protocol: []policy.Protocol{policy.TCP, policy.UDP}[random.IntN(2)], First: first, Last: first + number(3) - 1})
-			}
-			p.Destinations = append(p.Destinations, d)
-		}
-		return p
-	}
-	allows := func(p *policy.Policy, target Target) bool {
-		return Explain(p, nil, Options{Family: IPv4}, target).Allowed
-	}
-	for range 200 {
-		before, after := some(), some()
-		comparison := Compare(before, after, nil, IPv4)
+		comparison := Compare(before, after, IPv4)
+		opened += len(comparison.Opens)
 		for address := range byte(17) {
 			for port := range uint16(9) {
 				for _, protocol := range []policy.Protocol{policy.TCP, policy.UDP, policy.SCTP} {
 					target := Target{netip.AddrFrom4([4]byte{10, 0, 0, address}), port + 1, protocol}
-					was, is := allows(before, target), allows(after, target)
-					require.Equal(t, is && !was, inOpenings(comparison.Opens, target), "%s: %+v to %+v: %+v", target, before, after, comparison)
-					require.Equal(t, was && !is, inOpenings(comparison.Closes, target), "%s: %+v to %+v: %+v", target, before, after, comparison)
+					old, recent := allowing(before, target), allowing(after, target)
+					opens, closes := recent, old
+					if len(old) > 0 {
+						opens = nil
+					}
+					if len(recent) > 0 {
+						closes = nil
+					}
+					require.Equal(t, opens, toBlameFor(comparison.Opens, target), "%s: %+v to %+v: %+v", target, before, after, comparison)
+					require.Equal(t, closes, toBlameFor(comparison.Closes, target), "%s: %+v to %+v: %+v", target, before, after, comparison)
 				}
 			}
 		}
 	}
+	require.Greater(t, opened, 100)
 }
 
-// inOpenings reads openings as a person does.
-func inOpenings(openings []Opening, target Target) bool {
-	return slices.ContainsFunc(openings, func(o Opening) bool {
-		return slices.ContainsFunc(o.Prefixes, func(p netip.Prefix) bool { return p.Contains(target.Address) }) &&
+// randomVersion keeps to few addresses and ports, so that entries overlap. It may have no table.
+func randomVersion(t *testing.T, random *rand.Rand) Version {
+	number := func(n int) uint16 { return uint16(1 + random.IntN(n)) }
+	prefix := func() netip.Prefix {
+		return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(random.IntN(16))}), 28+random.IntN(5)).Masked()
+	}
+	v := Version{Policy: &policy.Policy{DefaultAction: policy.Deny}}
+	if random.IntN(10) == 0 {
+		v.Policy.DefaultAction = policy.Allow
+	}
+	for i := range random.IntN(4) {
+		d := policy.Destination{Name: fmt.Sprint(i)}
+		if random.IntN(2) == 0 {
+			d.CIDR = prefix()
+		} else {
+			d.Service = []string{"S3", "EC2"}[random.IntN(2)]
+			d.Regions = [][]string{nil, {"us-east-1"}, {"us-east-1", "us-west-2"}}[random.IntN(3)]
+		}
+		for range random.IntN(3) {
+			first := number(6)
+			d.Ports = append(d.Ports, policy.Port{Protocol: []policy.Protocol{policy.TCP, policy.UDP}[random.IntN(2)], First: first, Last: first + number(3) - 1})
+		}
+		v.Policy.Destinations = append(v.Policy.Destinations, d)
+	}
+	if random.IntN(10) == 0 {
+		return v
+	}
+	var rows []string
+	for range 1 + random.IntN(5) {
+		rows = append(rows, row(prefix().String(), []string{"S3", "EC2"}[random.IntN(2)], []string{"us-east-1", "us-west-2"}[random.IntN(2)]))
+	}
+	v.Table = tableOf(t, rows...)
+	return v
+}
+
+func row(prefix, service, region string) string {
+	return fmt.Sprintf(`{"ip_prefix": %q, "service": %q, "region": %q}`, prefix, service, region)
+}
+
+func tableOf(t *testing.T, rows ...string) *awsranges.Table {
+	table, err := awsranges.Parse([]byte(`{"syncToken": "1", "prefixes": [` + strings.Join(rows, ", ") + `]}`))
+	require.NoError(t, err)
+	return table
+}
+
+// allowing returns the paths of the entries that allow a target, in the policy's order; nil for none.
+func allowing(v Version, target Target) []string {
+	var paths []string
+	for _, reason := range Explain(v.Policy, v.Table, Options{Family: IPv4}, target).Reasons {
+		paths = append(paths, reason.Path)
+	}
+	return slices.Compact(paths) // an entry has a reason for each published prefix
+}
+
+// toBlameFor reads openings as a person does: it returns the paths of those that a target is in; nil for none.
+func toBlameFor(openings []Opening, target Target) []string {
+	var paths []string
+	for _, o := range openings {
+		if slices.ContainsFunc(o.Prefixes, func(p netip.Prefix) bool { return p.Contains(target.Address) }) &&
 			slices.ContainsFunc(o.Ports, func(ports string) bool {
 				var protocol string
 				var first, last uint16
@@ -65,8 +117,11 @@ func inOpenings(openings []Opening, target Target) bool {
 					last = first
 				}
 				return protocol == string(target.Protocol) && first <= target.Port && target.Port <= last
-			})
-	})
+			}) {
+			paths = append(paths, o.Path)
+		}
+	}
+	return paths
 }
 
 func TestCompareEveryPort(t *testing.T) {
@@ -77,8 +132,55 @@ func TestCompareEveryPort(t *testing.T) {
 		Opens: []Opening{{"all", "allowedDestinations[0]",
 			[]string{"protocols without ports", "SCTP 1-65535", "TCP 1-442", "TCP 444-65535", "UDP 1-65535"}, []netip.Prefix{cidr}}},
 		Closes: []Opening{},
-	}, Compare(https, every, nil, IPv4))
+	}, Compare(Version{https, nil}, Version{every, nil}, IPv4))
 	require.Equal(t, Comparison{
 		Opens: []Opening{}, Closes: []Opening{{"all", "allowedDestinations[0]", []string{"every port"}, []netip.Prefix{cidr}}},
-	}, Compare(every, &policy.Policy{}, nil, IPv4))
+	}, Compare(Version{every, nil}, Version{&policy.Policy{}, nil}, IPv4))
+}
+
+// TestCompareTables compares a policy, the second entry of which is S3 in us-east-1, by two tables. What an entry
+// loses and another keeps open is not closed.
+func TestCompareTables(t *testing.T) {
+	ec2 := row("10.9.0.0/24", "EC2", "us-east-1")
+	before := tableOf(t, ec2, row("10.0.0.0/24", "S3", "us-east-1"))
+	after := tableOf(t, ec2, row("10.0.0.0/25", "S3", "us-east-1"), row("10.0.1.0/24", "S3", "us-east-1"))
+	moved := tableOf(t, ec2, row("10.0.0.0/24", "S3", "us-west-2"))
+	service := func(name, region string) policy.Destination {
+		return policy.Destination{Name: "first", Service: name, Regions: []string{region}, Ports: []policy.Port{tcp(443)}}
+	}
+	cidr := func(cidr string, ports ...policy.Port) policy.Destination {
+		return policy.Destination{Name: "first", CIDR: netip.MustParsePrefix(cidr), Ports: ports}
+	}
+	s3 := service("s3", "us-east-1")
+	s3.Name = "s3"
+	opening := func(prefix string) []Opening {
+		if prefix == "" {
+			return []Opening{}
+		}
+		return []Opening{{"s3", "allowedDestinations[1]", []string{"TCP 443"}, []netip.Prefix{netip.MustParsePrefix(prefix)}}}
+	}
+	for _, test := range []struct {
+		name          string
+		first         policy.Destination
+		before, after *awsranges.Table
+		family        Family
+		opens, closes string
+	}{
+		{"another entry elsewhere", service("ec2", "us-east-1"), before, after, IPv4, "10.0.1.0/24", "10.0.0.128/25"},
+		{"the same table", service("ec2", "us-east-1"), before, before, IPv4, "", ""},
+		{"no address of the family", service("ec2", "us-east-1"), before, after, IPv6, "", ""},
+		{"no table before", cidr("10.9.0.0/24"), nil, before, IPv4, "10.0.0.0/24", ""},
+		{"another entry keeps it open", cidr("10.0.0.0/8"), before, after, IPv4, "", ""},
+		{"another entry keeps some of it open", cidr("10.0.0.192/26", tcp(443)), before, after, IPv4, "10.0.1.0/24", "10.0.0.128/26"},
+		{"another entry keeps other ports open", cidr("10.0.0.0/8", tcp(80)), before, after, IPv4, "10.0.1.0/24", "10.0.0.128/25"},
+		{"from one entry to another", service("s3", "us-west-2"), before, moved, IPv4, "", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p := &policy.Policy{Destinations: []policy.Destination{test.first, s3}}
+			require.Equal(t, Comparison{Opens: opening(test.opens), Closes: opening(test.closes)},
+				Compare(Version{p, test.before}, Version{p, test.after}, test.family))
+			p.DefaultAction = policy.Allow
+			require.Equal(t, Comparison{Opens: []Opening{}, Closes: []Opening{}}, Compare(Version{p, test.before}, Version{p, test.after}, test.family))
+		})
+	}
 }
