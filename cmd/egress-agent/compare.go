@@ -3,17 +3,17 @@ package main
 import (
 	"fmt"
 	"io"
-	"net/netip"
 	"strings"
 
 	"egress-agent/cmd/internal/cli"
+	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/netpol"
 	"egress-agent/pkg/policy"
 )
 
-// comparison is that of one policy with its base, as -o json prints it.
+// comparison is that of two versions of one policy, as -o json prints it.
 type comparison struct {
-	File      string `json:"file"` // the base, where the policy was removed
+	File      string `json:"file"` // that of the base, where the policy was removed
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
 	State     string `json:"state"` // changed, unchanged, new or removed
@@ -21,12 +21,12 @@ type comparison struct {
 	source cli.Source
 }
 
-// pair is a policy in two versions; either may be nil.
+// pair is a policy in two versions; either may be nil, and both are one where only the ranges differ.
 type pair struct{ before, after *cli.Source }
 
-// pairs matches policies by namespace and name, in the new order and then the old one, and a lone bare
+// matched matches policies by namespace and name, in the new order and then the old one, and a lone bare
 // policy.json with another.
-func pairs(base, sources []cli.Source) []pair {
+func matched(base, sources []cli.Source) []pair {
 	if len(base) == 1 && len(sources) == 1 && base[0].Bare() && sources[0].Bare() {
 		return []pair{{&base[0], &sources[0]}}
 	}
@@ -46,18 +46,36 @@ func pairs(base, sources []cli.Source) []pair {
 	return all
 }
 
-// compare compares the policies of the input with those of a base. The status is ExitInvalid where one
-// is invalid, and ExitUsage where ranges are missing, as stderr says.
-func compare(base []cli.Source, input *cli.Input, stderr io.Writer) (comparisons []comparison, status int) {
+// unedited pairs each policy with itself.
+func unedited(sources []cli.Source) []pair {
+	all := make([]pair, len(sources))
+	for i := range sources {
+		all[i] = pair{&sources[i], &sources[i]}
+	}
+	return all
+}
+
+// compare compares the versions of each pair: the one before by the ranges of the input, the one after by the
+// recent ones. The status is ExitInvalid where one is invalid, and ExitUsage where ranges are missing, as stderr
+// says.
+func compare(pairs []pair, input *cli.Input, recent *awsranges.Table, stderr io.Writer) (comparisons []comparison, status int) {
 	comparisons = []comparison{}
-	for _, p := range pairs(base, input.Sources) {
-		before, beforeStatus := version(p.before, input, stderr)
-		after, afterStatus := version(p.after, input, stderr)
-		status = max(status, beforeStatus, afterStatus)
+	for _, p := range pairs {
+		before, beforeStatus := version(p.before, input.Table, input.Options, "", stderr)
+		status = max(status, beforeStatus)
+		prefix := ""
+		if p.before == p.after {
+			if before == nil {
+				continue // its mistakes are not said twice
+			}
+			prefix = "by the new ranges: "
+		}
+		after, afterStatus := version(p.after, recent, input.Options, prefix, stderr)
+		status = max(status, afterStatus)
 		if before == nil || after == nil {
 			continue
 		}
-		c := comparison{State: "changed", Comparison: netpol.Compare(netpol.Version{Policy: before, Table: input.Table}, netpol.Version{Policy: after, Table: input.Table}, input.Options.Family)}
+		c := comparison{State: "changed", Comparison: netpol.Compare(*before, *after, input.Options.Family)}
 		switch {
 		case p.before == nil:
 			c.State, c.source = "new", *p.after
@@ -76,23 +94,23 @@ func compare(base []cli.Source, input *cli.Input, stderr io.Writer) (comparisons
 }
 
 // version reads one version of a policy: one that allows nothing where there is none, nil where it is invalid.
-func version(source *cli.Source, input *cli.Input, stderr io.Writer) (*policy.Policy, int) {
+// The prefix goes before each mistake.
+func version(source *cli.Source, table *awsranges.Table, options netpol.Options, prefix string, stderr io.Writer) (*netpol.Version, int) {
 	if source == nil {
-		return &policy.Policy{DefaultAction: policy.Deny}, cli.ExitOK
+		return &netpol.Version{Policy: &policy.Policy{DefaultAction: policy.Deny}}, cli.ExitOK
 	}
-	result, problems := netpol.Evaluate(source.ConfigMap, input.Table, input.Options)
+	result, problems := netpol.Evaluate(source.ConfigMap, table, options)
 	if problems != nil {
-		cli.PrintProblems(stderr, *source, "", problems)
+		cli.PrintProblems(stderr, *source, prefix, problems)
 		return nil, cli.ExitInvalid
 	}
-	p, _ := netpol.Read(source.ConfigMap, input.Table) // Evaluate accepted it
+	status := cli.ExitOK
 	for _, name := range result.Unresolved {
 		fmt.Fprintf(stderr, "%s: %s is left out: its AWS ranges are not known; give --ranges-file\n", source, name)
+		status = cli.ExitUsage
 	}
-	if len(result.Unresolved) > 0 {
-		return p, cli.ExitUsage
-	}
-	return p, cli.ExitOK
+	p, _ := netpol.Read(source.ConfigMap, table) // Evaluate accepted it
+	return &netpol.Version{Policy: p, Table: table}, status
 }
 
 func printComparison(w io.Writer, c comparison) {
@@ -125,7 +143,7 @@ const mostPrefixes = 20
 var markdownEscapes = strings.NewReplacer(`\`, `\\`, "|", `\|`, "`", "\\`", "<", "&lt;", "&", "&amp;", "*", `\*`, "_", `\_`, "[", `\[`, "]", `\]`, "@", "&#64;")
 
 func markdownComparison(w io.Writer, c comparison) {
-	markdownHeading(w, c.source, c.State)
+	fmt.Fprintf(w, "#### %s: %s\n\n", markdownEscapes.Replace(c.source.Policy()), c.State)
 	if c.State == "removed" {
 		fmt.Fprint(w, "Without another policy, the pods of its namespace may connect to everything.\n\n")
 	}
@@ -133,47 +151,23 @@ func markdownComparison(w io.Writer, c comparison) {
 		return
 	}
 	fmt.Fprint(w, "| | addresses | ports | entry |\n|---|---|---|---|\n")
-	rows := func(what string, openings []netpol.Opening) {
-		for _, o := range openings {
-			markdownRow(w, what, o.Prefixes, strings.Join(o.Ports, "<br>"), markdownEscapes.Replace(blamed(o.Name, o.Path)))
-		}
+	for _, o := range c.Opens {
+		markdownRow(w, "opens", o)
 	}
-	rows("opens", c.Opens)
-	rows("closes", c.Closes)
-	fmt.Fprintln(w)
-}
-
-// markdownChanges is what other ranges change of a policy: its ports stay as they are.
-func markdownChanges(w io.Writer, source cli.Source, changes []netpol.Change) {
-	if len(changes) == 0 {
-		markdownHeading(w, source, "unchanged")
-		return
-	}
-	markdownHeading(w, source, "changed")
-	fmt.Fprint(w, "| | addresses | entry |\n|---|---|---|\n")
-	for _, change := range changes {
-		entry := markdownEscapes.Replace(blamed(change.Name, change.Path))
-		if len(change.Added) > 0 {
-			markdownRow(w, "opens", change.Added, entry)
-		}
-		if len(change.Removed) > 0 {
-			markdownRow(w, "closes", change.Removed, entry)
-		}
+	for _, o := range c.Closes {
+		markdownRow(w, "closes", o)
 	}
 	fmt.Fprintln(w)
 }
 
-func markdownHeading(w io.Writer, source cli.Source, state string) {
-	fmt.Fprintf(w, "#### %s: %s\n\n", markdownEscapes.Replace(source.Policy()), state)
-}
-
-func markdownRow(w io.Writer, what string, prefixes []netip.Prefix, cells ...string) {
+func markdownRow(w io.Writer, what string, o netpol.Opening) {
 	var shown []string
-	for _, prefix := range prefixes[:min(mostPrefixes, len(prefixes))] {
+	for _, prefix := range o.Prefixes[:min(mostPrefixes, len(o.Prefixes))] {
 		shown = append(shown, prefix.String())
 	}
-	if more := len(prefixes) - mostPrefixes; more > 0 {
+	if more := len(o.Prefixes) - mostPrefixes; more > 0 {
 		shown = append(shown, fmt.Sprintf("and %d more", more))
 	}
-	fmt.Fprintf(w, "| %s | %s | %s |\n", what, strings.Join(shown, "<br>"), strings.Join(cells, " | "))
+	entry := markdownEscapes.Replace(blamed(o.Name, o.Path))
+	fmt.Fprintf(w, "| %s | %s | %s | %s |\n", what, strings.Join(shown, "<br>"), strings.Join(o.Ports, "<br>"), entry)
 }

@@ -8,7 +8,6 @@ import (
 
 	"egress-agent/cmd/internal/cli"
 	"egress-agent/pkg/awsranges"
-	"egress-agent/pkg/netpol"
 )
 
 const diffUsage = `
@@ -30,17 +29,9 @@ policy.json with another. What is new is compared with a policy that allows
 nothing, as is what was removed; where no policy is left in a namespace, its pods
 may connect to everything.
 
-Exit status: 0 compared, whatever the difference, 1 a policy is invalid, 2 wrong
-usage, unreadable input, or a service without --ranges-file.
+Exit status: 0 compared, whatever the difference, 1 a policy is invalid, before or
+after, 2 wrong usage, unreadable input, or a service without --ranges-file.
 `
-
-// difference is one policy's, as -o json prints it.
-type difference struct {
-	File      string          `json:"file"`
-	Namespace string          `json:"namespace"`
-	Name      string          `json:"name"`
-	Changes   []netpol.Change `json:"changes"`
-}
 
 func diff(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet(program+" diff", flag.ContinueOnError)
@@ -67,74 +58,30 @@ func diff(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		cli.Complain(stderr, flags.Name(), err)
 		return cli.ExitUsage
 	}
+	var pairs []pair
+	recent := input.Table
 	if *base != "" {
-		return diffBase(flags.Name(), *base, *format, input, stdin, stdout, stderr)
+		var sources []cli.Source
+		sources, err = cli.ReadPolicies([]string{*base}, stdin, stderr)
+		pairs = matched(sources, input.Sources)
+	} else {
+		recent, err = awsranges.ReadFiles(*against, files.Rules.CustomRanges...)
+		pairs = unedited(input.Sources)
 	}
-	return diffRanges(flags.Name(), *against, *format, &files, input, stdout, stderr)
-}
-
-// diffBase compares two versions of policies.
-func diffBase(name, base, format string, input *cli.Input, stdin io.Reader, stdout, stderr io.Writer) int {
-	sources, err := cli.ReadPolicies([]string{base}, stdin, stderr)
 	if err != nil {
-		fmt.Fprintf(stderr, "%s: %v\n", name, err)
+		fmt.Fprintf(stderr, "%s: %v\n", flags.Name(), err)
 		return cli.ExitUsage
 	}
-	comparisons, status := compare(sources, input, stderr)
-	if format == "json" {
-		return cli.WriteJSON(stdout, stderr, name, comparisons, status)
+	comparisons, status := compare(pairs, input, recent, stderr)
+	if *format == "json" {
+		return cli.WriteJSON(stdout, stderr, flags.Name(), comparisons, status)
 	}
 	for _, c := range comparisons {
-		if format == "markdown" {
+		if *format == "markdown" {
 			markdownComparison(stdout, c)
 		} else {
 			printComparison(stdout, c)
 		}
 	}
 	return status
-}
-
-// diffRanges compares what two documents of AWS's make of the same policies.
-func diffRanges(name, against, format string, files *cli.Files, input *cli.Input, stdout, stderr io.Writer) int {
-	recent, err := awsranges.ReadFiles(against, files.Rules.CustomRanges...)
-	if err != nil {
-		fmt.Fprintf(stderr, "%s: %v\n", name, err)
-		return cli.ExitUsage
-	}
-	status := cli.ExitOK
-	differences := []difference{}
-	for _, source := range input.Sources {
-		p, problems := netpol.Read(source.ConfigMap, input.Table)
-		if problems != nil {
-			cli.PrintProblems(stderr, source, "", problems)
-			status = cli.ExitInvalid
-			continue
-		}
-		changes := netpol.Diff(p, input.Table, recent, input.Options.Family)
-		differences = append(differences, difference{source.File, source.ConfigMap.Namespace, source.ConfigMap.Name, changes})
-		switch format {
-		case "text":
-			printChanges(stdout, source, changes)
-		case "markdown":
-			markdownChanges(stdout, source, changes)
-		}
-	}
-	if format == "json" {
-		return cli.WriteJSON(stdout, stderr, name, differences, status)
-	}
-	return status
-}
-
-func printChanges(w io.Writer, source cli.Source, changes []netpol.Change) {
-	if len(changes) == 0 {
-		fmt.Fprintf(w, "%s: unchanged\n", source)
-	}
-	for _, change := range changes {
-		for _, prefix := range change.Added {
-			fmt.Fprintf(w, "%s: %s: + %s\n", source, blamed(change.Name, change.Path), prefix)
-		}
-		for _, prefix := range change.Removed {
-			fmt.Fprintf(w, "%s: %s: - %s\n", source, blamed(change.Name, change.Path), prefix)
-		}
-	}
 }

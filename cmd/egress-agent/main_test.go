@@ -158,29 +158,33 @@ func TestDiff(t *testing.T) {
 	status, stdout, stderr := shell(t, "", arguments...)
 	require.Equal(t, 0, status)
 	require.Empty(t, stderr)
-	require.Equal(t, demo+": tenant-a/egress: s3 (allowedDestinations[0]): + 198.18.5.0/24\n"+
-		demo+": tenant-a/egress: s3 (allowedDestinations[0]): - 198.18.4.0/24\n"+
+	require.Equal(t, demo+": tenant-a/egress: s3 (allowedDestinations[0]): + 198.18.5.0/24 TCP 443\n"+
+		demo+": tenant-a/egress: s3 (allowedDestinations[0]): - 198.18.4.0/24 TCP 443\n"+
 		"../../examples/demo/tenant-b.yaml: tenant-b/egress: unchanged\n", stdout)
 
 	status, stdout, _ = shell(t, "", append(arguments, "-o", "json")...)
 	require.Equal(t, 0, status)
 	require.JSONEq(t, `[
-		{"file": "`+demo+`", "namespace": "tenant-a", "name": "egress", "changes": [
-			{"name": "s3", "path": "allowedDestinations[0]", "added": ["198.18.5.0/24"], "removed": ["198.18.4.0/24"]}]},
-		{"file": "../../examples/demo/tenant-b.yaml", "namespace": "tenant-b", "name": "egress", "changes": []}]`, stdout)
+		{"file": "`+demo+`", "namespace": "tenant-a", "name": "egress", "state": "changed",
+			"opens": [{"name": "s3", "path": "allowedDestinations[0]", "ports": ["TCP 443"], "prefixes": ["198.18.5.0/24"]}],
+			"closes": [{"name": "s3", "path": "allowedDestinations[0]", "ports": ["TCP 443"], "prefixes": ["198.18.4.0/24"]}]},
+		{"file": "../../examples/demo/tenant-b.yaml", "namespace": "tenant-b", "name": "egress", "state": "unchanged", "opens": [], "closes": []}]`, stdout)
 
 	status, stdout, _ = shell(t, "", append(arguments, "-o", "markdown")...)
 	require.Equal(t, 0, status)
 	require.Equal(t, `#### tenant-a/egress: changed
 
-| | addresses | entry |
-|---|---|---|
-| opens | 198.18.5.0/24 | s3 (allowedDestinations\[0\]) |
-| closes | 198.18.4.0/24 | s3 (allowedDestinations\[0\]) |
+| | addresses | ports | entry |
+|---|---|---|---|
+| opens | 198.18.5.0/24 | TCP 443 | s3 (allowedDestinations\[0\]) |
+| closes | 198.18.4.0/24 | TCP 443 | s3 (allowedDestinations\[0\]) |
 
 #### tenant-b/egress: unchanged
 
 `, stdout)
+
+	_, stdout, _ = shell(t, "", "diff", "-f", demo, demo, "--ranges-file", ranges, "--against", ranges)
+	require.Equal(t, strings.Repeat(demo+": tenant-a/egress: unchanged\n", 2), stdout, "of two with one name, each is compared with itself")
 
 	status, _, stderr = shell(t, "", "diff", "-f", demo, "--ranges-file", ranges)
 	require.Equal(t, 2, status)
@@ -188,6 +192,7 @@ func TestDiff(t *testing.T) {
 	status, _, stderr = shell(t, "", "diff", "-f", demo, "--ranges-file", ranges, "--against", demo)
 	require.Equal(t, 2, status)
 	require.Contains(t, stderr, demo+": no ip-ranges document")
-	status, _, _ = shell(t, "", "diff", "-f", broken, "--ranges-file", ranges, "--against", ranges)
+	status, _, stderr = shell(t, "", "diff", "-f", broken, "--ranges-file", ranges, "--against", ranges)
 	require.Equal(t, 1, status)
+	require.Equal(t, 1, strings.Count(stderr, "Invalid port: 70000"), "a mistake is said once, not by each of the ranges: %s", stderr)
 }

@@ -64,6 +64,11 @@ func entriesOf(v Version, family Family) []entry {
 	return entries
 }
 
+// only returns the prefixes that pods of the family can reach. It writes over the slice.
+func only(family Family, prefixes []netip.Prefix) []netip.Prefix {
+	return slices.DeleteFunc(prefixes, func(prefix netip.Prefix) bool { return !family.has(prefix) })
+}
+
 // otherProtocols stands for the protocols without ports, which an entry without ports opens too.
 const otherProtocols policy.Protocol = ""
 

@@ -103,23 +103,3 @@ func TestParseTargetRefuses(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "[2001:db8::1]:53/UDP", target.String())
 }
-
-func TestDiff(t *testing.T) {
-	parse := func(prefixes string) *awsranges.Table {
-		table, err := awsranges.Parse([]byte(`{"syncToken": "1", "prefixes": [` + prefixes + `]}`))
-		require.NoError(t, err)
-		return table
-	}
-	before := parse(`{"ip_prefix": "10.0.0.0/24", "service": "S3", "region": "us-east-1"}, {"ip_prefix": "10.9.0.0/24", "service": "EC2", "region": "us-east-1"}`)
-	after := parse(`{"ip_prefix": "10.0.0.0/25", "service": "S3", "region": "us-east-1"}, {"ip_prefix": "10.0.1.0/24", "service": "S3", "region": "us-east-1"}, {"ip_prefix": "10.9.0.0/24", "service": "EC2", "region": "us-east-1"}`)
-	p := &policy.Policy{Destinations: []policy.Destination{
-		{Name: "db", CIDR: netip.MustParsePrefix("10.0.0.0/8")}, {Name: "vms", Service: "ec2"}, {Name: "s3", Service: "s3"},
-	}}
-	prefix := netip.MustParsePrefix
-	require.Equal(t, []Change{{Name: "s3", Path: "allowedDestinations[2]", Added: []netip.Prefix{prefix("10.0.1.0/24")}, Removed: []netip.Prefix{prefix("10.0.0.128/25")}}},
-		Diff(p, before, after, IPv4))
-	require.Empty(t, Diff(p, before, before, IPv4))
-	require.Empty(t, Diff(p, before, after, IPv6))
-	require.Len(t, Diff(p, nil, after, IPv4), 2)
-	require.Empty(t, Diff(&policy.Policy{DefaultAction: policy.Allow, Destinations: p.Destinations}, before, after, IPv4))
-}
