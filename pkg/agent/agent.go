@@ -17,11 +17,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
@@ -125,31 +122,12 @@ func New(client, events kubernetes.Interface, options Options, log *slog.Logger)
 
 // watchPolicies makes the caches, with handlers that only put keys on the queue.
 func (a *Agent) watchPolicies() {
-	configMaps := a.client.CoreV1().ConfigMaps(metav1.NamespaceAll)
-	onlyPolicies := func(options metav1.ListOptions) metav1.ListOptions {
-		options.LabelSelector = policy.Label + "=" + policy.LabelValue
-		return options
-	}
+	core, networking := a.client.CoreV1(), a.client.NetworkingV1()
 	var configMapInformer, policyInformer cache.Controller
-	a.configMaps, configMapInformer = newInformer(cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			return configMaps.List(ctx, onlyPolicies(options))
-		},
-		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			return configMaps.Watch(ctx, onlyPolicies(options))
-		},
-	}, a.client), &corev1.ConfigMap{}, slimConfigMap, a.enqueuing(a.policyChanged), cache.Indexers{
-		cache.NamespaceIndex: cache.MetaNamespaceIndexFunc, byPolicyKey: indexPolicyKey,
-	})
-	policies := a.client.NetworkingV1().NetworkPolicies(metav1.NamespaceAll)
-	a.policies, policyInformer = newInformer(cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			return policies.List(ctx, options)
-		},
-		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			return policies.Watch(ctx, options)
-		},
-	}, a.client), &networkingv1.NetworkPolicy{}, observe, a.enqueuing(a.networkPolicyChanged), cache.Indexers{})
+	a.configMaps, configMapInformer = newInformer(core.RESTClient(), "configmaps", core.ConfigMaps(metav1.NamespaceAll), policy.Label+"="+policy.LabelValue,
+		slimConfigMap, a.enqueuing(a.policyChanged), cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc, byPolicyKey: indexPolicyKey})
+	a.policies, policyInformer = newInformer(networking.RESTClient(), "networkpolicies", networking.NetworkPolicies(metav1.NamespaceAll), "",
+		observe, a.enqueuing(a.networkPolicyChanged), cache.Indexers{})
 	a.informers = []cache.Controller{configMapInformer, policyInformer}
 }
 
@@ -210,6 +188,7 @@ func (a *Agent) enqueuing(about func(metav1.Object) (key cache.ObjectName, due b
 func (a *Agent) Run(ctx context.Context) error {
 	defer a.queue.ShutDown()
 	defer a.broadcaster.Shutdown()
+	defer a.ready.Store(false)
 	a.broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: a.eventClient.CoreV1().Events("")})
 	go a.slowEvents.run(ctx)
 
@@ -220,16 +199,27 @@ func (a *Agent) Run(ctx context.Context) error {
 	for _, informer := range a.informers {
 		running.Go(func() { informer.RunWithContext(watching) })
 	}
+	if !a.options.LeaderElect {
+		return a.lead(ctx, context.WithoutCancel(ctx))
+	}
+	if !a.fill(ctx) {
+		return nil
+	}
+	return a.elect(ctx)
+}
+
+// fill waits until the caches are full. It is false where the context ended first.
+func (a *Agent) fill(ctx context.Context) bool {
 	a.log.Info("filling caches")
-	if !cache.WaitFor(ctx, "", a.informers[0].HasSyncedChecker(), a.informers[1].HasSyncedChecker()) {
-		return nil // the context ended
+	var filled []cache.DoneChecker
+	for _, informer := range a.informers {
+		filled = append(filled, informer.HasSyncedChecker())
+	}
+	if !cache.WaitFor(ctx, "", filled...) {
+		return false
 	}
 	a.ready.Store(true)
-	defer a.ready.Store(false)
-	if a.options.LeaderElect {
-		return a.elect(ctx)
-	}
-	return a.lead(ctx, context.WithoutCancel(ctx))
+	return true
 }
 
 // stopWithin is how long a stop waits for writes in flight.
@@ -247,10 +237,14 @@ func (a *Agent) lead(ctx, requests context.Context) error {
 	defer a.metrics.leader.Set(0)
 	defer a.leading.Store(false)
 
-	next, err := a.startRanges(ctx)
+	next, err := a.startRanges(ctx) // while the caches fill, where they are not full
 	if err != nil {
 		return err
 	}
+	if !a.ready.Load() && !a.fill(ctx) {
+		return nil
+	}
+	a.use(a.options.Source.Feed.Table())
 	var running sync.WaitGroup
 	for range a.options.Workers {
 		running.Go(func() {

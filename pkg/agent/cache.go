@@ -14,12 +14,12 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// What the caches keep of each object: what decisions need, and no more. The client lists in a stream,
-// where the API server can, so that nothing larger is ever held whole.
+// What the caches keep of each object: what decisions need, and no more.
 
-// observed is a NetworkPolicy without its spec.
+// observed is a NetworkPolicy without its spec. As an object of the API, which a list takes, it is that of its
+// metadata.
 type observed struct {
-	metav1.ObjectMeta
+	metav1.PartialObjectMetadata
 	digest string // of the spec, as netpol.Digest gives it; empty for one that is not the agent's
 	cidrs  []hash // of the spec, as cidrsOf gives them; nil for one that is not the agent's
 }
@@ -49,13 +49,10 @@ var (
 	onlyPolicy  = map[string]string{policy.Label: policy.LabelValue}
 )
 
-// observe is the transform of the cache of NetworkPolicies.
-func observe(object any) (any, error) {
-	policy, ok := object.(*networkingv1.NetworkPolicy)
-	if !ok {
-		return object, nil // observed before, or a tombstone
-	}
-	o := &observed{ObjectMeta: policy.ObjectMeta}
+// observe makes a NetworkPolicy slim. It takes its metadata over.
+func observe(policy *networkingv1.NetworkPolicy) *observed {
+	o := &observed{}
+	o.ObjectMeta = policy.ObjectMeta
 	o.ManagedFields = nil
 	if len(o.Labels) == 1 && netpol.Managed(&o.ObjectMeta) {
 		o.Labels = onlyManaged
@@ -63,16 +60,12 @@ func observe(object any) (any, error) {
 	if netpol.Managed(&o.ObjectMeta) || len(o.OwnerReferences) > 0 {
 		o.digest, o.cidrs = netpol.Digest(policy.Spec), cidrsOf(policy.Spec)
 	}
-	return o, nil
+	return o
 }
 
-// slimConfigMap is the transform of the cache of ConfigMaps.
-func slimConfigMap(object any) (any, error) {
-	configMap, ok := object.(*corev1.ConfigMap)
-	if !ok {
-		return object, nil // a tombstone
-	}
-	slim := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
+// slimConfigMap makes a ConfigMap slim, and returns the same.
+func slimConfigMap(configMap *corev1.ConfigMap) *corev1.ConfigMap {
+	slim := corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
 		Namespace: configMap.Namespace, Name: configMap.Name, UID: configMap.UID, ResourceVersion: configMap.ResourceVersion,
 		CreationTimestamp: configMap.CreationTimestamp, DeletionTimestamp: configMap.DeletionTimestamp,
 	}}
@@ -80,9 +73,13 @@ func slimConfigMap(object any) (any, error) {
 		slim.Labels = onlyPolicy
 	}
 	if document, ok := configMap.Data[policy.Key]; ok {
-		slim.Data = map[string]string{policy.Key: document}
+		slim.Data = configMap.Data
+		if len(slim.Data) > 1 {
+			slim.Data = map[string]string{policy.Key: document}
+		}
 	}
-	return slim, nil
+	*configMap = slim
+	return configMap
 }
 
 // observedPolicy returns what the cache has of a NetworkPolicy; nil for none.

@@ -7,7 +7,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"egress-agent/pkg/awsranges"
@@ -189,9 +188,7 @@ func contains(all, some map[string]string) bool {
 }
 
 func owned(object metav1.ObjectMeta, by metav1.OwnerReference) bool {
-	return slices.ContainsFunc(object.OwnerReferences, func(owner metav1.OwnerReference) bool {
-		return equality.Semantic.DeepEqual(owner, by)
-	})
+	return slices.Contains(object.OwnerReferences, by) // whose pointers are nil
 }
 
 // overlay returns current with everything that the agent answers for as desired, and the labels,

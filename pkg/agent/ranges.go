@@ -27,8 +27,8 @@ const firstRetry = time.Second
 // ReasonRangesRefused is that of the Event on the agent's Lease about a document that is not believed.
 const ReasonRangesRefused = "RangesRefused"
 
-// startRanges puts in use what can be had before the first policy is judged: what was kept in the
-// cluster or, where there is nothing, what a first look finds. It returns when to look next. A file that
+// startRanges reads what can be had before the first policy is judged: what was kept in the cluster or, where
+// there is nothing, what a first look finds. It returns when to look next. A file that
 // cannot be read is a mistake in the deployment, and an error; a URL that does not answer now may answer
 // later.
 func (a *Agent) startRanges(ctx context.Context) (next time.Duration, err error) {
@@ -48,7 +48,6 @@ func (a *Agent) startRanges(ctx context.Context) (next time.Duration, err error)
 			next = firstRetry
 		}
 	}
-	a.use(source.Feed.Table())
 	return next, nil
 }
 

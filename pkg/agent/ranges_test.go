@@ -334,6 +334,7 @@ func TestSyncTellsOfOtherRanges(t *testing.T) {
 func TestElect(t *testing.T) {
 	run := func(f *feeding) (stop func() error) {
 		f.options.LeaderElect = true
+		f.informers = nil // the caches are full
 		require.NoError(t, os.WriteFile(f.file, []byte(`{"syncToken": "1", "prefixes": [{"ip_prefix": "3.0.0.0/24", "region": "us-east-1", "service": "S3"}]}`), 0o600))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)

@@ -92,14 +92,10 @@ func (f *fixture) see(t *testing.T, object runtime.Object) {
 	switch object := object.(type) {
 	case *corev1.ConfigMap:
 		if object.Labels[policy.Label] == policy.LabelValue {
-			slim, err := slimConfigMap(object.DeepCopy())
-			require.NoError(t, err)
-			require.NoError(t, f.configMaps.Add(slim))
+			require.NoError(t, f.configMaps.Add(slimConfigMap(object.DeepCopy())))
 		}
 	case *networkingv1.NetworkPolicy:
-		slim, err := observe(object.DeepCopy())
-		require.NoError(t, err)
-		require.NoError(t, f.policies.Add(slim))
+		require.NoError(t, f.policies.Add(observe(object.DeepCopy())))
 	}
 }
 

@@ -52,8 +52,11 @@ func merged(a, b []Row) []Row {
 // missing returns the rows of a, in its order, whose keys b lacks. Both are sorted.
 func missing(a, b []Row) []Row {
 	var found []Row
-	for _, row := range a {
-		if len(b) > 0 && b[0] == row { // as most are
+	for i, row := range a {
+		if len(b) == 0 {
+			return append(found, a[i:]...)
+		}
+		if b[0] == row { // as most are
 			b = b[1:]
 			continue
 		}

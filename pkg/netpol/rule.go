@@ -32,8 +32,8 @@ func prefixRule(ports []networkingv1.NetworkPolicyPort, first netip.Prefix, rest
 
 // prefixPeers allocates what many peers have in common once: a policy may have thousands.
 func prefixPeers(prefixes ...netip.Prefix) []networkingv1.NetworkPolicyPeer {
-	const longest = len("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128")
-	text, ends := make([]byte, 0, len(prefixes)*longest), make([]int, 0, len(prefixes))
+	const usual = len("255.255.255.255/32")
+	text, ends := make([]byte, 0, len(prefixes)*usual), make([]int, 0, len(prefixes))
 	for _, prefix := range prefixes {
 		text = prefix.AppendTo(text)
 		ends = append(ends, len(text))

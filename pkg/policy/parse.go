@@ -153,7 +153,7 @@ func (r *reader) node() node {
 }
 
 func (r *reader) object() node {
-	n := node{kind: object}
+	n := node{kind: object, members: make([]member, 0, 4)} // as many as a destination has
 	r.take(len("{"))
 	for r.next() != '}' {
 		key := r.text()

@@ -1,0 +1,107 @@
+package agent
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+)
+
+// encodedList gives some NetworkPolicies as an API server does.
+func encodedList(t *testing.T) (*networkingv1.NetworkPolicyList, []byte) {
+	list := &networkingv1.NetworkPolicyList{
+		TypeMeta: metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicyList"},
+		ListMeta: metav1.ListMeta{ResourceVersion: "12345"},
+	}
+	for i := range 300 { // more than a buffer holds
+		policy := writtenFor(t, valid)
+		policy.TypeMeta = metav1.TypeMeta{} // those in a list have none
+		policy.Name = fmt.Sprintf("policy-%d", i)
+		list.Items = append(list.Items, *policy)
+	}
+	var encoded bytes.Buffer
+	require.NoError(t, protobuf.NewSerializer(scheme.Scheme, scheme.Scheme).Encode(list, &encoded))
+	return list, encoded.Bytes()
+}
+
+func TestListSlim(t *testing.T) {
+	list, encoded := encodedList(t)
+	answer := func(w http.ResponseWriter) { w.Write(encoded) }
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		require.Equal(t, "/apis/networking.k8s.io/v1/networkpolicies?labelSelector=a%3Db&resourceVersion=0", r.URL.String())
+		require.Equal(t, runtime.ContentTypeProtobuf, r.Header.Get("Accept"))
+		answer(w)
+	}))
+	defer server.Close()
+	client, err := kubernetes.NewForConfig(&rest.Config{Host: server.URL})
+	require.NoError(t, err)
+	listed := func() (runtime.Object, error) {
+		return listSlim(t.Context(), client.NetworkingV1().RESTClient(), "networkpolicies", metav1.ListOptions{ResourceVersion: "0", LabelSelector: "a=b"}, observe)
+	}
+
+	object, err := listed()
+	require.NoError(t, err)
+	slim := object.(*metav1.List)
+	require.Equal(t, "12345", slim.ResourceVersion)
+	require.Len(t, slim.Items, len(list.Items))
+	for i, item := range slim.Items {
+		require.Equal(t, observe(&list.Items[i]), item.Object)
+	}
+
+	answer = func(w http.ResponseWriter) { http.Error(w, "no", http.StatusForbidden) }
+	_, err = listed()
+	require.True(t, apierrors.IsForbidden(err), err)
+	answer = func(w http.ResponseWriter) { io.WriteString(w, `{"kind": "NetworkPolicyList"}`) }
+	_, err = listed()
+	require.EqualError(t, err, `list networkpolicies: the answer is not protobuf: it begins with "{\"ki"`)
+}
+
+// TestListIsWhole cuts a list at every byte: less than all of it must not pass for all of it, since what is not
+// listed is taken to be gone.
+func TestListIsWhole(t *testing.T) {
+	list, encoded := encodedList(t)
+	read := func(encoded []byte) (items int, err error) {
+		err = readList(bytes.NewReader(encoded), &metav1.ListMeta{}, func(encoded []byte) error {
+			items++
+			return new(networkingv1.NetworkPolicy).Unmarshal(encoded)
+		})
+		return items, err
+	}
+	items, err := read(encoded)
+	require.NoError(t, err)
+	require.Equal(t, len(list.Items), items)
+	end := len(encoded) - 4 // what follows the list in the runtime.Unknown: two fields that are empty
+	for n := range end {
+		if n > 2000 && n < end-2000 && n%97 != 0 {
+			continue
+		}
+		_, err := read(encoded[:n])
+		require.Error(t, err, "the first %d bytes of %d", n, len(encoded))
+	}
+	for i := range 200 { // of the prefix, the list's fields and the first object
+		broken := bytes.Clone(encoded)
+		broken[i] ^= 0xff
+		_, _ = read(broken) // does not panic, nor hold much
+	}
+}
+
+func TestListEnds(t *testing.T) {
+	stop := fmt.Errorf("enough")
+	_, encoded := encodedList(t)
+	calls := 0
+	err := readList(bytes.NewReader(encoded), &metav1.ListMeta{}, func([]byte) error { calls++; return stop })
+	require.ErrorIs(t, err, stop)
+	require.Equal(t, 1, calls)
+}
