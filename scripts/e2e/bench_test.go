@@ -45,7 +45,7 @@ func BenchmarkRefresh(b *testing.B) {
 	first, err := strconv.ParseInt(d["syncToken"].(string), 10, 64)
 	require.NoError(b, err)
 
-	client, err := control.Bare()
+	client, err := cluster.Bare(control.Kubeconfig)
 	require.NoError(b, err)
 	s := newSource(b)
 	publish := func(n int) (served func() time.Time) { // when its last byte was

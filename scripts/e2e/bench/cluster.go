@@ -38,7 +38,7 @@ type bench struct {
 }
 
 func newBench(ctx context.Context, control *cluster.Cluster, agent, ranges string, s size) (*bench, error) {
-	client, err := control.Bare()
+	client, err := cluster.Bare(control.Kubeconfig)
 	if err != nil {
 		return nil, err
 	}

@@ -41,7 +41,17 @@ func main() {
 	}
 }
 
+// listCommand makes of this program, with a kubeconfig, the bare client that lists once.
+const listCommand = "list"
+
 func run(ctx context.Context) error {
+	if len(os.Args) == 3 && os.Args[1] == listCommand {
+		client, err := cluster.Bare(os.Args[2])
+		if err != nil {
+			return err
+		}
+		return list(ctx, client)
+	}
 	programs := flag.String("programs", "bin/control-plane", "`folder` with the control plane's programs")
 	agent := flag.String("agent", "bin/egress-agent", "the agent's `file`")
 	rangesFile := flag.String("ranges", "", "AWS's ip-ranges.json, a `file`")

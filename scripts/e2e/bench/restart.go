@@ -3,11 +3,14 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 )
 
 func (b *bench) restart(ctx context.Context) error { return b.restartWith(ctx, b.size.many, nil) }
@@ -23,7 +26,8 @@ func (b *bench) scale(ctx context.Context) error {
 }
 
 // restartWith brings the policies to a number, all of them applied, and starts an agent some times: until each
-// has been looked at. The floor is to list the same objects once. Half as many came before.
+// has been looked at. The floor is a bare client that starts, lists the same objects once, and ends. Half as many
+// came before.
 func (b *bench) restartWith(ctx context.Context, n int, half *figures) error {
 	first, err := b.start()
 	if err != nil {
@@ -52,13 +56,14 @@ func (b *bench) restartWith(ctx context.Context, n int, half *figures) error {
 	if err != nil {
 		return err
 	}
-	p, restart, floor, err := b.restarts(ctx, n)
+	p, restart, floor, warm, err := b.restarts(ctx, n)
 	if err != nil {
 		return err
 	}
 	now := figures{time: restart}
 	if half == nil {
 		b.add(fmt.Sprintf("restart with %d policies, until all are checked", n), restart, floor, 1.5)
+		b.rows = append(b.rows, row{"the same, beside a client that ran already", rounded(restart), rounded(warm), fmt.Sprintf("%.2f", float64(restart)/float64(warm)), ""})
 	}
 	if err := b.idle(ctx, p, n, half == nil); err != nil {
 		return err
@@ -93,28 +98,31 @@ func (b *bench) restartWith(ctx context.Context, n int, half *figures) error {
 	return p.stop()
 }
 
-// restarts starts an agent some times, after a floor each, and leaves the last. Both figures are medians.
-func (b *bench) restarts(ctx context.Context, n int) (p *process, restart, floor time.Duration, err error) {
+// restarts starts an agent some times, after both floors each, and leaves the last. All figures are medians.
+func (b *bench) restarts(ctx context.Context, n int) (p *process, restart, floor, warm time.Duration, err error) {
 	const times = 5
-	var figures, floors []time.Duration
+	var figures, floors, warms []time.Duration
 	for len(figures) < times {
 		if p != nil {
 			if err := p.stop(); err != nil {
-				return nil, 0, 0, err
+				return nil, 0, 0, 0, err
 			}
 		}
-		if floor, err = b.list(ctx); err != nil {
-			return nil, 0, 0, err
+		if warm, err = b.timeToList(ctx); err != nil {
+			return nil, 0, 0, 0, err
+		}
+		if floor, err = b.timeToStartAndList(ctx); err != nil {
+			return nil, 0, 0, 0, err
 		}
 		if p, err = b.start(); err != nil {
-			return nil, 0, 0, err
+			return nil, 0, 0, 0, err
 		}
 		if err := b.checked(ctx, p, n); err != nil {
-			return nil, 0, 0, err
+			return nil, 0, 0, 0, err
 		}
-		figures, floors = append(figures, time.Since(p.started)), append(floors, floor)
+		figures, floors, warms = append(figures, time.Since(p.started)), append(floors, floor), append(warms, warm)
 	}
-	return p, median(figures), median(floors), nil
+	return p, median(figures), median(floors), median(warms), nil
 }
 
 func median(durations []time.Duration) time.Duration {
@@ -122,13 +130,33 @@ func median(durations []time.Duration) time.Duration {
 	return sorted[len(sorted)/2]
 }
 
-// list reads all that an agent reads when it starts, once, and says how long it took.
-func (b *bench) list(ctx context.Context) (time.Duration, error) {
+// list reads all that an agent reads when it starts, once.
+func list(ctx context.Context, client kubernetes.Interface) error {
+	if _, err := client.CoreV1().ConfigMaps("").List(ctx, metav1.ListOptions{LabelSelector: "egress-controller=managed", ResourceVersion: "0"}); err != nil {
+		return err
+	}
+	_, err := client.NetworkingV1().NetworkPolicies("").List(ctx, metav1.ListOptions{ResourceVersion: "0"})
+	return err
+}
+
+// timeToList is that of a client that has run for long: its connection is there, and its memory.
+func (b *bench) timeToList(ctx context.Context) (time.Duration, error) {
 	started := time.Now()
-	if _, err := b.client.CoreV1().ConfigMaps("").List(ctx, metav1.ListOptions{LabelSelector: "egress-controller=managed", ResourceVersion: "0"}); err != nil {
+	err := list(ctx, b.client)
+	return time.Since(started), err
+}
+
+// timeToStartAndList is that of a process, as an agent that starts is one: the memory for what is listed takes it
+// as long as the list itself.
+func (b *bench) timeToStartAndList(ctx context.Context) (time.Duration, error) {
+	self, err := os.Executable()
+	if err != nil {
 		return 0, err
 	}
-	_, err := b.client.NetworkingV1().NetworkPolicies("").List(ctx, metav1.ListOptions{ResourceVersion: "0"})
+	command := exec.CommandContext(ctx, self, listCommand, b.kubeconfig)
+	command.Stderr = os.Stderr
+	started := time.Now()
+	err = command.Run()
 	return time.Since(started), err
 }
 

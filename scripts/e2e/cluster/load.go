@@ -12,9 +12,9 @@ import (
 // Workers is how many requests Each makes at a time.
 const Workers = 8
 
-// Bare returns an administrator's client that sends protobuf and knows no limit: as fast as one can be.
-func (c *Cluster) Bare() (*kubernetes.Clientset, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig)
+// Bare returns a client that sends protobuf and knows no limit: as fast as one can be.
+func Bare(kubeconfig string) (*kubernetes.Clientset, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
 		return nil, err
 	}
