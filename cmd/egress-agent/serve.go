@@ -34,8 +34,9 @@ Usage:
   egress-agent render -f FILE...     print the NetworkPolicies of policies in files
   egress-agent explain -f FILE... --to ADDRESS:PORT
                                      say what allows a connection, or what comes nearest
+  egress-agent diff -f FILE... --base OLD
   egress-agent diff -f FILE... --ranges-file OLD --against NEW
-                                     say what other AWS ranges open and close
+                                     say what an edit, or other AWS ranges, open and close
   egress-agent status [-n NAMESPACE] say how the policies of a cluster stand
 
 Examples:
