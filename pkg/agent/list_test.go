@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,19 +12,21 @@ import (
 	"github.com/stretchr/testify/require"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/pager"
 )
 
 // encodedList gives some NetworkPolicies as an API server does.
-func encodedList(t *testing.T) (*networkingv1.NetworkPolicyList, []byte) {
+func encodedList(t *testing.T, continued string) (*networkingv1.NetworkPolicyList, []byte) {
 	list := &networkingv1.NetworkPolicyList{
 		TypeMeta: metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicyList"},
-		ListMeta: metav1.ListMeta{ResourceVersion: "12345"},
+		ListMeta: metav1.ListMeta{ResourceVersion: "12345", Continue: continued},
 	}
 	for i := range 300 { // more than a buffer holds
 		policy := writtenFor(t, valid)
@@ -37,7 +40,7 @@ func encodedList(t *testing.T) (*networkingv1.NetworkPolicyList, []byte) {
 }
 
 func TestListSlim(t *testing.T) {
-	list, encoded := encodedList(t)
+	list, encoded := encodedList(t, "")
 	answer := func(w http.ResponseWriter) { w.Write(encoded) }
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		require.Equal(t, "/apis/networking.k8s.io/v1/networkpolicies?labelSelector=a%3Db&resourceVersion=0", r.URL.String())
@@ -68,10 +71,36 @@ func TestListSlim(t *testing.T) {
 	require.EqualError(t, err, `list networkpolicies: the answer is not protobuf: it begins with "{\"ki"`)
 }
 
+// TestListPages reads what an API server gives in pages, as it does where it lists out of etcd.
+func TestListPages(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		continued := "further"
+		if r.URL.Query().Get("continue") == continued {
+			continued = ""
+		}
+		_, page := encodedList(t, continued)
+		w.Write(page)
+	}))
+	defer server.Close()
+	client, err := kubernetes.NewForConfig(&rest.Config{Host: server.URL})
+	require.NoError(t, err)
+	pages := pager.New(func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+		return listSlim(ctx, client.NetworkingV1().RESTClient(), "networkpolicies", options, observe)
+	})
+	all, _, err := pages.ListWithAlloc(t.Context(), metav1.ListOptions{})
+	require.NoError(t, err)
+	items, err := meta.ExtractListWithAlloc(all)
+	require.NoError(t, err)
+	require.Len(t, items, 600)
+	for _, item := range items {
+		require.IsType(t, &observed{}, item)
+	}
+}
+
 // TestListIsWhole cuts a list at every byte: less than all of it must not pass for all of it, since what is not
 // listed is taken to be gone.
 func TestListIsWhole(t *testing.T) {
-	list, encoded := encodedList(t)
+	list, encoded := encodedList(t, "")
 	read := func(encoded []byte) (items int, err error) {
 		err = readList(bytes.NewReader(encoded), &metav1.ListMeta{}, func(encoded []byte) error {
 			items++
@@ -99,7 +128,7 @@ func TestListIsWhole(t *testing.T) {
 
 func TestListEnds(t *testing.T) {
 	stop := fmt.Errorf("enough")
-	_, encoded := encodedList(t)
+	_, encoded := encodedList(t, "")
 	calls := 0
 	err := readList(bytes.NewReader(encoded), &metav1.ListMeta{}, func([]byte) error { calls++; return stop })
 	require.ErrorIs(t, err, stop)
