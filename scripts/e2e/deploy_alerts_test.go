@@ -39,7 +39,6 @@ type scene struct {
 // Where nothing is wrong, none fires.
 func TestAlerts(t *testing.T) {
 	long(t)
-	kubectl(t, "", "apply", "-f", root+"/deploy/base/agent-rbac.yaml")
 	namespace(t, "alerts")
 	rules := alertRules(t)
 	unseen := make(map[string]bool)

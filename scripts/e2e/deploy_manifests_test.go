@@ -25,7 +25,6 @@ var foreign = map[string][]string{
 
 // TestManifests has the API server itself judge what deploy/ and each overlay would apply.
 func TestManifests(t *testing.T) {
-	kubectl(t, "", "apply", "-f", root+"/deploy/base/agent-rbac.yaml") // a dry run needs the namespace
 	stdout, stderr, err := tryKubectl("", "apply", "--dry-run=server", "-k", root+"/deploy")
 	require.NoError(t, err, stderr)
 	require.Empty(t, stderr, "no warning: Pod Security is content, too")
@@ -96,8 +95,8 @@ func deployments(t *testing.T, objects []*unstructured.Unstructured) []*appsv1.D
 	return found
 }
 
-// TestNotSent stops short of the webhook: nobody is there. What its configuration does not send passes.
-func TestNotSent(t *testing.T) {
+// TestWebhookNotSent stops short of the webhook: nobody is there. What its configuration does not send passes.
+func TestWebhookNotSent(t *testing.T) {
 	const broken = `{"allowedDestinations": [{"name": "x"}]}`
 	namespace(t, "not-sent", "egress-validation=enabled")
 	kubectl(t, manifest("not-sent", "old", broken), "create", "-f", "-")

@@ -35,7 +35,6 @@ func (r right) String() string {
 // TestRBAC takes each right of the agent away in turn: it misses every one, so that none is granted in vain.
 func TestRBAC(t *testing.T) {
 	long(t)
-	kubectl(t, "", "apply", "-f", root+"/deploy/base/agent-rbac.yaml")
 	t.Cleanup(func() { kubectl(t, "", "replace", "-f", root+"/deploy/base/agent-rbac.yaml") })
 	role, err := control.Admin.RbacV1().Roles(agentNamespace).Get(t.Context(), agentName, metav1.GetOptions{})
 	require.NoError(t, err)

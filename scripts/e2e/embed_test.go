@@ -31,7 +31,6 @@ type embedded struct {
 // embed starts an agent that looks at a source 20 times a second.
 func embed(t *testing.T, s *source, change ...func(*agent.Options)) *embedded {
 	t.Helper()
-	kubectl(t, "", "apply", "-f", root+"/deploy/base/agent-rbac.yaml")
 	kubeconfig, err := control.ServiceAccountKubeconfig(t.Context(), "egress-system", "egress-agent")
 	require.NoError(t, err)
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
@@ -67,7 +66,7 @@ func embed(t *testing.T, s *source, change ...func(*agent.Options)) *embedded {
 		if t.Failed() {
 			t.Logf("log of the agent:\n%s", e.log)
 		}
-		kubectl(t, "", "delete", "configmap", "-n", "egress-system", "egress-ranges", "--ignore-not-found")
+		forgetRanges(t)
 	})
 	require.Eventually(t, e.ready, soon, 10*time.Millisecond)
 	return e

@@ -216,7 +216,7 @@ func TestRestartWithoutNetwork(t *testing.T) {
 		"with a broken ConfigMap": {"create", "configmap", "-n", "egress-system", "egress-ranges", "--from-literal=ip-ranges.json.gz=x"},
 	} {
 		p.stop(t)
-		kubectl(t, "", "delete", "configmap", "-n", "egress-system", "egress-ranges", "--ignore-not-found")
+		forgetRanges(t)
 		if spoil[0] == "create" {
 			kubectl(t, "", spoil...)
 		}

@@ -19,7 +19,8 @@ const (
 	ranges   = root + "/testdata/ranges/ip-ranges.json"
 )
 
-// control is the one control plane that every test of the package shares.
+// control is the one control plane that every test of the package shares. It has the namespace of the agent, its
+// service account and its rights: a test that takes one away gives it back.
 var control *cluster.Cluster
 
 func TestMain(m *testing.M) {
@@ -56,5 +57,8 @@ func runTests(m *testing.M) (status int, err error) {
 			err = stopErr
 		}
 	}()
+	if _, stderr, err := tryKubectl("", "apply", "-f", root+"/deploy/base/agent-rbac.yaml"); err != nil {
+		return 0, fmt.Errorf("kubectl apply: %w: %s", err, stderr)
+	}
 	return m.Run(), nil
 }

@@ -40,7 +40,6 @@ type proxy struct {
 // newProxy starts a proxy for the agent's service account.
 func newProxy(t *testing.T) *proxy {
 	t.Helper()
-	kubectl(t, "", "apply", "-f", root+"/deploy/base/agent-rbac.yaml")
 	direct, err := control.ServiceAccountKubeconfig(t.Context(), "egress-system", "egress-agent")
 	require.NoError(t, err)
 	config, err := clientcmd.BuildConfigFromFlags("", direct)

@@ -124,13 +124,19 @@ func freeAddress(t testing.TB) string {
 // the test.
 func startAgent(t testing.TB, args ...string) *process {
 	t.Helper()
-	kubectl(t, "", "apply", "-f", root+"/deploy/base/agent-rbac.yaml")
 	kubeconfig, err := control.ServiceAccountKubeconfig(t.Context(), "egress-system", "egress-agent")
 	require.NoError(t, err)
-	t.Cleanup(func() {
-		kubectl(t, "", "delete", "configmap", "-n", "egress-system", "egress-ranges", "--ignore-not-found")
-	})
+	t.Cleanup(func() { forgetRanges(t) })
 	return start(t, "egress-agent", append([]string{"--kubeconfig", kubeconfig, "--ip-family", "ipv4", "--leader-elect=false"}, args...)...)
+}
+
+// forgetRanges deletes what an agent keeps of the ranges.
+func forgetRanges(t testing.TB) {
+	t.Helper()
+	err := control.Admin.CoreV1().ConfigMaps("egress-system").Delete(context.Background(), "egress-ranges", metav1.DeleteOptions{})
+	if !apierrors.IsNotFound(err) {
+		require.NoError(t, err)
+	}
 }
 
 // kubectl runs the real one as administrator, requires that it succeeds and returns its output.
@@ -151,14 +157,22 @@ func tryKubectl(stdin string, args ...string) (stdout, stderr string, err error)
 	return out.String(), errs.String(), err
 }
 
-// namespace makes a namespace, with labels as kubectl takes them, that goes with the test.
+// namespace makes a namespace, with labels such as a=b, that goes with the test.
 func namespace(t *testing.T, name string, labels ...string) {
 	t.Helper()
-	kubectl(t, "", "create", "namespace", name)
-	if len(labels) > 0 {
-		kubectl(t, "", append([]string{"label", "namespace", name}, labels...)...)
+	object := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: make(map[string]string)}}
+	for _, label := range labels {
+		key, value, _ := strings.Cut(label, "=")
+		object.Labels[key] = value
 	}
-	t.Cleanup(func() { kubectl(t, "", "delete", "namespace", name, "--wait=false", "--ignore-not-found") })
+	namespaces := control.Admin.CoreV1().Namespaces()
+	_, err := namespaces.Create(t.Context(), object, metav1.CreateOptions{})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		if err := namespaces.Delete(context.Background(), name, metav1.DeleteOptions{}); !apierrors.IsNotFound(err) {
+			require.NoError(t, err)
+		}
+	})
 }
 
 // manifest is a policy ConfigMap.

@@ -168,7 +168,6 @@ func withFinalizer(manifest string) string {
 func systemNamespaces(t *testing.T) []string {
 	t.Helper()
 	names := []string{"kube-system", "egress-system"}
-	kubectl(t, "apiVersion: v1\nkind: Namespace\nmetadata: {name: egress-system}\n", "apply", "-f", "-")
 	for _, name := range names {
 		kubectl(t, "", "label", "namespace", name, "egress-validation=enabled")
 		t.Cleanup(func() { kubectl(t, "", "label", "namespace", name, "egress-validation-") })
