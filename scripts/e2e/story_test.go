@@ -153,13 +153,6 @@ func TestStory(t *testing.T) {
 		eventuallyPolicy(t, "tenant-b", "ours", "the agent's once the other is gone", func(p *networkingv1.NetworkPolicy) bool { return opens(p, "10.2.0.0/16") })
 	})
 	step("more ports than the dataplane keeps", func(t *testing.T) {
-		ports := func(first, n int) string {
-			var list []string
-			for i := range n {
-				list = append(list, strconv.Itoa(first+2*i))
-			}
-			return strings.Join(list, ", ")
-		}
 		policy := `{"allowedDestinations": [{"name": "apps", "cidr": "10.0.0.0/8", "ports": [` + ports(1001, 20) + `]}]}`
 		kubectl(t, manifest("tenant-b", "apps", policy), "apply", "-f", "-")
 		kubectl(t, manifest("tenant-b", "host", strings.ReplaceAll(strings.ReplaceAll(policy, "10.0.0.0/8", "10.3.0.1/32"), ports(1001, 20), ports(3001, 3))), "apply", "-f", "-")
@@ -249,6 +242,15 @@ func TestRangesUnavailable(t *testing.T) {
 	s.answers(document([]byte(sampleDocument(t, "ip-ranges.json")), time.Unix(1_700_000_000, 0)))
 	policy = eventuallyPolicy(t, "tenant-c", "egress", "complete", func(p *networkingv1.NetworkPolicy) bool { return opens(p, "198.18.0.0/24") })
 	require.True(t, opens(policy, "10.9.0.0/24"))
+}
+
+// ports are n of them that no range joins, as a policy lists them.
+func ports(first, n int) string {
+	var list []string
+	for i := range n {
+		list = append(list, strconv.Itoa(first+2*i))
+	}
+	return strings.Join(list, ", ")
 }
 
 // refusesSoon waits until the API server has taken up the webhook's configuration.
