@@ -1,0 +1,91 @@
+package awsranges
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestHold(t *testing.T) {
+	const hold = 24 * time.Hour
+	start := time.Unix(1_700_000_000, 0)
+	at := func(hours int) time.Time { return start.Add(time.Duration(hours) * time.Hour) }
+	lookup := func(table *Table) []string {
+		var found []string
+		for _, prefix := range table.Lookup("S3", "us-east-1") {
+			found = append(found, prefix.String())
+		}
+		return found
+	}
+	first := withHeld(nil, &parsed(t, made(1, 0, 2, 4)).document, at(0), hold)
+	require.Equal(t, []string{"198.18.0.0/24", "198.18.2.0/24", "198.18.4.0/24"}, lookup(first))
+	require.Nil(t, first.Held())
+	require.Same(t, first, withHeld(first, &parsed(t, made(1, 0, 2, 4)).document, at(1), hold), "nothing is new")
+
+	removed := withHeld(first, &parsed(t, made(2, 0, 6)).document, at(2), hold)
+	require.Equal(t, []string{"198.18.0.0/24", "198.18.2.0/24", "198.18.4.0/24", "198.18.6.0/24"}, lookup(removed), "added at once, held what is gone")
+	require.Len(t, removed.Held(), 2)
+	require.Equal(t, at(2).Unix(), removed.Held()[0].Removed)
+	require.Equal(t, Change{Pairs: nil, Names: false, Added: 1, Removed: 2}, func() Change {
+		c := removed.Since(first)
+		require.ElementsMatch(t, []Pair{{"S3", "us-east-1"}, {"S3", ""}}, c.Pairs)
+		c.Pairs = nil
+		return c
+	}())
+	require.Same(t, removed, withHeld(removed, &parsed(t, made(2, 0, 6)).document, at(25), hold), "still held")
+
+	restarted, err := Parse(encoded(t, removed))
+	require.NoError(t, err)
+	require.Equal(t, removed, restarted, "holds survive a restart")
+
+	back := withHeld(restarted, &parsed(t, made(3, 0, 4, 6)).document, at(20), hold)
+	require.Equal(t, lookup(removed), lookup(back), "one is published again: nothing to do")
+	require.Len(t, back.Held(), 1)
+	require.Empty(t, back.Since(removed).Pairs)
+
+	dropped := withHeld(back, &back.document, at(26), hold)
+	require.Equal(t, []string{"198.18.0.0/24", "198.18.4.0/24", "198.18.6.0/24"}, lookup(dropped))
+	require.Nil(t, dropped.Held())
+	require.Equal(t, "3", dropped.SyncToken())
+
+	gone := withHeld(dropped, &parsed(t, made(4, 0, 6)).document, at(30), hold)
+	require.Equal(t, at(30).Unix(), gone.Held()[0].Removed, "held anew after it was back")
+	early := withHeld(gone, &gone.document, at(-30), hold)
+	require.Equal(t, at(-30).Unix(), early.Held()[0].Removed, "a clock set back does not hold for longer")
+	require.Nil(t, withHeld(first, &parsed(t, made(2, 0)).document, at(1), 0).Held(), "without a hold")
+}
+
+func TestSince(t *testing.T) {
+	document := func(rows ...string) *Table {
+		return parsed(t, `{"syncToken": "1", "prefixes": [`+strings.Join(rows, ", ")+`]}`)
+	}
+	row := func(prefix, service, region string) string {
+		return fmt.Sprintf(`{"ip_prefix": %q, "service": %q, "region": %q}`, prefix, service, region)
+	}
+	s3, ec2 := row("3.0.0.0/24", "S3", "us-east-1"), row("3.1.0.0/24", "EC2", "us-east-1")
+	before := document(s3, ec2)
+	for _, test := range []struct {
+		name  string
+		after *Table
+		pairs []Pair
+		names bool
+	}{
+		{"nothing", document(ec2, s3, s3), nil, false},
+		{"what aggregates to the same", document(ec2, s3, row("3.0.0.0/25", "S3", "us-east-1")), nil, false},
+		{"a prefix", document(ec2, row("3.2.0.0/24", "S3", "us-east-1")), []Pair{{"S3", "us-east-1"}, {"S3", ""}}, false},
+		{"a prefix from one region to another", document(s3, ec2, row("3.0.0.0/24", "S3", "us-west-2")), []Pair{{"S3", "us-west-2"}}, true},
+		{"a service gone", document(s3), []Pair{{"EC2", "us-east-1"}, {"EC2", ""}}, true},
+		{"a region gone", document(row("3.0.0.0/24", "S3", "x"), row("3.1.0.0/24", "EC2", "x")),
+			[]Pair{{"S3", "us-east-1"}, {"S3", "x"}, {"EC2", "us-east-1"}, {"EC2", "x"}}, true},
+	} {
+		c := test.after.Since(before)
+		require.ElementsMatch(t, test.pairs, c.Pairs, test.name)
+		require.Equal(t, test.names, c.Names, test.name)
+	}
+	c := before.Since(nil)
+	require.Len(t, c.Pairs, 4)
+	require.Equal(t, 2, c.Added)
+}

@@ -1,0 +1,215 @@
+package netpol
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/policy"
+)
+
+// checkCompile compares what the NetworkPolicy allows, as Kubernetes reads it, with what the policy
+// says, read naively; and checks that nothing in it is said twice or could be said shorter.
+func checkCompile(t *testing.T, p *policy.Policy, table *awsranges.Table, family Family, random *rand.Rand) {
+	t.Helper()
+	options := Options{Family: family}
+	compiled, problems := Compile(p, table, options)
+	require.Empty(t, problems, "nothing is refused without a limit")
+	checkShape(t, compiled.Spec)
+	checkSlots(t, compiled.Spec, p, table, family)
+	blocks := blocksOf(compiled.Spec)
+	_, tooMany := Compile(p, table, Options{Family: family, MaxPortSlots: DefaultPortSlots})
+	for _, address := range points(p, table, random) {
+		for _, protocol := range []policy.Protocol{policy.TCP, policy.UDP, policy.SCTP} {
+			for _, port := range []uint16{1, 52, 53, 54, 79, 80, 81, 442, 443, 444, 445, 450, 451, 1001, 1019, 1119, 65535} {
+				want := saysPolicy(p, table, family, address, protocol, port)
+				// A million comparisons a run: require is for those that fail.
+				if got := allows(blocks, address, protocol, port); got != want {
+					require.Equal(t, want, got, "%s %s/%d under %+v", address, protocol, port, p.Destinations)
+				}
+				if tooMany == nil && want != enforces(blocks, address, protocol, port) {
+					require.Fail(t, "the dataplane differs", "%s %s/%d under %+v", address, protocol, port, p.Destinations)
+				}
+			}
+		}
+		want, got := saysPolicy(p, table, family, address, "ICMP", 0), allows(blocks, address, "ICMP", 0)
+		require.Equal(t, want, got, "%s ICMP", address)
+	}
+	shuffled := *p
+	shuffled.Destinations = slices.Clone(p.Destinations)
+	random.Shuffle(len(shuffled.Destinations), func(i, j int) {
+		shuffled.Destinations[i], shuffled.Destinations[j] = shuffled.Destinations[j], shuffled.Destinations[i]
+	})
+	again, problems := Compile(&shuffled, table, options)
+	require.Empty(t, problems)
+	require.Equal(t, compiled.Spec, again.Spec, "the order of destinations does not matter")
+}
+
+// checkShape requires what every compiled spec promises.
+func checkShape(t *testing.T, spec networkingv1.NetworkPolicySpec) {
+	t.Helper()
+	require.Equal(t, []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}, spec.PolicyTypes)
+	seenCIDRs, seenPorts := make(map[string]string), make(map[string]bool)
+	for _, rule := range spec.Egress {
+		require.NotEmpty(t, rule.To, "a rule without peers opens everything")
+		require.NotEqual(t, []networkingv1.NetworkPolicyPort{}, rule.Ports, "empty, but not nil")
+		ports, err := json.Marshal(rule.Ports)
+		require.NoError(t, err)
+		require.False(t, seenPorts[string(ports)], "two rules with ports %s", ports)
+		seenPorts[string(ports)] = true
+		for i, port := range rule.Ports[:max(len(rule.Ports)-1, 0)] {
+			next := rule.Ports[i+1]
+			require.False(t, *port.Protocol == *next.Protocol && next.Port.IntVal <= last(port)+1, "ports %s can be joined", ports)
+		}
+		var previous netip.Prefix
+		for _, peer := range rule.To {
+			prefix := netip.MustParsePrefix(peer.IPBlock.CIDR)
+			require.Empty(t, peer.IPBlock.Except)
+			require.Equal(t, prefix.Masked().String(), peer.IPBlock.CIDR)
+			require.True(t, !previous.IsValid() || awsranges.Compare(previous, prefix) < 0, "peers are sorted")
+			require.Empty(t, seenCIDRs[peer.IPBlock.CIDR], "a CIDR twice")
+			seenCIDRs[peer.IPBlock.CIDR] = string(ports)
+			previous = prefix
+		}
+	}
+	for cidr, ports := range seenCIDRs {
+		if prefix := netip.MustParsePrefix(cidr); prefix.Bits() > 0 {
+			require.NotEqual(t, ports, seenCIDRs[otherHalf(prefix).String()], "%s and its other half have equal ports", cidr)
+		}
+	}
+}
+
+// saysPolicy is the naive reading of a policy: row by row, with no aggregation and no merging.
+func saysPolicy(p *policy.Policy, table *awsranges.Table, family Family, address netip.Addr, protocol policy.Protocol, port uint16) bool {
+	if family == IPv4 && !address.Is4() || family == IPv6 && !address.Is6() {
+		return false
+	}
+	for _, d := range p.Destinations {
+		opens := d.Ports == nil || slices.ContainsFunc(d.Ports, func(open policy.Port) bool {
+			return open.Protocol == protocol && open.First <= port && port <= open.Last
+		})
+		if !opens {
+			continue
+		}
+		if d.Service == "" && d.CIDR.Contains(address) {
+			return true
+		}
+		for _, row := range table.Rows() {
+			if d.Service == row.Service && (d.Regions == nil || slices.Contains(d.Regions, row.Region)) && row.Prefix.Contains(address) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// specBlock is a CIDR of a spec with its rule's ports; the zero prefix stands for every address.
+type specBlock struct {
+	prefix netip.Prefix
+	ports  []networkingv1.NetworkPolicyPort
+}
+
+// blocksOf reads a spec's rules for addresses, one by one.
+func blocksOf(spec networkingv1.NetworkPolicySpec) []specBlock {
+	var blocks []specBlock
+	for _, rule := range spec.Egress {
+		if len(rule.To) == 0 {
+			blocks = append(blocks, specBlock{ports: rule.Ports})
+		}
+		for _, peer := range rule.To {
+			if peer.IPBlock != nil {
+				blocks = append(blocks, specBlock{netip.MustParsePrefix(peer.IPBlock.CIDR), rule.Ports})
+			}
+		}
+	}
+	return blocks
+}
+
+func (b specBlock) contains(address netip.Addr) bool {
+	return !b.prefix.IsValid() || b.prefix.Contains(address)
+}
+
+// allows reads a spec as the Kubernetes API defines it.
+func allows(blocks []specBlock, address netip.Addr, protocol policy.Protocol, port uint16) bool {
+	return slices.ContainsFunc(blocks, func(b specBlock) bool {
+		return b.contains(address) && (len(b.ports) == 0 || slices.ContainsFunc(b.ports, func(open networkingv1.NetworkPolicyPort) bool {
+			return string(*open.Protocol) == string(protocol) && open.Port.IntVal <= int32(port) && int32(port) <= last(open)
+		}))
+	})
+}
+
+// enforces reads a spec as AWS VPC CNI's node agent does: each CIDR is one entry of a longest-prefix
+// map, with 24 slots for its own ports and those of every CIDR that contains it, equal ones once. Of
+// more, which 24 stay is chance; here it is the first.
+func enforces(blocks []specBlock, address netip.Addr, protocol policy.Protocol, port uint16) bool {
+	type slot struct {
+		protocol    string
+		first, last int32
+	}
+	longest := -1
+	for _, b := range blocks {
+		if b.contains(address) {
+			longest = max(longest, b.prefix.Bits())
+		}
+	}
+	var slots []slot
+	for _, b := range blocks {
+		if !b.contains(address) || b.prefix.Bits() > longest {
+			continue
+		}
+		if len(b.ports) == 0 {
+			slots = append(slots, slot{string(protocol), 0, 65535})
+		}
+		for _, open := range b.ports {
+			if s := (slot{string(*open.Protocol), open.Port.IntVal, last(open)}); !slices.Contains(slots, s) {
+				slots = append(slots, s)
+			}
+		}
+	}
+	return slices.ContainsFunc(slots[:min(len(slots), DefaultPortSlots)], func(s slot) bool {
+		return s.protocol == string(protocol) && s.first <= int32(port) && int32(port) <= s.last
+	})
+}
+
+// checkSlots counts the port slots that the dataplane fills for each CIDR, and requires that Compile
+// accepts the policy up to exactly that many.
+func checkSlots(t *testing.T, spec networkingv1.NetworkPolicySpec, p *policy.Policy, table *awsranges.Table, family Family) {
+	t.Helper()
+	most := 0
+	for _, inner := range blocksOf(spec) {
+		slots := 0
+		for _, outer := range blocksOf(spec) {
+			if outer.prefix.Bits() <= inner.prefix.Bits() && outer.contains(inner.prefix.Addr()) {
+				slots += max(len(outer.ports), 1)
+			}
+		}
+		most = max(most, slots)
+	}
+	for _, allowDNS := range []bool{false, true} {
+		limit := most
+		if allowDNS {
+			limit += 2
+		}
+		if limit > 0 {
+			_, problems := Compile(p, table, Options{Family: family, AllowDNS: allowDNS, MaxPortSlots: limit})
+			require.Empty(t, problems, "%d slots are enough", limit)
+		}
+		if limit > 1 && most > 0 {
+			_, problems := Compile(p, table, Options{Family: family, AllowDNS: allowDNS, MaxPortSlots: limit - 1})
+			require.NotEmpty(t, problems, "%d slots are not enough", limit-1)
+		}
+	}
+}
+
+func last(port networkingv1.NetworkPolicyPort) int32 {
+	if port.EndPort != nil {
+		return *port.EndPort
+	}
+	return port.Port.IntVal
+}
