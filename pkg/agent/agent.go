@@ -114,7 +114,7 @@ func New(client, events kubernetes.Interface, options Options, log *slog.Logger)
 		seen:        make(map[cache.ObjectName]time.Time),
 		wide:        make(map[cache.ObjectName]time.Time),
 	}
-	a.slowEvents = newSlowRecorder(a.broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: Name}), a.metrics.eventsDropped)
+	a.slowEvents = newSlowRecorder(a.broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: Name}), a.metrics.eventsDropped, func() bool { return a.queue.Len() > 0 })
 	a.events = a.slowEvents
 	a.watchPolicies()
 	return a

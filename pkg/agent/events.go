@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -26,10 +27,11 @@ type slowRecorder struct {
 	recorder record.EventRecorder
 	waiting  chan func()
 	dropped  prometheus.Counter
+	busy     func() bool // while policies wait
 }
 
-func newSlowRecorder(recorder record.EventRecorder, dropped prometheus.Counter) *slowRecorder {
-	return &slowRecorder{recorder: recorder, waiting: make(chan func(), eventsWaiting), dropped: dropped}
+func newSlowRecorder(recorder record.EventRecorder, dropped prometheus.Counter, busy func() bool) *slowRecorder {
+	return &slowRecorder{recorder: recorder, waiting: make(chan func(), eventsWaiting), dropped: dropped, busy: busy}
 }
 
 func (r *slowRecorder) Event(object runtime.Object, eventType, reason, message string) {
@@ -40,7 +42,7 @@ func (r *slowRecorder) Event(object runtime.Object, eventType, reason, message s
 	}
 }
 
-// run passes Events on until the context ends.
+// run passes Events on until the context ends: one a second while policies wait.
 func (r *slowRecorder) run(ctx context.Context) {
 	limiter := flowcontrol.NewTokenBucketRateLimiter(EventsPerSecond, 1)
 	for {
@@ -48,10 +50,19 @@ func (r *slowRecorder) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case record := <-r.waiting:
+			r.letPoliciesGo(ctx)
 			record()
 			if limiter.Wait(ctx) != nil {
 				return
 			}
 		}
+	}
+}
+
+// letPoliciesGo waits until no policy does, and no longer than a second.
+func (r *slowRecorder) letPoliciesGo(ctx context.Context) {
+	const look = 50 * time.Millisecond
+	for waited := time.Duration(0); waited < policiesFirst && r.busy() && ctx.Err() == nil; waited += look {
+		time.Sleep(look)
 	}
 }

@@ -3,9 +3,12 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
@@ -114,7 +117,7 @@ func TestLagIsThatOfTheChange(t *testing.T) {
 func TestTooManyEventsAreDropped(t *testing.T) {
 	fake := record.NewFakeRecorder(10)
 	f := newFixture(t)
-	slow := newSlowRecorder(fake, f.metrics.eventsDropped)
+	slow := newSlowRecorder(fake, f.metrics.eventsDropped, func() bool { return false })
 	for range eventsWaiting + 7 {
 		slow.Event(configMap(valid), corev1.EventTypeNormal, ReasonApplied, "x")
 	}
@@ -125,6 +128,28 @@ func TestTooManyEventsAreDropped(t *testing.T) {
 		<-fake.Events
 	}
 	require.GreaterOrEqual(t, time.Since(start), 3*time.Second/EventsPerSecond-10*time.Millisecond, "at their pace")
+}
+
+// TestEventsLetPoliciesGo: one a second while policies wait.
+func TestEventsLetPoliciesGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := record.NewFakeRecorder(10)
+		var busy atomic.Bool
+		busy.Store(true)
+		slow := newSlowRecorder(fake, prometheus.NewCounter(prometheus.CounterOpts{}), busy.Load)
+		go slow.run(t.Context())
+		for range 3 {
+			slow.Event(configMap(valid), corev1.EventTypeNormal, ReasonApplied, "x")
+		}
+		start := time.Now()
+		for seconds := 1; seconds <= 2; seconds++ {
+			<-fake.Events
+			require.Equal(t, time.Duration(seconds)*time.Second, time.Since(start))
+		}
+		busy.Store(false)
+		<-fake.Events
+		require.LessOrEqual(t, time.Since(start), 2*time.Second+time.Second/EventsPerSecond)
+	})
 }
 
 func TestCachesKeepNoMoreThanIsNeeded(t *testing.T) {

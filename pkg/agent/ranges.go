@@ -127,7 +127,8 @@ func (a *Agent) rereadCustom() {
 }
 
 // policiesFirst is how long the policies go before what would only delay them: a look at the feed where there
-// are ranges to go on with, and the ConfigMap of ranges, which is a hundred times larger than a NetworkPolicy.
+// are ranges to go on with, the ConfigMap of ranges, which is a hundred times larger than a NetworkPolicy, and
+// each Event.
 const policiesFirst = time.Second
 
 // refresh looks at the feed, puts in use what is new and, once the policies have been written or the time
