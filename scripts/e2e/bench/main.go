@@ -98,7 +98,11 @@ func run(ctx context.Context) error {
 	}
 	fmt.Printf("%s, %d cores, %s\n\n", runtime.GOARCH, runtime.NumCPU(), runtime.Version())
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "WHAT\tFIGURE\tFLOOR\tRATIO\tAT MOST")
+	limits := "AT MOST"
+	if *name != "full" {
+		limits = "AT MOST, WITH --size full" // where a start is a smaller part of each
+	}
+	fmt.Fprintln(w, "WHAT\tFIGURE\tFLOOR\tRATIO\t"+limits)
 	for _, r := range b.rows {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", r.what, r.figure, r.floor, r.ratio, r.limit)
 	}
