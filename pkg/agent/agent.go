@@ -71,7 +71,8 @@ type Agent struct {
 	queue workqueue.TypedRateLimitingInterface[cache.ObjectName]
 	table atomic.Pointer[awsranges.Table] // in use; nil for none
 
-	ready, leading atomic.Bool
+	full    chan struct{} // closed when the caches are
+	leading atomic.Bool
 	// mayWrite is an error where the Lease may be another agent's by now; nil where none is elected.
 	mayWrite func() error
 
@@ -106,6 +107,7 @@ func New(client, events kubernetes.Interface, options Options, log *slog.Logger)
 		client: client, eventClient: events, options: options, log: log,
 		queue:       newQueue(options.Metrics),
 		store:       store{client: client, namespace: options.Namespace},
+		full:        make(chan struct{}),
 		mayWrite:    func() error { return nil },
 		metrics:     newMetrics(options.Metrics, options.Source.Feed.Now),
 		broadcaster: record.NewBroadcaster(),
@@ -188,7 +190,6 @@ func (a *Agent) enqueuing(about func(metav1.Object) (key cache.ObjectName, due b
 func (a *Agent) Run(ctx context.Context) error {
 	defer a.queue.ShutDown()
 	defer a.broadcaster.Shutdown()
-	defer a.ready.Store(false)
 	a.broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: a.eventClient.CoreV1().Events("")})
 	go a.slowEvents.run(ctx)
 
@@ -196,30 +197,34 @@ func (a *Agent) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer stopWatching() // also where the Lease is lost, which does not end ctx
+	var synced []cache.DoneChecker
 	for _, informer := range a.informers {
 		running.Go(func() { informer.RunWithContext(watching) })
+		synced = append(synced, informer.HasSyncedChecker())
 	}
+	a.log.Info("filling caches")
+	running.Go(func() {
+		if cache.WaitFor(watching, "", synced...) {
+			close(a.full)
+		}
+	})
 	if !a.options.LeaderElect {
 		return a.lead(ctx, context.WithoutCancel(ctx))
 	}
-	if !a.fill(ctx) {
+	if !a.waitFull(ctx) {
 		return nil
 	}
 	return a.elect(ctx)
 }
 
-// fill waits until the caches are full. It is false where the context ended first.
-func (a *Agent) fill(ctx context.Context) bool {
-	a.log.Info("filling caches")
-	var filled []cache.DoneChecker
-	for _, informer := range a.informers {
-		filled = append(filled, informer.HasSyncedChecker())
-	}
-	if !cache.WaitFor(ctx, "", filled...) {
+// waitFull waits until the caches are full. It is false where the context ended first.
+func (a *Agent) waitFull(ctx context.Context) bool {
+	select {
+	case <-a.full:
+		return true
+	case <-ctx.Done():
 		return false
 	}
-	a.ready.Store(true)
-	return true
 }
 
 // stopWithin is how long a stop waits for writes in flight.
@@ -241,7 +246,7 @@ func (a *Agent) lead(ctx, requests context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !a.ready.Load() && !a.fill(ctx) {
+	if !a.waitFull(ctx) {
 		return nil
 	}
 	a.use(a.options.Source.Feed.Table())
@@ -264,10 +269,12 @@ func (a *Agent) lead(ctx, requests context.Context) error {
 // Ready says whether the caches are full, so that the agent works or could at once, and in a word which of
 // both.
 func (a *Agent) Ready() (status string, ready bool) {
-	switch {
-	case !a.ready.Load():
+	select {
+	case <-a.full:
+	default:
 		return "filling caches", false
-	case a.leading.Load():
+	}
+	if a.leading.Load() {
 		return "leading", true
 	}
 	return "standby", true
