@@ -46,7 +46,7 @@ func Compile(p *policy.Policy, table *awsranges.Table, options Options) (*Result
 	case p.DefaultAction == policy.Allow:
 		result.Spec = spec([]networkingv1.NetworkPolicyEgressRule{everything()})
 	default:
-		result.Spec = spec(append(baseRules(options), prefixRules(blocks, sets)...))
+		result.Spec = spec(appendPrefixRules(baseRules(options), blocks, sets))
 	}
 	return result, nil
 }
@@ -67,13 +67,17 @@ func check(p *policy.Policy, table *awsranges.Table, options Options) (result *R
 			continue
 		}
 		ports, count := sets.of(d.Ports), 0
-		if len(prefixes) > 1 {
-			blocks = slices.Grow(blocks, len(prefixes)+len(p.Destinations)-i)
+		for _, prefix := range prefixes {
+			if options.Family.has(prefix) {
+				count++
+			}
+		}
+		if count > 1 {
+			blocks = slices.Grow(blocks, count+len(p.Destinations)-i)
 		}
 		for _, prefix := range prefixes {
 			if options.Family.has(prefix) {
 				blocks = append(blocks, block{prefix, ports})
-				count++
 			}
 		}
 		result.Counts = append(result.Counts, Count{d.Name, count})
@@ -113,28 +117,25 @@ func baseRules(options Options) []networkingv1.NetworkPolicyEgressRule {
 	if !options.AllowDNS {
 		return nil
 	}
-	return []networkingv1.NetworkPolicyEgressRule{dnsRule(options.DNSCIDRs).api()}
+	const usual = 3 // with those of the prefixes
+	return append(make([]networkingv1.NetworkPolicyEgressRule, 0, usual), dnsRule(options.DNSCIDRs).api())
 }
 
-// prefixRules gives one rule for each set of ports among the blocks, sorted by it.
-func prefixRules(blocks []block, sets *portSets) []networkingv1.NetworkPolicyEgressRule {
-	byPorts, counts := make([][]netip.Prefix, len(sets.sets)), make([]int, len(sets.sets)) // both by setID
-	for _, b := range blocks {
-		counts[b.ports]++
-	}
-	var used []setID
-	for _, b := range blocks {
-		if byPorts[b.ports] == nil {
-			used = append(used, b.ports)
-			byPorts[b.ports] = make([]netip.Prefix, 0, counts[b.ports])
+// appendPrefixRules adds one rule for each set of ports among the blocks, sorted by it. Blocks are sorted, and are
+// left sorted by their ports first.
+func appendPrefixRules(rules []networkingv1.NetworkPolicyEgressRule, blocks []block, sets *portSets) []networkingv1.NetworkPolicyEgressRule {
+	slices.SortStableFunc(blocks, func(a, b block) int {
+		if a.ports == b.ports {
+			return 0
 		}
-		byPorts[b.ports] = append(byPorts[b.ports], b.prefix)
-	}
-	slices.SortFunc(used, func(a, b setID) int { return sets.sets[a].compare(sets.sets[b]) })
-	rules := make([]networkingv1.NetworkPolicyEgressRule, 0, len(used))
-	for _, id := range used {
-		prefixes := byPorts[id]
-		rules = append(rules, prefixRule(sets.sets[id].api(), prefixes[0], prefixes[1:]...).api())
+		return sets.sets[a.ports].compare(sets.sets[b.ports])
+	})
+	peers := prefixPeers(len(blocks), func(i int) netip.Prefix { return blocks[i].prefix })
+	for first, end := 0, 0; first < len(blocks); first = end {
+		ports := blocks[first].ports
+		for end = first + 1; end < len(blocks) && blocks[end].ports == ports; end++ {
+		}
+		rules = append(rules, rule{first: peers[first], rest: peers[first+1 : end], ports: sets.sets[ports].api()}.api())
 	}
 	return rules
 }

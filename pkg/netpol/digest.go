@@ -78,7 +78,9 @@ func appendSelector(text []byte, tag byte, selector *metav1.LabelSelector) []byt
 		return text
 	}
 	text = append(text, tag, '*')
-	for _, key := range slices.Sorted(maps.Keys(selector.MatchLabels)) {
+	keys := slices.AppendSeq(make([]string, 0, 4), maps.Keys(selector.MatchLabels))
+	slices.Sort(keys)
+	for _, key := range keys {
 		text = appendText(appendText(text, 'k', key), 'v', selector.MatchLabels[key])
 	}
 	if len(selector.MatchExpressions) > 0 {

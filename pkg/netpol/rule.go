@@ -2,6 +2,7 @@ package netpol
 
 import (
 	"net/netip"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -24,42 +25,42 @@ func (r rule) api() networkingv1.NetworkPolicyEgressRule {
 	return networkingv1.NetworkPolicyEgressRule{To: append(append(to, r.first), r.rest...), Ports: r.ports}
 }
 
-// prefixRule opens ports to a first prefix and any more.
-func prefixRule(ports []networkingv1.NetworkPolicyPort, first netip.Prefix, rest ...netip.Prefix) rule {
-	peers := prefixPeers(append([]netip.Prefix{first}, rest...)...)
-	return rule{first: peers[0], rest: peers[1:], ports: ports}
-}
-
-// prefixPeers allocates what many peers have in common once: a policy may have thousands.
-func prefixPeers(prefixes ...netip.Prefix) []networkingv1.NetworkPolicyPeer {
-	const usual = len("255.255.255.255/32")
-	text, ends := make([]byte, 0, len(prefixes)*usual), make([]int, 0, len(prefixes))
-	for _, prefix := range prefixes {
-		text = prefix.AppendTo(text)
-		ends = append(ends, len(text))
+// prefixPeers returns so many peers, each for one prefix. It allocates what they have in common once: a policy may
+// have thousands.
+func prefixPeers(n int, prefix func(i int) netip.Prefix) []networkingv1.NetworkPolicyPeer {
+	const usual, longest = len("255.255.255.255/32"), len("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128")
+	var text strings.Builder
+	text.Grow(n * usual)
+	buffer, ends := make([]byte, 0, longest), make([]int, n)
+	for i := range n {
+		text.Write(prefix(i).AppendTo(buffer))
+		ends[i] = text.Len()
 	}
-	all, start := string(text), 0
-	blocks, peers := make([]networkingv1.IPBlock, len(prefixes)), make([]networkingv1.NetworkPolicyPeer, len(prefixes))
+	start := 0
+	blocks, peers := make([]networkingv1.IPBlock, n), make([]networkingv1.NetworkPolicyPeer, n)
 	for i, end := range ends {
-		blocks[i].CIDR = all[start:end]
+		blocks[i].CIDR = text.String()[start:end]
 		peers[i].IPBlock = &blocks[i]
 		start = end
 	}
 	return peers
 }
 
+// What the rule for DNS is made of, shared by all policies. Never to be modified.
+var (
+	dnsPort        = intstr.FromInt32(53)
+	dnsUDP, dnsTCP = corev1.ProtocolUDP, corev1.ProtocolTCP
+	dnsPorts       = []networkingv1.NetworkPolicyPort{{Protocol: &dnsUDP, Port: &dnsPort}, {Protocol: &dnsTCP, Port: &dnsPort}}
+	dnsPods        = networkingv1.NetworkPolicyPeer{
+		NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: metav1.NamespaceSystem}},
+		PodSelector:       &metav1.LabelSelector{MatchLabels: map[string]string{"k8s-app": "kube-dns"}},
+	}
+)
+
 // dnsRule opens port 53 to the cluster's DNS, without which no destination can be found by name. On
 // AWS VPC CNI the selector also stands for the Service's cluster IP.
 func dnsRule(more []netip.Prefix) rule {
-	port, udp, tcp := intstr.FromInt32(53), corev1.ProtocolUDP, corev1.ProtocolTCP
-	return rule{
-		first: networkingv1.NetworkPolicyPeer{
-			NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: metav1.NamespaceSystem}},
-			PodSelector:       &metav1.LabelSelector{MatchLabels: map[string]string{"k8s-app": "kube-dns"}},
-		},
-		rest:  prefixPeers(more...),
-		ports: []networkingv1.NetworkPolicyPort{{Protocol: &udp, Port: &port}, {Protocol: &tcp, Port: &port}},
-	}
+	return rule{first: dnsPods, rest: prefixPeers(len(more), func(i int) netip.Prefix { return more[i] }), ports: dnsPorts}
 }
 
 // everything is the one rule without peers: what "defaultAction": "allow" asks for in so many words.
