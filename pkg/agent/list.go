@@ -9,16 +9,23 @@ import (
 	"io"
 	"math"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 )
 
-// wire is a type of the API that has a protobuf encoding, by its pointer.
+// decodable is an object of the API that has a protobuf encoding.
+type decodable interface {
+	metav1.ObjectMetaAccessor
+	Unmarshal([]byte) error
+}
+
+// wire is the type of one, by its pointer.
 type wire[T any] interface {
 	*T
-	Unmarshal([]byte) error
+	decodable
 }
 
 // listSlim lists a resource of the whole cluster as a *metav1.List, and makes each object slim as soon as it has
@@ -34,7 +41,7 @@ func listSlim[T any, P wire[T], S runtime.Object](ctx context.Context, client re
 	list := &metav1.List{}
 	err = readList(body, &list.ListMeta, func(encoded []byte) error {
 		object := P(new(T))
-		if err := object.Unmarshal(encoded); err != nil {
+		if err := unmarshal(object, encoded); err != nil {
 			return err
 		}
 		list.Items = append(list.Items, runtime.RawExtension{Object: slim(object)})
@@ -47,13 +54,39 @@ func listSlim[T any, P wire[T], S runtime.Object](ctx context.Context, client re
 }
 
 // A list in Kubernetes' protobuf: this prefix, and a runtime.Unknown, one of whose fields is the list itself, which
-// has two fields (generated.proto of k8s.io/apimachinery/pkg/runtime, and of each API group).
+// has two fields; an object's first field is its metadata as well (generated.proto of k8s.io/apimachinery/pkg/runtime,
+// of pkg/apis/meta/v1 there, and of each API group).
 const (
-	wirePrefix = "k8s\x00"
-	rawField   = 2
-	metaField  = 1
-	itemsField = 2
+	wirePrefix         = "k8s\x00"
+	rawField           = 2
+	metaField          = 1
+	itemsField         = 2
+	managedFieldsField = 17 // of an object's metadata
 )
+
+// unmarshal decodes an object but for its managed fields, which nobody here reads. It leaves the encoding in pieces.
+func unmarshal(object decodable, encoded []byte) error {
+	number, _, start := protowire.ConsumeTag(encoded)
+	metadata, length := protowire.ConsumeBytes(encoded[max(start, 0):])
+	if number != metaField || length < 0 {
+		return object.Unmarshal(encoded) // it says what is wrong
+	}
+	kept := metadata[:0]
+	for rest := metadata; len(rest) > 0; {
+		number, _, length := protowire.ConsumeField(rest)
+		if length < 0 {
+			return protowire.ParseError(length)
+		}
+		if number != managedFieldsField {
+			kept = append(kept, rest[:length]...)
+		}
+		rest = rest[length:]
+	}
+	if err := object.GetObjectMeta().(*metav1.ObjectMeta).Unmarshal(kept); err != nil {
+		return err
+	}
+	return object.Unmarshal(encoded[start+length:])
+}
 
 // readList reads an encoded list, and calls each with one encoded object after the other, in order. What it is
 // called with is good until it returns. An error where the list is not there to its end.

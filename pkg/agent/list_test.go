@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/encoding/protowire"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -69,6 +70,43 @@ func TestListSlim(t *testing.T) {
 	answer = func(w http.ResponseWriter) { io.WriteString(w, `{"kind": "NetworkPolicyList"}`) }
 	_, err = listed()
 	require.EqualError(t, err, `list networkpolicies: the answer is not protobuf: it begins with "{\"ki"`)
+}
+
+// TestUnmarshal holds what is decoded to what the client decodes, the managed fields left out; also where they do not
+// come last, and of an encoding that is cut anywhere.
+func TestUnmarshal(t *testing.T) {
+	policy := writtenFor(t, valid)
+	policy.TypeMeta = metav1.TypeMeta{}
+	policy.Finalizers = []string{"tenant/finalizer"}
+	policy.CreationTimestamp = metav1.Unix(1_700_000_000, 0)
+	policy.ManagedFields = []metav1.ManagedFieldsEntry{
+		{Manager: "egress-agent", Operation: metav1.ManagedFieldsOperationUpdate, FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:spec":{}}`)}},
+		{Manager: "kubectl", Operation: metav1.ManagedFieldsOperationApply},
+	}
+	encoded, err := policy.Marshal()
+	require.NoError(t, err)
+	_, _, tag := protowire.ConsumeTag(encoded)
+	metadata, length := protowire.ConsumeBytes(encoded[tag:])
+	finalizer := protowire.AppendString(protowire.AppendTag(nil, 14, protowire.BytesType), "tenant/another")
+	reordered := append(protowire.AppendBytes(bytes.Clone(encoded[:tag]), append(bytes.Clone(metadata), finalizer...)), encoded[tag+length:]...)
+
+	for _, encoded := range [][]byte{encoded, reordered, encoded[tag+length:]} {
+		var whole, got networkingv1.NetworkPolicy
+		require.NoError(t, whole.Unmarshal(encoded))
+		whole.ManagedFields = nil
+		require.NoError(t, unmarshal(&got, bytes.Clone(encoded)))
+		require.Equal(t, whole, got)
+	}
+	for n := range encoded {
+		var whole, got networkingv1.NetworkPolicy
+		wholeErr, err := whole.Unmarshal(encoded[:n]), unmarshal(&got, bytes.Clone(encoded[:n]))
+		require.Equal(t, wholeErr == nil, err == nil, "the first %d bytes of %d: %v, %v", n, len(encoded), wholeErr, err)
+	}
+	for i := range encoded {
+		broken := bytes.Clone(encoded)
+		broken[i] ^= 0xff
+		_ = unmarshal(&networkingv1.NetworkPolicy{}, broken) // does not panic
+	}
 }
 
 // TestListPages reads what an API server gives in pages, as it does where it lists out of etcd.
