@@ -91,7 +91,7 @@ type Agent struct {
 	events      recorder // that, but for tests
 
 	mu         sync.Mutex
-	remembered map[cache.ObjectName]memory    // of every policy
+	remembered map[cache.ObjectName]*memory   // of every policy
 	told       map[topic]string               // the last Event about a mistake, which is not repeated
 	seen       map[cache.ObjectName]time.Time // when a change was seen that has not been synced
 	wide       map[cache.ObjectName]time.Time // since when a NetworkPolicy waits for the second write of a change
@@ -111,7 +111,7 @@ func New(client, events kubernetes.Interface, options Options, log *slog.Logger)
 		mayWrite:    func() error { return nil },
 		metrics:     newMetrics(options.Metrics, options.Source.Feed.Now),
 		broadcaster: record.NewBroadcaster(),
-		remembered:  make(map[cache.ObjectName]memory),
+		remembered:  make(map[cache.ObjectName]*memory),
 		told:        make(map[topic]string),
 		seen:        make(map[cache.ObjectName]time.Time),
 		wide:        make(map[cache.ObjectName]time.Time),

@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"egress-agent/pkg/netpol"
@@ -92,6 +93,8 @@ func TestPortSlotsOfANamespace(t *testing.T) {
 	other.Name, other.UID = "other", "uid-2"
 	f := newFixture(t, configMap(widened), other)
 	require.NoError(t, f.sync(t.Context(), key))
+	require.Equal(t, ReasonApplied, f.event(t), "the other is not in force, and is told when it is")
+	require.NoError(t, f.sync(t.Context(), policyKey(other)))
 	reason, _ := f.nextEvent()
 	require.Equal(t, ReasonApplied, reason)
 	reason, message := f.nextEvent()
@@ -99,11 +102,20 @@ func TestPortSlotsOfANamespace(t *testing.T) {
 	require.Equal(t, "With the other policies of the namespace, 10.1.0.0/24 has 23 ports and port ranges, and DNS takes 2; "+
 		"the dataplane keeps a random 24 of them: join or drop some", message)
 	f.observe(t)
-	require.NoError(t, f.sync(t.Context(), key))
+	require.NoError(t, f.sync(t.Context(), policyKey(other)))
 	require.Empty(t, f.event(t), "told once")
 	require.Empty(t, f.writes(), "a warning changes nothing")
 
 	f.see(t, configMap(valid))
 	require.NoError(t, f.sync(t.Context(), key))
 	require.Equal(t, ReasonApplied, f.event(t), "22 slots are enough")
+
+	inForce, err := f.client.NetworkingV1().NetworkPolicies("tenant-a").Get(t.Context(), "other", metav1.GetOptions{})
+	require.NoError(t, err)
+	restarted := newFixture(t, configMap(widened), other, inForce)
+	require.NoError(t, restarted.sync(t.Context(), key))
+	reason, _ = restarted.nextEvent()
+	require.Equal(t, ReasonApplied, reason)
+	reason, _ = restarted.nextEvent()
+	require.Equal(t, ReasonPortSlots, reason, "the other was in force before this agent had looked at it")
 }

@@ -35,22 +35,28 @@ type memory struct {
 func (a *Agent) recall(key cache.ObjectName) memory {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.remembered[key]
+	if m := a.remembered[key]; m != nil {
+		return *m
+	}
+	return memory{}
 }
 
 func (a *Agent) remember(key cache.ObjectName, change func(*memory)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	m := a.remembered[key]
-	change(&m)
-	a.remembered[key] = m
+	if m == nil {
+		m = &memory{}
+		a.remembered[key] = m
+	}
+	change(m)
 }
 
 func (a *Agent) forget(key cache.ObjectName) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if state := a.remembered[key].state; state != "" {
-		a.metrics.policies.WithLabelValues(state).Dec()
+	if m := a.remembered[key]; m != nil && m.state != "" {
+		a.metrics.policies.WithLabelValues(m.state).Dec()
 	}
 	delete(a.remembered, key)
 	delete(a.wide, key)
@@ -183,12 +189,16 @@ func (a *Agent) tellSlots(key cache.ObjectName, configMap *corev1.ConfigMap, own
 	}
 }
 
-// portsOf counts a policy's ports, once until it is synced again.
+// portsOf counts a policy's ports, once until it is synced again. One that is not in force has none yet: when it is
+// written, it takes this one's into account.
 func (a *Agent) portsOf(configMap *corev1.ConfigMap, table *awsranges.Table) int {
 	key := policyKey(configMap)
 	ports := a.recall(key).ports
 	if ports > 0 {
 		return ports
+	}
+	if current, err := a.observedPolicy(key); current == nil || err != nil {
+		return 0
 	}
 	if result, problems := netpol.Evaluate(configMap, table, a.options.Rules); problems == nil {
 		ports = netpol.Ports(result.Spec)

@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"egress-agent/pkg/awsranges"
 )
@@ -27,7 +28,7 @@ func SharedSlots(own networkingv1.NetworkPolicySpec, others []networkingv1.Netwo
 // Ports counts the distinct ports and port ranges of a spec's rules for CIDRs: no CIDR has more slots of
 // it.
 func Ports(spec networkingv1.NetworkPolicySpec) int {
-	ports := make(map[string]bool)
+	ports := make(map[portKey]bool)
 	for _, rule := range spec.Egress {
 		if !slices.ContainsFunc(rule.To, func(peer networkingv1.NetworkPolicyPeer) bool { return peer.IPBlock != nil }) {
 			continue
@@ -58,14 +59,14 @@ type Slots struct {
 // SlotsOf counts. A CIDR may stand in several rules and specs, and has as many slots as there are distinct
 // ports in these and in those of the CIDRs that contain it.
 func SlotsOf(specs ...networkingv1.NetworkPolicySpec) Slots {
-	open := make(map[netip.Prefix]map[string]bool) // the ports of each CIDR
+	open := make(map[netip.Prefix]map[portKey]bool) // the ports of each CIDR
 	for _, spec := range specs {
 		for _, rule := range spec.Egress {
 			ports := portKeys(rule.Ports)
 			for _, peer := range rule.To {
 				prefix := peerPrefix(peer)
 				if open[prefix] == nil {
-					open[prefix] = make(map[string]bool, len(ports))
+					open[prefix] = make(map[portKey]bool, len(ports))
 				}
 				for _, port := range ports {
 					open[prefix][port] = true
@@ -144,13 +145,29 @@ func PortNames(ports []networkingv1.NetworkPolicyPort) []string {
 	return names
 }
 
-func portKeys(ports []networkingv1.NetworkPolicyPort) []string {
+// portKey tells the ports of rules apart. The zero key is every port of every protocol.
+type portKey struct {
+	protocol corev1.Protocol
+	port     intstr.IntOrString // zero for every one
+	end      int32
+}
+
+func portKeys(ports []networkingv1.NetworkPolicyPort) []portKey {
 	if len(ports) == 0 {
-		return []string{"every port"}
+		return []portKey{{}}
 	}
-	keys := make([]string, 0, len(ports))
-	for _, port := range ports {
-		keys = append(keys, encoded(port))
+	keys := make([]portKey, len(ports))
+	for i, port := range ports {
+		keys[i].protocol = corev1.ProtocolTCP
+		if port.Protocol != nil {
+			keys[i].protocol = *port.Protocol
+		}
+		if port.Port != nil {
+			keys[i].port = *port.Port
+		}
+		if port.EndPort != nil {
+			keys[i].end = *port.EndPort
+		}
 	}
 	return keys
 }
