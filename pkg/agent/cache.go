@@ -59,6 +59,9 @@ func observe(policy *networkingv1.NetworkPolicy) *observed {
 	}
 	if netpol.Managed(&o.ObjectMeta) || len(o.OwnerReferences) > 0 {
 		o.digest, o.cidrs = netpol.Digest(policy.Spec), cidrsOf(policy.Spec)
+		if written := o.Annotations[netpol.SpecDigest]; written == o.digest {
+			o.digest = written // whose memory they share
+		}
 	}
 	return o
 }

@@ -149,7 +149,7 @@ func (f *fanout) done(key cache.ObjectName, table *awsranges.Table, written bool
 func (f *fanout) finish() {
 	if f.finished != nil {
 		f.finished(f.written, len(f.waiting))
-		f.finished = nil
+		f.finished, f.waiting = nil, nil
 		close(f.over)
 	}
 }
