@@ -28,7 +28,8 @@ import (
 type bench struct {
 	size       size
 	control    *cluster.Cluster
-	client     *kubernetes.Clientset // bare
+	client     *kubernetes.Clientset // may do everything
+	bare       *kubernetes.Clientset // of the floors: the agent's account, whose requests are authorized and queued as the agent's are
 	agent      string
 	kubeconfig string // the agent's
 	ranges     string
@@ -50,7 +51,11 @@ func newBench(ctx context.Context, control *cluster.Cluster, agent, ranges strin
 	if err != nil {
 		return nil, err
 	}
-	b := &bench{size: s, control: control, client: client, agent: agent, kubeconfig: kubeconfig, ranges: ranges}
+	bare, err := cluster.Bare(kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	b := &bench{size: s, control: control, client: client, bare: bare, agent: agent, kubeconfig: kubeconfig, ranges: ranges}
 	return b, cluster.Each(s.namespaces, func(i int) error {
 		_, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: b.namespace(i)}}, metav1.CreateOptions{})
 		return err
@@ -134,6 +139,16 @@ func (p *process) metric(name string) (float64, error) {
 	}
 	m := family.GetMetric()[0] // the first of several, by its labels
 	return m.GetGauge().GetValue() + m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount()), nil
+}
+
+// ready says whether the agent is. It costs less than a metric.
+func (p *process) ready() bool {
+	response, err := http.Get("http://" + p.health + "/readyz")
+	if err != nil {
+		return false
+	}
+	defer response.Body.Close()
+	return response.StatusCode == http.StatusOK
 }
 
 // await polls until something holds, no more often than an answer is cheap: it takes of the agent's time.

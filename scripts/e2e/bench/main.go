@@ -20,13 +20,14 @@ import (
 type size struct {
 	namespaces, policies int // of the first convergence
 	many                 int // policies of the restart, of the heap, and half as many as of the last rows
+	times                int // of each convergence and restart
 	latencies            int
 	idle                 time.Duration
 }
 
 var sizes = map[string]size{
-	"small": {namespaces: 200, policies: 1000, many: 2000, latencies: 100, idle: 10 * time.Second},
-	"full":  {namespaces: 1000, policies: 5000, many: 10000, latencies: 300, idle: time.Minute},
+	"small": {namespaces: 200, policies: 1000, many: 2000, times: 5, latencies: 100, idle: 10 * time.Second},
+	"full":  {namespaces: 1000, policies: 5000, many: 10000, times: 7, latencies: 300, idle: time.Minute},
 }
 
 // row is a line of the table. An empty limit is a figure to know.

@@ -26,17 +26,16 @@ func rounded(d time.Duration) string {
 }
 
 // converge starts an agent where no policy has been looked at, until the last NetworkPolicy is seen by a
-// watch, some times. The floor, each time, is a bare client that creates the same NetworkPolicies, as many at
-// a time, to the same. Both figures are medians.
+// watch, some times: what either takes varies by a fifth from one time to the next. The floor, each time, is a bare
+// client that creates the same NetworkPolicies, as many at a time, to the same. Both figures are medians.
 func (b *bench) converge(ctx context.Context) error {
 	n := b.size.policies
 	if err := b.createPolicies(ctx, 0, n); err != nil {
 		return err
 	}
 	b.next = n
-	const times = 3
 	var figures, floors []time.Duration
-	for len(figures) < times {
+	for len(figures) < b.size.times {
 		if err := b.deletePolicies(ctx); err != nil {
 			return err
 		}
@@ -87,7 +86,7 @@ func (b *bench) create(ctx context.Context, policies []networkingv1.NetworkPolic
 		copied := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{
 			Name: of.Name, Labels: of.Labels, Annotations: of.Annotations, OwnerReferences: of.OwnerReferences,
 		}, Spec: of.Spec}
-		_, err := b.client.NetworkingV1().NetworkPolicies(of.Namespace).Create(ctx, copied, metav1.CreateOptions{})
+		_, err := b.bare.NetworkingV1().NetworkPolicies(of.Namespace).Create(ctx, copied, metav1.CreateOptions{})
 		return err
 	})
 }
@@ -160,7 +159,7 @@ func (b *bench) bareWatcher(ctx context.Context) (stop func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	watcher, err := b.client.CoreV1().ConfigMaps("").Watch(ctx, metav1.ListOptions{LabelSelector: "bench=bare"})
+	watcher, err := b.bare.CoreV1().ConfigMaps("").Watch(ctx, metav1.ListOptions{LabelSelector: "bench=bare"})
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +168,7 @@ func (b *bench) bareWatcher(ctx context.Context) (stop func(), err error) {
 			if configMap, ok := event.Object.(*corev1.ConfigMap); ok {
 				policy := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: configMap.Name}, Spec: template.Items[0].Spec}
 				// What cannot be created is waited for in vain, and found so.
-				_, _ = b.client.NetworkingV1().NetworkPolicies(configMap.Namespace).Create(ctx, policy, metav1.CreateOptions{})
+				_, _ = b.bare.NetworkingV1().NetworkPolicies(configMap.Namespace).Create(ctx, policy, metav1.CreateOptions{})
 			}
 		}
 	}()
@@ -214,8 +213,11 @@ func (b *bench) failover(ctx context.Context) error {
 	return second.stop()
 }
 
-// checked waits until every policy, of n at least, has been looked at.
+// checked waits until the agent is ready and has looked at every policy, of n at least.
 func (b *bench) checked(ctx context.Context, p *process, n int) error {
+	if err := await(ctx, "the agent to be ready", p.ready); err != nil {
+		return err
+	}
 	return await(ctx, "every policy to be looked at", func() bool {
 		syncs, err := p.metric("egress_agent_sync_duration_seconds")
 		if err != nil || syncs < float64(n) {

@@ -101,9 +101,8 @@ func (b *bench) restartWith(ctx context.Context, n int, half *figures) error {
 // restarts starts an agent some times, after a list by each of both clients, and leaves the last. All figures are
 // medians.
 func (b *bench) restarts(ctx context.Context, n int) (p *process, restart, floor, started time.Duration, err error) {
-	const times = 5
 	var figures, floors, starts []time.Duration
-	for len(figures) < times {
+	for len(figures) < b.size.times {
 		if p != nil {
 			if err := p.stop(); err != nil {
 				return nil, 0, 0, 0, err
@@ -143,7 +142,7 @@ func list(ctx context.Context, client kubernetes.Interface) error {
 // timeToList is that of a client that has run for long: its connection is there, and its memory.
 func (b *bench) timeToList(ctx context.Context) (time.Duration, error) {
 	started := time.Now()
-	err := list(ctx, b.client)
+	err := list(ctx, b.bare)
 	return time.Since(started), err
 }
 
