@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"maps"
 	"slices"
 	"sync"
 	"unique"
@@ -92,15 +91,16 @@ func (a *Agent) affected(change awsranges.Change) []cache.ObjectName {
 	return keys
 }
 
-// everyKey returns the key of each policy's NetworkPolicy, once.
+// everyKey returns the key of each policy's NetworkPolicy.
 func (a *Agent) everyKey() []cache.ObjectName {
-	seen := make(map[cache.ObjectName]bool)
-	for _, object := range a.configMaps.List() {
+	objects := a.configMaps.List()
+	keys := make([]cache.ObjectName, 0, len(objects))
+	for _, object := range objects {
 		if accessor, err := meta.Accessor(object); err == nil {
-			seen[policyKey(accessor)] = true
+			keys = append(keys, policyKey(accessor))
 		}
 	}
-	return slices.Collect(maps.Keys(seen))
+	return keys
 }
 
 // fanout follows a new table to the policies it affects, and tells when all of them have been looked at.
