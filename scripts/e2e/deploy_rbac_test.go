@@ -72,9 +72,6 @@ func TestRBAC(t *testing.T) {
 			t.Run(r.String(), func(t *testing.T) {
 				require.NoError(t, from.grant(without(from.rules, r)))
 				eventually(t, "it is taken away", func() bool { return !granted(t, r) })
-				if r.verb == "list" { // needed where an API server is too old to send the list with the watch
-					t.Setenv("KUBE_FEATURE_WatchListClient", "false")
-				}
 				a := agitate(t)
 				missed := fmt.Sprintf(`cannot %s resource \"%s\"`, r.verb, r.resource)
 				eventually(t, missed, func() bool { a.stir(t); return strings.Contains(a.logged(t), missed) })
