@@ -56,7 +56,7 @@ func TestFaultKilled(t *testing.T) {
 	p.kill(t)
 	faultAgent(t)
 	eventually(t, "the edits are all made", func() bool { return w.written() == 1000 })
-	w.settles()
+	w.rests()
 }
 
 // TestFaultKilledBetweenWrites kills the agent after the first write of changes that take two, whose second is
@@ -75,8 +75,7 @@ func TestFaultKilledBetweenWrites(t *testing.T) {
 		require.Positive(t, w.wide(), "it was between two writes")
 		p = faultAgent(t, arguments...)
 	}
-	w.quiet = time.Minute
-	w.settles()
+	w.rests()
 }
 
 func TestFaultAPIServerKilled(t *testing.T) {
@@ -87,7 +86,7 @@ func TestFaultAPIServerKilled(t *testing.T) {
 	eventually(t, "some are written", func() bool { return w.written() >= 100 })
 	restartAPIServer(t)
 	eventually(t, "all are written", func() bool { return w.written() == 600 })
-	w.settles()
+	w.rests()
 }
 
 // restartAPIServer kills the API server, and starts it again as it was.
@@ -120,7 +119,7 @@ func TestFaultEtcdPaused(t *testing.T) {
 	time.Sleep(20 * time.Second)
 	require.NoError(t, syscall.Kill(pids[0], syscall.SIGCONT))
 	w.put(200, 300, 0)
-	w.settles()
+	w.rests()
 }
 
 func TestFaultWatchesCut(t *testing.T) {
@@ -135,7 +134,7 @@ func TestFaultWatchesCut(t *testing.T) {
 		time.Sleep(time.Second)
 	}
 	w.remove(150, 200)
-	w.settles()
+	w.rests()
 }
 
 func TestFaultRequestsFail(t *testing.T) {
@@ -147,8 +146,7 @@ func TestFaultRequestsFail(t *testing.T) {
 	w.put(0, 300, 0)
 	w.put(0, 100, 1)
 	w.remove(250, 300)
-	w.quiet = time.Minute // as long as a retry may wait
-	w.settles()
+	w.rests()
 	require.Greater(t, p.refused.Load(), int64(100))
 	require.Greater(t, p.delayed.Load(), int64(10))
 }
@@ -161,8 +159,7 @@ func TestFaultTwoAgents(t *testing.T) {
 		w.put(0, 100, 0)
 		faultAgent(t, arguments...)
 		w.put(50, 200, 1)
-		w.quiet = time.Minute
-		w.settles()
+		w.rests()
 	}
 }
 
@@ -190,7 +187,7 @@ func TestFaultLeaderFrozen(t *testing.T) {
 	}
 	require.Equal(t, before, strings.Count(first.logged(t), "NetworkPolicy written"), "it writes nothing more")
 	require.Contains(t, first.logged(t), "the Lease is lost")
-	w.settles()
+	w.rests()
 }
 
 func TestFaultRBACWithdrawn(t *testing.T) {
@@ -202,7 +199,7 @@ func TestFaultRBACWithdrawn(t *testing.T) {
 	eventually(t, "it is refused", func() bool { return strings.Contains(p.logged(t), "forbidden") })
 	time.Sleep(3 * time.Second)
 	kubectl(t, "", "apply", "-f", root+"/deploy/base/agent-rbac.yaml")
-	w.settles()
+	w.rests()
 }
 
 func TestFaultNamespaceDeleted(t *testing.T) {
@@ -218,7 +215,7 @@ func TestFaultNamespaceDeleted(t *testing.T) {
 		_, err := control.Admin.CoreV1().Namespaces().Get(context.Background(), w.namespace(2), metav1.GetOptions{})
 		return apierrors.IsNotFound(err)
 	})
-	w.settles()
+	w.rests()
 	require.NotContains(t, p.logged(t), "will retry", "it gives up quietly")
 }
 
@@ -232,7 +229,7 @@ func TestFaultChurn(t *testing.T) {
 		w.put(0, 100, 1)
 		w.remove(50, 100)
 	}
-	w.settles()
+	w.rests()
 }
 
 // TestFaultClockJumps holds the clock of the embedded agent, which dates what is held; no other is read.
@@ -247,5 +244,5 @@ func TestFaultClockJumps(t *testing.T) {
 		e.looked(t, "unchanged")
 		w.put(0, 50, 1)
 	}
-	w.settles()
+	w.rests()
 }
