@@ -12,13 +12,13 @@ import (
 // Workers is how many requests Each makes at a time.
 const Workers = 8
 
-// Bare returns a client that sends protobuf and knows no limit: as fast as one can be.
+// Bare returns a client that sends protobuf, takes it as it is and knows no limit: as fast as one can be.
 func Bare(kubeconfig string) (*kubernetes.Clientset, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
 		return nil, err
 	}
-	config.QPS, config.UserAgent, config.ContentType = -1, "bare", runtime.ContentTypeProtobuf
+	config.QPS, config.UserAgent, config.ContentType, config.DisableCompression = -1, "bare", runtime.ContentTypeProtobuf, true
 	return kubernetes.NewForConfig(config)
 }
 
