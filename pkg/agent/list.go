@@ -66,9 +66,9 @@ const (
 
 // unmarshal decodes an object but for its managed fields, which nobody here reads. It leaves the encoding in pieces.
 func unmarshal(object decodable, encoded []byte) error {
-	number, _, start := protowire.ConsumeTag(encoded)
+	number, kind, start := protowire.ConsumeTag(encoded)
 	metadata, length := protowire.ConsumeBytes(encoded[max(start, 0):])
-	if number != metaField || length < 0 {
+	if number != metaField || kind != protowire.BytesType || length < 0 {
 		return object.Unmarshal(encoded) // it says what is wrong
 	}
 	kept := metadata[:0]

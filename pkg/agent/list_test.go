@@ -80,7 +80,7 @@ func TestUnmarshal(t *testing.T) {
 	policy.Finalizers = []string{"tenant/finalizer"}
 	policy.CreationTimestamp = metav1.Unix(1_700_000_000, 0)
 	policy.ManagedFields = []metav1.ManagedFieldsEntry{
-		{Manager: "egress-agent", Operation: metav1.ManagedFieldsOperationUpdate, FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:spec":{}}`)}},
+		{Manager: "egress-agent", Operation: metav1.ManagedFieldsOperationUpdate, FieldsV1: metav1.NewFieldsV1(`{"f:spec":{}}`)},
 		{Manager: "kubectl", Operation: metav1.ManagedFieldsOperationApply},
 	}
 	encoded, err := policy.Marshal()
