@@ -140,10 +140,7 @@ func TestListPages(t *testing.T) {
 func TestListIsWhole(t *testing.T) {
 	list, encoded := encodedList(t, "")
 	read := func(encoded []byte) (items int, err error) {
-		err = readList(bytes.NewReader(encoded), &metav1.ListMeta{}, func(encoded []byte) error {
-			items++
-			return new(networkingv1.NetworkPolicy).Unmarshal(encoded)
-		})
+		err = readList(bytes.NewReader(encoded), &metav1.ListMeta{}, func([]byte) error { items++; return nil })
 		return items, err
 	}
 	items, err := read(encoded)
