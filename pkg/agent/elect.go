@@ -14,12 +14,12 @@ import (
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 )
 
-// A leader that is gone is followed within leaseDuration, and a little more than retryPeriod; one that cannot
-// renew for renewDeadline gives up before that.
+// A leader that is gone is followed within leaseDuration and two tries of its successor, which are one to 2.2 times
+// retryPeriod apart (leaderelection.JitterFactor); one that cannot renew for renewDeadline gives up before that.
 const (
 	leaseDuration = 15 * time.Second
 	renewDeadline = 10 * time.Second
-	retryPeriod   = time.Second
+	retryPeriod   = 500 * time.Millisecond
 )
 
 // elect waits for the Lease, works while it is held, and gives it back after the last write. An error
