@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -33,8 +34,11 @@ type proxy struct {
 	failing atomic.Int64
 	// delay is how long a tenth of the requests take longer.
 	delay atomic.Int64
+	// hold is how long a write of a NetworkPolicy waits here that is of the namespace holdIn, set before there are any.
+	hold   atomic.Int64
+	holdIn string
 
-	cut, refused, delayed atomic.Int64 // how often it was
+	cut, refused, delayed, held atomic.Int64 // how often it was
 }
 
 // newProxy starts a proxy for the agent's service account.
@@ -77,6 +81,12 @@ func newProxy(t *testing.T) *proxy {
 			} else if p.delay.Load() > 0 && rand.IntN(10) == 0 {
 				p.delayed.Add(1)
 				time.Sleep(time.Duration(p.delay.Load()))
+			} else if hold := time.Duration(p.hold.Load()); hold > 0 && r.Method != http.MethodGet && strings.Contains(r.URL.Path, "/namespaces/"+p.holdIn+"/networkpolicies") {
+				p.held.Add(1)
+				select {
+				case <-time.After(hold):
+				case <-r.Context().Done():
+				}
 			}
 			forward.ServeHTTP(w, r)
 		}),
