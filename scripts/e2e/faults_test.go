@@ -50,13 +50,13 @@ func TestFaultKilled(t *testing.T) {
 		p.kill(t)
 	}
 	p := faultAgent(t)
-	w.settles()
+	w.rests(10 * time.Second)
 	go w.put(0, 1000, 1)
 	time.Sleep(500 * time.Millisecond)
 	p.kill(t)
 	faultAgent(t)
 	eventually(t, "the edits are all made", func() bool { return w.written() == 1000 })
-	w.rests()
+	w.rests(time.Minute)
 }
 
 // TestFaultKilledBetweenWrites kills the agent after the first write of changes that take two, whose second is
@@ -75,7 +75,7 @@ func TestFaultKilledBetweenWrites(t *testing.T) {
 		require.Positive(t, w.wide(), "it was between two writes")
 		p = faultAgent(t, arguments...)
 	}
-	w.rests()
+	w.rests(time.Minute)
 }
 
 func TestFaultAPIServerKilled(t *testing.T) {
@@ -86,7 +86,7 @@ func TestFaultAPIServerKilled(t *testing.T) {
 	eventually(t, "some are written", func() bool { return w.written() >= 100 })
 	restartAPIServer(t)
 	eventually(t, "all are written", func() bool { return w.written() == 600 })
-	w.rests()
+	w.rests(time.Minute)
 }
 
 // restartAPIServer kills the API server, and starts it again as it was.
@@ -119,7 +119,7 @@ func TestFaultEtcdPaused(t *testing.T) {
 	time.Sleep(20 * time.Second)
 	require.NoError(t, syscall.Kill(pids[0], syscall.SIGCONT))
 	w.put(200, 300, 0)
-	w.rests()
+	w.rests(time.Minute)
 }
 
 func TestFaultWatchesCut(t *testing.T) {
@@ -134,7 +134,7 @@ func TestFaultWatchesCut(t *testing.T) {
 		time.Sleep(time.Second)
 	}
 	w.remove(150, 200)
-	w.rests()
+	w.rests(time.Minute)
 }
 
 func TestFaultRequestsFail(t *testing.T) {
@@ -146,7 +146,7 @@ func TestFaultRequestsFail(t *testing.T) {
 	w.put(0, 300, 0)
 	w.put(0, 100, 1)
 	w.remove(250, 300)
-	w.rests()
+	w.rests(time.Minute)
 	require.Greater(t, p.refused.Load(), int64(100))
 	require.Greater(t, p.delayed.Load(), int64(10))
 }
@@ -159,7 +159,7 @@ func TestFaultTwoAgents(t *testing.T) {
 		w.put(0, 100, 0)
 		faultAgent(t, arguments...)
 		w.put(50, 200, 1)
-		w.rests()
+		w.rests(time.Minute)
 	}
 }
 
@@ -167,11 +167,11 @@ func TestFaultLeaderFrozen(t *testing.T) {
 	w := newWorld(t, "frozen", 10)
 	first := faultAgent(t, "--leader-elect")
 	w.put(0, 100, 0)
-	w.settles()
+	w.rests(10 * time.Second)
 	second := faultAgent(t, "--leader-elect")
 	require.NoError(t, first.command.Process.Signal(syscall.SIGSTOP))
 	w.put(0, 100, 1)
-	w.settles()
+	w.rests(10 * time.Second)
 	require.Contains(t, second.logged(t), "msg=running")
 	before := strings.Count(first.logged(t), "NetworkPolicy written")
 	w.put(0, 100, 2)
@@ -187,7 +187,7 @@ func TestFaultLeaderFrozen(t *testing.T) {
 	}
 	require.Equal(t, before, strings.Count(first.logged(t), "NetworkPolicy written"), "it writes nothing more")
 	require.Contains(t, first.logged(t), "the Lease is lost")
-	w.rests()
+	w.rests(time.Minute)
 }
 
 func TestFaultRBACWithdrawn(t *testing.T) {
@@ -199,7 +199,7 @@ func TestFaultRBACWithdrawn(t *testing.T) {
 	eventually(t, "it is refused", func() bool { return strings.Contains(p.logged(t), "forbidden") })
 	time.Sleep(3 * time.Second)
 	kubectl(t, "", "apply", "-f", root+"/deploy/base/agent-rbac.yaml")
-	w.rests()
+	w.rests(time.Minute)
 }
 
 func TestFaultNamespaceDeleted(t *testing.T) {
@@ -215,7 +215,7 @@ func TestFaultNamespaceDeleted(t *testing.T) {
 		_, err := control.Admin.CoreV1().Namespaces().Get(context.Background(), w.namespace(2), metav1.GetOptions{})
 		return apierrors.IsNotFound(err)
 	})
-	w.rests()
+	w.rests(time.Minute)
 	require.NotContains(t, p.logged(t), "will retry", "it gives up quietly")
 }
 
@@ -229,7 +229,7 @@ func TestFaultChurn(t *testing.T) {
 		w.put(0, 100, 1)
 		w.remove(50, 100)
 	}
-	w.rests()
+	w.rests(time.Minute)
 }
 
 // TestFaultClockJumps holds the clock of the embedded agent, which dates what is held; no other is read.
@@ -244,5 +244,5 @@ func TestFaultClockJumps(t *testing.T) {
 		e.looked(t, "unchanged")
 		w.put(0, 50, 1)
 	}
-	w.rests()
+	w.rests(time.Minute)
 }

@@ -238,8 +238,8 @@ func (w *world) settles() {
 	require.Empty(w.t, w.broken)
 }
 
-// rests settles, and then sees nothing written for a minute, as long as a retry may wait.
-func (w *world) rests() {
+// rests settles, and then sees nothing written for a while: in the end a minute, as long as a retry may wait.
+func (w *world) rests(quiet time.Duration) {
 	w.t.Helper()
 	w.settles()
 	var namespaces []string
@@ -248,7 +248,7 @@ func (w *world) rests() {
 	}
 	mark, err := control.Mark()
 	require.NoError(w.t, err)
-	time.Sleep(time.Minute)
+	time.Sleep(quiet)
 	w.settles()
 	// What the agent sends while its caches are behind fails, by the version it was decided on.
 	writes := slices.DeleteFunc(networkPolicyWrites(w.t, mark, namespaces...), func(write string) bool { return strings.HasSuffix(write, cluster.Failed) })
