@@ -55,6 +55,21 @@ func TestPoliciesAreCountedByState(t *testing.T) {
 	}
 }
 
+// TestMistakesAreToldOnce looks at a bad policy again and again, as a resync does.
+func TestMistakesAreToldOnce(t *testing.T) {
+	f := newFixture(t, configMap(invalid), writtenFor(t, valid))
+	for look := range 100 {
+		require.NoError(t, f.sync(t.Context(), key))
+		event := f.event(t)
+		if look == 0 {
+			require.Equal(t, ReasonInvalid, event)
+			continue
+		}
+		require.Empty(t, event)
+	}
+	require.Empty(t, f.writes())
+}
+
 // TestOwnWritesAreNoNews: of what the agent has written it needs no other look, unless a second write is due
 // or somebody has changed it since.
 func TestOwnWritesAreNoNews(t *testing.T) {
