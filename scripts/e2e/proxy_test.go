@@ -37,6 +37,8 @@ type proxy struct {
 	// hold is how long a write of a NetworkPolicy waits here that is of the namespace holdIn, set before there are any.
 	hold   atomic.Int64
 	holdIn string
+	// encoding is the content type of what was held last.
+	encoding atomic.Value
 
 	cut, refused, delayed, held atomic.Int64 // how often it was
 }
@@ -82,6 +84,7 @@ func newProxy(t *testing.T) *proxy {
 				p.delayed.Add(1)
 				time.Sleep(time.Duration(p.delay.Load()))
 			} else if hold := time.Duration(p.hold.Load()); hold > 0 && r.Method != http.MethodGet && strings.Contains(r.URL.Path, "/namespaces/"+p.holdIn+"/networkpolicies") {
+				p.encoding.Store(r.Header.Get("Content-Type"))
 				p.held.Add(1)
 				select {
 				case <-time.After(hold):

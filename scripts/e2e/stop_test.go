@@ -19,6 +19,7 @@ func TestStop(t *testing.T) {
 	p.hold.Store(int64(3 * time.Second))
 	kubectl(t, manifest("tenant-stop", "in-flight", s3Only), "apply", "-f", "-")
 	eventually(t, "the write is on its way", func() bool { return p.held.Load() == 1 })
+	require.Equal(t, "application/vnd.kubernetes.protobuf", p.encoding.Load())
 	agent.stop(t)
 	require.NotNil(t, getPolicy(t, "tenant-stop", "in-flight"), "it stopped when the write was done")
 	require.NotContains(t, agent.logged(t), "will retry")
