@@ -65,6 +65,11 @@ func (a *Agent) syncWith(ctx context.Context, key cache.ObjectName, table *awsra
 		return false, nil
 	}
 	if d.write != nil {
+		if current == nil && known {
+			if err := a.confirm(ctx, key, configMap); err != nil {
+				return false, err
+			}
+		}
 		written, err := a.apply(ctx, current, d.write)
 		if err != nil || written == nil {
 			return false, err
@@ -132,11 +137,11 @@ func (a *Agent) remove(ctx context.Context, key cache.ObjectName, current *obser
 	if current == nil || !netpol.Managed(&current.ObjectMeta) || current.DeletionTimestamp != nil {
 		return nil
 	}
-	configMap, err := a.client.CoreV1().ConfigMaps(key.Namespace).Get(ctx, configMapName(current), metav1.GetOptions{})
-	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("look for the ConfigMap of NetworkPolicy %s: %w", key.Name, err)
+	configMap, err := a.readConfigMap(ctx, key, configMapName(current))
+	if err != nil {
+		return err
 	}
-	if err == nil && configMap.Labels[policy.Label] == policy.LabelValue && policyKey(configMap) == key {
+	if configMap != nil {
 		return fmt.Errorf("the cache does not hold ConfigMap %s yet", configMap.Name)
 	}
 	if err := a.mayWrite(); err != nil {
@@ -154,6 +159,34 @@ func (a *Agent) remove(ctx context.Context, key cache.ObjectName, current *obser
 	a.metrics.writes.WithLabelValues("delete").Inc()
 	a.log.Info("NetworkPolicy deleted", "namespace", key.Namespace, "name", key.Name)
 	return nil
+}
+
+// confirm returns an error where the ConfigMap of a NetworkPolicy that is gone is gone as well. With it goes its
+// NetworkPolicy, and a cache that is behind would have that back each time the garbage collector deletes it.
+func (a *Agent) confirm(ctx context.Context, key cache.ObjectName, configMap *corev1.ConfigMap) error {
+	now, err := a.readConfigMap(ctx, key, configMap.Name)
+	if err != nil {
+		return err
+	}
+	if now == nil || now.UID != configMap.UID {
+		return fmt.Errorf("the cache does not hold ConfigMap %s as it is yet", configMap.Name)
+	}
+	return nil
+}
+
+// readConfigMap asks the API server for the ConfigMap of a policy. Nil where there is none, or it is no policy, or
+// not that of this key.
+func (a *Agent) readConfigMap(ctx context.Context, key cache.ObjectName, name string) (*corev1.ConfigMap, error) {
+	configMap, err := a.client.CoreV1().ConfigMaps(key.Namespace).Get(ctx, name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("look for the ConfigMap of NetworkPolicy %s: %w", key.Name, err)
+	case configMap.Labels[policy.Label] != policy.LabelValue || policyKey(configMap) != key:
+		return nil, nil
+	}
+	return configMap, nil
 }
 
 // configMapName is the name of the ConfigMap that a NetworkPolicy was made from.

@@ -215,8 +215,35 @@ func TestSyncRestoresWhatOthersDeleted(t *testing.T) {
 	require.NoError(t, f.client.Tracker().Delete(networkingv1.SchemeGroupVersion.WithResource("networkpolicies"), "tenant-a", "egress"))
 	f.observe(t)
 	require.NoError(t, f.sync(t.Context(), key))
-	require.Equal(t, []string{"create networkpolicies"}, f.verbs())
+	require.Equal(t, []string{"get configmaps", "create networkpolicies"}, f.verbs())
 	require.Equal(t, ReasonRestored, f.event(t))
+}
+
+// TestSyncDoesNotTrustAFullCache has a NetworkPolicy gone with a ConfigMap that the cache still holds.
+func TestSyncDoesNotTrustAFullCache(t *testing.T) {
+	configMaps := corev1.SchemeGroupVersion.WithResource("configmaps")
+	for _, test := range []struct {
+		name string
+		now  *corev1.ConfigMap
+	}{
+		{"gone", nil},
+		{"made anew", with2(configMap(valid), func(c *corev1.ConfigMap) { c.UID = "uid-2" })},
+		{"label gone", with2(configMap(valid), func(c *corev1.ConfigMap) { c.Labels = nil })},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f := newFixture(t, configMap(valid), writtenFor(t, valid))
+			require.NoError(t, f.sync(t.Context(), key))
+			require.NoError(t, f.client.Tracker().Delete(networkingv1.SchemeGroupVersion.WithResource("networkpolicies"), "tenant-a", "egress"))
+			require.NoError(t, f.client.Tracker().Delete(configMaps, "tenant-a", "egress"))
+			if test.now != nil {
+				require.NoError(t, f.client.Tracker().Add(test.now))
+			}
+			f.observe(t)
+			require.EqualError(t, f.sync(t.Context(), key), "the cache does not hold ConfigMap egress as it is yet")
+			require.Equal(t, []string{"get configmaps"}, f.verbs())
+			require.Empty(t, f.event(t))
+		})
+	}
 }
 
 // TestSyncKeepsWhatOthersAdded also has the case that one of the owners is not the agent's.

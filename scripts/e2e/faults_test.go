@@ -137,6 +137,28 @@ func TestFaultWatchesCut(t *testing.T) {
 	w.rests(time.Minute)
 }
 
+// TestFaultWatchesBehind deletes ConfigMaps while the agent cannot see it. It sees their NetworkPolicies go, which the
+// control plane's garbage collector deletes, and is not to write them again from the ConfigMaps it remembers.
+func TestFaultWatchesBehind(t *testing.T) {
+	w := newWorld(t, "behind", 10)
+	p := newProxy(t)
+	p.watchFor.Store(int64(time.Second))
+	faultAgent(t, "--kubeconfig", p.kubeconfig)
+	w.put(0, 100, 0)
+	eventually(t, "all are written", func() bool { return w.written() == 100 })
+	p.blind.Store(true)
+	time.Sleep(2 * time.Second) // by when the watch of before is over
+	mark, err := control.Mark()
+	require.NoError(t, err)
+	w.remove(50, 100)
+	eventually(t, "the garbage is collected", func() bool { return w.written() == 50 })
+	time.Sleep(5 * time.Second)
+	require.Empty(t, w.writes(mark), "the policies are gone")
+	p.blind.Store(false)
+	w.put(100, 150, 0)
+	w.rests(time.Minute)
+}
+
 func TestFaultRequestsFail(t *testing.T) {
 	w := newWorld(t, "requests", 10)
 	p := newProxy(t)

@@ -30,6 +30,8 @@ type proxy struct {
 	kubeconfig string
 	// watchFor ends every watch after that time; 0 for never.
 	watchFor atomic.Int64
+	// blind keeps ConfigMaps from being listed and watched: all of them, not those read by name.
+	blind atomic.Bool
 	// failing is how many requests of a hundred, but for watches, are answered with an error.
 	failing atomic.Int64
 	// delay is how long a tenth of the requests take longer.
@@ -65,6 +67,10 @@ func newProxy(t *testing.T) *proxy {
 		ErrorLog:  log.New(io.Discard, "", 0),
 		TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}},
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if p.blind.Load() && r.URL.Path == "/api/v1/configmaps" {
+				refuse(w)
+				return
+			}
 			if r.URL.Query().Has("watch") {
 				if limit := time.Duration(p.watchFor.Load()); limit > 0 {
 					ctx, cancel := context.WithTimeout(r.Context(), limit)

@@ -238,19 +238,24 @@ func (w *world) settles() {
 	require.Empty(w.t, w.broken)
 }
 
-// rests settles, and then sees nothing written for a while: in the end a minute, as long as a retry may wait.
-func (w *world) rests(quiet time.Duration) {
+// writes returns what the agent has written to the world's NetworkPolicies since a mark, but for what failed: what it
+// sends while its caches are behind, by the version it was decided on.
+func (w *world) writes(mark cluster.Mark) []string {
 	w.t.Helper()
-	w.settles()
 	var namespaces []string
 	for i := range w.namespaces {
 		namespaces = append(namespaces, w.namespace(i))
 	}
+	return slices.DeleteFunc(networkPolicyWrites(w.t, mark, namespaces...), func(write string) bool { return strings.HasSuffix(write, cluster.Failed) })
+}
+
+// rests settles, and then sees nothing written for a while: in the end a minute, as long as a retry may wait.
+func (w *world) rests(quiet time.Duration) {
+	w.t.Helper()
+	w.settles()
 	mark, err := control.Mark()
 	require.NoError(w.t, err)
 	time.Sleep(quiet)
 	w.settles()
-	// What the agent sends while its caches are behind fails, by the version it was decided on.
-	writes := slices.DeleteFunc(networkPolicyWrites(w.t, mark, namespaces...), func(write string) bool { return strings.HasSuffix(write, cluster.Failed) })
-	require.Empty(w.t, writes, "all is as it should be")
+	require.Empty(w.t, w.writes(mark), "all is as it should be")
 }
