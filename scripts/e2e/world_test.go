@@ -249,9 +249,15 @@ func (w *world) writes(mark cluster.Mark) []string {
 	return slices.DeleteFunc(networkPolicyWrites(w.t, mark, namespaces...), func(write string) bool { return strings.HasSuffix(write, cluster.Failed) })
 }
 
-// rests settles, and then sees nothing written for a while: in the end a minute, as long as a retry may wait.
+// rests settles, and then sees nothing written for a while: in the end a minute, as long as a retry may wait. It begins
+// once the agent has seen all that was done before, of which the last is a policy that comes and goes.
 func (w *world) rests(quiet time.Duration) {
 	w.t.Helper()
+	last := 5000*w.namespaces - 1 // in the last namespace
+	w.put(last, last+1, 0)
+	made := func(policy networkingv1.NetworkPolicy) bool { return policy.Name == policyName(last) }
+	require.Eventually(w.t, func() bool { return w.count(made) == 1 }, 2*time.Minute, 100*time.Millisecond, "the agent sees nothing of it")
+	w.remove(last, last+1)
 	w.settles()
 	mark, err := control.Mark()
 	require.NoError(w.t, err)
