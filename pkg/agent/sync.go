@@ -66,7 +66,8 @@ func (a *Agent) syncWith(ctx context.Context, key cache.ObjectName, table *awsra
 	}
 	if d.write != nil {
 		if current == nil && known {
-			if err := a.confirm(ctx, key, configMap); err != nil {
+			still, err := a.isStill(ctx, key, configMap)
+			if err != nil || !still {
 				return false, err
 			}
 		}
@@ -161,17 +162,12 @@ func (a *Agent) remove(ctx context.Context, key cache.ObjectName, current *obser
 	return nil
 }
 
-// confirm returns an error where the ConfigMap of a NetworkPolicy that is gone is gone as well. With it goes its
-// NetworkPolicy, and a cache that is behind would have that back each time the garbage collector deletes it.
-func (a *Agent) confirm(ctx context.Context, key cache.ObjectName, configMap *corev1.ConfigMap) error {
+// isStill says whether the ConfigMap of a NetworkPolicy that is gone has not gone as well. With it goes its
+// NetworkPolicy, and a cache that is behind would have that back each time the garbage collector deletes it. Once the
+// cache catches up, another look is due.
+func (a *Agent) isStill(ctx context.Context, key cache.ObjectName, configMap *corev1.ConfigMap) (bool, error) {
 	now, err := a.readConfigMap(ctx, key, configMap.Name)
-	if err != nil {
-		return err
-	}
-	if now == nil || now.UID != configMap.UID {
-		return fmt.Errorf("the cache does not hold ConfigMap %s as it is yet", configMap.Name)
-	}
-	return nil
+	return now != nil && now.UID == configMap.UID, err
 }
 
 // readConfigMap asks the API server for the ConfigMap of a policy. Nil where there is none, or it is no policy, or
