@@ -27,6 +27,8 @@ type world struct {
 	t          *testing.T
 	name       string
 	namespaces int
+	begun      sync.WaitGroup
+	marks      int // policies that rests has put
 	mu         sync.Mutex
 	broken     []string // what was never to happen
 	versions   int      // versions of a policy that may be open: those below
@@ -54,7 +56,13 @@ func policyOf(i, version int) string {
 
 func policyName(i int) string { return fmt.Sprintf("policy-%d", i) }
 
-// put creates or updates the policies from first to last, the last not included, eight at a time.
+// begin puts policies while the test goes on; rests waits for it.
+func (w *world) begin(first, last, version int) {
+	w.begun.Go(func() { w.put(first, last, version) })
+}
+
+// put creates or updates the policies from first to last, the last not included, eight at a time. In a namespace that
+// goes, or is gone, there are none to put.
 func (w *world) put(first, last, version int) {
 	w.mu.Lock()
 	w.versions = max(w.versions, version+1)
@@ -68,6 +76,9 @@ func (w *world) put(first, last, version int) {
 		_, err := configMaps.Create(context.Background(), configMap, metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) {
 			_, err = configMaps.Update(context.Background(), configMap, metav1.UpdateOptions{})
+		}
+		if apierrors.IsNotFound(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+			return nil
 		}
 		return err
 	})
@@ -250,14 +261,15 @@ func (w *world) writes(mark cluster.Mark) []string {
 }
 
 // rests settles, and then sees nothing written for a while: in the end a minute, as long as a retry may wait. It begins
-// once the agent has seen all that was done before, of which the last is a policy that comes and goes.
+// once the agent has seen all that was done before, of which the last is another policy, in the last namespace.
 func (w *world) rests(quiet time.Duration) {
 	w.t.Helper()
-	last := 5000*w.namespaces - 1 // in the last namespace
+	w.begun.Wait()
+	w.marks++
+	last := (5000+w.marks)*w.namespaces - 1
 	w.put(last, last+1, 0)
 	made := func(policy networkingv1.NetworkPolicy) bool { return policy.Name == policyName(last) }
 	require.Eventually(w.t, func() bool { return w.count(made) == 1 }, 2*time.Minute, 100*time.Millisecond, "the agent sees nothing of it")
-	w.remove(last, last+1)
 	w.settles()
 	mark, err := control.Mark()
 	require.NoError(w.t, err)
