@@ -62,11 +62,11 @@ func TestFaultKilled(t *testing.T) {
 // then for its successor.
 func TestFaultKilledBetweenWrites(t *testing.T) {
 	w := newWorld(t, "between", 10)
-	arguments := []string{"--chunk-peers", "1", "--settle", "3s"}
+	arguments := []string{"--chunk-peers", "1", "--settle", "10s"}
 	p := faultAgent(t, arguments...)
 	w.put(0, 100, 0)
 	eventually(t, "all are written", func() bool { return w.written() == 100 })
-	for version, after := range []int{1, 30, 60, 90} {
+	for version, after := range []int{1, 25, 50, 75} {
 		eventually(t, "the change before is over", func() bool { return w.wide() == 0 })
 		w.begin(0, 100, version+1)
 		eventually(t, "some are wide", func() bool { return w.wide() >= after })
