@@ -2,7 +2,7 @@
 //
 // Handlers of two informers only put keys on one queue; workers take a key and make the cluster
 // match it. What is to be done is decided by plan, from the caches, and done by sync with at most one
-// write. The caches lack what is large: a change of many CIDRs first reads the NetworkPolicy it is of.
+// write. The caches lack the specs: a change of many CIDRs, or by other ranges, first reads the NetworkPolicy it is of.
 // Beside them stands what may be forgotten at any time without harm, in memory.
 package agent
 

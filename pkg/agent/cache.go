@@ -2,8 +2,6 @@ package agent
 
 import (
 	"fmt"
-	"hash/maphash"
-	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -21,26 +19,7 @@ import (
 type observed struct {
 	metav1.PartialObjectMetadata
 	digest string // of the spec, as netpol.Digest gives it; empty for one that is not the agent's
-	cidrs  []hash // of the spec, as cidrsOf gives them; nil for one that is not the agent's
-}
-
-// hash stands for a CIDR, in a quarter of its size. It says what changed to people, never what to do.
-type hash uint64
-
-var seed = maphash.MakeSeed()
-
-// cidrsOf returns the hashes of a spec's CIDRs, sorted, each once.
-func cidrsOf(spec networkingv1.NetworkPolicySpec) []hash {
-	hashes := make([]hash, 0, netpol.CIDRs(spec))
-	for _, rule := range spec.Egress {
-		for _, peer := range rule.To {
-			if peer.IPBlock != nil {
-				hashes = append(hashes, hash(maphash.String(seed, peer.IPBlock.CIDR)))
-			}
-		}
-	}
-	slices.Sort(hashes)
-	return slices.Compact(hashes)
+	cidrs  int    // of the spec, as netpol.CIDRs counts them; 0 for one that is not the agent's
 }
 
 // What the labels of nearly all objects come to, shared by them. Never to be modified.
@@ -58,7 +37,7 @@ func observe(policy *networkingv1.NetworkPolicy) *observed {
 		o.Labels = onlyManaged
 	}
 	if netpol.Managed(&o.ObjectMeta) || len(o.OwnerReferences) > 0 {
-		o.digest, o.cidrs = netpol.Digest(policy.Spec), cidrsOf(policy.Spec)
+		o.digest, o.cidrs = netpol.Digest(policy.Spec), netpol.CIDRs(policy.Spec)
 		if written := o.Annotations[netpol.SpecDigest]; written == o.digest {
 			o.digest = written // whose memory they share
 		}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	clienttesting "k8s.io/client-go/testing"
 
 	"egress-agent/pkg/netpol"
 )
@@ -85,6 +87,29 @@ func TestLargeEditByOthersIsUndoneAtOnce(t *testing.T) {
 	require.NoError(t, f.sync(t.Context(), key))
 	require.Equal(t, writtenFor(t, valid).Spec, getPolicy(t, f).Spec)
 	require.Equal(t, ReasonRestored, f.event(t))
+}
+
+// TestLargeChangeNeedsWhatIsThere: it is made of what the cache has only the digest of.
+func TestLargeChangeNeedsWhatIsThere(t *testing.T) {
+	newer := with(writtenFor(t, valid), func(p *networkingv1.NetworkPolicy) { p.ResourceVersion = "8" })
+	for _, test := range []struct {
+		name   string
+		answer *networkingv1.NetworkPolicy
+		err    error
+		want   string
+	}{
+		{"it cannot be read", nil, errors.New("away"), "read NetworkPolicy egress: away"},
+		{"it is another by now", newer, nil, "the cache does not hold NetworkPolicy egress as it is yet"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f := changing(t, configMap(widened), writtenFor(t, valid))
+			f.client.PrependReactor("get", "networkpolicies", func(clienttesting.Action) (bool, runtime.Object, error) {
+				return true, test.answer, test.err
+			})
+			require.EqualError(t, f.sync(t.Context(), key), test.want)
+			require.Empty(t, f.writes())
+		})
+	}
 }
 
 func TestPortSlotsOfANamespace(t *testing.T) {

@@ -172,7 +172,7 @@ func TestCachesKeepNoMoreThanIsNeeded(t *testing.T) {
 	policy.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "x"}}
 	o := observe(policy.DeepCopy())
 	require.Equal(t, netpol.Digest(policy.Spec), o.digest)
-	require.Len(t, o.cidrs, 3)
+	require.Equal(t, 3, o.cidrs)
 	require.Nil(t, o.ManagedFields)
 	require.Equal(t, policy.Labels, o.Labels)
 

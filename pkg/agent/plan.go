@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
 
 	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/netpol"
@@ -30,9 +31,9 @@ type decision struct {
 	// write is the NetworkPolicy to create, or to update where there is a current one. Nil leaves
 	// the cluster as it is.
 	write *networkingv1.NetworkPolicy
-	// large says that write may be too much of a change for one. What is to be written first then takes
-	// the whole of the current NetworkPolicy to tell, by planLarge.
-	large bool
+	// change says that it takes the whole of the current NetworkPolicy to tell, by planChange, what is to be written
+	// first, or what other ranges changed.
+	change bool
 	// step is what write does of the change. A Narrow one is to wait until the write before it has settled.
 	step netpol.Step
 	// reason is that of the Event; empty for none. Applied, Restored and RangesChanged tell of a write.
@@ -80,21 +81,22 @@ func planValid(configMap *corev1.ConfigMap, p *policy.Policy, current *observed,
 		d.reason = ReasonApplied
 	default:
 		d.reason = ReasonApplied
-		if added, removed := countCIDRs(current, desired.Spec); samePolicy(current, d.write) && added+removed > 0 {
-			d.reason = ReasonRangesChanged
-			d.message = fmt.Sprintf("The ranges changed, CIDRs added: %d, removed: %d; %s", added, removed, d.message)
-		}
-		d.large = max(len(current.cidrs), netpol.CIDRs(desired.Spec)) > options.ChunkPeers
+		d.change = current.digest != desired.Annotations[netpol.SpecDigest] &&
+			(samePolicy(&current.ObjectMeta, desired) || max(current.cidrs, netpol.CIDRs(desired.Spec)) > options.ChunkPeers)
 	}
 	return d
 }
 
-// planLarge makes a large change in two writes. Until the second, the NetworkPolicy says that it was
+// planChange makes a large change in two writes. Until the second, the NetworkPolicy says that it was
 // made from the policy before.
 //
 // What other ranges changed is told with the first write, which sees all of it: to the second, which
 // follows from what is then in the cluster, it is no news.
-func planLarge(d decision, current *networkingv1.NetworkPolicy, options Options) decision {
+func planChange(d decision, current *networkingv1.NetworkPolicy, options Options) decision {
+	if added, removed := countCIDRs(current.Spec, d.write.Spec); samePolicy(&current.ObjectMeta, d.write) && added+removed > 0 {
+		d.reason = ReasonRangesChanged
+		d.message = fmt.Sprintf("The ranges changed, CIDRs added: %d, removed: %d; %s", added, removed, d.message)
+	}
 	step, spec := netpol.Transition(current.Spec, d.write.Spec, options.ChunkPeers, options.Rules.MaxPortSlots)
 	d.step = step
 	switch {
@@ -112,19 +114,26 @@ func planLarge(d decision, current *networkingv1.NetworkPolicy, options Options)
 	return d
 }
 
-// countCIDRs tells how many CIDRs a spec has that current has not, and the other way round.
-func countCIDRs(current *observed, desired networkingv1.NetworkPolicySpec) (added, removed int) {
-	after := cidrsOf(desired)
-	for _, cidr := range after {
-		if _, found := slices.BinarySearch(current.cidrs, cidr); !found {
-			added++
+// countCIDRs tells how many CIDRs desired has that current has not, and the other way round.
+func countCIDRs(current, desired networkingv1.NetworkPolicySpec) (added, removed int) {
+	before, after := cidrsOf(current), cidrsOf(desired)
+	return after.Difference(before).Len(), before.Difference(after).Len()
+}
+
+func cidrsOf(spec networkingv1.NetworkPolicySpec) sets.Set[string] {
+	cidrs := sets.New[string]()
+	for _, rule := range spec.Egress {
+		for _, peer := range rule.To {
+			if peer.IPBlock != nil {
+				cidrs.Insert(peer.IPBlock.CIDR)
+			}
 		}
 	}
-	return added, len(current.cidrs) - (len(after) - added)
+	return cidrs
 }
 
 // samePolicy says whether both were made from the same policy.
-func samePolicy(current *observed, desired *networkingv1.NetworkPolicy) bool {
+func samePolicy(current *metav1.ObjectMeta, desired *networkingv1.NetworkPolicy) bool {
 	return current.Annotations[netpol.PolicyDigest] == desired.Annotations[netpol.PolicyDigest]
 }
 

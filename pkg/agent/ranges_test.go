@@ -311,7 +311,7 @@ func TestSyncTellsOfOtherRanges(t *testing.T) {
 	require.NoError(t, err)
 	f.table.Store(next)
 	require.NoError(t, f.sync(t.Context(), key))
-	require.Equal(t, []string{"update networkpolicies"}, f.writes())
+	require.Equal(t, []string{"get networkpolicies", "update networkpolicies"}, f.verbs())
 	reason, message := f.nextEvent()
 	require.Equal(t, ReasonRangesChanged, reason)
 	require.Equal(t, "The ranges changed, CIDRs added: 1, removed: 1; NetworkPolicy egress is in force, with these numbers of CIDRs: s3=2 db=1", message)

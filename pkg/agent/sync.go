@@ -54,12 +54,12 @@ func (a *Agent) syncWith(ctx context.Context, key cache.ObjectName, table *awsra
 	if a.table.Load() != table {
 		a.queue.Add(key) // what affected this policy may not have known that it does
 	}
-	if d.large {
+	if d.change {
 		whole, err := a.whole(ctx, current)
 		if err != nil {
 			return false, err
 		}
-		d = planLarge(d, whole, a.options)
+		d = planChange(d, whole, a.options)
 	}
 	if !a.isDue(key, d.step) {
 		return false, nil
