@@ -213,7 +213,7 @@ func halfADocument(t *testing.T, s *scene) {
 	s.step = func(i int) {
 		if i == 5 {
 			require.NoError(t, os.WriteFile(path, []byte(half), 0o600))
-			time.Sleep(3 * time.Second) // until it has been noticed
+			keptRanges(t, "saying why half of them was refused", func(c *corev1.ConfigMap) bool { return c.Annotations["egress-controller/refused"] != "" })
 		}
 		time.Sleep(30 * time.Millisecond)
 	}
@@ -223,14 +223,14 @@ func halfADocument(t *testing.T, s *scene) {
 func manyRanges(t *testing.T, s *scene) {
 	var rows strings.Builder
 	random := rand.New(rand.NewPCG(1, 2))
-	for range 130_000 {
+	for range 115_000 {
 		fmt.Fprintf(&rows, `{"ipv6_prefix": "2600:%x:%x:%x::/64", "region": "us-east-1", "service": "EC2", "network_border_group": "us-east-1"},`,
 			random.IntN(1<<16), random.IntN(1<<16), random.IntN(1<<16))
 	}
 	s.agent = []string{"--ranges-file", published(t, time.Now(), rows.String())}
 	s.step = func(i int) {
 		if i == 0 {
-			time.Sleep(3 * time.Second) // until they are kept
+			keptRanges(t, "nearly full", func(c *corev1.ConfigMap) bool { return len(c.BinaryData["ip-ranges.json.gz"]) > 800<<10 })
 		}
 	}
 }
