@@ -93,9 +93,11 @@ func planValid(configMap *corev1.ConfigMap, p *policy.Policy, current *observed,
 // What other ranges changed is told with the first write, which sees all of it: to the second, which
 // follows from what is then in the cluster, it is no news.
 func planChange(d decision, current *networkingv1.NetworkPolicy, options Options) decision {
-	if added, removed := countCIDRs(current.Spec, d.write.Spec); samePolicy(&current.ObjectMeta, d.write) && added+removed > 0 {
-		d.reason = ReasonRangesChanged
-		d.message = fmt.Sprintf("The ranges changed, CIDRs added: %d, removed: %d; %s", added, removed, d.message)
+	if samePolicy(&current.ObjectMeta, d.write) {
+		if added, removed := countCIDRs(current.Spec, d.write.Spec); added+removed > 0 {
+			d.reason = ReasonRangesChanged
+			d.message = fmt.Sprintf("The ranges changed, CIDRs added: %d, removed: %d; %s", added, removed, d.message)
+		}
 	}
 	step, spec := netpol.Transition(current.Spec, d.write.Spec, options.ChunkPeers, options.Rules.MaxPortSlots)
 	d.step = step
