@@ -34,7 +34,7 @@ func Review(request *Request, table *awsranges.Table, options netpol.Options) (*
 	if !isPolicy(object) || object.Metadata.DeletionTimestamp != nil || sameForAgent(request.OldObject, object) {
 		return allowed(request, nil), nil
 	}
-	warnings, problems := netpol.Judge(&corev1.ConfigMap{Data: object.Data}, table, options)
+	warnings, problems := netpol.Judge(object.configMap(request), table, options)
 	if problems != nil {
 		return denied(request, problems), nil
 	}
@@ -60,7 +60,16 @@ func wellFormed(request *Request) error {
 }
 
 func isPolicy(object *ConfigMap) bool {
-	return object.Metadata.Labels[policy.Label] == policy.LabelValue
+	return object.Metadata.Labels.Policy == policy.LabelValue
+}
+
+// configMap returns what is judged of the object.
+func (c *ConfigMap) configMap(request *Request) *corev1.ConfigMap {
+	judged := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: request.Namespace, Name: request.Name}}
+	if c.Data.Policy != nil {
+		judged.Data = map[string]string{policy.Key: *c.Data.Policy}
+	}
+	return judged
 }
 
 // sameForAgent says that an update leaves alone what the agent reads. Such an update passes even on
@@ -69,9 +78,8 @@ func sameForAgent(old, object *ConfigMap) bool {
 	if old == nil || !isPolicy(old) {
 		return false
 	}
-	before, hadOne := old.Data[policy.Key]
-	after, hasOne := object.Data[policy.Key]
-	return hadOne == hasOne && before == after
+	before, after := old.Data.Policy, object.Data.Policy
+	return before == after || before != nil && after != nil && *before == *after
 }
 
 func allowed(request *Request, warnings policy.Problems) *Response {
@@ -91,18 +99,17 @@ func denied(request *Request, problems policy.Problems) *Response {
 	}
 }
 
-// maxCauses bounds a refusal as policy.Problems.Error bounds its message.
-const maxCauses = 100
-
 func causes(problems policy.Problems) []metav1.StatusCause {
-	list := make([]metav1.StatusCause, 0, min(len(problems), maxCauses))
-	for _, p := range problems[:min(len(problems), maxCauses)] {
-		list = append(list, metav1.StatusCause{Type: metav1.CauseTypeFieldValueInvalid, Message: p.Message, Field: p.Path})
+	list := make([]metav1.StatusCause, 0, len(problems))
+	for _, p := range problems {
+		if p.Path != "" { // it is no count of others
+			list = append(list, metav1.StatusCause{Type: metav1.CauseTypeFieldValueInvalid, Message: p.Message, Field: p.Path})
+		}
 	}
 	return list
 }
 
-// texts gives warnings as an API server takes them: it cuts each at 256 characters, and from 4,096
+// texts gives warnings, of which the most severe come first, as an API server takes them: it cuts each at 256 characters, and from 4,096
 // in all on it drops them silently (k8s.io/apiserver, pkg/endpoints/filters/warning.go).
 func texts(warnings policy.Problems) []string {
 	const longest, room = 256, 4096 - 64

@@ -133,15 +133,17 @@ func TestDenial(t *testing.T) {
 	many := `{"allowedDestinations": [` + strings.TrimSuffix(strings.Repeat("{},", 1000), ",") + "]}"
 	response, err = ask(t, request("CREATE", runtime.RawExtension{}, object(t, many)))
 	require.NoError(t, err)
-	require.Len(t, response.Result.Details.Causes, maxCauses)
+	require.Len(t, response.Result.Details.Causes, policy.MaxProblems)
 	require.Contains(t, response.Result.Message, "and 1900 more")
 }
 
 func TestWarningsAreBounded(t *testing.T) {
-	entry := `{"name": "%d%s", "cidr": "10.%d.0.0/16"},`
 	var entries strings.Builder
 	for i := range 100 {
-		fmt.Fprintf(&entries, entry, i, strings.Repeat("ü", 60), i)
+		name := fmt.Sprint(i, strings.Repeat("ü", 60))
+		for k, where := range []string{`"cidr": "10.0.0.0/16"`, `"awsService": "amazon"`, `"cidr": "2001:db8::/32"`, `"cidr": "10.0.0.0/7"`, `"cidr": "0.0.0.0/0"`} {
+			fmt.Fprintf(&entries, `{"name": "%s%d", %s},`, name, k, where)
+		}
 	}
 	document := `{"allowedDestinations": [` + strings.TrimSuffix(entries.String(), ",") + "]}"
 	response, err := ask(t, request("CREATE", runtime.RawExtension{}, object(t, document)))
@@ -152,7 +154,9 @@ func TestWarningsAreBounded(t *testing.T) {
 		total += len([]rune(warning))
 	}
 	require.LessOrEqual(t, total, 4096)
-	require.Equal(t, fmt.Sprintf("and %d more warnings", 100-len(response.Warnings)+1), response.Warnings[len(response.Warnings)-1])
+	require.Contains(t, response.Warnings[0], "opens every IPv4 address", "the most severe comes first, though it stands last")
+	require.Equal(t, "95 more destinations open every address of a family (allowedDestinations)", response.Warnings[5])
+	require.Regexp(t, `^and \d+ more warnings$`, response.Warnings[len(response.Warnings)-1])
 }
 
 func TestMalformed(t *testing.T) {
@@ -174,7 +178,7 @@ func TestMalformed(t *testing.T) {
 		{"null object", change(func(r *admissionv1.AdmissionRequest) { r.Object.Raw = []byte("null") }), "the request has no object"},
 		{"no old object", change(func(r *admissionv1.AdmissionRequest) { r.Operation = "UPDATE" }), "the request has no oldObject"},
 		{"another object", change(func(r *admissionv1.AdmissionRequest) { r.Object.Raw = []byte(`{"data": [1]}`) }),
-			"the body is no AdmissionReview: json: cannot unmarshal array into Go struct field ConfigMap.request.object.data of type map[string]string"},
+			"the body is no AdmissionReview: json: cannot unmarshal array into Go struct field ConfigMap.request.object.data of type admission.Data"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			response, err := ask(t, test.request)

@@ -32,13 +32,23 @@ type Request struct {
 	OldObject *ConfigMap `json:"oldObject"` // of an UPDATE
 }
 
-// ConfigMap is what is read of one.
+// ConfigMap is what is read of one. All else is passed over: an object may have a hundred thousand labels.
 type ConfigMap struct {
 	Metadata struct {
-		Labels            map[string]string `json:"labels"`
-		DeletionTimestamp *metav1.Time      `json:"deletionTimestamp"`
+		Labels            Labels       `json:"labels"`
+		DeletionTimestamp *metav1.Time `json:"deletionTimestamp"`
 	} `json:"metadata"`
-	Data map[string]string `json:"data"`
+	Data Data `json:"data"`
+}
+
+// Labels are those of a ConfigMap.
+type Labels struct {
+	Policy string `json:"egress-controller"` // policy.Label
+}
+
+// Data is that of a ConfigMap.
+type Data struct {
+	Policy *string `json:"policy.json"` // policy.Key; nil if it is left out
 }
 
 // Response is an AdmissionResponse of admission.k8s.io/v1.

@@ -1,6 +1,7 @@
 package netpol
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -39,7 +40,11 @@ type Count struct {
 // A destination that stands for no prefix yields no rule, and a warning. Each prefix stands in one
 // rule, each set of ports in one rule, and rules and peers are sorted.
 func Compile(p *policy.Policy, table *awsranges.Table, options Options) (*Result, policy.Problems) {
-	result, blocks, sets, problems := check(p, table, options)
+	return compile(p, table, options, &policy.Warnings{})
+}
+
+func compile(p *policy.Policy, table *awsranges.Table, options Options, warnings *policy.Warnings) (*Result, policy.Problems) {
+	result, blocks, sets, problems := check(p, table, options, warnings)
 	switch {
 	case problems != nil:
 		return nil, problems
@@ -48,44 +53,37 @@ func Compile(p *policy.Policy, table *awsranges.Table, options Options) (*Result
 	default:
 		result.Spec = spec(appendPrefixRules(baseRules(options), blocks, sets))
 	}
+	result.Warnings = warnings.List()
 	return result, nil
 }
 
-// check is all of Compile but the spec: it gives what the spec is made of.
-func check(p *policy.Policy, table *awsranges.Table, options Options) (result *Result, blocks []block, sets *portSets, problems policy.Problems) {
+// check is all of Compile but the spec: it gives what the spec is made of. Warnings may be nil for none.
+func check(p *policy.Policy, table *awsranges.Table, options Options, warnings *policy.Warnings) (result *Result, blocks []block, sets *portSets, problems policy.Problems) {
 	result, sets = &Result{}, newPortSets()
 	if p.DefaultAction == policy.Allow {
 		return result, nil, sets, nil
 	}
-	all := make([][]netip.Prefix, len(p.Destinations))
+	g := newGathering(table, options.Family, sets, len(p.Destinations))
 	for i, d := range p.Destinations {
-		prefixes, resolved := resolve(d, table)
-		all[i] = prefixes
-		result.Warnings = append(result.Warnings, warnings(i, d, prefixes, resolved, table, options.Family)...)
-		if !resolved {
+		a := g.lookup(d)
+		warn(i, d, a, table, options.Family, warnings)
+		if !a.resolved {
 			result.Unresolved = append(result.Unresolved, d.Name)
 			continue
 		}
-		ports, count := sets.of(d.Ports), 0
-		for _, prefix := range prefixes {
-			if options.Family.has(prefix) {
-				count++
-			}
-		}
-		if count > 1 {
-			blocks = slices.Grow(blocks, count+len(p.Destinations)-i)
-		}
-		for _, prefix := range prefixes {
-			if options.Family.has(prefix) {
-				blocks = append(blocks, block{prefix, ports})
-			}
-		}
-		result.Counts = append(result.Counts, Count{d.Name, count})
+		g.add(a, sets.of(d.Ports))
+		result.Counts = append(result.Counts, Count{d.Name, a.count})
 	}
-	blocks = merge(blocks, sets)
-	many, tooMany := peerLimits(len(blocks), result.Counts)
-	result.Warnings = append(result.Warnings, many...)
-	return result, blocks, sets, append(slotProblems(blocks, sets, p, all, options), tooMany...)
+	if problem := sets.tooLarge(p, options); problem != nil {
+		return result, nil, sets, problem
+	}
+	blocks = merge(g.gather(), sets)
+	if sets.overflow {
+		return result, nil, sets, policy.Problems{{Path: "allowedDestinations", Message: fmt.Sprintf(
+			"Too many ports: over all CIDRs there are more than %d ports and port ranges; join or drop some", maxRanges)}}
+	}
+	warnOfPeers(len(blocks), result.Counts, warnings)
+	return result, blocks, sets, append(slotProblems(blocks, sets, p, g, options), peerProblems(len(blocks), result.Counts)...)
 }
 
 // DenyAll is the spec that allows nothing but what the options allow every policy: DNS.
@@ -98,19 +96,31 @@ func resolve(d policy.Destination, table *awsranges.Table) (prefixes []netip.Pre
 		return []netip.Prefix{d.CIDR}, true
 	}
 	service := awsranges.Canonical(d.Service)
-	if !table.HasAWS() && (table == nil || table.Regions(service) == nil) {
+	if !canLookUp(service, table) {
 		return nil, false
 	}
-	if d.Regions == nil {
-		return table.Lookup(service, ""), true
+	return lookUp(service, d.Regions, table), true
+}
+
+// canLookUp reports whether the table says all there is of a service, be it nothing.
+func canLookUp(service string, table *awsranges.Table) bool {
+	return table.HasAWS() || table != nil && table.Regions(service) != nil
+}
+
+// lookUp returns the prefixes of a service in the regions, all of them if none is named: disjoint and sorted, and not to
+// be modified.
+func lookUp(service string, regions []string, table *awsranges.Table) []netip.Prefix {
+	switch len(regions) {
+	case 0:
+		return table.Lookup(service, "")
+	case 1:
+		return table.Lookup(service, regions[0])
 	}
-	if len(d.Regions) == 1 {
-		return table.Lookup(service, d.Regions[0]), true
-	}
-	for _, region := range d.Regions {
+	var prefixes []netip.Prefix
+	for _, region := range regions {
 		prefixes = append(prefixes, table.Lookup(service, region)...)
 	}
-	return awsranges.Aggregate(prefixes), true
+	return awsranges.Aggregate(prefixes)
 }
 
 func baseRules(options Options) []networkingv1.NetworkPolicyEgressRule {

@@ -25,20 +25,16 @@ const (
 
 // slotProblems finds the blocks with more port slots than there are: their own, and those of every
 // block that contains them, since the dataplane looks up the longest prefix alone and copies what
-// containing ones allow. Blocks are merged and sorted; prefixes are those of each destination. The
-// blocks with the most slots come first, and of those with the same entries to blame only one.
-func slotProblems(blocks []block, sets *portSets, p *policy.Policy, prefixes [][]netip.Prefix, options Options) policy.Problems {
+// containing ones allow. Blocks are merged and sorted. The blocks with the most slots come first, and of those with the
+// same entries to blame only one.
+func slotProblems(blocks []block, sets *portSets, p *policy.Policy, g *gathering, options Options) policy.Problems {
 	const examined = 100 // a policy can have thousands, and one shows what to do
 	if options.MaxPortSlots == 0 {
 		return nil
 	}
-	kept, note := 0, ""
-	if options.AllowDNS {
-		kept, note = DNSSlots, fmt.Sprintf(", and DNS takes %d", DNSSlots)
-	}
 	var tooMany []slotted
 	for s := range slotsOf(blocks, sets) {
-		if s.slots+kept > options.MaxPortSlots {
+		if options.exceedsSlots(s.slots) {
 			tooMany = append(tooMany, s)
 		}
 	}
@@ -46,14 +42,50 @@ func slotProblems(blocks []block, sets *portSets, p *policy.Policy, prefixes [][
 	var problems policy.Problems
 	told := make(map[string]bool)
 	for _, s := range tooMany[:min(len(tooMany), examined)] {
-		blamed := toBlame(s.prefix, p, prefixes)
+		blamed := toBlame(s.prefix, p, g)
 		if told[blamed] {
 			continue
 		}
 		told[blamed] = true
-		problems = append(problems, policy.Problem{Path: "allowedDestinations", Message: fmt.Sprintf(
-			"Too many ports: %s has %d ports and port ranges%s; the dataplane keeps %d for a CIDR: join or drop ports of %s",
-			s.prefix, s.slots, note, options.MaxPortSlots, blamed)})
+		problems = append(problems, slotProblem(s.prefix.String(), s.slots, blamed, options))
+	}
+	return problems
+}
+
+func slotProblem(of string, slots int, blamed string, options Options) policy.Problem {
+	note := ""
+	if options.AllowDNS {
+		note = fmt.Sprintf(", and DNS takes %d", DNSSlots)
+	}
+	return policy.Problem{Path: "allowedDestinations", Message: fmt.Sprintf(
+		"Too many ports: %s has %d ports and port ranges%s; the dataplane keeps %d for a CIDR: join or drop ports of %s",
+		of, slots, note, options.MaxPortSlots, blamed)}
+}
+
+// exceedsSlots reports whether a CIDR's slots, with those that DNS takes, are more than there are.
+func (o Options) exceedsSlots(slots int) bool {
+	if o.AllowDNS {
+		slots += DNSSlots
+	}
+	return o.MaxPortSlots != 0 && slots > o.MaxPortSlots
+}
+
+// maxRanges bounds the ports and port ranges of all rules together: an API server stores no object of more than
+// 1.5 MiB, and each takes 24 bytes and more.
+const maxRanges = 32 << 10
+
+// tooLarge refuses a policy whose lists of ports are too long to be merged, which the slots of a CIDR allow none of.
+// Shorter ones slotProblems judges, which knows more to say.
+func (s *portSets) tooLarge(p *policy.Policy, options Options) policy.Problems {
+	const long = maxRanges / 8
+	var problems policy.Problems
+	for _, d := range p.Destinations {
+		if s.total <= long || len(problems) == policy.MaxProblems {
+			break
+		}
+		if ranges := len(joined(slices.Clone(d.Ports))); options.exceedsSlots(ranges) {
+			problems = append(problems, slotProblem(d.Name, ranges, d.Name, options))
+		}
 	}
 	return problems
 }
@@ -92,11 +124,18 @@ func (s portSet) slots() int {
 }
 
 // toBlame names the destinations that open any address of the prefix.
-func toBlame(prefix netip.Prefix, p *policy.Policy, prefixes [][]netip.Prefix) string {
+func toBlame(prefix netip.Prefix, p *policy.Policy, g *gathering) string {
 	const shown = 10
+	overlapping := make(map[*part]bool)
+	for _, part := range g.parts {
+		if overlapsAny(part.prefixes, prefix) {
+			overlapping[part] = true
+		}
+	}
 	var names []string
-	for i, d := range p.Destinations {
-		if slices.ContainsFunc(prefixes[i], prefix.Overlaps) {
+	for _, d := range p.Destinations {
+		if d.Service == "" && prefix.Overlaps(d.CIDR) ||
+			d.Service != "" && slices.ContainsFunc(g.lookup(d).parts, func(part *part) bool { return overlapping[part] }) {
 			names = append(names, d.Name)
 		}
 	}
@@ -106,15 +145,27 @@ func toBlame(prefix netip.Prefix, p *policy.Policy, prefixes [][]netip.Prefix) s
 	return strings.Join(names, ", ")
 }
 
-// peerLimits warns of many peers, and refuses too many.
-func peerLimits(peers int, counts []Count) (warnings, problems policy.Problems) {
-	switch {
-	case peers > maxPeers:
-		problems = policy.Problems{{Message: fmt.Sprintf("Too many CIDRs: %d; at most %d fit in the dataplane beside those they replace: %s", peers, maxPeers, largest(counts)), Path: "allowedDestinations"}}
-	case peers > manyPeers:
-		warnings = policy.Problems{{Message: fmt.Sprintf("the policy has %d CIDRs; the dataplane updates more than %d in several steps: %s", peers, manyPeers, largest(counts)), Path: "allowedDestinations"}}
+// overlapsAny reports whether any of sorted, disjoint prefixes has an address in common with a prefix.
+func overlapsAny(sorted []netip.Prefix, prefix netip.Prefix) bool {
+	i, _ := slices.BinarySearchFunc(sorted, prefix, awsranges.Compare)
+	return i < len(sorted) && sorted[i].Overlaps(prefix) || i > 0 && sorted[i-1].Overlaps(prefix)
+}
+
+// warnOfPeers warns of more CIDRs than go in one PolicyEndpoints object.
+func warnOfPeers(peers int, counts []Count, warnings *policy.Warnings) {
+	if peers > manyPeers && peers <= maxPeers {
+		warnings.AddProblem(policy.ManyCIDRs, policy.Problem{Path: "allowedDestinations", Message: fmt.Sprintf(
+			"the policy has %d CIDRs; the dataplane updates more than %d in several steps: %s", peers, manyPeers, largest(counts))})
 	}
-	return warnings, problems
+}
+
+// peerProblems refuses more CIDRs than fit in a pod's map.
+func peerProblems(peers int, counts []Count) policy.Problems {
+	if peers <= maxPeers {
+		return nil
+	}
+	return policy.Problems{{Path: "allowedDestinations", Message: fmt.Sprintf(
+		"Too many CIDRs: %d; at most %d fit in the dataplane beside those they replace: %s", peers, maxPeers, largest(counts))}}
 }
 
 // largest names the destinations with the most CIDRs, and how many each has.

@@ -106,8 +106,11 @@ func TestPeerLimits(t *testing.T) {
 		{30000, "the policy has 30000 CIDRs; the dataplane updates more than 1000 in several steps: big has 29990, b has 5, 1 more (allowedDestinations)", ""},
 		{30001, "", "Too many CIDRs: 30001; at most 30000 fit in the dataplane beside those they replace: big has 29991, b has 5, 1 more (allowedDestinations)"},
 	} {
-		warnings, problems := peerLimits(test.n, []Count{{"b", 5}, {"big", test.n - 10}, {"c", 5}})
-		require.Equal(t, test.warnings, strings.TrimSpace(strings.Join(lines(warnings), "")), test.n)
+		counts := []Count{{"b", 5}, {"big", test.n - 10}, {"c", 5}}
+		var warnings policy.Warnings
+		warnOfPeers(test.n, counts, &warnings)
+		problems := peerProblems(test.n, counts)
+		require.Equal(t, test.warnings, strings.TrimSpace(strings.Join(lines(warnings.List()), "")), test.n)
 		require.Equal(t, test.problem, strings.TrimSpace(strings.Join(lines(problems), "")), test.n)
 	}
 }

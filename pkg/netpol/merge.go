@@ -50,8 +50,13 @@ func nothingToJoin(blocks []block) bool {
 // dropRepeated takes sorted blocks, in which a prefix follows those that contain it, and leaves each
 // the ports that none of those opens. It works in place.
 func dropRepeated(blocks []block, sets *portSets) []block {
-	var containers []netip.Prefix // of the current block, the outermost first
-	var inherited []portSet       // what each of them opens
+	type container struct {
+		netip.Prefix
+		chain int // of it and those around it; 0 while nothing was seen in it
+	}
+	var containers []container // of the current block, the outermost first
+	var inherited []portSet    // what each of them opens
+	var owns []setID           // the same, by name
 	var ids []setID
 	kept := blocks[:0]
 	for i := 0; i < len(blocks); {
@@ -59,17 +64,24 @@ func dropRepeated(blocks []block, sets *portSets) []block {
 		for ids = ids[:0]; i < len(blocks) && blocks[i].prefix == prefix; i++ {
 			ids = append(ids, blocks[i].ports)
 		}
-		for n := len(containers); n > 0 && !awsranges.Contains(containers[n-1], prefix); n = len(containers) {
-			containers, inherited = containers[:n-1], inherited[:n-1]
+		for n := len(containers); n > 0 && !awsranges.Contains(containers[n-1].Prefix, prefix); n = len(containers) {
+			containers, inherited, owns = containers[:n-1], inherited[:n-1], owns[:n-1]
 		}
 		own := sets.union(ids...)
-		if len(containers) > 0 {
-			own = sets.lessen(own, inherited)
+		if n := len(containers); n > 0 {
+			if innermost := &containers[n-1]; innermost.chain == 0 {
+				outer := 0
+				if n > 1 {
+					outer = containers[n-2].chain
+				}
+				innermost.chain = sets.chain(outer, owns[n-1])
+			}
+			own = sets.lessen(own, containers[n-1].chain, inherited)
 		}
 		if own == noPorts {
 			continue
 		}
-		containers, inherited = append(containers, prefix), append(inherited, sets.sets[own])
+		containers, inherited, owns = append(containers, container{Prefix: prefix}), append(inherited, sets.sets[own]), append(owns, own)
 		kept = append(kept, block{prefix, own})
 	}
 	return kept
@@ -116,7 +128,9 @@ func mergeHalves(blocks []block, sets *portSets) []block {
 	}
 	merged := make([]block, 0, len(ports))
 	for prefix, own := range ports {
-		merged = append(merged, block{prefix, own})
+		if own != noPorts { // a rule without ports would open every port
+			merged = append(merged, block{prefix, own})
+		}
 	}
 	slices.SortFunc(merged, func(a, b block) int { return awsranges.Compare(a.prefix, b.prefix) })
 	return merged

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/big"
 	"net/netip"
-	"slices"
 
 	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/policy"
@@ -12,11 +11,14 @@ import (
 
 // Names judges service and region names by the catalogue and the table, which may be nil.
 func Names(table *awsranges.Table) policy.Names {
-	return func(service, region string) string {
-		if region != "" {
-			return regionProblem(table, region)
+	return func(service, region string) func() string {
+		switch {
+		case region != "" && !table.KnowsRegion(region):
+			return func() string { return regionProblem(table, region) }
+		case region == "" && !table.KnowsService(awsranges.Canonical(service)):
+			return func() string { return serviceProblem(table, service) }
 		}
-		return serviceProblem(table, service)
+		return nil
 	}
 }
 
@@ -46,48 +48,43 @@ func didYouMean(name string) string {
 	return "; did you mean " + name + "?"
 }
 
-// warnings says what the i-th destination opens beyond its name, or that it opens nothing. prefixes and resolved are what resolve gave for it.
-func warnings(i int, d policy.Destination, prefixes []netip.Prefix, resolved bool, table *awsranges.Table, family Family) policy.Problems {
-	if d.Service == "" && family.has(d.CIDR) {
-		return nil
-	}
-	path := fmt.Sprintf("allowedDestinations[%d]", i)
+// warn adds what the i-th destination opens beyond its name, or that it opens nothing. a is what lookup gave for it.
+func warn(i int, d policy.Destination, a addresses, table *awsranges.Table, family Family, warnings *policy.Warnings) {
 	if d.Service == "" {
-		return policy.Problems{{Message: fmt.Sprintf("%s opens nothing: %s is not in the cluster's address family, %s", d.Name, d.CIDR, family), Path: path + ".cidr"}}
+		if !family.has(d.CIDR) {
+			warnings.Add(policy.OpensNothing, i, "cidr", "%s opens nothing: %s is not in the cluster's address family, %s", d.Name, d.CIDR, family)
+		}
+		return
 	}
 	service := awsranges.Canonical(d.Service)
 	catalogued, _ := awsranges.Catalogued(service)
-	var found policy.Problems
 	if catalogued.CallsIn {
-		found = append(found, policy.Problem{Message: fmt.Sprintf("%s names %s, from where AWS connects to you; pods do not connect to it", d.Name, service), Path: path + ".awsService"})
+		warnings.Add(policy.InboundOnly, i, "awsService", "%s names %s, from where AWS connects to you; pods do not connect to it", d.Name, service)
 	}
 	if catalogued.AlsoCovers != "" {
-		message := fmt.Sprintf("%s opens %s, which also covers %s", d.Name, service, catalogued.AlsoCovers)
-		if addresses := count(prefixes, family); addresses != "" {
-			message += ": " + addresses
+		counted := ""
+		if a.count > 0 && warnings.Wants(policy.AlsoCovers) {
+			counted = ": " + count(a.prefixes(), family)
 		}
-		found = append(found, policy.Problem{Message: message, Path: path + ".awsService"})
+		warnings.Add(policy.AlsoCovers, i, "awsService", "%s opens %s, which also covers %s%s", d.Name, service, catalogued.AlsoCovers, counted)
 	}
-	if resolved {
-		found = append(found, nothingOpened(d, service, path, prefixes, table, family)...)
+	if a.resolved {
+		warnOfNothing(i, d, service, a, table, family, warnings)
 	}
-	return found
 }
 
-// nothingOpened warns of a service without a prefix in the cluster's family, or else of each named
+// warnOfNothing warns of a service without a prefix in the cluster's family, or else of each named
 // region without one.
-func nothingOpened(d policy.Destination, service, path string, prefixes []netip.Prefix, table *awsranges.Table, family Family) policy.Problems {
-	if !slices.ContainsFunc(prefixes, family.has) {
-		return policy.Problems{{Message: fmt.Sprintf("%s opens nothing: %s has no %s prefixes in its regions", d.Name, service, family), Path: path}}
+func warnOfNothing(i int, d policy.Destination, service string, a addresses, table *awsranges.Table, family Family, warnings *policy.Warnings) {
+	if a.count == 0 {
+		warnings.Add(policy.OpensNothing, i, "", "%s opens nothing: %s has no %s prefixes in its regions", d.Name, service, family)
+		return
 	}
-	var found policy.Problems
-	for i, region := range d.Regions {
-		if !slices.ContainsFunc(table.Lookup(service, region), family.has) {
-			message := fmt.Sprintf("%s opens nothing in %s: %s has no %s prefixes there", d.Name, policy.Show(region), service, family)
-			found = append(found, policy.Problem{Message: message, Path: fmt.Sprintf("%s.regions[%d]", path, i)})
+	for k, region := range d.Regions {
+		if len(family.of(table.Lookup(service, region))) == 0 {
+			warnings.Add(policy.OpensNothing, i, fmt.Sprintf("regions[%d]", k), "%s opens nothing in %s: %s has no %s prefixes there", d.Name, policy.Show(region), service, family)
 		}
 	}
-	return found
 }
 
 // count gives the number of addresses in disjoint prefixes, as "2621440 IPv4 addresses and 2^80 IPv6

@@ -75,9 +75,16 @@ func TestDocumentedMessages(t *testing.T) {
 	_, keyless := Evaluate(&corev1.ConfigMap{}, nil, Options{})
 	real = append(real, lines(keyless)...)
 	counts := func(n int) []Count { return []Count{{"b", 5}, {"big", n - 10}, {"c", 5}} }
-	many, _ := peerLimits(manyPeers+1, counts(manyPeers+1))
-	_, tooMany := peerLimits(maxPeers+1, counts(maxPeers+1))
-	real = append(append(real, lines(many)...), lines(tooMany)...)
+	var many policy.Warnings
+	warnOfPeers(manyPeers+1, counts(manyPeers+1), &many)
+	for i := range 120 {
+		many.Add(policy.EveryPort, i, "", "x opens every port and protocol; name ports to open fewer")
+	}
+	for _, large := range []string{strings.Repeat("x", policy.MaxDocumentBytes+1), `{"allowedDestinations": [` + strings.Repeat("1,", policy.MaxDestinations) + `1]}`} {
+		_, problems := evaluate(large)
+		real = append(real, lines(problems)...)
+	}
+	real = append(append(real, lines(many.List())...), lines(peerProblems(maxPeers+1, counts(maxPeers+1)))...)
 	for _, test := range warningCases {
 		real = append(real, test.want...)
 	}

@@ -36,12 +36,7 @@ func Evaluate(configMap *corev1.ConfigMap, table *awsranges.Table, options Optio
 	if problems != nil {
 		return nil, problems
 	}
-	result, problems := Compile(p, table, options)
-	if problems != nil {
-		return nil, problems
-	}
-	result.Warnings = append(policy.Warnings(p), result.Warnings...)
-	return result, nil
+	return compile(p, table, options, warningsOf(configMap, p))
 }
 
 // Judge is Evaluate for those who write nothing: it gives the same problems or else the same warnings, and
@@ -51,11 +46,18 @@ func Judge(configMap *corev1.ConfigMap, table *awsranges.Table, options Options)
 	if problems != nil {
 		return nil, problems
 	}
-	result, _, _, problems := check(p, table, options)
-	if problems != nil {
+	found := warningsOf(configMap, p)
+	if _, _, _, problems := check(p, table, options, found); problems != nil {
 		return nil, problems
 	}
-	return append(policy.Warnings(p), result.Warnings...), nil
+	return found.List(), nil
+}
+
+// warningsOf gathers what is to be said of a ConfigMap and its valid policy without ranges.
+func warningsOf(configMap *corev1.ConfigMap, p *policy.Policy) *policy.Warnings {
+	var found policy.Warnings
+	policy.Warn(p, &found)
+	return &found
 }
 
 // Read walks the line as far as the policy: Parse and Validate. Exactly one of Policy and Problems is

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sort"
 	"strings"
 )
 
@@ -40,6 +41,18 @@ func ParseFamily(value, serviceHost string) (Family, error) {
 // has says whether pods of the family can reach the prefix; none can an invalid one.
 func (f Family) has(prefix netip.Prefix) bool {
 	return prefix.IsValid() && (f == Dual || (f == IPv6) == prefix.Addr().Is6())
+}
+
+// of returns those of sorted prefixes that pods of the family can reach.
+func (f Family) of(sorted []netip.Prefix) []netip.Prefix {
+	if f == Dual {
+		return sorted
+	}
+	ipv6 := sort.Search(len(sorted), func(i int) bool { return sorted[i].Addr().Is6() }) // IPv4 comes first
+	if f == IPv6 {
+		return sorted[ipv6:]
+	}
+	return sorted[:ipv6]
 }
 
 // String gives the family as messages name it.

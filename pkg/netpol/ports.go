@@ -100,6 +100,12 @@ const (
 type portSets struct {
 	sets []portSet
 	ids  map[string]setID // by the set's ranges
+	// total counts the ranges of all sets. Beyond maxRanges a further set is taken for noPorts, which opens nothing, and
+	// overflow says that the policy must be refused.
+	total    int
+	overflow bool
+	lessened map[[2]int]setID // what lessen gave for a set in a chain of containers
+	chains   map[[2]int]int   // a chain of containers, by the chain around it and its innermost set
 }
 
 func newPortSets() *portSets {
@@ -107,6 +113,18 @@ func newPortSets() *portSets {
 		sets: []portSet{noPorts: {}, everyPort: {every: true}},
 		ids:  map[string]setID{"": noPorts},
 	}
+}
+
+// chain names a chain of containers by the one around it, 0 for none, and the innermost container's set.
+func (s *portSets) chain(outer int, own setID) int {
+	if s.chains == nil {
+		s.chains, s.lessened = make(map[[2]int]int), make(map[[2]int]setID)
+	}
+	key := [2]int{outer, int(own)}
+	if s.chains[key] == 0 {
+		s.chains[key] = len(s.chains) + 1
+	}
+	return s.chains[key]
 }
 
 // of returns the set of a destination's ports; nil is every port.
@@ -128,6 +146,10 @@ func (s *portSets) id(set portSet) setID {
 	}
 	id, known := s.ids[key.String()]
 	if !known {
+		if s.total += len(set.ranges); s.total > maxRanges {
+			s.overflow = true
+			return noPorts
+		}
 		id = setID(len(s.sets))
 		s.sets = append(s.sets, set)
 		s.ids[key.String()] = id
@@ -151,15 +173,25 @@ func (s *portSets) union(ids ...setID) setID {
 	return s.id(portSet{ranges: joined(all)})
 }
 
-// lessen returns own without the ranges that the inherited sets hold wholly. A range that they hold in
-// part stays whole: cutting it could leave two where there was one, and the dataplane counts.
-func (s *portSets) lessen(own setID, inherited []portSet) setID {
+// lessen returns own without the ranges that the inherited sets hold wholly: those of the containers of this chain. A
+// range that they hold in part stays whole: cutting it could leave two where there was one, and the dataplane counts.
+func (s *portSets) lessen(own setID, chain int, inherited []portSet) setID {
 	if own == everyPort {
 		if slices.ContainsFunc(inherited, func(set portSet) bool { return set.every }) {
 			return noPorts
 		}
 		return own
 	}
+	key := [2]int{int(own), chain}
+	rest, known := s.lessened[key]
+	if !known {
+		rest = s.without(own, inherited)
+		s.lessened[key] = rest
+	}
+	return rest
+}
+
+func (s *portSets) without(own setID, inherited []portSet) setID {
 	ranges := s.sets[own].ranges
 	rest := slices.DeleteFunc(slices.Clone(ranges), func(r policy.Port) bool { return covered(r, inherited) })
 	switch len(rest) {

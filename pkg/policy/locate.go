@@ -78,7 +78,7 @@ func (l *locator) visit(path string, name int) {
 	offset := l.size - len(l.rest)
 	if place, wanted := l.places[path]; place != nil {
 		place.names = append(place.names, name)
-		l.node() // what is in a repeated field is not looked at
+		l.skip() // what is in a repeated field is not looked at
 		return
 	} else if wanted {
 		l.places[path] = &located{offset, []int{name}}
@@ -98,6 +98,6 @@ func (l *locator) visit(path string, name int) {
 		}
 		l.take(len("]"))
 	default:
-		l.node()
+		l.skip()
 	}
 }

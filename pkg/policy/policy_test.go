@@ -3,8 +3,11 @@ package policy
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -28,7 +31,9 @@ func TestValidate(t *testing.T) {
 func TestNames(t *testing.T) {
 	document, problems := Parse([]byte(`{"allowedDestinations": [{"regions": ["r"], "name": "x", "awsService": "s"}]}`))
 	require.Empty(t, problems)
-	p, problems := Validate(document, func(service, region string) string { return "bad " + service + region })
+	p, problems := Validate(document, func(service, region string) func() string {
+		return func() string { return "bad " + service + region }
+	})
 	require.Nil(t, p)
 	require.Equal(t, Problems{
 		{"bad sr", "allowedDestinations[0].regions[0]"},
@@ -62,46 +67,136 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
-// TestHostileSize feeds documents as large as a ConfigMap may be, one three times that, and wrong throughout. Their
-// message stays one that a terminal can show. Were their time to grow with the square of their size,
-// the test would not end within go test's ten minutes.
+// TestHostileSize feeds documents as large as one may be, and wrong throughout. Their problems stay few, and cost no more
+// memory than a small multiple of the document: no list of them is ever made.
 func TestHostileSize(t *testing.T) {
-	size := 3 << 20
 	whole := func(item string) string {
-		return strings.TrimSuffix(strings.Repeat(item, size/len(item)), ",")
+		return strings.TrimSuffix(strings.Repeat(item, (MaxDocumentBytes-200)/len(item)), ",")
 	}
-	largest := `{` + whole(`"a":1,`) + `}`
-	size = 1 << 20
 	for name, data := range map[string]string{
-		"unknown fields":    largest,
-		"duplicate fields":  `{"allowedDestinations":[],` + whole(`"defaultAction":"deny",`) + `}`,
-		"empty entries":     `{"allowedDestinations":[` + whole(`{},`) + `]}`,
-		"equal names":       `{"allowedDestinations":[` + whole(`{"name":"x","cidr":"10.0.0.0/8"},`) + `]}`,
-		"bad ports":         `{"allowedDestinations":[{"name":"x","cidr":"10.0.0.0/8","ports":[` + whole(`0,`) + `]}]}`,
-		"one long name":     `{"allowedDestinations":[{"name":"` + whole("x") + `","cidr":"10.0.0.0/8"}]}`,
-		"one long field":    `{"allowedDestinations":[],"` + whole("x") + `":1}`,
-		"one long CIDR":     `{"allowedDestinations":[{"name":"x","cidr":"` + whole("1") + `"}]}`,
-		"one long number":   `{"allowedDestinations":[{"name":"x","cidr":"10.0.0.0/8","ports":[` + whole("1") + `]}]}`,
-		"unknown and known": `{` + whole(`"a":1,`) + `,` + whole(`"defaultAction":"deny",`) + `}`,
+		"unknown fields":   `{` + whole(`"a":1,`) + `}`,
+		"duplicate fields": `{"allowedDestinations":[],` + whole(`"defaultAction":"deny",`) + `}`,
+		"empty entries":    `{"allowedDestinations":[` + whole(`{},`) + `]}`,
+		"equal names":      `{"allowedDestinations":[` + whole(`{"name":"x","cidr":"10.0.0.0/8"},`) + `]}`,
+		"bad ports":        `{"allowedDestinations":[{"name":"x","cidr":"10.0.0.0/8","ports":[` + whole(`0,`) + `]}]}`,
+		"bad port objects": `{"allowedDestinations":[{"name":"x","cidr":"10.0.0.0/8","ports":[` + whole(`{},`) + `]}]}`,
+		"repeated regions": `{"allowedDestinations":[{"name":"x","awsService":"s3","regions":[` + whole(`"us-east-1",`) + `]}]}`,
+		"one long name":    `{"allowedDestinations":[{"name":"` + whole("x") + `","cidr":"10.0.0.0/8"}]}`,
+		"one long field":   `{"allowedDestinations":[],"` + whole("x") + `":1}`,
+		"one long CIDR":    `{"allowedDestinations":[{"name":"x","cidr":"` + whole("1") + `"}]}`,
+		"one long number":  `{"allowedDestinations":[{"name":"x","cidr":"10.0.0.0/8","ports":[` + whole("1") + `]}]}`,
+		"escaped":          `{"allowedDestinations":[{"name":"x","cidr":"10.0.0.0/8","` + whole(`\n`) + `":1}]}`,
+		"nested":           `{"allowedDestinations":` + strings.Repeat("[", 9000) + strings.Repeat("]", 9000) + `}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			document, problems := Parse([]byte(data))
-			require.Empty(t, problems)
-			p, problems := Validate(document, nil)
+			var p *Policy
+			var problems Problems
+			allocated := allocatedBytes(func() {
+				document, none := Parse([]byte(data))
+				require.Empty(t, none)
+				p, problems = Validate(document, nil)
+			})
 			require.Nil(t, p)
 			require.NotEmpty(t, problems)
+			require.LessOrEqual(t, len(problems), MaxProblems+1)
 			require.Less(t, len(problems.Error()), 32<<10)
+			require.Less(t, allocated, uint64(64*MaxDocumentBytes), "16 MiB")
 		})
 	}
 }
 
-func TestErrorIsBounded(t *testing.T) {
-	problems := make(Problems, 103)
-	for i := range problems {
-		problems[i] = Problem{"m", "p"}
+func allocatedBytes(work func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	work()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
+}
+
+// TestBounds has documents at the bounds and one step beyond.
+func TestBounds(t *testing.T) {
+	entries := func(n int) string {
+		var list []string
+		for i := range n {
+			list = append(list, fmt.Sprintf(`{"name": "n%d", "cidr": "10.0.%d.%d/32"}`, i, i>>8, i&255))
+		}
+		return `{"allowedDestinations": [` + strings.Join(list, ", ") + `]}`
 	}
-	require.True(t, strings.HasSuffix(problems.Error(), "; m (p); and 3 more"))
-	require.Equal(t, 100, strings.Count(problems.Error(), "m (p)"))
+	sized := func(n int) string {
+		document := `{"allowedDestinations": [], "x": ""}`
+		size, _ := measure([]byte(document))
+		return strings.Replace(document, `""`, `"`+strings.Repeat(" ", n-size)+`"`, 1)
+	}
+	for _, test := range []struct{ name, document, want string }{
+		{"1,000 destinations", entries(1000), ""},
+		{"1,001 destinations", entries(1001), "Too many destinations: 1001; at most 1000 are allowed: write wider entries, or several policies (allowedDestinations)"},
+		{"256 KiB", sized(MaxDocumentBytes), "Unknown field: x (x)"},
+		{"256 KiB and a byte", sized(MaxDocumentBytes + 1), "Policy too large: 262145 bytes without white space; at most 262144 are allowed: write fewer or wider entries, or several policies (policy.json)"},
+		{"a mebibyte of white space", strings.Repeat(" \n\t\r", 1<<18) + entries(1), ""},
+		{"too large, and no JSON", strings.Repeat("x", MaxDocumentBytes+1), "Policy too large: 262145 bytes without white space; at most 262144 are allowed: write fewer or wider entries, or several policies (policy.json)"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			document, problems := Parse([]byte(test.document))
+			if problems == nil {
+				_, problems = Validate(document, nil)
+			}
+			if test.want == "" {
+				require.Empty(t, problems)
+				return
+			}
+			require.Equal(t, "Policy validation failed: "+test.want, problems.Error())
+		})
+	}
+}
+
+// TestCompact: what is compacted says the same, and what is no JSON, or too large to be judged, stays as it is.
+func TestCompact(t *testing.T) {
+	for document, want := range map[string]string{
+		" { \"a b\" : [ 1 , \" \\\" \" ] } \n": `{"a b":[1," \" "]}`,
+		`{"a":1}`:                              `{"a":1}`,
+		`{"a": `:                               `{"a": `,
+		"\ufeff{ }":                            "\ufeff{ }",
+		"":                                     "",
+	} {
+		compact, size := Compact(document)
+		require.Equal(t, want, compact)
+		if json.Valid([]byte(document)) {
+			require.Len(t, compact, size)
+		}
+	}
+	large := strings.Repeat(`"", `, MaxDocumentBytes)
+	compact, size := Compact("[" + large + "1]")
+	require.Equal(t, "["+large+"1]", compact)
+	require.Equal(t, 3*MaxDocumentBytes+3, size)
+}
+
+func TestErrorIsBounded(t *testing.T) {
+	document, problems := Parse([]byte(`{"allowedDestinations": [` + strings.TrimSuffix(strings.Repeat("1,", 103), ",") + `]}`))
+	require.Empty(t, problems)
+	_, problems = Validate(document, nil)
+	require.True(t, strings.HasSuffix(problems.Error(), "not a number (allowedDestinations[99]); and 3 more"), problems.Error())
+	require.Len(t, problems, MaxProblems+1)
+}
+
+// TestWarnings: the most severe come first, and of one kind no more than a few, so that no number of them hides another.
+func TestWarnings(t *testing.T) {
+	p := &Policy{DefaultAction: Deny}
+	for i := range 120 {
+		p.Destinations = append(p.Destinations, Destination{Name: fmt.Sprintf("d%d", i), CIDR: netip.MustParsePrefix("10.0.0.0/8")})
+	}
+	p.Destinations = append(p.Destinations, Destination{Name: "worst", CIDR: netip.MustParsePrefix("0.0.0.0/0"), Ports: []Port{{TCP, 443, 443}}})
+	var w Warnings
+	Warn(p, &w)
+	list := w.List()
+	require.Equal(t, "worst opens every IPv4 address (allowedDestinations[120].cidr)", list[0].String())
+	require.Equal(t, "worst covers 169.254.169.254", list[1].Message[:28])
+	last := list[len(list)-1]
+	require.Equal(t, "115 more destinations open every port and protocol (allowedDestinations)", last.String())
+	require.Equal(t, "d4 opens every port and protocol; name ports to open fewer (allowedDestinations[4])", list[len(list)-2].String())
+	var none *Warnings
+	Warn(p, none)
+	none.Add(EveryPort, 0, "", "x")
+	require.False(t, none.Wants(EveryPort))
 }
 
 func TestShow(t *testing.T) {
@@ -142,17 +237,25 @@ func FuzzParse(f *testing.F) {
 		var want any
 		require.NoError(t, decoder.Decode(&want))
 		require.Equal(t, want, plain(t, document.root))
+		compact, size := Compact(string(data))
+		require.Len(t, compact, size)
+		var same any
+		decoder = json.NewDecoder(strings.NewReader(compact))
+		decoder.UseNumber()
+		require.NoError(t, decoder.Decode(&same))
+		require.Equal(t, want, same)
 		p, problems := Validate(document, nil)
 		require.Equal(t, p == nil, len(problems) > 0)
 		for _, problem := range problems {
 			require.NotEmpty(t, problem.Message)
-			require.NotEmpty(t, problem.Path)
 			require.NotContains(t, problem.String(), "\n", "a problem is one line")
 		}
 		if p == nil {
 			return
 		}
-		for _, warning := range Warnings(p) {
+		var warnings Warnings
+		Warn(p, &warnings)
+		for _, warning := range warnings.List() {
 			require.LessOrEqual(t, len([]rune(warning.String())), 256)
 		}
 		document, problems = Parse(written(t, p))
@@ -165,27 +268,27 @@ func FuzzParse(f *testing.F) {
 
 // plain gives a value as encoding/json does.
 func plain(t *testing.T, n node) any {
-	switch n.kind {
+	switch n.kind() {
 	case object:
 		fields := make(map[string]any)
-		for _, m := range n.members {
-			fields[m.key] = plain(t, m.value)
+		for child := range n.children {
+			fields[child[0].key] = plain(t, child)
 		}
 		return fields
 	case list:
-		items := make([]any, len(n.items))
-		for i, item := range n.items {
-			items[i] = plain(t, item)
+		items := []any{}
+		for child := range n.children {
+			items = append(items, plain(t, child))
 		}
 		return items
 	case text:
-		return n.text
+		return n.text()
 	case number:
-		return json.Number(n.text)
+		return json.Number(n.text())
 	case boolean:
-		return n.text == "true"
+		return n.text() == "true"
 	}
-	require.Equal(t, null, n.kind)
+	require.Equal(t, null, n.kind())
 	return nil
 }
 

@@ -13,19 +13,34 @@ type Problem struct {
 	// Message names the value and, where there is one, the way out. One line, no full stop.
 	Message string `json:"message"`
 	// Path is the field's place in the document, such as allowedDestinations[1].ports[0].
-	// It is "policy.json" for the document as a whole, and "data" for a ConfigMap without one.
+	// It is "policy.json" for the document as a whole, "data" for a ConfigMap without one, and empty for the count
+	// of those that are left out.
 	Path string `json:"path"`
 }
 
 // String gives MESSAGE (PATH).
-func (p Problem) String() string { return p.Message + " (" + p.Path + ")" }
+func (p Problem) String() string {
+	if p.Path == "" {
+		return p.Message
+	}
+	return p.Message + " (" + p.Path + ")"
+}
 
-// Problems are in document order. Nil or empty: none.
+// Problems are in document order, at most MaxProblems and one that counts the others. Nil or empty: none.
 type Problems []Problem
 
-// mostShown bounds what one message holds: an API server passes a refusal on whole, and a tenant
-// reads no thousand lines. The list itself is always complete.
-const mostShown = 100
+// MaxProblems bounds the problems of a document that are written out: an API server passes a refusal on whole, a
+// tenant reads no thousand lines, and a document of nothing but mistakes must not cost more than a good one.
+const MaxProblems = 100
+
+// add appends a problem, or counts it if there are MaxProblems. The message is made only if it is kept.
+func (ps *Problems) add(more *int, path *place, format string, args ...any) {
+	if len(*ps) >= MaxProblems {
+		*more++
+		return
+	}
+	*ps = append(*ps, Problem{Message: fmt.Sprintf(format, args...), Path: path.String()})
+}
 
 // Error gives every problem in one line, as a refusal shows them.
 func (ps Problems) Error() string {
@@ -34,10 +49,6 @@ func (ps Problems) Error() string {
 	for i, p := range ps {
 		if i > 0 {
 			b.WriteString("; ")
-		}
-		if i == mostShown {
-			fmt.Fprintf(&b, "and %d more", len(ps)-i)
-			break
 		}
 		b.WriteString(p.String())
 	}

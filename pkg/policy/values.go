@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-func (v *validator) cidr(n node, path string) netip.Prefix {
+func (v *validator) cidr(n node, path *place) netip.Prefix {
 	if !v.is(n, text, path, "cidr") {
 		return netip.Prefix{}
 	}
-	prefix, err := netip.ParsePrefix(n.text)
-	if complaint := cidrComplaint(n.text, prefix, err); complaint != "" {
+	prefix, err := netip.ParsePrefix(n.text())
+	if complaint := cidrComplaint(n.text(), prefix, err); complaint != "" {
 		v.report(path, "Invalid CIDR format: %s", complaint)
 	}
 	return prefix
@@ -53,36 +53,37 @@ var (
 	protocols  = []Protocol{TCP, UDP, SCTP}
 )
 
-func (v *validator) ports(n node, path string) []Port {
+func (v *validator) ports(n node, path *place) []Port {
 	if !v.is(n, list, path, "ports") {
 		return nil
 	}
-	if len(n.items) == 0 {
+	count := n.count()
+	if count == 0 {
 		v.report(path, "Invalid ports: []; name a port, or leave the field out for every port")
 	}
-	ports := make([]Port, 0, len(n.items))
-	for i, item := range n.items {
-		ports = append(ports, v.port(item, index(path, i)))
+	ports := make([]Port, 0, count)
+	for item := range n.children {
+		ports = append(ports, v.port(item, v.item(path, len(ports))))
 	}
 	return ports
 }
 
 // port takes 443, which means TCP, or {"port": 8000, "endPort": 8100, "protocol": "UDP"}.
-func (v *validator) port(n node, path string) Port {
+func (v *validator) port(n node, path *place) Port {
 	p := Port{Protocol: TCP}
-	switch n.kind {
+	switch n.kind() {
 	case number:
 		p.First = v.portNumber(n, path, "port")
 		p.Last = p.First
 		return p
 	case object:
 	default:
-		v.report(path, `Invalid port: must be a number or an object such as {"port": 53, "protocol": "UDP"}, not %s`, n.kind)
+		v.report(path, `Invalid port: must be a number or an object such as {"port": 53, "protocol": "UDP"}, not %s`, n.kind())
 		return p
 	}
 	v.require(n, path, "port")
 	for field, value := range v.fields(n, path, portFields) {
-		at := join(path, field)
+		at := path.field(field)
 		switch field {
 		case "port":
 			p.First = v.portNumber(value, at, "port")
@@ -92,40 +93,44 @@ func (v *validator) port(n node, path string) Port {
 			p.Protocol = v.protocol(value, at)
 		}
 	}
-	if _, hasEnd := n.member("endPort"); !hasEnd {
+	if n.member("endPort") == nil {
 		p.Last = p.First
 	} else if p.First > p.Last && p.Last > 0 {
-		v.report(join(path, "endPort"), "Invalid endPort: %d; must not be below port %d", p.Last, p.First)
+		v.report(path.field("endPort"), "Invalid endPort: %d; must not be below port %d", p.Last, p.First)
 	}
 	return p
 }
 
 // portNumber returns 0 for what it reports. Only the plain spelling counts: 443, not 443.0 or 4.43e2.
-func (v *validator) portNumber(n node, path, field string) uint16 {
+func (v *validator) portNumber(n node, path *place, field string) uint16 {
 	if !v.is(n, number, path, field) {
 		return 0
 	}
-	value, err := strconv.ParseUint(n.text, 10, 16)
+	value, err := strconv.ParseUint(n.text(), 10, 16)
 	if err != nil || value == 0 {
-		v.report(path, "Invalid %s: %s; must be a whole number from 1 to 65535", field, Show(n.text))
+		if v.full() {
+			v.more++
+			return 0
+		}
+		v.report(path, "Invalid %s: %s; must be a whole number from 1 to 65535", field, Show(n.text()))
 		return 0
 	}
 	return uint16(value)
 }
 
-func (v *validator) protocol(n node, path string) Protocol {
+func (v *validator) protocol(n node, path *place) Protocol {
 	if !v.is(n, text, path, "protocol") {
 		return TCP
 	}
 	for _, protocol := range protocols {
-		if n.text == string(protocol) {
+		if n.text() == string(protocol) {
 			return protocol
 		}
 	}
 	message := "; must be TCP, UDP or SCTP"
-	if upper := strings.ToUpper(n.text); upper == string(TCP) || upper == string(UDP) || upper == string(SCTP) {
+	if upper := strings.ToUpper(n.text()); upper == string(TCP) || upper == string(UDP) || upper == string(SCTP) {
 		message = "; did you mean " + upper + "?"
 	}
-	v.report(path, "Invalid protocol: %s%s", Show(n.text), message)
+	v.report(path, "Invalid protocol: %s%s", Show(n.text()), message)
 	return TCP
 }
