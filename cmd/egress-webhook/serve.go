@@ -75,7 +75,8 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	registry := cli.NewRegistry(program)
 	metrics := admission.NewMetrics(registry, certificate, ranges)
 	handler := closing(ctx, admission.Handler(ranges.Table, rules, metrics, log))
-	if err := o.run(ctx, admission.NewServer(handler, certificate, metrics, log), registry, log); err != nil {
+	limit := func(l net.Listener) net.Listener { return admission.Limit(l, metrics) }
+	if err := o.run(ctx, admission.NewServer(handler, certificate, metrics, log), limit, registry, log); err != nil {
 		log.Error("failed", "error", err)
 		return cli.ExitInvalid
 	}
@@ -102,7 +103,7 @@ const (
 )
 
 // run serves reviews and health until the context ends. Then readiness goes first, and reviews in flight end.
-func (o *options) run(ctx context.Context, reviews *http.Server, metrics prometheus.Gatherer, log *slog.Logger) error {
+func (o *options) run(ctx context.Context, reviews *http.Server, limit func(net.Listener) net.Listener, metrics prometheus.Gatherer, log *slog.Logger) error {
 	listener, err := net.Listen("tcp", o.addr)
 	if err != nil {
 		return err
@@ -113,7 +114,7 @@ func (o *options) run(ctx context.Context, reviews *http.Server, metrics prometh
 	}
 	defer closeHealth()
 	failed := make(chan error, 1)
-	go func() { failed <- reviews.ServeTLS(listener, "", "") }()
+	go func() { failed <- reviews.ServeTLS(limit(listener), "", "") }()
 	log.Info("running", "addr", listener.Addr().String())
 	select {
 	case err := <-failed:

@@ -5,12 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"mime"
 	"net/http"
 	"os"
+	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"egress-agent/pkg/awsranges"
@@ -23,29 +24,33 @@ const (
 	// maxBody bounds a review. An API server takes objects of up to 3 MiB, and ConfigMaps of 1 MiB; an
 	// update carries two.
 	maxBody = 3 << 20
-	// maxRoom bounds what the reviews in flight may take in all, by the sizes of their bodies: 128 of the usual
-	// size, or five of the largest. More would not be faster, and could take more memory than there is.
-	maxRoom = 128 * leastRoom
-	// leastRoom is what a review takes at least: its body is the smaller part of it.
-	leastRoom = 128 << 10
+	// smallBody bounds a review of the usual size. Small and large bodies have rooms of their own, so that large ones,
+	// of which few fit, never keep small ones out.
+	smallBody = 128 << 10
+	smallRoom = 128 * smallBody
+	largeRoom = 8 * maxBody
+	// leastBuffer is what a review takes at least.
+	leastBuffer = 16 << 10
 )
 
 type handler struct {
 	table   func() *awsranges.Table
 	options netpol.Options
 	metrics *Metrics
-	log     *slog.Logger
+	log     *quietLog
 
-	room    atomic.Int64 // taken
-	buffers sync.Pool    // of *bytes.Buffer, for bodies and answers
+	small, large *shares // of the bytes that bodies take
+	judging      *turns
+	buffers      sync.Pool // of *bytes.Buffer, for bodies and answers
 }
 
 // Handler serves POST /validate. table gives the ranges in use, and may give nil. A review gets 200
-// and its verdict; what is no review gets a 4xx, which an API server takes as a failed call. One that comes
-// when as many are in flight as fit gets 429 and is to come again, which an API server does.
+// and its verdict; what is no review gets a 4xx, which an API server takes as a failed call. One of a client that has more
+// in flight than its share gets 429 and is to come again, which an API server does.
 func Handler(table func() *awsranges.Table, options netpol.Options, metrics *Metrics, log *slog.Logger) http.Handler {
 	return &handler{
-		table: table, options: options, metrics: metrics, log: log,
+		table: table, options: options, metrics: metrics, log: &quietLog{Logger: log},
+		small: newShares(smallRoom), large: newShares(largeRoom), judging: newTurns(runtime.GOMAXPROCS(0)),
 		buffers: sync.Pool{New: func() any { return &bytes.Buffer{} }},
 	}
 }
@@ -73,36 +78,24 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) *refusal {
 	if refused := refuseHead(w, r); refused != nil {
 		return refused
 	}
-	size := r.ContentLength
-	if size < 0 {
-		size = maxBody // chunked: it may be that long
-	}
-	size = max(size, leastRoom)
-	defer h.room.Add(-size)
-	if h.room.Add(size) > maxRoom {
-		w.Header().Set("Retry-After", "1")
-		return &refusal{http.StatusTooManyRequests, reasonBusy, errors.New("too many reviews are in flight; come again in a second")}
-	}
 	h.metrics.inFlight.Inc()
 	defer h.metrics.inFlight.Dec()
-
 	buffer := h.buffers.Get().(*bytes.Buffer)
 	defer func() {
-		if buffer.Cap() <= leastRoom { // one large review must not hold its memory for ever
+		if buffer.Cap() <= smallBody { // one large review must not hold its memory for ever
 			h.buffers.Put(buffer)
 		}
 	}()
 	buffer.Reset()
-	if refused := readBody(buffer, w, r); refused != nil {
+	client := clientOf(r.RemoteAddr)
+	b := &body{handler: h, client: client, buffer: buffer}
+	defer b.release()
+	if refused := b.read(w, r); refused != nil {
 		return refused
 	}
-	request, err := readReview(buffer.Bytes())
-	if err != nil {
-		return &refusal{http.StatusBadRequest, reasonMalformed, err}
-	}
-	response, err := Review(request, h.table(), h.options)
-	if err != nil {
-		return &refusal{http.StatusBadRequest, reasonMalformed, err}
+	request, response, refused := h.judge(r.Context(), client, buffer.Bytes())
+	if refused != nil {
+		return refused
 	}
 	h.report(request, response)
 	buffer.Reset()
@@ -111,6 +104,40 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) *refusal {
 	if _, err := w.Write(buffer.Bytes()); err != nil {
 		h.log.Warn("review not answered", "error", err, "client", r.RemoteAddr)
 	}
+	return nil
+}
+
+// judge waits for its turn, and for another once it knows whose the review is. One whose caller leaves meanwhile is never
+// judged.
+func (h *handler) judge(ctx context.Context, client string, body []byte) (*Request, *Response, *refusal) {
+	var request *Request
+	var response *Response
+	var err error
+	if left := h.inTurn(ctx, client, "", func() { request, err = readReview(body) }); left != nil {
+		return nil, nil, left
+	}
+	if err != nil {
+		return nil, nil, &refusal{http.StatusBadRequest, reasonMalformed, err}
+	}
+	namespace := ""
+	if request != nil {
+		namespace = request.Namespace
+	}
+	if left := h.inTurn(ctx, client, namespace, func() { response, err = Review(request, h.table(), h.options) }); left != nil {
+		return nil, nil, left
+	}
+	if err != nil {
+		return nil, nil, &refusal{http.StatusBadRequest, reasonMalformed, err}
+	}
+	return request, response, nil
+}
+
+func (h *handler) inTurn(ctx context.Context, client, namespace string, work func()) *refusal {
+	if err := h.judging.take(ctx, client, namespace); err != nil {
+		return &refusal{http.StatusServiceUnavailable, reasonLeft, fmt.Errorf("the caller left before its review was judged: %w", err)}
+	}
+	defer h.judging.end()
+	work()
 	return nil
 }
 
@@ -138,20 +165,81 @@ func tooLarge() *refusal {
 	return &refusal{http.StatusRequestEntityTooLarge, reasonTooLarge, fmt.Errorf("the body is larger than %d bytes", maxBody)}
 }
 
-func readBody(into *bytes.Buffer, w http.ResponseWriter, r *http.Request) *refusal {
-	if r.ContentLength > 0 {
-		into.Grow(int(r.ContentLength) + bytes.MinRead) // which ReadFrom wants free at the end
+// body is a request's, whose memory is charged to its client before it is taken, and never before its bytes arrive.
+type body struct {
+	*handler
+	client  string
+	buffer  *bytes.Buffer
+	room    *shares
+	charged int64
+}
+
+func (b *body) read(w http.ResponseWriter, r *http.Request) *refusal {
+	from := http.MaxBytesReader(w, r.Body, maxBody)
+	for {
+		if refused := b.grow(w, r.ContentLength); refused != nil {
+			return refused
+		}
+		// No more than there is room for: the buffer must not grow by itself.
+		room := b.buffer.AvailableBuffer()[:b.buffer.Available()]
+		n, err := from.Read(room)
+		b.buffer.Write(room[:n])
+		switch large := (*http.MaxBytesError)(nil); {
+		case err == nil:
+		case err == io.EOF:
+			return nil
+		case errors.As(err, &large):
+			return tooLarge()
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return &refusal{http.StatusRequestTimeout, reasonBody, fmt.Errorf("the body did not come within %s", readTimeout)}
+		default:
+			return &refusal{http.StatusBadRequest, reasonBody, fmt.Errorf("read the body: %w", err)}
+		}
 	}
-	_, err := into.ReadFrom(http.MaxBytesReader(w, r.Body, maxBody))
-	switch large := (*http.MaxBytesError)(nil); {
-	case err == nil:
+}
+
+// grow makes room in the buffer, twice as much as before, or as much as the body is said to have once half of that is
+// there.
+func (b *body) grow(w http.ResponseWriter, length int64) *refusal {
+	if b.buffer.Available() > 0 && b.charged > 0 {
 		return nil
-	case errors.As(err, &large):
-		return tooLarge()
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return &refusal{http.StatusRequestTimeout, reasonBody, fmt.Errorf("the body did not come within %s", readTimeout)}
 	}
-	return &refusal{http.StatusBadRequest, reasonBody, fmt.Errorf("read the body: %w", err)}
+	size := max(2*int64(b.buffer.Len()), leastBuffer)
+	if length > 0 && size > length {
+		size = max(length+1, leastBuffer) // and one, which finds the end
+	}
+	size = max(size, int64(b.buffer.Cap()))
+	if !b.charge(size) {
+		w.Header().Set("Retry-After", "1")
+		return &refusal{http.StatusTooManyRequests, reasonBusy, errors.New("too many reviews are in flight; come again in a second")}
+	}
+	b.buffer.Grow(int(size) - b.buffer.Len())
+	return nil
+}
+
+// charge reports whether the client has room for so many bytes in all.
+func (b *body) charge(size int64) bool {
+	room, more := b.small, size-b.charged
+	if size > smallBody+1 {
+		room = b.large
+	}
+	if room != b.room {
+		more = size
+	}
+	if !room.take(b.client, more) {
+		return false
+	}
+	if room != b.room {
+		b.release()
+	}
+	b.room, b.charged = room, size
+	return true
+}
+
+func (b *body) release() {
+	if b.room != nil {
+		b.room.give(b.client, b.charged)
+	}
 }
 
 // report counts a verdict and logs it. Of a policy only the first mistake is logged: the rest is its author's.

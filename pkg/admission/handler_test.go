@@ -2,12 +2,14 @@ package admission
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	goruntime "runtime"
 	"strings"
 	"testing"
 	"time"
@@ -107,42 +109,135 @@ func (g *gate) Read(p []byte) (int, error) {
 	return g.body.Read(p)
 }
 
-func TestBusy(t *testing.T) {
+// postAs sends a review from a client, whose context may end.
+func postAs(ctx context.Context, handler http.Handler, client string, length int64, body io.Reader) *httptest.ResponseRecorder {
+	r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/validate", body)
+	r.RemoteAddr = client + ":12345"
+	r.ContentLength = length
+	r.Header.Set("Content-Type", "application/json")
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, r)
+	return w
+}
+
+const apiServer, stranger = "10.0.0.1", "10.0.0.2"
+
+// TestRoomIsTakenByWhatArrives: what a body is said to have takes none. Strangers that send only headers keep nobody out,
+// be they 64 of the API server's own address.
+func TestRoomIsTakenByWhatArrives(t *testing.T) {
 	body := review(t, request("CREATE", runtime.RawExtension{}, object(t, good)))
 	metrics := newMetrics()
 	handler := newHandler(metrics)
+	opened, codes := make(chan struct{}), make(chan int)
+	for range 64 {
+		go func() {
+			codes <- postAs(t.Context(), handler, apiServer, maxBody, &gate{opened, bytes.NewReader(body)}).Code
+		}()
+	}
+	require.Eventually(t, func() bool { return testutil.ToFloat64(metrics.inFlight) == 64 }, 30*time.Second, time.Millisecond)
+	require.Equal(t, http.StatusOK, postAs(t.Context(), handler, apiServer, int64(len(body)), bytes.NewReader(body)).Code)
+	close(opened)
+	for range 64 {
+		require.Equal(t, http.StatusOK, <-codes)
+	}
+}
+
+// TestBusy fills what one client may have of the room for small or large bodies. Another still finds some, and a large body
+// never takes that of small ones.
+func TestBusy(t *testing.T) {
+	small := review(t, request("CREATE", runtime.RawExtension{}, object(t, good)))
+	large := append(bytes.Clone(small), bytes.Repeat([]byte(" "), 2<<20)...)
 	for _, test := range []struct {
 		name string
-		size int64 // as told; -1 is unknown
+		body []byte
 		fit  int
-	}{{"usual", int64(len(body)), 128}, {"largest", maxBody, 5}, {"chunked", -1, 5}} {
+	}{{"small", small, smallRoom / leastBuffer / 2}, {"large", large, largeRoom / (4 << 20) / 2}} {
 		t.Run(test.name, func(t *testing.T) {
+			metrics := newMetrics()
+			handler := newHandler(metrics)
 			opened, codes := make(chan struct{}), make(chan int)
-			send := func(body io.Reader) *httptest.ResponseRecorder {
-				r := httptest.NewRequest(http.MethodPost, "/validate", body)
-				r.ContentLength = test.size
-				r.Header.Set("Content-Type", "application/json")
-				w := httptest.NewRecorder()
-				handler.ServeHTTP(w, r)
-				return w
-			}
 			for range test.fit {
-				go func() { codes <- send(&gate{opened, bytes.NewReader(body)}).Code }()
+				go func() {
+					endless := io.MultiReader(bytes.NewReader(test.body), &gate{opened, strings.NewReader("")})
+					codes <- postAs(t.Context(), handler, stranger, -1, endless).Code
+				}()
 			}
-			require.Eventually(t, func() bool { return testutil.ToFloat64(metrics.inFlight) == float64(test.fit) }, 30*time.Second, time.Millisecond)
-			refused := testutil.ToFloat64(metrics.refused.WithLabelValues(reasonBusy))
-			w := send(bytes.NewReader(body))
+			h := asHandler(handler)
+			full := func() bool {
+				for _, room := range []*shares{h.small, h.large} {
+					room.mu.Lock()
+					full := room.held[stranger] > 0 && room.held[stranger] >= room.free
+					room.mu.Unlock()
+					if full {
+						return true
+					}
+				}
+				return false
+			}
+			require.Eventually(t, full, 30*time.Second, time.Millisecond)
+			w := postAs(t.Context(), handler, stranger, -1, bytes.NewReader(test.body))
 			require.Equal(t, http.StatusTooManyRequests, w.Code)
 			require.Equal(t, "1", w.Header().Get("Retry-After"))
-			require.Equal(t, refused+1, testutil.ToFloat64(metrics.refused.WithLabelValues(reasonBusy)))
+			require.Equal(t, 1.0, testutil.ToFloat64(metrics.refused.WithLabelValues(reasonBusy)))
+			require.Equal(t, http.StatusOK, postAs(t.Context(), handler, apiServer, -1, bytes.NewReader(test.body)).Code)
+			if test.name == "large" {
+				require.Equal(t, http.StatusOK, postAs(t.Context(), handler, stranger, -1, bytes.NewReader(small)).Code)
+			}
 			close(opened)
 			for range test.fit {
 				require.Equal(t, http.StatusOK, <-codes)
 			}
-			require.Equal(t, http.StatusOK, send(bytes.NewReader(body)).Code, "there is room again")
+			require.Equal(t, http.StatusOK, postAs(t.Context(), handler, stranger, -1, bytes.NewReader(test.body)).Code, "there is room again")
 			require.Zero(t, testutil.ToFloat64(metrics.inFlight))
+			require.Empty(t, h.small.held)
+			require.Empty(t, h.large.held)
 		})
 	}
+}
+
+// TestCallerLeft: a review whose caller has left while it waited for its turn is never judged.
+func TestCallerLeft(t *testing.T) {
+	body := review(t, request("CREATE", runtime.RawExtension{}, object(t, good)))
+	metrics := newMetrics()
+	handler := newHandler(metrics)
+	judging := asHandler(handler).judging
+	for range goruntime.GOMAXPROCS(0) {
+		require.NoError(t, judging.take(t.Context(), apiServer, ""))
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	codes := make(chan int)
+	for range 10 {
+		go func() { codes <- postAs(ctx, handler, apiServer, -1, bytes.NewReader(body)).Code }()
+	}
+	require.Eventually(t, func() bool {
+		judging.mu.Lock()
+		defer judging.mu.Unlock()
+		return len(judging.waiting) == 10
+	}, 30*time.Second, time.Millisecond)
+	leave()
+	for range 10 {
+		require.Equal(t, http.StatusServiceUnavailable, <-codes)
+	}
+	require.Empty(t, judging.waiting)
+	require.Equal(t, 10.0, testutil.ToFloat64(metrics.refused.WithLabelValues(reasonLeft)))
+	for range goruntime.GOMAXPROCS(0) {
+		judging.end()
+	}
+	require.Equal(t, http.StatusServiceUnavailable, postAs(ctx, handler, apiServer, -1, bytes.NewReader(body)).Code, "it has left before")
+	require.Zero(t, testutil.ToFloat64(metrics.reviews.WithLabelValues("CREATE", "allowed")))
+	require.Equal(t, http.StatusOK, postAs(t.Context(), handler, apiServer, -1, bytes.NewReader(body)).Code)
+}
+
+// TestRefusalsAreLoggedSparely: strangers cannot fill a disk.
+func TestRefusalsAreLoggedSparely(t *testing.T) {
+	var log bytes.Buffer
+	handler := Handler(noTable, options, newMetrics(), slog.New(slog.NewJSONHandler(&log, nil)))
+	started := time.Now()
+	for range 1000 {
+		post(handler, strings.NewReader("x"))
+	}
+	seconds := int(time.Since(started)/time.Second) + 2
+	require.LessOrEqual(t, strings.Count(log.String(), "\n"), seconds*(linesPerSecond+1))
 }
 
 // failing is a body that cannot be read to its end.
@@ -204,3 +299,5 @@ func BenchmarkHandler(b *testing.B) {
 		}
 	}
 }
+
+func asHandler(h http.Handler) *handler { return h.(*handler) }

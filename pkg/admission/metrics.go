@@ -22,9 +22,11 @@ const (
 	reasonBody        = "body" // it was cut, or too slow
 	reasonMalformed   = "malformed"
 	reasonBusy        = "busy"
+	reasonLeft        = "caller_left"
+	reasonConnections = "connections" // one too many of its client
 )
 
-var reasons = []string{reasonTLS, reasonPath, reasonMethod, reasonContentType, reasonTooLarge, reasonBody, reasonMalformed, reasonBusy}
+var reasons = []string{reasonTLS, reasonPath, reasonMethod, reasonContentType, reasonTooLarge, reasonBody, reasonMalformed, reasonBusy, reasonLeft, reasonConnections}
 
 // Metrics are what the webhook tells of itself. No label's value comes from a request.
 type Metrics struct {
@@ -42,7 +44,7 @@ func NewMetrics(registry prometheus.Registerer, certificate *Certificate, ranges
 		}, []string{"operation", "verdict"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "egress_webhook_requests_refused_total",
-			Help: "Requests that got no verdict, by reason: tls_handshake, path, method, content_type, too_large, body (cut, or too slow), malformed or busy.",
+			Help: "Requests that got no verdict, by reason: tls_handshake, path, method, content_type, too_large, body (cut, or too slow), malformed, busy, caller_left or connections (closed at once, one too many of its client).",
 		}, []string{"reason"}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "egress_webhook_review_duration_seconds", Help: "Time from a review's header to its answer, its body included.",
