@@ -7,10 +7,12 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,7 +71,10 @@ type Agent struct {
 
 	// queue holds the keys of NetworkPolicies, whether they exist or are to.
 	queue workqueue.TypedRateLimitingInterface[cache.ObjectName]
-	table atomic.Pointer[awsranges.Table] // in use; nil for none
+	order *fairQueue // of the queue
+	// ledger counts what the policies of each namespace take together.
+	ledger *ledger
+	table  atomic.Pointer[awsranges.Table] // in use; nil for none
 
 	full    chan struct{} // closed when the caches are
 	leading atomic.Bool
@@ -92,7 +97,6 @@ type Agent struct {
 
 	mu         sync.Mutex
 	remembered map[cache.ObjectName]*memory   // of every policy
-	told       map[topic]string               // the last Event about a mistake, which is not repeated
 	seen       map[cache.ObjectName]time.Time // when a change was seen that has not been synced
 	wide       map[cache.ObjectName]time.Time // since when a NetworkPolicy waits for the second write of a change
 }
@@ -103,16 +107,18 @@ const byPolicyKey = "policyKey"
 // New makes an agent. Its Events are written by a client of their own, which may be slower, so that they
 // never delay a NetworkPolicy.
 func New(client, events kubernetes.Interface, options Options, log *slog.Logger) *Agent {
+	order := newFairQueue()
 	a := &Agent{
 		client: client, eventClient: events, options: options, log: log,
-		queue:       newQueue(options.Metrics),
+		queue:       newQueue(options.Metrics, order),
+		order:       order,
+		ledger:      newLedger(),
 		store:       store{client: client, namespace: options.Namespace},
 		full:        make(chan struct{}),
 		mayWrite:    func() error { return nil },
 		metrics:     newMetrics(options.Metrics, options.Source.Feed.Now),
 		broadcaster: record.NewBroadcaster(),
 		remembered:  make(map[cache.ObjectName]*memory),
-		told:        make(map[topic]string),
 		seen:        make(map[cache.ObjectName]time.Time),
 		wide:        make(map[cache.ObjectName]time.Time),
 	}
@@ -127,9 +133,9 @@ func (a *Agent) watchPolicies() {
 	core, networking := a.client.CoreV1(), a.client.NetworkingV1()
 	var configMapInformer, policyInformer cache.Controller
 	a.configMaps, configMapInformer = newInformer(core.RESTClient(), "configmaps", core.ConfigMaps(metav1.NamespaceAll), policy.Label+"="+policy.LabelValue,
-		slimConfigMap, a.enqueuing(a.policyChanged), cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc, byPolicyKey: indexPolicyKey})
+		a.slim, a.enqueuing(a.policyChanged, a.policyGone), cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc, byPolicyKey: indexPolicyKey})
 	a.policies, policyInformer = newInformer(networking.RESTClient(), "networkpolicies", networking.NetworkPolicies(metav1.NamespaceAll), "",
-		observe, a.enqueuing(a.networkPolicyChanged), cache.Indexers{})
+		a.observe, a.enqueuing(a.networkPolicyChanged, a.networkPolicyGone), cache.Indexers{})
 	a.informers = []cache.Controller{configMapInformer, policyInformer}
 }
 
@@ -147,12 +153,14 @@ func indexPolicyKey(object any) ([]string, error) {
 // networkPolicyChanged passes over what the agent has written itself, and is there as it was written.
 func (a *Agent) networkPolicyChanged(policy metav1.Object) (key cache.ObjectName, due bool) {
 	key = cache.MetaObjectToName(policy)
+	a.enqueueUnfit(key.Namespace, key.Name)
 	return key, a.recall(key).written != policy.GetResourceVersion()
 }
 
 // policyChanged notes when a policy was seen to change.
 func (a *Agent) policyChanged(configMap metav1.Object) (key cache.ObjectName, due bool) {
 	key = policyKey(configMap)
+	a.enqueueUnfit(key.Namespace, key.Name)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if _, waiting := a.seen[key]; !waiting {
@@ -166,23 +174,63 @@ func policyKey(configMap metav1.Object) cache.ObjectName {
 	return cache.NewObjectName(configMap.GetNamespace(), netpol.Name(configMap.GetName()))
 }
 
+func (a *Agent) policyGone(configMap metav1.Object) {
+	a.ledger.dropDocument(configMap.GetNamespace(), configMap.GetName(), configMap.GetUID())
+}
+
+func (a *Agent) networkPolicyGone(policy metav1.Object) {
+	a.ledger.dropUsage(policy.GetNamespace(), policy.GetName())
+}
+
+// enqueueUnfit enqueues the policies of a namespace, but for one, that were too much beside its others: something has
+// changed, and they may fit now. Of many it enqueues a hundred a second, since each takes a compilation.
+func (a *Agent) enqueueUnfit(namespace, but string) {
+	for i, name := range a.ledger.unfitOf(namespace, but) {
+		a.queue.AddAfter(cache.NewObjectName(namespace, name), time.Duration(i)*10*time.Millisecond)
+	}
+}
+
 // enqueuing handles events by a function that gives the key of what they are about, and whether a look at it
-// is due. After a deletion one always is: an informer that missed it gives the last version it has seen.
-func (a *Agent) enqueuing(about func(metav1.Object) (key cache.ObjectName, due bool)) cache.ResourceEventHandler {
+// is due. After a deletion one always is: an informer that missed it gives the last version it has seen. A standby enqueues
+// nothing: when it leads, it begins with all there is.
+func (a *Agent) enqueuing(about func(metav1.Object) (key cache.ObjectName, due bool), gone func(metav1.Object)) cache.ResourceEventHandler {
 	enqueue := func(object any, deleted bool) {
 		if tombstone, ok := object.(cache.DeletedFinalStateUnknown); ok {
 			object = tombstone.Obj
 		}
-		if accessor, err := meta.Accessor(object); err == nil {
-			if key, due := about(accessor); due || deleted {
-				a.queue.Add(key)
-			}
+		accessor, err := meta.Accessor(object)
+		if err != nil {
+			return
+		}
+		if deleted {
+			gone(accessor)
+		}
+		if !a.leading.Load() {
+			return
+		}
+		if key, due := about(accessor); due || deleted {
+			a.queue.Add(key)
 		}
 	}
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(object any) { enqueue(object, false) },
 		UpdateFunc: func(_, object any) { enqueue(object, false) },
 		DeleteFunc: func(object any) { enqueue(object, true) },
+	}
+}
+
+// enqueueAll enqueues every policy, the older first, and every NetworkPolicy that the agent made, whose policy may be gone.
+func (a *Agent) enqueueAll() {
+	configMaps := a.configMaps.List()
+	created := func(object any) time.Time { return object.(metav1.Object).GetCreationTimestamp().Time }
+	slices.SortStableFunc(configMaps, func(x, y any) int { return created(x).Compare(created(y)) })
+	for _, object := range configMaps {
+		a.queue.Add(policyKey(object.(metav1.Object)))
+	}
+	for _, object := range a.policies.List() {
+		if o, ok := object.(*observed); ok && netpol.Managed(&o.ObjectMeta) {
+			a.queue.Add(cache.MetaObjectToName(o))
+		}
 	}
 }
 
@@ -250,6 +298,7 @@ func (a *Agent) lead(ctx, requests context.Context) error {
 		return nil
 	}
 	a.use(a.options.Source.Feed.Table())
+	a.enqueueAll()
 	var running sync.WaitGroup
 	for range a.options.Workers {
 		running.Go(func() {
@@ -286,7 +335,10 @@ func (a *Agent) processNext(ctx, requests context.Context) bool {
 	if shutdown {
 		return false
 	}
-	defer a.queue.Done(key)
+	defer func() {
+		a.queue.Done(key)
+		a.order.release(key)
+	}()
 	start := time.Now()
 	err := a.sync(requests, key)
 	a.metrics.syncs.Observe(time.Since(start).Seconds())
@@ -302,16 +354,16 @@ func (a *Agent) processNext(ctx, requests context.Context) bool {
 	return true
 }
 
-// configMapOf returns the ConfigMap that the NetworkPolicy of this key is made from; nil for none.
-// Should two long names ever share a hash, the older ConfigMap has the NetworkPolicy.
-func (a *Agent) configMapOf(key cache.ObjectName) (*corev1.ConfigMap, error) {
+// configMapOf returns the ConfigMap that the NetworkPolicy of this key is made from; nil for none. Of several whose
+// NetworkPolicies would have one name the oldest has it; the others are younger.
+func (a *Agent) configMapOf(key cache.ObjectName) (oldest *corev1.ConfigMap, younger []*corev1.ConfigMap, err error) {
 	objects, err := a.configMaps.ByIndex(byPolicyKey, key.String())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	object, exists, err := a.configMaps.GetByKey(key.String())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if exists {
 		objects = append(objects, object)
@@ -320,14 +372,15 @@ func (a *Agent) configMapOf(key cache.ObjectName) (*corev1.ConfigMap, error) {
 	for _, object := range objects {
 		configMap, ok := object.(*corev1.ConfigMap)
 		if !ok {
-			return nil, fmt.Errorf("the cache of ConfigMaps holds a %T", object)
+			return nil, nil, fmt.Errorf("the cache of ConfigMaps holds a %T", object)
 		}
 		found = append(found, configMap)
 	}
 	if len(found) == 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
-	return slices.MinFunc(found, func(a, b *corev1.ConfigMap) int {
-		return a.CreationTimestamp.Compare(b.CreationTimestamp.Time)
-	}), nil
+	slices.SortFunc(found, func(a, b *corev1.ConfigMap) int {
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), strings.Compare(a.Name, b.Name))
+	})
+	return found[0], found[1:], nil
 }

@@ -2,6 +2,9 @@ package agent
 
 import (
 	"errors"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/cache"
 
 	"egress-agent/pkg/netpol"
 )
@@ -112,35 +116,89 @@ func TestLargeChangeNeedsWhatIsThere(t *testing.T) {
 	}
 }
 
-func TestPortSlotsOfANamespace(t *testing.T) {
+// TestPoliciesOfANamespaceFitTogether: of two that fit alone, and not on one pod, the second is invalid until the first
+// becomes less.
+func TestPoliciesOfANamespaceFitTogether(t *testing.T) {
 	const crowd = `{"allowedDestinations": [{"name": "net", "cidr": "10.0.0.0/8", "ports": [1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31,33,35,37,39,41]}]}`
 	other := configMap(crowd)
 	other.Name, other.UID = "other", "uid-2"
 	f := newFixture(t, configMap(widened), other)
-	require.NoError(t, f.sync(t.Context(), key))
-	require.Equal(t, ReasonApplied, f.event(t), "the other is not in force, and is told when it is")
-	require.NoError(t, f.sync(t.Context(), policyKey(other)))
-	reason, _ := f.nextEvent()
+	sync := func(key cache.ObjectName) (reason, message string) {
+		require.NoError(t, f.sync(t.Context(), key))
+		reason, message = f.nextEvent()
+		f.observe(t)
+		return reason, message
+	}
+	reason, _ := sync(key)
 	require.Equal(t, ReasonApplied, reason)
-	reason, message := f.nextEvent()
-	require.Equal(t, ReasonPortSlots, reason)
-	require.Equal(t, "With the other policies of the namespace, 10.1.0.0/24 has 23 ports and port ranges, and DNS takes 2; "+
-		"the dataplane keeps a random 24 of them: join or drop some", message)
-	f.observe(t)
-	require.NoError(t, f.sync(t.Context(), policyKey(other)))
-	require.Empty(t, f.event(t), "told once")
-	require.Empty(t, f.writes(), "a warning changes nothing")
+	reason, message := sync(policyKey(other))
+	require.Equal(t, ReasonInvalid, reason)
+	require.Equal(t, "Policy validation failed: Too many ports: 10.1.0.0/24 has 23 ports and port ranges, and DNS takes 2; the dataplane keeps 24 for a CIDR: "+
+		"join or drop ports of this or the namespace's other policies, which apply to the same pods (allowedDestinations); until it is corrected, all egress but DNS is denied", message)
+	require.Equal(t, netpol.DenyAll(options), inForce(t, f, "other").Spec)
+	require.Empty(t, second(sync(policyKey(other))), "told once")
 
 	f.see(t, configMap(valid))
-	require.NoError(t, f.sync(t.Context(), key))
-	require.Equal(t, ReasonApplied, f.event(t), "22 slots are enough")
-
-	inForce, err := f.client.NetworkingV1().NetworkPolicies("tenant-a").Get(t.Context(), "other", metav1.GetOptions{})
-	require.NoError(t, err)
-	restarted := newFixture(t, configMap(widened), other, inForce)
-	require.NoError(t, restarted.sync(t.Context(), key))
-	reason, _ = restarted.nextEvent()
+	f.enqueuing(f.policyChanged, f.policyGone).OnUpdate(nil, configMap(valid))
+	require.Equal(t, []string{"tenant-a/egress", "tenant-a/other"}, f.queued(2), "it is looked at again")
+	reason, _ = sync(key)
+	require.Equal(t, ReasonApplied, reason, "22 slots are enough")
+	reason, _ = sync(policyKey(other))
 	require.Equal(t, ReasonApplied, reason)
-	reason, _ = restarted.nextEvent()
-	require.Equal(t, ReasonPortSlots, reason, "the other was in force before this agent had looked at it")
+
+	f = newFixture(t, configMap(widened), other, inForce(t, f, "other"))
+	reason, _ = sync(key)
+	require.Equal(t, ReasonInvalid, reason, "the other is in force, though this process has not written it")
+	require.NoError(t, f.client.NetworkingV1().NetworkPolicies("tenant-a").Delete(t.Context(), "other", metav1.DeleteOptions{}))
+	require.NoError(t, f.configMaps.Delete(other))
+	f.enqueuing(f.networkPolicyChanged, f.networkPolicyGone).OnDelete(&networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "tenant-a", Name: "other"}})
+	f.observe(t)
+	require.Equal(t, []string{"tenant-a/egress", "tenant-a/other"}, f.queued(2))
+	reason, _ = sync(key)
+	require.Equal(t, ReasonApplied, reason)
+}
+
+// TestCrowdedNamespaceMayShrink: what is in force may be too much from before this was an error. An edit that only closes is
+// applied all the same.
+func TestCrowdedNamespaceMayShrink(t *testing.T) {
+	ports := func(first, n int) string {
+		var list []string
+		for i := range n {
+			list = append(list, strconv.Itoa(first+2*i))
+		}
+		return `{"allowedDestinations": [{"name": "net", "cidr": "10.0.0.0/8", "ports": [` + strings.Join(list, ",") + `]}]}`
+	}
+	other := configMap(ports(1000, 20))
+	other.Name, other.UID = "other", "uid-2"
+	result, problems := netpol.Evaluate(other, nil, options)
+	require.Empty(t, problems)
+	f := newFixture(t, configMap(ports(1, 19)), writtenFor(t, ports(1, 20)), other, netpol.Object(other, result))
+	require.NoError(t, f.sync(t.Context(), key))
+	require.Equal(t, ReasonApplied, f.event(t))
+	require.Len(t, inForce(t, f, "egress").Spec.Egress[1].Ports, 19)
+	f.observe(t)
+	f.see(t, configMap(ports(3, 19)))
+	require.NoError(t, f.sync(t.Context(), key))
+	require.Equal(t, ReasonInvalid, f.event(t))
+}
+
+func second[A, B any](_ A, b B) B { return b }
+
+func inForce(t *testing.T, f *fixture, name string) *networkingv1.NetworkPolicy {
+	policy, err := f.client.NetworkingV1().NetworkPolicies("tenant-a").Get(t.Context(), name, metav1.GetOptions{})
+	require.NoError(t, err)
+	return policy
+}
+
+// queued takes n keys off the queue, and returns them sorted.
+func (f *fixture) queued(n int) []string {
+	var keys []string
+	for range n {
+		key, _ := f.queue.Get()
+		f.queue.Done(key)
+		f.order.release(key)
+		keys = append(keys, key.String())
+	}
+	slices.Sort(keys)
+	return keys
 }

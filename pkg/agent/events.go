@@ -2,9 +2,11 @@ package agent
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/flowcontrol"
@@ -14,32 +16,60 @@ import (
 // server from NetworkPolicies.
 const EventsPerSecond = 20
 
-// eventsWaiting is how many Events may wait for that.
-const eventsWaiting = 1000
+// eventsWaiting is how many Events may wait for that, and eventsOfOne how many of them of one namespace.
+const (
+	eventsWaiting = 1000
+	eventsOfOne   = eventsWaiting / 10
+)
 
 // recorder is what Events are told to.
 type recorder interface {
 	Event(object runtime.Object, eventType, reason, message string)
 }
 
-// slowRecorder passes Events on at their pace. It never waits: one too many is dropped, and counted.
+// slowRecorder passes Events on at their pace. It never waits: one too many, of all or of its namespace, is dropped, and
+// counted.
 type slowRecorder struct {
 	recorder record.EventRecorder
 	waiting  chan func()
 	dropped  prometheus.Counter
 	busy     func() bool // while policies wait
+
+	mu sync.Mutex
+	of map[string]int // how many wait of each namespace
 }
 
 func newSlowRecorder(recorder record.EventRecorder, dropped prometheus.Counter, busy func() bool) *slowRecorder {
-	return &slowRecorder{recorder: recorder, waiting: make(chan func(), eventsWaiting), dropped: dropped, busy: busy}
+	return &slowRecorder{recorder: recorder, waiting: make(chan func(), eventsWaiting), dropped: dropped, busy: busy, of: make(map[string]int)}
 }
 
 func (r *slowRecorder) Event(object runtime.Object, eventType, reason, message string) {
-	select {
-	case r.waiting <- func() { r.recorder.Event(object, eventType, reason, message) }:
-	default:
-		r.dropped.Inc()
+	namespace := ""
+	if accessor, err := meta.Accessor(object); err == nil {
+		namespace = accessor.GetNamespace()
 	}
+	record := func() {
+		r.count(namespace, -1)
+		r.recorder.Event(object, eventType, reason, message)
+	}
+	if r.count(namespace, 1) <= eventsOfOne {
+		select {
+		case r.waiting <- record:
+			return
+		default:
+		}
+	}
+	r.count(namespace, -1)
+	r.dropped.Inc()
+}
+
+func (r *slowRecorder) count(namespace string, more int) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.of[namespace] += more; r.of[namespace] == 0 {
+		delete(r.of, namespace)
+	}
+	return r.of[namespace]
 }
 
 // run passes Events on until the context ends: one a second while policies wait.

@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -15,11 +16,13 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 
 	"egress-agent/pkg/netpol"
+	"egress-agent/pkg/policy"
 )
 
 func TestPoliciesAreCountedByState(t *testing.T) {
@@ -90,7 +93,7 @@ func TestOwnWritesAreNoNews(t *testing.T) {
 	require.Equal(t, "1", policy.ResourceVersion)
 	_, due := f.networkPolicyChanged(policy)
 	require.False(t, due)
-	handler := f.enqueuing(f.networkPolicyChanged)
+	handler := f.enqueuing(f.networkPolicyChanged, f.networkPolicyGone)
 	handler.OnAdd(policy, false)
 	require.Zero(t, f.queue.Len())
 	handler.OnDelete(cache.DeletedFinalStateUnknown{Key: key.String(), Obj: policy})
@@ -133,8 +136,14 @@ func TestTooManyEventsAreDropped(t *testing.T) {
 	fake := record.NewFakeRecorder(10)
 	f := newFixture(t)
 	slow := newSlowRecorder(fake, f.metrics.eventsDropped, func() bool { return false })
-	for range eventsWaiting + 7 {
+	for range eventsOfOne + 3 {
 		slow.Event(configMap(valid), corev1.EventTypeNormal, ReasonApplied, "x")
+	}
+	require.EqualValues(t, 3, testutil.ToFloat64(f.metrics.eventsDropped), "one namespace leaves room for others")
+	for i := range eventsWaiting - eventsOfOne + 4 {
+		other := configMap(valid)
+		other.Namespace = fmt.Sprint("tenant-", i)
+		slow.Event(other, corev1.EventTypeNormal, ReasonApplied, "x")
 	}
 	require.EqualValues(t, 7, testutil.ToFloat64(f.metrics.eventsDropped))
 	go slow.run(t.Context())
@@ -168,18 +177,87 @@ func TestEventsLetPoliciesGo(t *testing.T) {
 }
 
 func TestCachesKeepNoMoreThanIsNeeded(t *testing.T) {
-	policy := writtenFor(t, valid)
-	policy.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "x"}}
-	o := observe(policy.DeepCopy())
-	require.Equal(t, netpol.Digest(policy.Spec), o.digest)
+	networkPolicy := writtenFor(t, valid)
+	networkPolicy.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "x"}}
+	o := observe(networkPolicy.DeepCopy())
+	require.Equal(t, netpol.Digest(networkPolicy.Spec), o.digest)
 	require.Equal(t, 3, o.cidrs)
 	require.Nil(t, o.ManagedFields)
-	require.Equal(t, policy.Labels, o.Labels)
+	require.Equal(t, networkPolicy.Labels, o.Labels)
 
+	f := newFixture(t)
 	full := configMap(valid)
 	full.Labels["team"], full.Annotations = "x", map[string]string{"y": "z"}
 	full.Data["other"], full.BinaryData = "x", map[string][]byte{"b": nil}
-	slim := slimConfigMap(full)
-	require.Equal(t, configMap(valid), slim)
-	require.Equal(t, configMap(valid), slimConfigMap(slim), "as the cache does with what was listed")
+	want := configMap(valid)
+	want.Data[policy.Key], _ = policy.Compact(valid)
+	want.Annotations = map[string]string{slimNote: "", digestNote: netpol.DigestOf(full)}
+	slim := f.slim(full)
+	require.Equal(t, want, slim)
+	require.Equal(t, want, f.slim(slim), "as the cache does with what was listed")
+	require.Equal(t, netpol.DigestOf(configMap(valid)), digestOf(slim))
+
+	compact := configMap(want.Data[policy.Key])
+	require.Equal(t, onlySlim, f.slim(compact).Annotations, "there is nothing else to note")
+}
+
+// TestCacheIsBounded: what one namespace stores takes a mebibyte at most, whatever it is, and none of it goes unjudged.
+func TestCacheIsBounded(t *testing.T) {
+	f := newFixture(t)
+	see := func(name, document string) *corev1.ConfigMap {
+		c := configMap(document)
+		c.Name, c.UID = name, types.UID(name)
+		_, err := f.client.CoreV1().ConfigMaps("tenant-a").Create(t.Context(), c, metav1.CreateOptions{})
+		require.NoError(t, err)
+		f.see(t, c)
+		return c
+	}
+	held := func() (bytes int) {
+		for _, object := range f.configMaps.List() {
+			for key, text := range object.(*corev1.ConfigMap).Data {
+				bytes += len(key) + len(text)
+			}
+		}
+		return bytes
+	}
+	sync := func(name string) (reason, message string) {
+		require.NoError(t, f.sync(t.Context(), cache.NewObjectName("tenant-a", name)))
+		return f.nextEvent()
+	}
+	for i := range 20 {
+		see(fmt.Sprint("white", i), valid+strings.Repeat(" ", 900<<10))
+	}
+	require.Less(t, held(), 20*(len(valid)+100))
+	reason, _ := sync("white7")
+	require.Equal(t, ReasonApplied, reason)
+	for i := range 12 {
+		see(fmt.Sprint("large", i), `["`+strings.Repeat("x", 1<<20)+`"]`)
+		see(fmt.Sprint("broken", i), `[`+strings.Repeat(" ", 1<<20))
+		see(fmt.Sprint("full", i), `["`+strings.Repeat("x", 200<<10)+`"]`)
+	}
+	require.Less(t, held(), maxNamespaceBytes)
+	_, message := sync("large3")
+	require.Contains(t, message, "Policy too large: 1048580 bytes without white space; at most 262144 are allowed")
+	_, message = sync("full9")
+	require.Contains(t, message, "Too many policies: those of the namespace have")
+	for _, object := range f.configMaps.List() {
+		if name := object.(*corev1.ConfigMap).Name; !strings.HasPrefix(name, "full1") && !strings.HasPrefix(name, "broken") {
+			f.enqueuing(f.policyChanged, f.policyGone).OnDelete(object)
+			require.NoError(t, f.configMaps.Delete(object))
+		}
+	}
+	reason, message = sync("broken3")
+	require.Equal(t, ReasonInvalid, reason)
+	require.Contains(t, message, "Invalid JSON: unexpected end of JSON input at line 1, column 1048578", "it is read when it is judged")
+	reason, message = sync("full1")
+	require.Equal(t, ReasonInvalid, reason)
+	require.Contains(t, message, "Invalid policy: must be an object, not a list")
+	for _, object := range f.configMaps.List() {
+		f.policyGone(object.(*corev1.ConfigMap))
+	}
+	for _, name := range []string{"white7", "broken3", "full1", "full9", "large3"} {
+		f.ledger.dropUsage("tenant-a", name)
+		f.ledger.setUnfit("tenant-a", name, false)
+	}
+	require.Empty(t, f.ledger.namespaces)
 }

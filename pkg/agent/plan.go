@@ -23,8 +23,12 @@ const (
 	ReasonNameConflict      = "NameConflict"
 	ReasonRangesChanged     = "RangesChanged"
 	ReasonRangesUnavailable = "RangesUnavailable"
-	ReasonPortSlots         = "PortSlots"
+	ReasonServiceGone       = "ServiceGone"
+	ReasonNamespaceExempt   = "NamespaceExempt"
 )
+
+// ReasonNotMade is that of the Event on a NetworkPolicy that has the agent's label, and that no ConfigMap made.
+const ReasonNotMade = "NotMade"
 
 // decision is what a look at a ConfigMap and its NetworkPolicy calls for.
 type decision struct {
@@ -36,6 +40,8 @@ type decision struct {
 	change bool
 	// step is what write does of the change. A Narrow one is to wait until the write before it has settled.
 	step netpol.Step
+	// opens says that write may open more than what is in force, and so must fit beside the other policies.
+	opens bool
 	// reason is that of the Event; empty for none. Applied, Restored and RangesChanged tell of a write.
 	reason  string
 	message string
@@ -43,9 +49,9 @@ type decision struct {
 	pairs []pair
 }
 
-// plan decides what a ConfigMap calls for. current is the NetworkPolicy of that name, nil for none.
-// known says that there has been one, made from this ConfigMap.
-func plan(configMap *corev1.ConfigMap, current *observed, known bool, table *awsranges.Table, options Options) decision {
+// plan decides what a ConfigMap calls for. excess is what keeps it from being judged at all. current is the NetworkPolicy
+// of that name, nil for none. known says that there has been one, made from this ConfigMap.
+func plan(configMap *corev1.ConfigMap, excess policy.Problems, current *observed, known bool, table *awsranges.Table, options Options) decision {
 	if current != nil && !netpol.Owns(configMap, &current.ObjectMeta) {
 		return decision{reason: ReasonNameConflict, message: fmt.Sprintf(
 			"NetworkPolicy %s exists and is not %s's: it stays as it is, and this policy is not applied; rename one of the two", current.Name, Name)}
@@ -53,13 +59,31 @@ func plan(configMap *corev1.ConfigMap, current *observed, known bool, table *aws
 	if current != nil && current.DeletionTimestamp != nil {
 		return decision{} // it comes back once it is gone
 	}
+	if excess != nil {
+		return planInvalid(configMap, current, excess, options.Rules)
+	}
 	p, problems := netpol.Read(configMap, table)
+	var gone []string
+	if problems != nil && wasAccepted(configMap, current) && table.HasAWS() {
+		if accepted, names := netpol.ReadAccepted(configMap, table); accepted != nil {
+			p, gone, problems = accepted, names, nil
+		}
+	}
 	if problems != nil {
 		return planInvalid(configMap, current, problems, options.Rules)
 	}
 	d := planValid(configMap, p, current, known, table, options)
+	if gone != nil && d.reason != ReasonInvalid {
+		d.reason, d.message = ReasonServiceGone, fmt.Sprintf(
+			"The ranges no longer have %q: what they opened is closed; remove them from the policy, or name what took their place", gone)
+	}
 	d.pairs = pairsOf(p)
 	return d
+}
+
+// wasAccepted reports whether what is in force was made from the policy as it is now.
+func wasAccepted(configMap *corev1.ConfigMap, current *observed) bool {
+	return current != nil && current.Annotations[netpol.PolicyDigest] == digestOf(configMap)
 }
 
 func planValid(configMap *corev1.ConfigMap, p *policy.Policy, current *observed, known bool, table *awsranges.Table, options Options) decision {
@@ -71,6 +95,7 @@ func planValid(configMap *corev1.ConfigMap, p *policy.Policy, current *observed,
 		return planUnresolved(configMap, current, result)
 	}
 	desired := netpol.Object(configMap, result)
+	desired.Annotations[netpol.PolicyDigest] = digestOf(configMap)
 	d := decision{write: changed(current, desired), step: netpol.Whole, message: summary(desired)}
 	switch {
 	case d.write == nil:
@@ -78,11 +103,11 @@ func planValid(configMap *corev1.ConfigMap, p *policy.Policy, current *observed,
 	case current == nil && known, current != nil && editedByOthers(current):
 		d.reason = ReasonRestored
 	case current == nil:
-		d.reason = ReasonApplied
+		d.reason, d.opens = ReasonApplied, true
 	default:
-		d.reason = ReasonApplied
-		d.change = current.digest != desired.Annotations[netpol.SpecDigest] &&
-			(samePolicy(&current.ObjectMeta, desired) || max(current.cidrs, netpol.CIDRs(desired.Spec)) > options.ChunkPeers)
+		d.reason, d.opens = ReasonApplied, current.digest != desired.Annotations[netpol.SpecDigest]
+		d.change = d.opens && (samePolicy(&current.ObjectMeta, desired) ||
+			netpol.IsLarge(max(current.cidrs, netpol.CIDRs(desired.Spec)), options.ChunkPeers, options.Rules))
 	}
 	return d
 }
@@ -93,13 +118,13 @@ func planValid(configMap *corev1.ConfigMap, p *policy.Policy, current *observed,
 // What other ranges changed is told with the first write, which sees all of it: to the second, which
 // follows from what is then in the cluster, it is no news.
 func planChange(d decision, current *networkingv1.NetworkPolicy, options Options) decision {
-	if samePolicy(&current.ObjectMeta, d.write) {
+	if d.reason == ReasonApplied && samePolicy(&current.ObjectMeta, d.write) {
 		if added, removed := countCIDRs(current.Spec, d.write.Spec); added+removed > 0 {
 			d.reason = ReasonRangesChanged
 			d.message = fmt.Sprintf("The ranges changed, CIDRs added: %d, removed: %d; %s", added, removed, d.message)
 		}
 	}
-	step, spec := netpol.Transition(current.Spec, d.write.Spec, options.ChunkPeers, options.Rules.MaxPortSlots)
+	step, spec := netpol.Transition(current.Spec, d.write.Spec, options.ChunkPeers, options.Rules)
 	d.step = step
 	switch {
 	case step == netpol.Widen:
@@ -139,6 +164,12 @@ func samePolicy(current *metav1.ObjectMeta, desired *networkingv1.NetworkPolicy)
 	return current.Annotations[netpol.PolicyDigest] == desired.Annotations[netpol.PolicyDigest]
 }
 
+// planExempt writes nothing, and takes back what the agent made here before the namespace was exempt.
+func planExempt(configMap *corev1.ConfigMap) decision {
+	return decision{reason: ReasonNamespaceExempt, message: fmt.Sprintf(
+		"The agent writes nothing in %s, which the cluster or the agent itself rests on; put the policy into the namespace of the pods", configMap.Namespace)}
+}
+
 // planInvalid keeps the last good policy. A NetworkPolicy without a digest of a policy never was one:
 // it is the deny-all that an invalid policy gets from the start.
 func planInvalid(configMap *corev1.ConfigMap, current *observed, problems policy.Problems, options netpol.Options) decision {
@@ -153,6 +184,7 @@ func planInvalid(configMap *corev1.ConfigMap, current *observed, problems policy
 // planUnresolved writes what needs no ranges where nothing is in force, and else leaves it alone.
 func planUnresolved(configMap *corev1.ConfigMap, current *observed, result *netpol.Result) decision {
 	partial := netpol.Object(configMap, result)
+	partial.Annotations[netpol.PolicyDigest] = digestOf(configMap)
 	d := decision{reason: ReasonRangesUnavailable, message: fmt.Sprintf("The AWS ranges of these destinations are not known yet: %q; ", result.Unresolved)}
 	switch {
 	case current == nil:
@@ -215,9 +247,9 @@ func overlay(current, desired metav1.ObjectMeta) metav1.ObjectMeta {
 	}
 	maps.Copy(overlaid.Annotations, desired.Annotations)
 	if !owned(overlaid, desired.OwnerReferences[0]) {
-		// An owner of that name is the ConfigMap's predecessor; with it gone, the NetworkPolicy would go too.
+		// Such an owner is the ConfigMap's predecessor; with it gone, the NetworkPolicy would go too.
 		overlaid.OwnerReferences = slices.DeleteFunc(overlaid.OwnerReferences, func(owner metav1.OwnerReference) bool {
-			return owner.Kind == desired.OwnerReferences[0].Kind && owner.Name == desired.OwnerReferences[0].Name
+			return owner.Kind == desired.OwnerReferences[0].Kind && netpol.Name(owner.Name) == desired.Name
 		})
 		overlaid.OwnerReferences = append(overlaid.OwnerReferences, desired.OwnerReferences...)
 	}

@@ -9,8 +9,8 @@ import (
 )
 
 // newQueue makes the queue of the keys of NetworkPolicies, which tells its depth and how long a key waits
-// in it. A key that fails waits for 50 ms, and twice as long each further time, up to a minute.
-func newQueue(registry prometheus.Registerer) workqueue.TypedRateLimitingInterface[cache.ObjectName] {
+// in it. A key that fails waits for 50 ms, and twice as long each further time, up to a minute. order says which comes next.
+func newQueue(registry prometheus.Registerer, order *fairQueue) workqueue.TypedRateLimitingInterface[cache.ObjectName] {
 	metrics := queueMetrics{
 		depth: prometheus.NewGauge(prometheus.GaugeOpts{Name: "egress_agent_queue_depth", Help: "Policies that wait to be synced."}),
 		age: prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -20,7 +20,11 @@ func newQueue(registry prometheus.Registerer) workqueue.TypedRateLimitingInterfa
 	registry.MustRegister(metrics.depth, metrics.age)
 	return workqueue.NewTypedRateLimitingQueueWithConfig(
 		workqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](50*time.Millisecond, time.Minute),
-		workqueue.TypedRateLimitingQueueConfig[cache.ObjectName]{Name: Name, MetricsProvider: metrics})
+		workqueue.TypedRateLimitingQueueConfig[cache.ObjectName]{
+			DelayingQueue: workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[cache.ObjectName]{
+				Queue: workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[cache.ObjectName]{Name: Name, MetricsProvider: metrics, Queue: order}),
+			}),
+		})
 }
 
 // queueMetrics are those of the queue's metrics that are told.

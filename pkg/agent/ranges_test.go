@@ -238,6 +238,7 @@ func TestOnlyAffectedPoliciesAreQueued(t *testing.T) {
 			key, _ := f.queue.Get()
 			require.NoError(t, f.sync(t.Context(), key))
 			f.queue.Done(key)
+			f.order.release(key)
 			names = append(names, key.Name)
 		}
 		f.observe(t)

@@ -42,7 +42,7 @@ func TestStatusAgrees(t *testing.T) {
 					cluster.NetworkPolicies = append(cluster.NetworkPolicies, current)
 					o = observe(current)
 				}
-				d := plan(configMap(document), o, false, table, Options{Rules: options, ChunkPeers: 200})
+				d := plan(configMap(document), nil, o, false, table, Options{Rules: options, ChunkPeers: 200})
 				got := status.Of(cluster)[0].State
 				want, refused := states[d.reason]
 				switch {

@@ -33,7 +33,7 @@ func (a *Agent) sync(ctx context.Context, key cache.ObjectName) error {
 }
 
 func (a *Agent) syncWith(ctx context.Context, key cache.ObjectName, table *awsranges.Table) (written bool, err error) {
-	configMap, err := a.configMapOf(key)
+	configMap, younger, err := a.configMapOf(key)
 	if err != nil {
 		return false, err
 	}
@@ -44,25 +44,17 @@ func (a *Agent) syncWith(ctx context.Context, key cache.ObjectName, table *awsra
 	if configMap == nil {
 		return false, a.remove(ctx, key, current)
 	}
-	known := false
-	a.remember(key, func(m *memory) {
-		known = m.known == configMap.UID
-		m.ports = 0
-	})
-	d := plan(configMap, current, known, table, a.options)
-	a.remember(key, func(m *memory) { m.pairs = d.pairs })
-	if a.table.Load() != table {
-		a.queue.Add(key) // what affected this policy may not have known that it does
+	for _, loser := range younger {
+		a.warn(key, loser, loser.Name, ReasonNameConflict, fmt.Sprintf(
+			"NetworkPolicy %s is that of ConfigMap %s, which is older, so this policy is not applied; give this ConfigMap another name", key.Name, configMap.Name))
 	}
-	if d.change {
-		whole, err := a.whole(ctx, current)
-		if err != nil {
-			return false, err
-		}
-		d = planChange(d, whole, a.options)
+	if netpol.IsExempt(key.Namespace, a.options.Namespace) {
+		a.tell(key, configMap, planExempt(configMap))
+		return false, a.removeMade(ctx, key, current)
 	}
-	if !a.isDue(key, d.step) {
-		return false, nil
+	d, known, err := a.decide(ctx, key, configMap, current, table)
+	if err != nil || !a.isDue(key, d.step) {
+		return false, err
 	}
 	if d.write != nil {
 		if current == nil && known {
@@ -75,6 +67,7 @@ func (a *Agent) syncWith(ctx context.Context, key cache.ObjectName, table *awsra
 		if err != nil || written == nil {
 			return false, err
 		}
+		a.ledger.setUsage(key.Namespace, key.Name, netpol.UsageOf(d.write.Spec))
 		if d.step != netpol.Widen { // after which another look is due
 			a.remember(key, func(m *memory) { m.written = written.ResourceVersion })
 		}
@@ -85,10 +78,78 @@ func (a *Agent) syncWith(ctx context.Context, key cache.ObjectName, table *awsra
 	}
 	a.setState(key, d.reason)
 	a.tell(key, configMap, d)
-	if d.reason == ReasonApplied || d.reason == ReasonRangesChanged {
-		a.tellSlots(key, configMap, d.write.Spec, table)
-	}
 	return d.write != nil, nil
+}
+
+// decide returns what the cluster calls for, and whether a NetworkPolicy of this ConfigMap was seen in place before.
+func (a *Agent) decide(ctx context.Context, key cache.ObjectName, configMap *corev1.ConfigMap, current *observed, table *awsranges.Table) (d decision, known bool, err error) {
+	configMap, excess, err := a.document(ctx, configMap)
+	if err != nil {
+		return decision{}, false, err
+	}
+	known = a.recall(key).known == configMap.UID
+	d = plan(configMap, excess, current, known, table, a.options)
+	a.remember(key, func(m *memory) { m.pairs = d.pairs })
+	if a.table.Load() != table {
+		a.queue.Add(key) // what affected this policy may not have known that it does
+	}
+	if d.opens {
+		problems, err := a.beside(ctx, key, d.write.Spec)
+		if problems != nil && current != nil {
+			var whole *networkingv1.NetworkPolicy
+			if whole, err = a.whole(ctx, current); err == nil && netpol.Holds(whole.Spec, d.write.Spec) {
+				problems = nil // too much already, it only becomes less
+			}
+		}
+		if err != nil {
+			return decision{}, false, err
+		}
+		if excess = problems; problems != nil {
+			pairs := d.pairs
+			d = planInvalid(configMap, current, problems, a.options.Rules)
+			d.pairs = pairs
+		}
+	}
+	a.ledger.setUnfit(key.Namespace, key.Name, excess != nil)
+	if d.change {
+		whole, err := a.whole(ctx, current)
+		if err != nil {
+			return decision{}, false, err
+		}
+		d = planChange(d, whole, a.options)
+	}
+	return d, known, nil
+}
+
+// mostRead bounds the NetworkPolicies that are read to see whether another fits beside them.
+const mostRead = 100
+
+// beside returns what keeps a spec from applying to the same pods as the other policies of its namespace, which are in
+// force. Nil for nothing. It reads these only if they may be too much together.
+func (a *Agent) beside(ctx context.Context, key cache.ObjectName, own networkingv1.NetworkPolicySpec) (policy.Problems, error) {
+	cidrs, ports, others := a.ledger.together(key.Namespace, key.Name, netpol.UsageOf(own))
+	if len(others) == 0 || !a.options.Rules.MayExceed(cidrs, ports) {
+		return nil, nil
+	}
+	if problems := netpol.TooManyBeside(cidrs); problems != nil {
+		return problems, nil
+	}
+	if len(others) > mostRead {
+		return policy.Problems{{Path: "allowedDestinations", Message: fmt.Sprintf(
+			"Too many policies: the %d others of the namespace have %d CIDRs and %d ports and port ranges together; join or remove some", len(others), cidrs, ports)}}, nil
+	}
+	var specs []networkingv1.NetworkPolicySpec
+	for _, name := range others {
+		other, err := a.client.NetworkingV1().NetworkPolicies(key.Namespace).Get(ctx, name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read NetworkPolicy %s: %w", name, err)
+		}
+		specs = append(specs, other.Spec)
+	}
+	return netpol.Beside(own, specs, a.options.Rules), nil
 }
 
 // whole reads a NetworkPolicy that the cache has without its spec.
@@ -130,12 +191,19 @@ func (a *Agent) apply(ctx context.Context, current *observed, write *networkingv
 	return written, nil
 }
 
-// remove deletes a NetworkPolicy of the agent's that has no ConfigMap. Without it the pods are open,
+// remove deletes a NetworkPolicy that the agent made and that has no ConfigMap. Without it the pods are open,
 // so the API server itself must say that the ConfigMap is gone: the cache of one kind may be behind
-// that of the other.
+// that of the other. One that only has the label stays: somebody else made it.
 func (a *Agent) remove(ctx context.Context, key cache.ObjectName, current *observed) error {
+	told := a.recall(key).told
 	a.forget(key)
 	if current == nil || !netpol.Managed(&current.ObjectMeta) || current.DeletionTimestamp != nil {
+		return nil
+	}
+	if !netpol.IsMade(&current.ObjectMeta) {
+		a.remember(key, func(m *memory) { m.told = told })
+		a.warn(key, &networkingv1.NetworkPolicy{ObjectMeta: current.ObjectMeta}, key.Name, ReasonNotMade, fmt.Sprintf(
+			"It has the label %s=%s, but no ConfigMap for its owner: %s leaves it as it is; take the label off, or delete it", netpol.ManagedByLabel, netpol.ManagedBy, Name))
 		return nil
 	}
 	configMap, err := a.readConfigMap(ctx, key, configMapName(current))
@@ -145,10 +213,18 @@ func (a *Agent) remove(ctx context.Context, key cache.ObjectName, current *obser
 	if configMap != nil {
 		return fmt.Errorf("the cache does not hold ConfigMap %s yet", configMap.Name)
 	}
+	return a.removeMade(ctx, key, current)
+}
+
+// removeMade deletes a NetworkPolicy that the agent made; another, or none, it leaves.
+func (a *Agent) removeMade(ctx context.Context, key cache.ObjectName, current *observed) error {
+	if current == nil || !netpol.IsMade(&current.ObjectMeta) || current.DeletionTimestamp != nil {
+		return nil
+	}
 	if err := a.mayWrite(); err != nil {
 		return err
 	}
-	err = a.client.NetworkingV1().NetworkPolicies(key.Namespace).Delete(ctx, key.Name, metav1.DeleteOptions{
+	err := a.client.NetworkingV1().NetworkPolicies(key.Namespace).Delete(ctx, key.Name, metav1.DeleteOptions{
 		Preconditions: metav1.NewUIDPreconditions(string(current.UID)),
 	})
 	if apierrors.IsNotFound(err) {

@@ -78,6 +78,7 @@ func newFixture(t *testing.T, objects ...runtime.Object) *fixture {
 		Workers: 1, ChunkPeers: 200, Metrics: prometheus.NewRegistry(),
 	}, slog.New(slog.DiscardHandler))
 	a.table.Store(testTable(t))
+	a.leading.Store(true)
 	events := record.NewFakeRecorder(10)
 	a.events = events
 	f := &fixture{a, client, events}
@@ -92,10 +93,10 @@ func (f *fixture) see(t *testing.T, object runtime.Object) {
 	switch object := object.(type) {
 	case *corev1.ConfigMap:
 		if object.Labels[policy.Label] == policy.LabelValue {
-			require.NoError(t, f.configMaps.Add(slimConfigMap(object.DeepCopy())))
+			require.NoError(t, f.configMaps.Add(f.slim(object.DeepCopy())))
 		}
 	case *networkingv1.NetworkPolicy:
-		require.NoError(t, f.policies.Add(observe(object.DeepCopy())))
+		require.NoError(t, f.policies.Add(f.Agent.observe(object.DeepCopy())))
 	}
 }
 

@@ -131,35 +131,57 @@ func TestTooManyPeers(t *testing.T) {
 	require.Len(t, result.Spec.Egress[0].To, maxPeers)
 }
 
-func TestSharedSlots(t *testing.T) {
+// TestBeside: policies that fit alone may not fit together.
+func TestBeside(t *testing.T) {
 	specOf := func(cidr string, ports []policy.Port) networkingv1.NetworkPolicySpec {
 		p := &policy.Policy{Destinations: []policy.Destination{{Name: "x", CIDR: netip.MustParsePrefix(cidr), Ports: ports}}}
 		result, problems := Compile(p, nil, Options{AllowDNS: true})
 		require.Empty(t, problems)
 		return result.Spec
 	}
+	list := func(specs ...networkingv1.NetworkPolicySpec) []networkingv1.NetworkPolicySpec { return specs }
 	wide, host := specOf("10.0.0.0/8", everyOther(1000, 12)), specOf("10.1.2.3/32", everyOther(3000, 11))
+	limited := func(slots int, dns bool) Options { return Options{AllowDNS: dns, MaxPortSlots: slots} }
+	const crowded = "Policy validation failed: Too many ports: 10.1.2.3/32 has 23 ports and port ranges, and DNS takes 2; the dataplane keeps 24 for a CIDR: " +
+		"join or drop ports of this or the namespace's other policies, which apply to the same pods (allowedDestinations)"
 	for _, test := range []struct {
-		name   string
-		own    networkingv1.NetworkPolicySpec
-		others []networkingv1.NetworkPolicySpec
-		limit  int
-		told   bool
+		name    string
+		own     networkingv1.NetworkPolicySpec
+		others  []networkingv1.NetworkPolicySpec
+		options Options
+		want    string
 	}{
-		{"by the one inside", host, []networkingv1.NetworkPolicySpec{wide}, 24, true},
-		{"by the one around", wide, []networkingv1.NetworkPolicySpec{host}, 24, true},
-		{"elsewhere", specOf("192.0.2.0/24", everyOther(1, 2)), []networkingv1.NetworkPolicySpec{wide, host}, 24, false},
-		{"beside the crowded one", specOf("10.1.2.4/32", everyOther(1, 2)), []networkingv1.NetworkPolicySpec{wide, host}, 24, false},
-		{"room enough", host, []networkingv1.NetworkPolicySpec{wide}, 25, false},
-		{"no limit", host, []networkingv1.NetworkPolicySpec{wide}, 0, false},
-		{"equal ports take one slot", wide, []networkingv1.NetworkPolicySpec{specOf("10.1.2.3/32", everyOther(1000, 12))}, 14, false},
+		{"by the one inside", host, list(wide), limited(24, true), crowded},
+		{"by the one around", wide, list(host), limited(24, true), crowded},
+		{"elsewhere", specOf("192.0.2.0/24", everyOther(1, 2)), list(wide, host), limited(24, true), ""},
+		{"beside the crowded one", specOf("10.1.2.4/32", everyOther(1, 2)), list(wide, host), limited(24, true), ""},
+		{"room enough", host, list(wide), limited(25, true), ""},
+		{"DNS takes none", host, list(wide), limited(24, false), ""},
+		{"no limit", host, list(wide), limited(0, true), ""},
+		{"equal ports take one slot", wide, list(specOf("10.1.2.3/32", everyOther(1000, 12))), limited(14, true), ""},
+		{"as many CIDRs as fit", compiled(t, "10.0.0.0", 15000, tcp(1)), list(compiled(t, "11.0.0.0", 15000, tcp(1))), limited(24, true), ""},
+		{"the same CIDRs", compiled(t, "10.0.0.0", 20000, tcp(1)), list(compiled(t, "10.0.0.0", 20000, tcp(2))), limited(24, true), ""},
+		{"one CIDR too many", compiled(t, "10.0.0.0", 15000, tcp(1)), list(compiled(t, "11.0.0.0", 15001, tcp(1))), limited(24, true),
+			"Policy validation failed: Too many CIDRs: 30001 together with the namespace's other policies, which apply to the same pods; at most 30000 fit in the dataplane beside those they replace (allowedDestinations)"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			message := SharedSlots(test.own, test.others, test.limit)
-			require.Equal(t, test.told, message != "")
-			if test.told {
-				require.Contains(t, message, "10.1.2.3/32 has 23 ports and port ranges")
+			problems := Beside(test.own, test.others, test.options)
+			cidrs, ports := 0, make(map[PortKey]bool)
+			for _, spec := range append(test.others, test.own) {
+				usage := UsageOf(spec)
+				cidrs += usage.CIDRs
+				for _, port := range usage.Ports {
+					ports[port] = true
+				}
 			}
+			if test.want == "" {
+				require.Empty(t, problems)
+				return
+			}
+			require.Equal(t, test.want, problems.Error())
+			require.True(t, test.options.MayExceed(cidrs, len(ports)), "a look at the numbers alone would pass over it")
 		})
 	}
+	require.Nil(t, TooManyBeside(60000))
+	require.NotNil(t, TooManyBeside(60001))
 }

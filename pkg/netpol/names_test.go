@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"egress-agent/pkg/policy"
 )
@@ -77,6 +78,9 @@ func TestDocumentedMessages(t *testing.T) {
 	counts := func(n int) []Count { return []Count{{"b", 5}, {"big", n - 10}, {"c", 5}} }
 	var many policy.Warnings
 	warnOfPeers(manyPeers+1, counts(manyPeers+1), &many)
+	exempt, problems := Judge(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system"}, Data: map[string]string{policy.Key: `{"allowedDestinations": []}`}}, nil, Options{})
+	require.Empty(t, problems)
+	real = append(real, lines(exempt)...)
 	for i := range 120 {
 		many.Add(policy.EveryPort, i, "", "x opens every port and protocol; name ports to open fewer")
 	}

@@ -56,6 +56,10 @@ func Judge(configMap *corev1.ConfigMap, table *awsranges.Table, options Options)
 // warningsOf gathers what is to be said of a ConfigMap and its valid policy without ranges.
 func warningsOf(configMap *corev1.ConfigMap, p *policy.Policy) *policy.Warnings {
 	var found policy.Warnings
+	if IsExempt(configMap.Namespace, DefaultNamespace) {
+		found.AddProblem(policy.NotEnforced, policy.Problem{Path: "metadata.namespace", Message: fmt.Sprintf(
+			"the agent writes nothing in %s, which the cluster itself rests on: put the policy into the namespace of the pods", configMap.Namespace)})
+	}
 	policy.Warn(p, &found)
 	return &found
 }
@@ -72,6 +76,41 @@ func Read(configMap *corev1.ConfigMap, table *awsranges.Table) (*policy.Policy, 
 		return nil, problems
 	}
 	return policy.Validate(document, Names(table))
+}
+
+// ReadAccepted is Read for a policy that was accepted before, by a table with more names: it accepts any name of a service
+// or a region, and returns those that the table lacks, each once in the policy's order.
+func ReadAccepted(configMap *corev1.ConfigMap, table *awsranges.Table) (p *policy.Policy, gone []string) {
+	document, problems := policy.Parse([]byte(configMap.Data[policy.Key]))
+	if problems != nil {
+		return nil, nil
+	}
+	if p, problems = policy.Validate(document, nil); problems != nil {
+		return nil, nil
+	}
+	add := func(name string, known bool) {
+		if !known && !slices.Contains(gone, name) {
+			gone = append(gone, name)
+		}
+	}
+	for _, d := range p.Destinations {
+		if d.Service == "" {
+			continue
+		}
+		add(d.Service, table.KnowsService(awsranges.Canonical(d.Service)))
+		for _, region := range d.Regions {
+			add(region, table.KnowsRegion(region))
+		}
+	}
+	return p, gone
+}
+
+// IsMade reports whether the agent made a NetworkPolicy from a ConfigMap, be it gone: it has the label, and for its owner
+// a ConfigMap whose NetworkPolicy has that name. The label alone anyone could have copied.
+func IsMade(networkPolicy *metav1.ObjectMeta) bool {
+	return Managed(networkPolicy) && slices.ContainsFunc(networkPolicy.OwnerReferences, func(owner metav1.OwnerReference) bool {
+		return owner.APIVersion == "v1" && owner.Kind == "ConfigMap" && Name(owner.Name) == networkPolicy.Name
+	})
 }
 
 // Object returns the NetworkPolicy of a ConfigMap that Evaluate accepted. It has an ownerReference

@@ -5,50 +5,71 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/policy"
 )
 
-// SharedSlots says whether a policy's spec takes part in a CIDR that has more port slots, over all the
-// specs that apply to a pod, than there are: one of its own, or one that lies in it. Each spec by itself
-// is within the limit. It returns what to tell the author; empty for nothing.
-func SharedSlots(own networkingv1.NetworkPolicySpec, others []networkingv1.NetworkPolicySpec, maxPortSlots int) (message string) {
-	prefix, slots := SlotsOf(append([]networkingv1.NetworkPolicySpec{own}, others...)...).Most(own)
-	if !crowded(slots, maxPortSlots) {
-		return ""
-	}
-	return fmt.Sprintf("With the other policies of the namespace, %s has %d ports and port ranges, and DNS takes %d; the dataplane keeps a random %d of them: join or drop some",
-		prefix, slots, DNSSlots, maxPortSlots)
+// Usage is what a spec takes of what a pod's dataplane has.
+type Usage struct {
+	CIDRs int
+	// Ports are the distinct ports and port ranges of the rules for CIDRs, in no order.
+	Ports []PortKey
 }
 
-// Ports counts the distinct ports and port ranges of a spec's rules for CIDRs: no CIDR has more slots of
-// it.
-func Ports(spec networkingv1.NetworkPolicySpec) int {
-	ports := make(map[portKey]bool)
+// UsageOf counts.
+func UsageOf(spec networkingv1.NetworkPolicySpec) Usage {
+	usage := Usage{CIDRs: CIDRs(spec)}
 	for _, rule := range spec.Egress {
 		if !slices.ContainsFunc(rule.To, func(peer networkingv1.NetworkPolicyPeer) bool { return peer.IPBlock != nil }) {
 			continue
 		}
 		for _, port := range portKeys(rule.Ports) {
-			ports[port] = true
+			if !slices.Contains(usage.Ports, port) {
+				usage.Ports = append(usage.Ports, port)
+			}
 		}
 	}
-	return len(ports)
+	return usage
 }
 
-// CanShareSlots says whether specs with so many ports together may have more port slots in a CIDR than
-// there are. Only then SharedSlots needs to look.
-func CanShareSlots(ports, maxPortSlots int) bool {
-	return crowded(ports, maxPortSlots)
+// MayExceed reports whether specs that apply to the same pods may take more than a pod has: with so many CIDRs, added up,
+// and distinct ports and port ranges. Only then Beside needs to look.
+func (o Options) MayExceed(cidrs, ports int) bool { return cidrs > maxPeers || o.exceedsSlots(ports) }
+
+// Beside returns what keeps a pod from having a spec beside the others that apply to it, each of which is within a pod's
+// limits by itself: more CIDRs than fit, or a CIDR of the spec, or in one of it, with too many port slots. Nil if they
+// fit.
+func Beside(own networkingv1.NetworkPolicySpec, others []networkingv1.NetworkPolicySpec, options Options) policy.Problems {
+	slots := SlotsOf(append([]networkingv1.NetworkPolicySpec{own}, others...)...)
+	if count := len(slots.cidrs); count > maxPeers {
+		return tooManyBeside(count)
+	}
+	prefix, most := slots.Most(own)
+	if !options.exceedsSlots(most) {
+		return nil
+	}
+	problem := slotProblem(prefix.String(), most, "", options)
+	problem.Message = strings.TrimSuffix(problem.Message, " of ") + " of this or the namespace's other policies, which apply to the same pods"
+	return policy.Problems{problem}
 }
 
-// crowded says whether a CIDR's slots, with DNS's kept back, are more than there are.
-func crowded(slots, maxPortSlots int) bool {
-	return maxPortSlots != 0 && slots+DNSSlots > maxPortSlots
+// TooManyBeside is what Beside returns for specs with so many CIDRs, added up, that nobody needs to look at them.
+func TooManyBeside(cidrs int) policy.Problems {
+	if cidrs <= 2*maxPeers {
+		return nil
+	}
+	return tooManyBeside(cidrs)
+}
+
+func tooManyBeside(count int) policy.Problems {
+	return policy.Problems{{Path: "allowedDestinations", Message: fmt.Sprintf(
+		"Too many CIDRs: %d together with the namespace's other policies, which apply to the same pods; at most %d fit in the dataplane beside those they replace", count, maxPeers)}}
 }
 
 // Slots are the port slots of each CIDR that some specs, which apply to the same pods, have between them.
@@ -59,14 +80,14 @@ type Slots struct {
 // SlotsOf counts. A CIDR may stand in several rules and specs, and has as many slots as there are distinct
 // ports in these and in those of the CIDRs that contain it.
 func SlotsOf(specs ...networkingv1.NetworkPolicySpec) Slots {
-	open := make(map[netip.Prefix]map[portKey]bool) // the ports of each CIDR
+	open := make(map[netip.Prefix]map[PortKey]bool) // the ports of each CIDR
 	for _, spec := range specs {
 		for _, rule := range spec.Egress {
 			ports := portKeys(rule.Ports)
 			for _, peer := range rule.To {
 				prefix := peerPrefix(peer)
 				if open[prefix] == nil {
-					open[prefix] = make(map[portKey]bool, len(ports))
+					open[prefix] = make(map[PortKey]bool, len(ports))
 				}
 				for _, port := range ports {
 					open[prefix][port] = true
@@ -145,18 +166,18 @@ func PortNames(ports []networkingv1.NetworkPolicyPort) []string {
 	return names
 }
 
-// portKey tells the ports of rules apart. The zero key is every port of every protocol.
-type portKey struct {
+// PortKey tells the ports of rules apart. The zero key is every port of every protocol.
+type PortKey struct {
 	protocol corev1.Protocol
 	port     intstr.IntOrString // zero for every one
 	end      int32
 }
 
-func portKeys(ports []networkingv1.NetworkPolicyPort) []portKey {
+func portKeys(ports []networkingv1.NetworkPolicyPort) []PortKey {
 	if len(ports) == 0 {
-		return []portKey{{}}
+		return []PortKey{{}}
 	}
-	keys := make([]portKey, len(ports))
+	keys := make([]PortKey, len(ports))
 	for i, port := range ports {
 		keys[i].protocol = corev1.ProtocolTCP
 		if port.Protocol != nil {

@@ -29,22 +29,47 @@ const (
 
 // Transition decides the next write on the way from current, a spec as the agent wrote it, to
 // desired, and returns what to write. The step is read off the two specs alone, so that an agent that
-// was stopped between the writes goes on where it was. chunk is the number of CIDRs up to which every
-// change is one write; maxPortSlots is Options.MaxPortSlots.
-func Transition(current, desired networkingv1.NetworkPolicySpec, chunk, maxPortSlots int) (Step, networkingv1.NetworkPolicySpec) {
+// was stopped between the writes goes on where it was. chunk is the number of peers up to which every
+// change is one write.
+func Transition(current, desired networkingv1.NetworkPolicySpec, chunk int, options Options) (Step, networkingv1.NetworkPolicySpec) {
 	before, after := openingsOf(current), openingsOf(desired)
-	if max(CIDRs(current), CIDRs(desired)) <= chunk || holds(after, before) {
+	if !IsLarge(max(CIDRs(current), CIDRs(desired)), chunk, options) || holds(after, before) {
 		return Whole, desired
 	}
 	if holds(before, after) {
 		return Narrow, desired
 	}
 	union := unionOf(current, desired)
-	if _, slots := SlotsOf(union).Most(union); crowded(slots, maxPortSlots) {
-		// Ports that the dataplane loses at random would be worse than the gap of a moment.
+	if !canStand(union, options) {
+		// Ports that the dataplane loses at random, or a write that is refused each time, would be worse than the gap
+		// of a moment.
 		return Whole, desired
 	}
 	return Widen, union
+}
+
+// dnsPeers is what is kept for the peers of the DNS rule that are Pods: AWS VPC CNI makes one of each Pod of the DNS, and
+// of each of its addresses, and one of its Service. A cluster has two such Pods from the start, and more as it grows.
+const dnsPeers = 16
+
+// IsLarge reports whether specs of so many CIDRs, with the peers of the DNS rule, may take more than one
+// PolicyEndpoints object of chunk peers.
+func IsLarge(cidrs, chunk int, options Options) bool {
+	if options.AllowDNS {
+		cidrs += dnsPeers
+	}
+	return cidrs > chunk
+}
+
+// maxEncoded bounds a spec that is written: etcd takes requests of up to 1.5 MiB
+// (https://etcd.io/docs/v3.6/dev-guide/limit/), and the rest of the object is in them, too.
+const maxEncoded = 1 << 20
+
+// canStand reports whether a union is within the limits of a pod and of an API server.
+func canStand(union networkingv1.NetworkPolicySpec, options Options) bool {
+	slots := SlotsOf(union)
+	_, most := slots.Most(union)
+	return !options.exceedsSlots(most) && len(slots.cidrs) <= maxPeers && union.Size() <= maxEncoded
 }
 
 // opening is one peer of a rule with the rule's ports, both as JSON; an empty peer is all of them.
@@ -78,6 +103,33 @@ func encoded(value any) string {
 		panic(err) // strings, numbers and lists of them always encode
 	}
 	return string(data)
+}
+
+// Holds reports whether a spec opens to each of another's peers each of its ports and port ranges, and so opens all that
+// it does.
+func Holds(whole, part networkingv1.NetworkPolicySpec) bool {
+	type opened struct {
+		peer string
+		port PortKey
+	}
+	all := make(map[opened]bool)
+	each := func(spec networkingv1.NetworkPolicySpec, visit func(opened) bool) bool {
+		for _, rule := range spec.Egress {
+			for _, port := range portKeys(rule.Ports) {
+				if len(rule.To) == 0 && !visit(opened{"", port}) {
+					return false
+				}
+				for _, peer := range rule.To {
+					if !visit(opened{peerKey(peer), port}) {
+						return false
+					}
+				}
+			}
+		}
+		return true
+	}
+	each(whole, func(o opened) bool { all[o] = true; return true })
+	return each(part, func(o opened) bool { return all[o] })
 }
 
 // holds says whether every opening of part is one of whole.

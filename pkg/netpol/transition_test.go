@@ -45,7 +45,10 @@ func TestTransition(t *testing.T) {
 		{"most are dropped", https, compiled(t, "10.0.0.0", 1, tcp(443)), []Step{Narrow}},
 		{"a CIDR is added", https, compiled(t, "10.0.0.0", 301, tcp(443)), []Step{Whole}},
 		{"it grows from small, and changes", compiled(t, "10.0.0.0", 2, tcp(80)), https, []Step{Widen, Narrow}},
-		{"small", compiled(t, "10.0.0.0", 200, tcp(443)), compiled(t, "10.0.0.0", 200, tcp(80)), []Step{Whole}},
+		{"small", compiled(t, "10.0.0.0", 184, tcp(443)), compiled(t, "10.0.0.0", 184, tcp(80)), []Step{Whole}},
+		{"with DNS's peers it may take two objects", compiled(t, "10.0.0.0", 185, tcp(443)), compiled(t, "10.0.0.0", 185, tcp(80)), []Step{Widen, Narrow}},
+		{"more CIDRs than a pod's map takes", compiled(t, "10.0.0.0", 15001, tcp(443)), compiled(t, "11.0.0.0", 15001, tcp(443)), []Step{Whole}},
+		{"as many as it takes", compiled(t, "10.0.0.0", 15000, tcp(443)), compiled(t, "11.0.0.0", 15000, tcp(443)), []Step{Widen, Narrow}},
 		{"to everything", https, spec([]networkingv1.NetworkPolicyEgressRule{everything()}), []Step{Widen, Narrow}},
 		{"from everything", spec([]networkingv1.NetworkPolicyEgressRule{everything()}), https, []Step{Widen, Narrow}},
 		{"more slots than there are", compiled(t, "10.0.0.0", 300, everyOther(1000, 12)...), compiled(t, "10.0.0.0", 300, everyOther(3000, 11)...), []Step{Whole}},
@@ -54,7 +57,7 @@ func TestTransition(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			current := test.current
 			for i, want := range test.want {
-				step, write := Transition(current, test.desired, chunk, DefaultPortSlots)
+				step, write := Transition(current, test.desired, chunk, Options{AllowDNS: true, MaxPortSlots: DefaultPortSlots})
 				require.Equal(t, want, step)
 				if i < len(test.want)-1 {
 					require.NotEqual(t, test.desired, write)
@@ -62,7 +65,7 @@ func TestTransition(t *testing.T) {
 				current = write
 			}
 			require.Equal(t, test.desired, current)
-			step, write := Transition(current, test.desired, chunk, DefaultPortSlots)
+			step, write := Transition(current, test.desired, chunk, Options{AllowDNS: true, MaxPortSlots: DefaultPortSlots})
 			require.Equal(t, Whole, step, "nothing is left to do")
 			require.Equal(t, test.desired, write)
 		})
@@ -81,7 +84,7 @@ func TestTransitionUnion(t *testing.T) {
 		require.Empty(t, problems)
 		after, problems := Compile(other, table, Options{Family: Dual})
 		require.Empty(t, problems)
-		step, union := Transition(before.Spec, after.Spec, 0, 0)
+		step, union := Transition(before.Spec, after.Spec, 0, Options{})
 		if step != Widen {
 			continue
 		}
@@ -93,13 +96,13 @@ func TestTransitionUnion(t *testing.T) {
 				for _, port := range []uint16{1, 53, 80, 443, 444, 450} {
 					want := allows(blocksBefore, address, protocol, port) || allows(blocksAfter, address, protocol, port)
 					require.Equal(t, want, allows(blocksUnion, address, protocol, port))
-					if !crowded(slots, DefaultPortSlots) {
+					if slots+DNSSlots <= DefaultPortSlots {
 						require.Equal(t, want, enforces(blocksUnion, address, protocol, port))
 					}
 				}
 			}
 		}
-		step, last := Transition(union, after.Spec, 0, 0)
+		step, last := Transition(union, after.Spec, 0, Options{})
 		require.Equal(t, Narrow, step)
 		require.Equal(t, after.Spec, last)
 	}
@@ -110,7 +113,7 @@ func TestTransitionUnion(t *testing.T) {
 func TestTransitionUnionWithEverything(t *testing.T) {
 	some, all := compiled(t, "10.0.0.0", 300), spec([]networkingv1.NetworkPolicyEgressRule{everything()})
 	for _, change := range [][2]networkingv1.NetworkPolicySpec{{some, all}, {all, some}} {
-		step, union := Transition(change[0], change[1], 200, DefaultPortSlots)
+		step, union := Transition(change[0], change[1], 200, Options{AllowDNS: true, MaxPortSlots: DefaultPortSlots})
 		require.Equal(t, Widen, step)
 		require.Contains(t, union.Egress, everything())
 	}
