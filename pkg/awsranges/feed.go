@@ -86,7 +86,7 @@ func (f *Feed) readFile() (*document, validator, error) {
 		return nil, validator{}, err
 	}
 	defer file.Close()
-	d, err := read(file)
+	d, err := read(file, sourceFormat)
 	return d, validator{}, err
 }
 
@@ -112,7 +112,7 @@ func (f *Feed) fetch(ctx context.Context) (*document, validator, error) {
 	case response.StatusCode != http.StatusOK:
 		return nil, validator{}, fmt.Errorf("GET %s: %s", f.URL, response.Status)
 	}
-	d, err := read(response.Body)
+	d, err := read(response.Body, sourceFormat)
 	return d, validator{etag: response.Header.Get("ETag"), lastModified: response.Header.Get("Last-Modified")}, err
 }
 

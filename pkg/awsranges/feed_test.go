@@ -165,6 +165,14 @@ func TestFeedFails(t *testing.T) {
 		{"304 unasked", false, "GET URL: 304 Not Modified", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(304) }},
 		{"HTML", true, "no ip-ranges document: invalid character '<' looking for beginning of value", serving("<html>")},
 		{"nothing in it", true, `no ip-ranges document: it has no rows in "prefixes" or "ipv6_prefixes"`, serving("{}")},
+		{"removed rows", true, `prefixes[1]: unknown field "removed"; a row has ip_prefix or ipv6_prefix, region, service and network_border_group`,
+			serving(strings.Replace(made(6, upTo(20)...), `"198.18.2.0/24"`, `"198.18.2.0/24", "removed": 1`, 1))},
+		{"a removed row, without a time", true, `prefixes[1]: unknown field "removed"; a row has ip_prefix or ipv6_prefix, region, service and network_border_group`,
+			serving(strings.Replace(made(6, upTo(20)...), `"198.18.2.0/24"`, `"198.18.2.0/24", "removed": null`, 1))},
+		{"another field", true, `no ip-ranges document: unknown field "deny"; it has syncToken, createDate, prefixes and ipv6_prefixes`,
+			serving(strings.Replace(made(6, upTo(20)...), `{`, `{"deny": [], `, 1))},
+		{"another spelling", true, `no ip-ranges document: unknown field "Prefixes"; it has syncToken, createDate, prefixes and ipv6_prefixes`,
+			serving(strings.Replace(made(6, upTo(20)...), `"prefixes"`, `"Prefixes"`, 1))},
 		{"cut, and complete to HTTP", true, "no ip-ranges document: unexpected EOF", serving(good[:len(good)/2])},
 		{"cut", false, "unexpected EOF", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", fmt.Sprint(len(good)))

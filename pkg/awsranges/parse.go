@@ -9,16 +9,37 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
-// published is a row of ip-ranges.json, with either of the prefixes. Fields that AWS may add are passed
-// over.
+// format says where a document comes from, and so what may be in it.
+type format int
+
+const (
+	// storedFormat is Encode's: a row may have the field "removed". Fields that are not known are passed over,
+	// since a later version may have written them.
+	storedFormat format = iota
+	// sourceFormat is AWS's own. A field that is not known is an error: what it means for the rows is not known
+	// either, and "removed" would make a row look like one that AWS no longer publishes.
+	sourceFormat
+	// customFormat is AWS's, in a file of an organisation's own. A field that is not known is an error, so that no
+	// typo empties it; but it may be empty.
+	customFormat
+)
+
+// published is a row of AWS's ip-ranges.json, with either of the prefixes.
 type published struct {
 	IPv4    string `json:"ip_prefix,omitempty"`
 	IPv6    string `json:"ipv6_prefix,omitempty"`
 	Region  string `json:"region"`
 	Service string `json:"service"`
-	Removed int64  `json:"removed,omitempty"` // Row.Removed, as Encode writes it; never in AWS's own
+	Group   string `json:"network_border_group"` // nothing here is decided by it
+}
+
+// stored is a row as Encode writes it.
+type stored struct {
+	published
+	Removed int64 `json:"removed,omitempty"` // Row.Removed
 }
 
 // document is what a file says, before it is a Table.
@@ -27,12 +48,12 @@ type document struct {
 	rows                  []Row // sorted by compareRows, each key once
 }
 
-// Parse reads one document in AWS's format, JSON and not compressed. It is taken whole or not at
-// all: an error, for a row that is incomplete, unparsable or of the other family, or for a document
-// without rows, names the first such row and means a nil Table. Host bits are masked off, and what is
-// there twice counts once.
+// Parse reads one document in AWS's format, or as Encode writes it, JSON and not compressed. It is taken
+// whole or not at all: an error, for a row that is incomplete, unparsable or of the other family, or for a
+// document without rows, names the first such row and means a nil Table. Host bits are masked off, what is
+// there twice counts once, and fields that are not known are passed over.
 func Parse(data []byte) (*Table, error) {
-	d, err := parse(bytes.NewReader(data))
+	d, err := parse(bytes.NewReader(data), storedFormat)
 	if err != nil {
 		return nil, err
 	}
@@ -41,12 +62,15 @@ func Parse(data []byte) (*Table, error) {
 
 // parse reads a document row by row as it arrives: it is never held whole, and most of the work is done
 // when the last byte comes.
-func parse(r io.Reader) (*document, error) {
-	p := &parser{decoder: json.NewDecoder(r), pairs: make(map[Pair]*[]Row)}
+func parse(r io.Reader, f format) (*document, error) {
+	p := &parser{format: f, decoder: json.NewDecoder(r), pairs: make(map[Pair]*[]Row)}
+	if f != storedFormat {
+		p.decoder.DisallowUnknownFields()
+	}
 	if err := p.parse(); err != nil {
 		return nil, err
 	}
-	if p.count == 0 {
+	if p.count == 0 && f != customFormat {
 		return nil, errors.New(`no ip-ranges document: it has no rows in "prefixes" or "ipv6_prefixes"`)
 	}
 	rows := make([]Row, 0, p.count)
@@ -60,12 +84,19 @@ func parse(r io.Reader) (*document, error) {
 
 type parser struct {
 	document
+	format  format
 	decoder *json.Decoder
 	pairs   map[Pair]*[]Row // by the service's spelling in the document
 	count   int             // of rows
 }
 
 func (p *parser) parse() error {
+	if p.format == customFormat && !p.decoder.More() {
+		if _, err := p.decoder.Token(); err != io.EOF {
+			return malformed(err)
+		}
+		return nil // nothing but white space: no services
+	}
 	if err := p.delimiter('{'); err != nil {
 		return err
 	}
@@ -84,6 +115,9 @@ func (p *parser) parse() error {
 		case "ipv6_prefixes":
 			err = p.list("ipv6_prefixes", func(r *published) string { return r.IPv6 }, netip.Addr.Is6)
 		default:
+			if p.format != storedFormat {
+				return fmt.Errorf("no ip-ranges document: unknown field %q; it has syncToken, createDate, prefixes and ipv6_prefixes", field)
+			}
 			err = p.value(&json.RawMessage{})
 		}
 		if err != nil {
@@ -104,13 +138,17 @@ func (p *parser) list(field string, prefix func(*published) string, ofFamily fun
 	if err := p.delimiter('['); err != nil {
 		return err
 	}
-	var r published // one for all: what is read into allocates
+	var r stored // one for all: what is read into allocates
+	var into any = &r
+	if p.format != storedFormat {
+		into = &r.published
+	}
 	for i := 0; p.decoder.More(); i++ {
-		r = published{}
-		if err := p.value(&r); err != nil {
-			return err
+		r = stored{}
+		if err := p.value(into); err != nil {
+			return unknownField(field, i, err)
 		}
-		parsed, err := r.parse(prefix(&r), ofFamily)
+		parsed, err := r.parse(prefix(&r.published), ofFamily)
 		if err != nil {
 			return fmt.Errorf("%s[%d]: %w", field, i, err)
 		}
@@ -131,7 +169,16 @@ func (p *parser) list(field string, prefix func(*published) string, ofFamily fun
 	return p.delimiter(']')
 }
 
-func (r *published) parse(prefix string, ofFamily func(netip.Addr) bool) (netip.Prefix, error) {
+// unknownField says of the decoder's error about a field that is not known where that is.
+func unknownField(list string, i int, err error) error {
+	_, name, found := strings.Cut(err.Error(), "json: unknown field ") // the decoder's error has no type
+	if !found {
+		return err
+	}
+	return fmt.Errorf("%s[%d]: unknown field %s; a row has ip_prefix or ipv6_prefix, region, service and network_border_group", list, i, name)
+}
+
+func (r *stored) parse(prefix string, ofFamily func(netip.Addr) bool) (netip.Prefix, error) {
 	switch {
 	case r.Service == "":
 		return netip.Prefix{}, errors.New("service is missing")

@@ -14,22 +14,26 @@ const maxBytes = 16 << 20
 
 var gzipMagic = []byte{0x1f, 0x8b}
 
-// ReadFile reads and parses a document from a file, plain or gzip. Errors name the file.
-func ReadFile(path string) (*Table, error) {
+// ReadFile reads and parses a document from a file, plain or gzip: AWS's, or as Encode writes it. Errors
+// name the file.
+func ReadFile(path string) (*Table, error) { return readFile(path, storedFormat) }
+
+func readFile(path string, f format) (*Table, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	table, err := Read(file)
+	d, err := read(file, f)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return table, nil
+	return newTable(d, nil), nil
 }
 
 // ReadFiles reads AWS's document from path and an organisation's own from the custom files, and
-// merges them. An empty path leaves AWS's out; the Table is nil where nothing is given.
+// merges them. An empty path leaves AWS's out; the Table is nil where nothing is given. A custom file
+// may be empty, and must not have a field that is not known.
 func ReadFiles(path string, custom ...string) (*Table, error) {
 	var aws *Table
 	if path != "" {
@@ -44,7 +48,7 @@ func ReadFiles(path string, custom ...string) (*Table, error) {
 	}
 	tables := make([]*Table, 0, len(custom))
 	for _, file := range custom {
-		table, err := ReadFile(file)
+		table, err := readFile(file, customFormat)
 		if err != nil {
 			return nil, err
 		}
@@ -53,10 +57,10 @@ func ReadFiles(path string, custom ...string) (*Table, error) {
 	return Merge(aws, tables...), nil
 }
 
-// Read reads and parses a document, plain or gzip. An error that is a *Refusal is about what was read, any
+// Read reads and parses a document, plain or gzip: AWS's, or as Encode writes it. An error that is a *Refusal is about what was read, any
 // other about reading it.
 func Read(r io.Reader) (*Table, error) {
-	d, err := read(r)
+	d, err := read(r, storedFormat)
 	if err != nil {
 		return nil, err
 	}
@@ -72,9 +76,9 @@ func (r *Refusal) Error() string { return r.Reason.Error() }
 // Unwrap returns the reason.
 func (r *Refusal) Unwrap() error { return r.Reason }
 
-func read(r io.Reader) (*document, error) {
+func read(r io.Reader, f format) (*document, error) {
 	transfer := &remembering{reader: r}
-	d, err := parsePlainOrGzip(transfer)
+	d, err := parsePlainOrGzip(transfer, f)
 	switch {
 	case transfer.err != nil:
 		return nil, transfer.err
@@ -84,17 +88,17 @@ func read(r io.Reader) (*document, error) {
 	return d, nil
 }
 
-func parsePlainOrGzip(r io.Reader) (*document, error) {
+func parsePlainOrGzip(r io.Reader, f format) (*document, error) {
 	buffered := bufio.NewReader(&bounded{r, maxBytes})
 	magic, _ := buffered.Peek(len(gzipMagic)) // what fails here fails again below
 	if !bytes.Equal(magic, gzipMagic) {
-		return parse(filling{buffered})
+		return parse(filling{buffered}, f)
 	}
 	unzipped, err := gzip.NewReader(buffered)
 	if err != nil {
 		return nil, fmt.Errorf("unzip: %w", err)
 	}
-	return parse(filling{&bounded{unzipped, maxBytes}})
+	return parse(filling{&bounded{unzipped, maxBytes}}, f)
 }
 
 // filling reads as much as is asked for. The decoder looks at white space anew after each read, and would

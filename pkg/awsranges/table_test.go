@@ -116,6 +116,34 @@ func TestReadFiles(t *testing.T) {
 	require.ErrorContains(t, err, "bomb.gz: no ip-ranges document: it has more than 16 MiB")
 }
 
+// TestCustomFileFormat: no typo empties a custom file, and an empty one has no services.
+func TestCustomFileFormat(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "own.json")
+	for _, empty := range []string{"", " \n", "{}", `{"prefixes": []}`, `{"syncToken": "1", "prefixes": [], "ipv6_prefixes": []}`} {
+		require.NoError(t, os.WriteFile(path, []byte(empty), 0o600))
+		table, err := ReadFiles(sample, path, custom)
+		require.NoError(t, err, empty)
+		require.Equal(t, 18+3, len(table.Rows()), empty)
+		table, err = ReadFiles("", path)
+		require.NoError(t, err, empty)
+		require.Empty(t, table.Services(), empty)
+	}
+	const row = `"ip_prefix": "10.0.0.0/16", "service": "OWN", "region": "x"`
+	for _, test := range []struct{ document, want string }{
+		{"]", "no ip-ranges document: invalid character ']' looking for beginning of value"},
+		{"null", "no ip-ranges document: null where { is to be"},
+		{"{", "no ip-ranges document: unexpected EOF"},
+		{`{"prefix": [{` + row + `}]}`, `no ip-ranges document: unknown field "prefix"; it has syncToken, createDate, prefixes and ipv6_prefixes`},
+		{`{"prefixes": [{` + row + `, "removed": 5}]}`, `prefixes[0]: unknown field "removed"; a row has ip_prefix or ipv6_prefix, region, service and network_border_group`},
+	} {
+		require.NoError(t, os.WriteFile(path, []byte(test.document), 0o600))
+		_, err := ReadFiles("", path)
+		require.EqualError(t, err, path+": "+test.want)
+	}
+	_, err := Parse([]byte(`{"version": 2, "prefixes": [{` + row + `, "removed": 5, "note": "x"}]}`))
+	require.NoError(t, err, "what the agent stored is read by other versions of it")
+}
+
 func TestCatalogue(t *testing.T) {
 	var none *Table
 	require.True(t, none.KnowsService("S3"))
@@ -141,14 +169,23 @@ func TestCatalogue(t *testing.T) {
 	}
 }
 
-// FuzzParse: an error means no table; what parses, parses to the same when written out again.
+// FuzzParse: an error means no table; what parses, parses to the same when written out again. What the feed
+// takes has no row that is held, and is the same to all readers.
 func FuzzParse(f *testing.F) {
 	data, err := os.ReadFile(sample)
 	require.NoError(f, err)
 	f.Add(data)
+	f.Add([]byte(`{"x": 1, "prefixes": [{"ip_prefix": "10.0.0.0/8", "service": "S3", "region": "x", "removed": 1}]}`))
 	f.Add([]byte(`{"ipv6_prefixes": [{"ipv6_prefix": "::/0", "service": "a-b", "region": "x"}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		table, err := Parse(data)
+		for _, f := range []format{sourceFormat, customFormat} {
+			if d, strictErr := parse(bytes.NewReader(data), f); strictErr == nil && len(d.rows) > 0 {
+				require.NoError(t, err)
+				require.Equal(t, table, newTable(d, nil))
+				require.Nil(t, table.Held())
+			}
+		}
 		if err != nil {
 			require.Nil(t, table)
 			return
