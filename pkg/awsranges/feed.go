@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"os"
 	"time"
 )
@@ -18,14 +19,18 @@ type Feed struct {
 	Client *http.Client
 	// RemovalHold is how long a prefix that AWS removes stays in use.
 	RemovalHold time.Duration
-	// AcceptToken is the sync token of a document to be accepted although it is older than the last one, or
-	// lacks much of it; empty for none.
+	// AcceptToken is the sync token of a document to be accepted although it is older than the last one,
+	// lacks much of it, or opens much more; empty for none. Nothing makes acceptable what AWS cannot have
+	// meant: an unknown field, a row that is too wide or in reserved space, a day that has not come.
 	AcceptToken string
-	// Now is the clock that removed prefixes are held by.
+	// Now is the clock that removed prefixes are held by, and that no document is ahead of.
 	Now func() time.Time
 
 	table *Table    // accepted, with what is held
 	seen  validator // of the document that table was last confirmed by
+
+	openOf *Table         // what open was counted for
+	open   []netip.Prefix // what table covers, as the next document is judged by
 }
 
 // validator is what HTTP tells whether a document is new by.
@@ -48,6 +53,9 @@ func (f *Feed) Table() *Table { return f.table }
 // that are held. An error, a *Refusal where there was a document, changes nothing; then nothing held is
 // dropped either.
 func (f *Feed) Look(ctx context.Context) (*Table, error) {
+	if f.openOf != f.table { // now, rather than when a document waits to be used
+		f.openOf, f.open = f.table, covered(f.table)
+	}
 	d, seen, err := f.read(ctx)
 	if err != nil {
 		return nil, err
@@ -66,7 +74,11 @@ func (f *Feed) judge(d *document) error {
 	if err := sound(f.table, d); err != nil {
 		return err
 	}
-	if err := follows(f.table, d); err != nil && d.syncToken != f.AcceptToken {
+	now := f.Now()
+	if err := isPast(d, now); err != nil {
+		return err
+	}
+	if err := follows(f.table, f.open, d, now); err != nil && d.syncToken != f.AcceptToken {
 		return fmt.Errorf("%w; to accept it all the same, start with --accept-ranges %s", err, d.syncToken)
 	}
 	return nil

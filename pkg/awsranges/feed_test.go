@@ -142,7 +142,7 @@ func TestFeedAsksForWhatIsNew(t *testing.T) {
 
 	s.handle = serving(`{"syncToken": "2", "prefixes": [{"ip_prefix": "0.0.0.0/0", "region": "us-east-1", "service": "S3"}]}`)
 	_, err = lookAt(t, f, time.Unix(5, 0))
-	require.EqualError(t, err, "0.0.0.0/0 (S3, us-east-1) is wider than /8", "no token makes that acceptable")
+	require.EqualError(t, err, "0.0.0.0/0 (S3, us-east-1) is wider than /10", "no token makes that acceptable")
 }
 
 func TestFeedFails(t *testing.T) {
@@ -232,7 +232,7 @@ func TestFeedFails(t *testing.T) {
 	t.Run("resumed from what cannot be", func(t *testing.T) {
 		f := &Feed{}
 		table := parsed(t, `{"syncToken": "1", "prefixes": [{"ip_prefix": "0.0.0.0/0", "region": "us-east-1", "service": "S3"}]}`)
-		require.EqualError(t, f.Resume(table), "0.0.0.0/0 (S3, us-east-1) is wider than /8")
+		require.EqualError(t, f.Resume(table), "0.0.0.0/0 (S3, us-east-1) is wider than /10")
 		require.Nil(t, f.Table())
 	})
 }

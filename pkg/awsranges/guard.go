@@ -6,13 +6,18 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
+	"time"
 )
 
 // The widest rows that are believed: AWS's own are no wider than /11 and /32 (2026).
 const (
-	widestIPv4 = 8
-	widestIPv6 = 16
+	widestIPv4 = 10
+	widestIPv6 = 24
 )
+
+// mostAhead is how far ahead of the clock a document may be published: clocks differ, not by days.
+const mostAhead = 24 * time.Hour
 
 // keptPercent of each family's rows must still be there. In three years AWS's document never lost more
 // than 6.2 % of them at once. One service may lose all it has: that is not guarded.
@@ -43,7 +48,7 @@ var reserved = []netip.Prefix{
 }
 
 // sound returns an error that names the first thing that AWS's own document cannot hold: a sync token
-// that is no number, a row wider than /8 (IPv4) or /16 (IPv6), or one in reserved space. Rows that were
+// that is no number, a row wider than /10 (IPv4) or /24 (IPv6), or one in reserved space. Rows that were
 // accepted before, which may be a nil table, have been looked at.
 func sound(accepted *Table, d *document) error {
 	if _, err := d.time(); err != nil {
@@ -68,10 +73,30 @@ func sound(accepted *Table, d *document) error {
 	return nil
 }
 
+// isPast returns an error where a sound document is of a day that has not come. Were it accepted, all of
+// AWS's own would be older.
+func isPast(d *document, now time.Time) error {
+	published, err := d.time()
+	if err != nil {
+		return err
+	}
+	if isAhead(published, now) {
+		return fmt.Errorf("syncToken %d, %s, is more than a day ahead of the clock, %s", published,
+			time.Unix(published, 0).UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+func isAhead(published int64, now time.Time) bool {
+	return published > now.Add(mostAhead).Unix()
+}
+
 // follows returns an error where a sound document does not look like a later publication of what was
-// accepted before: its sync token is older, or it lacks more than 15 % of the IPv4 or of the IPv6
-// rows. Rows that are only held are not counted. A nil accepted is followed by all.
-func follows(accepted *Table, d *document) error {
+// accepted before: its sync token is older, it lacks more than 15 % of the IPv4 or of the IPv6
+// rows, or it opens too many addresses. Rows that are only held are not counted. A nil accepted is followed
+// by all. One whose own sync token has not come, as an earlier version took them, says nothing of age. open is
+// what covered gives of accepted.
+func follows(accepted *Table, open []netip.Prefix, d *document, now time.Time) error {
 	if accepted == nil {
 		return nil
 	}
@@ -79,18 +104,32 @@ func follows(accepted *Table, d *document) error {
 	if err != nil {
 		return err
 	}
-	now, err := d.time()
+	published, err := d.time()
 	if err != nil {
 		return err
 	}
-	if now < before {
-		return fmt.Errorf("syncToken %d is older than the accepted %d", now, before)
+	var reasons []string
+	switch {
+	case isAhead(before, now):
+		before = published
+	case published < before:
+		reasons = append(reasons, fmt.Sprintf("syncToken %d is older than the accepted %d", published, before))
 	}
 	then := accepted.published()
-	lost := missing(then, d.rows)
-	return errors.Join(
+	lost, added := missing(then, d.rows), missing(d.rows, then)
+	for _, err := range []error{
 		keeps("IPv4", countFamily(then, 32), countFamily(lost, 32)),
-		keeps("IPv6", countFamily(then, 128), countFamily(lost, 128)))
+		keeps("IPv6", countFamily(then, 128), countFamily(lost, 128)),
+		grows(open, added, published-before),
+	} {
+		if err != nil {
+			reasons = append(reasons, err.Error())
+		}
+	}
+	if reasons == nil {
+		return nil
+	}
+	return errors.New(strings.Join(reasons, "; "))
 }
 
 func keeps(family string, rows, lost int) error {

@@ -98,7 +98,7 @@ func TestRealPublications(t *testing.T) {
 
 	first, err := ReadFile(files[0])
 	require.NoError(t, err)
-	require.NoError(t, follows(first, &f.Table().document), "nor one after a month's pause")
+	require.NoError(t, follows(first, covered(first), &f.Table().document, f.Now()), "nor one after a month's pause")
 }
 
 // BenchmarkParse reports how much longer Parse takes than the decoding it cannot do without: the

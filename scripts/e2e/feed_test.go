@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -106,8 +107,17 @@ func TestFeedFaults(t *testing.T) {
 		{"an older syncToken", "refused", "syncToken 1699999999 is older than the accepted 1700000000", func(_ *testing.T, s *source) {
 			s.answers(body(strings.ReplaceAll(good, "1700000000", "1699999999")))
 		}},
-		{"0.0.0.0/0 among the rows", "refused", "0.0.0.0/0 (S3, us-east-1) is wider than /8", func(_ *testing.T, s *source) { s.answers(body(another("0.0.0.0/0"))) }},
-		{"10.0.0.0/8 among the rows", "refused", "10.0.0.0/8 (S3, us-east-1) is in reserved space, 10.0.0.0/8", func(_ *testing.T, s *source) { s.answers(body(another("10.0.0.0/8"))) }},
+		{"0.0.0.0/0 among the rows", "refused", "0.0.0.0/0 (S3, us-east-1) is wider than /10", func(_ *testing.T, s *source) { s.answers(body(another("0.0.0.0/0"))) }},
+		{"10.0.0.0/16 among the rows", "refused", "10.0.0.0/16 (S3, us-east-1) is in reserved space, 10.0.0.0/8", func(_ *testing.T, s *source) { s.answers(body(another("10.0.0.0/16"))) }},
+		{"1,024 more addresses", "refused", "it opens 16.00 % more IPv4 addresses, over 15.00 %; to accept it all the same, start with --accept-ranges 1700000001", func(_ *testing.T, s *source) {
+			s.answers(body(another("198.19.0.0/22")))
+		}},
+		{"a removed row", "refused", "prefixes[11]: unknown field ", func(_ *testing.T, s *source) {
+			s.answers(body(later(strings.Replace(good, `"service": "EC2"`, `"service": "EC2", "removed": 1`, 1))))
+		}},
+		{"next year", "refused", "is more than a day ahead of the clock", func(_ *testing.T, s *source) {
+			s.answers(body(strings.ReplaceAll(good, "1700000000", strconv.FormatInt(time.Now().AddDate(1, 0, 0).Unix(), 10))))
+		}},
 		{"a slow server", "failed", "Client.Timeout", func(_ *testing.T, s *source) {
 			s.answers(func(w http.ResponseWriter, r *http.Request) {
 				for {
