@@ -90,7 +90,7 @@ func (o *statusOptions) connect() (client *kubernetes.Clientset, server, source 
 
 // read reads the ranges and the policies.
 func (o *statusOptions) read(ctx context.Context, progress *progress, note func(format string, args ...any)) (*found, error) {
-	table, err := o.rules.Table()
+	table, err := o.rules.Table(func(message string) { note("note: %s", message) })
 	if err != nil {
 		return nil, err
 	}

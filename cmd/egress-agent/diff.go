@@ -65,7 +65,7 @@ func diff(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		sources, err = cli.ReadPolicies([]string{*base}, stdin, stderr)
 		pairs = matched(sources, input.Sources)
 	} else {
-		recent, err = awsranges.ReadFiles(*against, files.Rules.CustomRanges...)
+		recent, err = awsranges.ReadFiles(*against, files.Rules.Custom())
 		pairs = unedited(input.Sources)
 	}
 	if err != nil {

@@ -166,7 +166,7 @@ func (o *options) source() agent.Source {
 			AcceptToken: o.acceptRanges,
 			Now:         time.Now,
 		},
-		Custom:   o.Rules.CustomRanges,
+		Custom:   o.Rules.Custom(),
 		Interval: o.refreshInterval,
 	}
 }

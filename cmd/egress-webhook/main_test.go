@@ -52,6 +52,7 @@ func TestValidate(t *testing.T) {
 	list := write("list.yaml", "apiVersion: v1\nkind: List\nitems:\n- "+strings.ReplaceAll(strings.TrimSpace(badManifest), "\n", "\n  ")+"\n- "+strings.ReplaceAll(strings.TrimSpace(goodManifest), "\n", "\n  ")+"\n")
 	unlabelled := write("unlabelled.yaml", strings.ReplaceAll(goodManifest, "egress-controller: managed", "app: x"))
 	service := write("service.json", `{"allowedDestinations": [{"name": "bills", "awsService": "billing", "regions": ["dublin"], "ports": [443]}]}`)
+	wide := write("wide-ranges.json", `{"prefixes": [{"ip_prefix": "0.0.0.0/0", "service": "s3", "region": "x"}]}`)
 	keyless := write("keyless.yaml", strings.ReplaceAll(goodManifest, "policy.json", "policy.yaml"))
 	nested := write("nested.yaml", strings.Repeat("[", 20000))
 	utf8 := write("utf8.yaml", strings.ReplaceAll(goodManifest, "db", "\xff"))
@@ -79,6 +80,11 @@ func TestValidate(t *testing.T) {
 		{"unknown service", "", []string{"-f", service}, 1, service + ": invalid\n", service + ": Invalid service: billing (allowedDestinations[0].awsService)\n" +
 			service + ": Invalid region: dublin (allowedDestinations[0].regions[0])\n"},
 		{"custom service", "", []string{"-f", service, "--custom-ranges", custom}, 0, service + ": valid\n", ""},
+		{"custom s3", "", []string{"-f", bare, "--custom-ranges", wide}, 2, "", "egress-webhook validate: " + wide +
+			": 0.0.0.0/0 (S3, x) has the name of a service of AWS's (1 more like this); correct it, or start with --trust-custom-ranges\n"},
+		{"custom s3, trusted", `{"allowedDestinations": []}`, []string{"-f", "-", "--custom-ranges", wide, "--trust-custom-ranges"}, 0, "-: valid\n",
+			"egress-webhook validate: note: " + wide + ": 0.0.0.0/0 (S3, x) has the name of a service of AWS's\n" +
+				"egress-webhook validate: note: " + wide + ": 0.0.0.0/0 (S3, x) is wider than /8\n"},
 
 		{"nothing", "", nil, 2, "", "egress-webhook validate: nothing to read: give -f FILE\nRun 'egress-webhook validate --help' for usage.\n"},
 		{"argument without -f", "", []string{good}, 2, "", "egress-webhook validate: unexpected argument \"" + good + "\": files follow -f\nRun 'egress-webhook validate --help' for usage.\n"},

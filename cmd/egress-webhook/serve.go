@@ -65,7 +65,7 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	spendMemory()
 	certificate, certErr := admission.NewCertificate(o.certFile, o.keyFile, log)
-	ranges, rangesErr := admission.NewRanges(o.Rules.RangesFile, o.Rules.CustomRanges, log)
+	ranges, rangesErr := admission.NewRanges(o.Rules.RangesFile, o.Rules.Custom(), log)
 	if err := errors.Join(certErr, rangesErr); err != nil {
 		log.Error("cannot start", "error", err)
 		return cli.ExitUsage

@@ -15,7 +15,7 @@ import (
 // Ranges is the table that reviews judge by, read from files and reread when they change.
 type Ranges struct {
 	file   string
-	custom []string
+	custom awsranges.Custom
 	files  *filewatch.Files
 	log    *slog.Logger
 	table  atomic.Pointer[awsranges.Table]
@@ -24,12 +24,13 @@ type Ranges struct {
 // NewRanges reads AWS's document from file, which may be empty for none, and an organisation's own from the
 // custom files. AWS's may be missing or broken for now, as where the agent has not written it yet: then
 // names are judged by the catalogue. The custom ones have no such substitute, and must be right.
-func NewRanges(file string, custom []string, log *slog.Logger) (*Ranges, error) {
-	r := &Ranges{file: file, custom: custom, files: filewatch.Watch(append([]string{file}, custom...)...), log: log}
-	table, err := awsranges.ReadFiles("", custom...)
+func NewRanges(file string, custom awsranges.Custom, log *slog.Logger) (*Ranges, error) {
+	r := &Ranges{file: file, custom: custom, files: filewatch.Watch(append([]string{file}, custom.Files...)...), log: log}
+	table, err := awsranges.ReadFiles("", custom)
 	if err != nil {
 		return nil, fmt.Errorf("read the custom ranges: %w", err)
 	}
+	r.custom.Note = func(message string) { log.Warn("custom ranges taken as they are", "reason", message) }
 	r.table.Store(table)
 	r.reread()
 	return r, nil
@@ -55,7 +56,7 @@ func (r *Ranges) Published() time.Time {
 func (r *Ranges) Run(ctx context.Context) { r.files.Follow(ctx, r.reread) }
 
 func (r *Ranges) reread() {
-	table, err := awsranges.ReadFiles(r.file, r.custom...)
+	table, err := awsranges.ReadFiles(r.file, r.custom)
 	if err != nil {
 		r.log.Warn("ranges not read: reviews go by what was read last, and by the catalogue of AWS's names", "error", err)
 		return

@@ -1,13 +1,17 @@
 package admission
 
 import (
+	"bytes"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"egress-agent/pkg/awsranges"
 )
 
 func TestRangesReread(t *testing.T) {
@@ -24,7 +28,7 @@ func TestRangesReread(t *testing.T) {
 		return data
 	}
 
-	ranges, err := NewRanges(file, []string{samples + "custom.json"}, log)
+	ranges, err := NewRanges(file, awsranges.Custom{Files: []string{samples + "custom.json"}}, log)
 	require.NoError(t, err, "the agent may not have written the file yet")
 	require.False(t, ranges.Table().HasAWS())
 	require.Zero(t, ranges.Published())
@@ -48,9 +52,27 @@ func TestRangesReread(t *testing.T) {
 	ranges.reread()
 	require.Equal(t, "1700021600", ranges.Table().SyncToken())
 
-	_, err = NewRanges(file, []string{"none.json"}, log)
+	_, err = NewRanges(file, awsranges.Custom{Files: []string{"none.json"}}, log)
 	require.EqualError(t, err, "read the custom ranges: open none.json: no such file or directory")
-	none, err := NewRanges("", nil, log)
+	own := filepath.Join(t.TempDir(), "own.json")
+	write := func(data string) { require.NoError(t, os.WriteFile(own, []byte(data), 0o600)) }
+	const everything = `{"prefixes": [{"ip_prefix": "0.0.0.0/0", "service": "s3", "region": "x"}]}`
+	write(everything)
+	_, err = NewRanges(file, awsranges.Custom{Files: []string{own}}, log)
+	require.ErrorContains(t, err, "read the custom ranges: "+own+": 0.0.0.0/0 (S3, x) has the name of a service of AWS's")
+	var told bytes.Buffer
+	trusted, err := NewRanges("", awsranges.Custom{Files: []string{own}, Trusted: true}, slog.New(slog.NewTextHandler(&told, nil)))
+	require.NoError(t, err)
+	require.NotEmpty(t, trusted.Table().Lookup("S3", "x"))
+	require.Equal(t, 1, strings.Count(told.String(), "has the name of a service of AWS's"), told.String())
+	write("")
+	ranges, err = NewRanges(file, awsranges.Custom{Files: []string{own}}, log)
+	require.NoError(t, err, "an empty file has no services")
+	before = ranges.Table()
+	write(everything)
+	ranges.reread()
+	require.Same(t, before, ranges.Table(), "nor is it taken later")
+	none, err := NewRanges("", awsranges.Custom{}, log)
 	require.NoError(t, err)
 	require.Nil(t, none.Table())
 }

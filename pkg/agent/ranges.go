@@ -15,9 +15,9 @@ import (
 
 // Source says where the ranges come from.
 type Source struct {
-	Feed     *awsranges.Feed // AWS's own; the agent's from New on
-	Custom   []string        // files with an organisation's own services
-	Interval time.Duration   // between two looks at the feed
+	Feed     *awsranges.Feed  // AWS's own; the agent's from New on
+	Custom   awsranges.Custom // an organisation's own services; the agent notes in its log
+	Interval time.Duration    // between two looks at the feed
 }
 
 // firstRetry is how soon after a failure the feed is looked at again. Each further one waits twice as
@@ -33,7 +33,7 @@ const ReasonRangesRefused = "RangesRefused"
 // later.
 func (a *Agent) startRanges(ctx context.Context) (next time.Duration, err error) {
 	source := a.options.Source
-	a.files.ranges, a.files.custom = filewatch.Watch(source.Feed.File), filewatch.Watch(source.Custom...)
+	a.files.ranges, a.files.custom = filewatch.Watch(source.Feed.File), filewatch.Watch(source.Custom.Files...)
 	if err := a.readCustom(); err != nil {
 		return 0, err
 	}
@@ -76,7 +76,9 @@ func (a *Agent) resume(ctx context.Context) {
 }
 
 func (a *Agent) readCustom() error {
-	custom, err := awsranges.ReadFiles("", a.options.Source.Custom...)
+	files := a.options.Source.Custom
+	files.Note = func(message string) { a.log.Warn("custom ranges taken as they are", "reason", message) }
+	custom, err := awsranges.ReadFiles("", files)
 	if err != nil {
 		return fmt.Errorf("read the custom ranges: %w", err)
 	}

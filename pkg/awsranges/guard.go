@@ -64,13 +64,24 @@ func sound(accepted *Table, d *document) error {
 			widest = widestIPv6
 		}
 		if row.Prefix.Bits() < widest {
-			return fmt.Errorf("%s (%s, %s) is wider than /%d", row.Prefix, row.Service, row.Region, widest)
+			return fmt.Errorf("%s is wider than /%d", describe(row), widest)
 		}
 		if i := slices.IndexFunc(reserved, row.Prefix.Overlaps); i >= 0 {
-			return fmt.Errorf("%s (%s, %s) is in reserved space, %s", row.Prefix, row.Service, row.Region, reserved[i])
+			return fmt.Errorf("%s is in reserved space, %s", describe(row), reserved[i])
 		}
 	}
 	return nil
+}
+
+// describe names a row in a message.
+func describe(row Row) string {
+	return fmt.Sprintf("%s (%s, %s)", row.Prefix, escaped(row.Service), escaped(row.Region))
+}
+
+// escaped shows the control characters of a document's text, which would otherwise act on a terminal.
+func escaped(text string) string {
+	quoted := strconv.Quote(text)
+	return quoted[1 : len(quoted)-1]
 }
 
 // isPast returns an error where a sound document is of a day that has not come. Were it accepted, all of

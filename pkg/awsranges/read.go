@@ -31,28 +31,21 @@ func readFile(path string, f format) (*Table, error) {
 	return newTable(d, nil), nil
 }
 
-// ReadFiles reads AWS's document from path and an organisation's own from the custom files, and
-// merges them. An empty path leaves AWS's out; the Table is nil where nothing is given. A custom file
-// may be empty, and must not have a field that is not known.
-func ReadFiles(path string, custom ...string) (*Table, error) {
+// ReadFiles reads an organisation's own documents and, from path, AWS's, and merges them. An empty path
+// leaves AWS's out; the Table is nil where nothing is given.
+func ReadFiles(path string, custom Custom) (*Table, error) {
+	tables, err := custom.read()
+	if err != nil {
+		return nil, err
+	}
 	var aws *Table
 	if path != "" {
-		table, err := ReadFile(path)
-		if err != nil {
+		if aws, err = ReadFile(path); err != nil {
 			return nil, err
 		}
-		if !table.HasAWS() {
+		if !aws.HasAWS() {
 			return nil, fmt.Errorf("%s: no syncToken; give an organisation's own document as custom ranges", path)
 		}
-		aws = table
-	}
-	tables := make([]*Table, 0, len(custom))
-	for _, file := range custom {
-		table, err := readFile(file, customFormat)
-		if err != nil {
-			return nil, err
-		}
-		tables = append(tables, table)
 	}
 	return Merge(aws, tables...), nil
 }

@@ -93,18 +93,18 @@ func TestReadFiles(t *testing.T) {
 		require.NoError(t, os.WriteFile(path, data, 0o600))
 		return path
 	}
-	table, err := ReadFiles(write("ranges.json.gz", zipped.Bytes()), custom)
+	table, err := ReadFiles(write("ranges.json.gz", zipped.Bytes()), Custom{Files: []string{custom}})
 	require.NoError(t, err)
 	require.Len(t, table.Rows(), 18+3)
 
-	table, err = ReadFiles("")
+	table, err = ReadFiles("", Custom{})
 	require.NoError(t, err)
 	require.Nil(t, table)
-	_, err = ReadFiles(custom)
+	_, err = ReadFiles(custom, Custom{})
 	require.EqualError(t, err, custom+": no syncToken; give an organisation's own document as custom ranges")
-	_, err = ReadFiles(filepath.Join(dir, "none"))
+	_, err = ReadFiles(filepath.Join(dir, "none"), Custom{})
 	require.ErrorIs(t, err, os.ErrNotExist)
-	_, err = ReadFiles(write("cut.gz", zipped.Bytes()[:100]))
+	_, err = ReadFiles(write("cut.gz", zipped.Bytes()[:100]), Custom{})
 	require.ErrorContains(t, err, "cut.gz: no ip-ranges document: unexpected EOF")
 
 	var bomb bytes.Buffer
@@ -112,7 +112,7 @@ func TestReadFiles(t *testing.T) {
 	_, err = writer.Write(bytes.Repeat([]byte{' '}, maxBytes+1))
 	require.NoError(t, err)
 	require.NoError(t, writer.Close())
-	_, err = ReadFiles(write("bomb.gz", bomb.Bytes()))
+	_, err = ReadFiles(write("bomb.gz", bomb.Bytes()), Custom{})
 	require.ErrorContains(t, err, "bomb.gz: no ip-ranges document: it has more than 16 MiB")
 }
 
@@ -121,10 +121,10 @@ func TestCustomFileFormat(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "own.json")
 	for _, empty := range []string{"", " \n", "{}", `{"prefixes": []}`, `{"syncToken": "1", "prefixes": [], "ipv6_prefixes": []}`} {
 		require.NoError(t, os.WriteFile(path, []byte(empty), 0o600))
-		table, err := ReadFiles(sample, path, custom)
+		table, err := ReadFiles(sample, Custom{Files: []string{path, custom}})
 		require.NoError(t, err, empty)
 		require.Equal(t, 18+3, len(table.Rows()), empty)
-		table, err = ReadFiles("", path)
+		table, err = ReadFiles("", Custom{Files: []string{path}})
 		require.NoError(t, err, empty)
 		require.Empty(t, table.Services(), empty)
 	}
@@ -137,7 +137,7 @@ func TestCustomFileFormat(t *testing.T) {
 		{`{"prefixes": [{` + row + `, "removed": 5}]}`, `prefixes[0]: unknown field "removed"; a row has ip_prefix or ipv6_prefix, region, service and network_border_group`},
 	} {
 		require.NoError(t, os.WriteFile(path, []byte(test.document), 0o600))
-		_, err := ReadFiles("", path)
+		_, err := ReadFiles("", Custom{Files: []string{path}})
 		require.EqualError(t, err, path+": "+test.want)
 	}
 	_, err := Parse([]byte(`{"version": 2, "prefixes": [{` + row + `, "removed": 5, "note": "x"}]}`))

@@ -37,7 +37,7 @@ func TestExplainAgrees(t *testing.T) {
 }
 
 func TestExplain(t *testing.T) {
-	custom, err := awsranges.ReadFiles("../../testdata/ranges/ip-ranges.json", "../../testdata/ranges/custom.json")
+	custom, err := awsranges.ReadFiles("../../testdata/ranges/ip-ranges.json", awsranges.Custom{Files: []string{"../../testdata/ranges/custom.json"}})
 	require.NoError(t, err)
 	document := `{"allowedDestinations": [
 		{"name": "s3", "awsService": "s3", "regions": ["us-east-1"], "ports": [443]},

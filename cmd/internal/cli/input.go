@@ -44,7 +44,8 @@ func (f *Files) Open(flags *flag.FlagSet, stdin io.Reader, stderr io.Writer) (*I
 		return nil, ExitUsage
 	}
 	input := &Input{Options: options}
-	if input.Table, err = f.Rules.Table(); err == nil {
+	note := func(message string) { fmt.Fprintf(stderr, "%s: note: %s\n", flags.Name(), message) }
+	if input.Table, err = f.Rules.Table(note); err == nil {
 		input.Sources, err = ReadPolicies(f.names, stdin, stderr)
 	}
 	if err != nil {

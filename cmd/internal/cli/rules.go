@@ -24,6 +24,7 @@ const (
 type Rules struct {
 	RangesFile   string
 	CustomRanges Strings
+	TrustCustom  bool
 	IPFamily     string
 	AllowDNS     bool
 	DNSCIDRs     Strings
@@ -39,6 +40,7 @@ func NewRules() *Rules {
 func (r *Rules) AddFlags(flags *flag.FlagSet) {
 	flags.StringVar(&r.RangesFile, "ranges-file", r.RangesFile, "read AWS's ip-ranges.json from `FILE`, plain or gzip")
 	flags.Var(&r.CustomRanges, "custom-ranges", "add an organisation's own services from `FILE`, in the format of ip-ranges.json (repeatable)")
+	flags.BoolVar(&r.TrustCustom, "trust-custom-ranges", r.TrustCustom, "take custom ranges that bear a name of AWS's, such as s3, or are wider than /8 (IPv6: /32)")
 	flags.StringVar(&r.IPFamily, "ip-family", r.IPFamily, "address `family` of the cluster's pods: auto, ipv4, ipv6 or dual; auto reads KUBERNETES_SERVICE_HOST, and is ipv4 outside a cluster")
 	flags.BoolVar(&r.AllowDNS, "allow-dns", r.AllowDNS, "let every policy reach the cluster's DNS (k8s-app=kube-dns in kube-system)")
 	flags.Var(&r.DNSCIDRs, "dns-cidr", "a further DNS server's `CIDR`, such as 169.254.20.10/32 for NodeLocal DNSCache (repeatable)")
@@ -64,9 +66,17 @@ func (r *Rules) Options() (netpol.Options, error) {
 	return options, errors.Join(errs...)
 }
 
-// Table reads the ranges that the flags name; nil where they name none.
-func (r *Rules) Table() (*awsranges.Table, error) {
-	return awsranges.ReadFiles(r.RangesFile, r.CustomRanges...)
+// Custom returns the custom ranges that the flags name.
+func (r *Rules) Custom() awsranges.Custom {
+	return awsranges.Custom{Files: r.CustomRanges, Trusted: r.TrustCustom}
+}
+
+// Table reads the ranges that the flags name; nil where they name none. note is called for each custom row
+// that only --trust-custom-ranges allows.
+func (r *Rules) Table(note func(message string)) (*awsranges.Table, error) {
+	custom := r.Custom()
+	custom.Note = note
+	return awsranges.ReadFiles(r.RangesFile, custom)
 }
 
 // Strings is a flag that may be given several times.

@@ -1,0 +1,59 @@
+package awsranges
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestCustomDoubts(t *testing.T) {
+	row := func(prefix, service string) string {
+		return fmt.Sprintf(`{"ip_prefix": %q, "service": "%s", "region": "here"}`, prefix, service)
+	}
+	row6 := func(prefix, service string) string {
+		return fmt.Sprintf(`{"ipv6_prefix": %q, "service": "%s", "region": "here"}`, prefix, service)
+	}
+	file := filepath.Join(t.TempDir(), "own.json")
+	for _, test := range []struct {
+		name, ipv4, ipv6 string
+		want             []string
+	}{
+		{"private space", row("10.0.0.0/8", "OWN") + "," + row("172.16.0.0/12", "OWN"), row6("2001:db8::/32", "OWN"), nil},
+		{"what AWS does not publish", row("10.0.0.0/24", "sqs"), "", nil},
+		{"everything as s3", row("0.0.0.0/0", "s3"), "", []string{
+			"0.0.0.0/0 (S3, here) has the name of a service of AWS's", "0.0.0.0/0 (S3, here) is wider than /8"}},
+		{"a name of AWS's, otherwise spelled", row("10.1.0.0/24", "Iot-Core"), "", []string{"10.1.0.0/24 (IOT_CORE, here) has the name of a service of AWS's"}},
+		{"a name of AWS's, in IPv6", "", row6("fd00::/64", "s3"), []string{"fd00::/64 (S3, here) has the name of a service of AWS's"}},
+		{"what acts on a terminal", row("10.0.0.0/7", `\u001b[31mown`), "", []string{`10.0.0.0/7 (\x1b[31MOWN, here) is wider than /8`}},
+		{"wide", row("10.0.0.0/7", "OWN"), "", []string{"10.0.0.0/7 (OWN, here) is wider than /8"}},
+		{"wide IPv6", "", row6("2001:db8::/31", "OWN"), []string{"2001:db8::/31 (OWN, here) is wider than /32"}},
+		{"wide together", row("10.0.0.0/8", "OWN") + "," + row("11.0.0.0/8", "own"), "", []string{"10.0.0.0/7, which rows of OWN make together, is wider than /8"}},
+	} {
+		document := fmt.Sprintf(`{"prefixes": [%s], "ipv6_prefixes": [%s]}`, test.ipv4, test.ipv6)
+		require.NoError(t, os.WriteFile(file, []byte(document), 0o600))
+		var notes []string
+		listening := func(message string) { notes = append(notes, message) }
+		_, err := ReadFiles(sample, Custom{Files: []string{custom, file}, Note: listening})
+		require.Empty(t, notes, test.name)
+		if test.want == nil {
+			require.NoError(t, err, test.name)
+			continue
+		}
+		require.Error(t, err, test.name)
+		require.True(t, strings.HasPrefix(err.Error(), file+": "+test.want[0]), "%s: %s", test.name, err)
+		require.True(t, strings.HasSuffix(err.Error(), "; correct it, or start with --trust-custom-ranges"), "%s: %s", test.name, err)
+		require.Equal(t, len(test.want) > 1, strings.Contains(err.Error(), "(1 more like this)"), test.name)
+
+		table, err := ReadFiles(sample, Custom{Files: []string{custom, file}, Trusted: true, Note: listening})
+		require.NoError(t, err, test.name)
+		require.Greater(t, len(table.Rows()), 18+3)
+		for i, want := range test.want {
+			require.Equal(t, file+": "+want, notes[i], test.name)
+		}
+		require.Len(t, notes, len(test.want), test.name)
+	}
+}
