@@ -157,7 +157,11 @@ func (f *found) readRanges(ctx context.Context, client kubernetes.Interface, nam
 	case err != nil:
 		return err
 	}
-	table, err := awsranges.Read(bytes.NewReader(configMap.BinaryData[agent.RangesKey]))
+	data, ok := configMap.BinaryData[agent.RangesKey]
+	if !ok {
+		return nil // it has custom ranges alone
+	}
+	table, err := awsranges.Read(bytes.NewReader(data))
 	if err != nil {
 		note("note: the AWS ranges in ConfigMap %s cannot be read: %v", name, err)
 		f.cluster.RangesHidden = true

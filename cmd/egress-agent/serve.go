@@ -81,7 +81,7 @@ func (o *options) addFlags(flags *flag.FlagSet) {
 	flags.BoolVar(&o.leaderElect, "leader-elect", o.leaderElect, "wait until the Lease says that no other agent works")
 	flags.StringVar(&o.rangesURL, "ranges-url", o.rangesURL, "https `URL` of AWS's ip-ranges.json, where --ranges-file is left out")
 	flags.DurationVar(&o.refreshInterval, "refresh-interval", o.refreshInterval, "time between two looks at the ranges; a file is also reread when it changes")
-	flags.DurationVar(&o.removalHold, "removal-hold", o.removalHold, "how long a prefix that AWS removes stays open: many are back within a day")
+	flags.DurationVar(&o.removalHold, "removal-hold", o.removalHold, "how long a prefix that AWS, or a custom file, removes stays open: many are back within a day")
 	flags.StringVar(&o.acceptRanges, "accept-ranges", o.acceptRanges, "`SYNCTOKEN` of a document to accept although it was refused, as older, or as lacking or opening too much")
 	flags.IntVar(&o.workers, "workers", o.workers, "policies synced side by side")
 	flags.IntVar(&o.chunkPeers, "chunk-peers", o.chunkPeers, "number of CIDRs up to which a policy is changed in one write; larger ones first get the union of old and new")

@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"strconv"
@@ -19,10 +20,12 @@ import (
 
 // RangesName is the name of the ConfigMap, in the agent's namespace, that keeps the accepted ranges over
 // a restart and passes them to the webhook, which mounts it; RangesKey is that of the document in it, as
-// awsranges.Encode gives it.
+// awsranges.Encode gives it. CustomKey is that of the custom ranges, as awsranges.EncodeCustom gives them, which
+// only the agent reads: what a file no longer has is held over a restart, too. It is absent where there are none.
 const (
 	RangesName = "egress-ranges"
 	RangesKey  = "ip-ranges.json.gz"
+	CustomKey  = "custom-ranges.json.gz"
 )
 
 // The annotations on the ConfigMap of ranges. Times are RFC 3339.
@@ -45,7 +48,8 @@ const confirmedWithin = 24 * time.Hour
 
 // keptRanges is what the ConfigMap of ranges keeps. The zero value is none.
 type keptRanges struct {
-	table               *awsranges.Table // AWS's rows, and those held; no custom ones
+	table               *awsranges.Table // AWS's rows, and those held; no custom ones; nil for none yet
+	custom              *awsranges.Table // the custom ones, and those held; nil for none
 	accepted, confirmed time.Time
 	refused             string // empty for no refusal since
 }
@@ -55,12 +59,33 @@ type store struct {
 	client    kubernetes.Interface
 	namespace string
 
-	encodedOf *awsranges.Table // what encoded is made from
-	encoded   []byte
-	last      *corev1.ConfigMap // as last seen; nil before
+	aws, custom encodedTable
+	last        *corev1.ConfigMap // as last seen; nil before
 }
 
-// read returns what is kept, and the zero value where nothing is. What is read need not be encoded again.
+// encodedTable remembers how a table is encoded.
+type encodedTable struct {
+	of   *awsranges.Table
+	data []byte // nil for no table
+}
+
+// encode changes what is remembered, where it is of another table.
+func (e *encodedTable) encode(table *awsranges.Table, encode func(*awsranges.Table) ([]byte, error)) (changed bool, err error) {
+	if e.of == table {
+		return false, nil
+	}
+	var data []byte
+	if table != nil {
+		if data, err = encode(table); err != nil {
+			return false, err
+		}
+	}
+	e.of, e.data = table, data
+	return true, nil
+}
+
+// read returns what is kept, and the zero value where nothing is. What is read need not be encoded again. An
+// error that is a *awsranges.Refusal is about one of the documents, and leaves the other as it was read.
 func (s *store) read(ctx context.Context) (keptRanges, error) {
 	configMap, err := s.client.CoreV1().ConfigMaps(s.namespace).Get(ctx, RangesName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -69,36 +94,57 @@ func (s *store) read(ctx context.Context) (keptRanges, error) {
 	if err != nil {
 		return keptRanges{}, err
 	}
-	table, err := awsranges.Read(bytes.NewReader(configMap.BinaryData[RangesKey]))
-	if err != nil {
-		return keptRanges{}, fmt.Errorf("%s: %w", RangesKey, err)
-	}
-	s.encodedOf, s.encoded, s.last = table, configMap.BinaryData[RangesKey], configMap
-	r := keptRanges{table: table, refused: configMap.Annotations[RefusedAnnotation]}
+	s.last = configMap
+	r := keptRanges{refused: configMap.Annotations[RefusedAnnotation]}
 	// Times that cannot be read are long ago.
 	r.accepted, _ = time.Parse(time.RFC3339, configMap.Annotations[AcceptedAnnotation])
 	r.confirmed, _ = time.Parse(time.RFC3339, configMap.Annotations[ConfirmedAnnotation])
-	return r, nil
+	var errs []error
+	if data, ok := configMap.BinaryData[CustomKey]; ok {
+		if r.custom, err = awsranges.DecodeCustom(data); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", CustomKey, err))
+		} else {
+			s.custom = encodedTable{r.custom, data}
+		}
+	}
+	if data, ok := configMap.BinaryData[RangesKey]; ok || r.custom == nil {
+		if r.table, err = awsranges.Read(bytes.NewReader(data)); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", RangesKey, err))
+		} else {
+			s.aws = encodedTable{r.table, data}
+		}
+	}
+	return r, errors.Join(errs...)
 }
 
 // keep makes the ConfigMap what it is to be, with no write where it is, and returns the bytes of its data.
-// Labels and annotations of others stay.
+// Labels and annotations of others stay. The custom ranges are left out where they do not fit beside AWS's.
 func (s *store) keep(ctx context.Context, r keptRanges) (size int, err error) {
-	changed := s.encodedOf != r.table
-	if changed {
-		if s.encoded, err = awsranges.Encode(r.table); err != nil {
-			return 0, err
-		}
-		s.encodedOf = r.table
+	changed, err := s.aws.encode(r.table, awsranges.Encode)
+	if err != nil {
+		return 0, err
 	}
-	if changed && s.last != nil {
+	customChanged, err := s.custom.encode(r.custom, awsranges.EncodeCustom)
+	if err != nil {
+		return 0, err
+	}
+	size = len(s.aws.data)
+	if s.customFits() {
+		size += len(s.custom.data)
+	}
+	if (changed || customChanged) && s.last != nil {
 		// It is not as it is to be, whatever it is: no need to look first.
 		err = s.update(ctx, s.last, r)
 		if !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
-			return len(s.encoded), err
+			return size, err
 		}
 	}
-	return len(s.encoded), s.compareAndWrite(ctx, r)
+	return size, s.compareAndWrite(ctx, r)
+}
+
+// customFits says whether there is room for the custom ranges, if there are any.
+func (s *store) customFits() bool {
+	return s.custom.data == nil || len(s.aws.data)+len(s.custom.data) <= largestConfigMap
 }
 
 func (s *store) compareAndWrite(ctx context.Context, r keptRanges) error {
@@ -153,6 +199,17 @@ func (s *store) overlaid(current *corev1.ConfigMap, r keptRanges) *corev1.Config
 	if overlaid.Annotations == nil {
 		overlaid.Annotations = make(map[string]string)
 	}
+	overlaid.Data, overlaid.BinaryData = nil, make(map[string][]byte)
+	if s.custom.data != nil && s.customFits() {
+		overlaid.BinaryData[CustomKey] = s.custom.data
+	}
+	if r.table == nil {
+		if data, ok := current.BinaryData[RangesKey]; ok {
+			overlaid.BinaryData[RangesKey] = data // which is not used here; the webhook may
+		}
+		return overlaid
+	}
+	overlaid.BinaryData[RangesKey] = s.aws.data
 	held := len(r.table.Held())
 	maps.Copy(overlaid.Annotations, map[string]string{
 		SyncTokenAnnotation: r.table.SyncToken(),
@@ -166,7 +223,5 @@ func (s *store) overlaid(current *corev1.ConfigMap, r keptRanges) *corev1.Config
 	if r.refused != "" {
 		overlaid.Annotations[RefusedAnnotation] = r.refused
 	}
-	overlaid.Data = nil
-	overlaid.BinaryData = map[string][]byte{RangesKey: s.encoded}
 	return overlaid
 }

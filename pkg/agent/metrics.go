@@ -91,7 +91,7 @@ func newMetrics(registry prometheus.Registerer, now func() time.Time) *metrics {
 		}, []string{"result"}),
 		syncToken:       gauge("sync_token", "The accepted document's syncToken, its publication in epoch seconds; 0 for none."),
 		rows:            gauge("rows", "Prefixes in use, those of custom ranges and those held among them."),
-		held:            gauge("held", "Prefixes in use that AWS has removed, until --removal-hold is over."),
+		held:            gauge("held", "Prefixes in use that AWS or a custom file has removed, until --removal-hold is over."),
 		storedBytes:     gauge("configmap_bytes", "Data of the ConfigMap egress-ranges, of which the API server takes 1048576."),
 		storeErrors:     counter("configmap_errors_total", "Failures to keep the accepted ranges in the ConfigMap egress-ranges."),
 		pairsChanged:    counter("pairs_changed_total", "Services in a region whose prefixes changed, added over all accepted changes."),

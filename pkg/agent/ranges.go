@@ -34,10 +34,12 @@ const ReasonRangesRefused = "RangesRefused"
 func (a *Agent) startRanges(ctx context.Context) (next time.Duration, err error) {
 	source := a.options.Source
 	a.files.ranges, a.files.custom = filewatch.Watch(source.Feed.File), filewatch.Watch(source.Custom.Files...)
-	if err := a.readCustom(); err != nil {
+	custom, err := a.readCustom()
+	if err != nil {
 		return 0, err
 	}
 	a.resume(ctx)
+	a.holdCustom(custom)
 	next = policiesFirst
 	if source.Feed.Table() == nil {
 		next = source.Interval
@@ -56,34 +58,43 @@ func (a *Agent) startRanges(ctx context.Context) (next time.Duration, err error)
 func (a *Agent) resume(ctx context.Context) {
 	for ; ctx.Err() == nil; time.Sleep(firstRetry / 4) {
 		kept, err := a.store.read(ctx)
-		if err == nil && kept.table != nil {
-			err = a.options.Source.Feed.Resume(kept.table)
-		}
 		var refusal *awsranges.Refusal
-		switch {
-		case errors.As(err, &refusal):
-			a.log.Warn("the ranges kept in the cluster are not used", "configmap", RangesName, "error", err)
-			return
-		case err != nil:
+		if err != nil && !errors.As(err, &refusal) {
 			a.log.Warn("the ranges kept in the cluster cannot be read: will retry", "configmap", RangesName, "error", err)
 			continue
-		case kept.table != nil:
-			a.kept = kept
-			a.metrics.confirmed.Store(kept.confirmed.Unix())
+		}
+		a.custom = kept.custom
+		if kept.table != nil {
+			if notResumed := a.options.Source.Feed.Resume(kept.table); notResumed != nil {
+				err = errors.Join(err, fmt.Errorf("%s: %w", RangesKey, notResumed))
+			} else {
+				a.kept = kept
+				a.metrics.confirmed.Store(kept.confirmed.Unix())
+			}
+		}
+		if err != nil {
+			a.log.Warn("the ranges kept in the cluster are not used", "configmap", RangesName, "error", err)
 		}
 		return
 	}
 }
 
-func (a *Agent) readCustom() error {
+// readCustom returns what the custom files have; nil for no files.
+func (a *Agent) readCustom() (*awsranges.Table, error) {
 	files := a.options.Source.Custom
 	files.Note = func(message string) { a.log.Warn("custom ranges taken as they are", "reason", message) }
 	custom, err := awsranges.ReadFiles("", files)
 	if err != nil {
-		return fmt.Errorf("read the custom ranges: %w", err)
+		return nil, fmt.Errorf("read the custom ranges: %w", err)
 	}
-	a.custom = custom
-	return nil
+	return custom, nil
+}
+
+// holdCustom makes the custom ranges those of the files, with what files had before for as long as AWS's rows
+// are held: a name that goes at once would leave each policy that has it invalid, and what it opens open.
+func (a *Agent) holdCustom(files *awsranges.Table) {
+	feed := a.options.Source.Feed
+	a.custom = awsranges.HoldCustom(a.custom, files, feed.Now(), feed.RemovalHold)
 }
 
 // refreshRanges looks at the feed after next and then at each interval, after a failure sooner, and when
@@ -102,7 +113,7 @@ func (a *Agent) refreshRanges(ctx context.Context, next time.Duration) {
 		case <-due.C:
 		case <-poll.C:
 			if a.files.custom.Changed() {
-				a.rereadCustom()
+				a.rereadCustom(ctx, policiesFirst)
 			}
 			if !a.files.ranges.Changed() {
 				continue
@@ -120,12 +131,19 @@ func (a *Agent) refreshRanges(ctx context.Context, next time.Duration) {
 func varied(d time.Duration) time.Duration { return d - d/10 + rand.N(d/5+1) }
 
 // rereadCustom keeps the organisation's own services as they were when they cannot be read any more.
-func (a *Agent) rereadCustom() {
-	if err := a.readCustom(); err != nil {
+func (a *Agent) rereadCustom(ctx context.Context, within time.Duration) {
+	custom, err := a.readCustom()
+	if err != nil {
 		a.log.Warn("custom ranges not reread: they stay as they were", "error", err)
 		return
 	}
-	a.use(a.options.Source.Feed.Table())
+	before := a.custom
+	a.holdCustom(custom)
+	if a.custom == before {
+		return
+	}
+	a.log.Info("custom ranges changed", "rows", len(a.custom.Rows()), "held", len(a.custom.Held()))
+	a.keepAfter(ctx, a.use(a.options.Source.Feed.Table()), within)
 }
 
 // policiesFirst is how long the policies go before what would only delay them: a look at the feed where there
@@ -133,18 +151,23 @@ func (a *Agent) rereadCustom() {
 // each Event.
 const policiesFirst = time.Second
 
-// refresh looks at the feed, puts in use what is new and, once the policies have been written or the time
-// is over, keeps it in the cluster; a crash in between costs another look. An error means that there is
-// nothing new that can be trusted.
+// refresh looks at the feed, ends what was held of custom ranges, puts in use what is new and, once the policies
+// have been written or the time is over, keeps it in the cluster; a crash in between costs another look. An error
+// means that there is nothing new that can be trusted.
 func (a *Agent) refresh(ctx context.Context, within time.Duration) error {
 	err := a.look(ctx)
+	a.holdCustom(a.custom) // whatever became of the look
 	a.keepAfter(ctx, a.use(a.options.Source.Feed.Table()), within)
 	return err
 }
 
-// keepAfter keeps the ranges, if there are any, when the policies are synced or the time is over.
+// keepAfter keeps the ranges, if there are any or were, when the policies are synced or the time is over.
 func (a *Agent) keepAfter(ctx context.Context, synced <-chan struct{}, within time.Duration) {
-	if a.kept.table == nil {
+	a.kept.custom = nil
+	if a.custom != nil && len(a.custom.Rows()) > 0 {
+		a.kept.custom = a.custom
+	}
+	if a.kept.table == nil && a.kept.custom == a.store.custom.of {
 		return
 	}
 	select {
@@ -211,6 +234,9 @@ func (a *Agent) keep(ctx context.Context) {
 		a.log.Warn("AWS ranges not kept in the cluster: a restart would not find them", "namespace", a.options.Namespace, "configmap", RangesName, "error", err)
 	}
 	a.metrics.storedBytes.Set(float64(size))
+	if !a.store.customFits() {
+		a.log.Warn("custom ranges not kept in the cluster: they do not fit beside AWS's, and a restart would not hold what they lose", "configmap", RangesName)
+	}
 	if size > largestConfigMap*8/10 {
 		a.log.Warn("the ConfigMap of ranges is over 80 % of what the API server stores", "configmap", RangesName, "bytes", size, "limit", largestConfigMap)
 	}

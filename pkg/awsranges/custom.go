@@ -1,8 +1,10 @@
 package awsranges
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // Custom names the files with an organisation's own services, in AWS's format. They may hold private
@@ -75,4 +77,30 @@ func customDoubts(t *Table) []string {
 		}
 	}
 	return doubts
+}
+
+// HoldCustom returns the custom table to use once files, as ReadFiles gives them, are read after those that
+// before was made from. Either may be nil for no services, and of both so is the result. Like AWS's, a row that
+// is in before alone is held for a time from now on; before once more ends what was held for long enough.
+// Where nothing changes it is before itself that is returned.
+func HoldCustom(before, files *Table, now time.Time, hold time.Duration) *Table {
+	switch {
+	case before == nil:
+		return files
+	case files == nil:
+		files = &Table{}
+	}
+	return withHeld(before, &files.document, now, hold)
+}
+
+// EncodeCustom returns the custom rows of a table as Encode does the others.
+func EncodeCustom(t *Table) ([]byte, error) { return encode(t, true) }
+
+// DecodeCustom returns the table that EncodeCustom was given.
+func DecodeCustom(data []byte) (*Table, error) {
+	t, err := Read(bytes.NewReader(data))
+	if err != nil {
+		return nil, err
+	}
+	return Merge(nil, t), nil
 }

@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -56,4 +58,44 @@ func TestCustomDoubts(t *testing.T) {
 		}
 		require.Len(t, notes, len(test.want), test.name)
 	}
+}
+
+// FuzzHoldCustom: what was in use stays in use until the hold is over, and then the files' rows are all there is;
+// what is written is read again as it was.
+func FuzzHoldCustom(f *testing.F) {
+	f.Add([]byte{0, 24, 128, 25, 7, 32}, []byte{0, 24}, int64(3600))
+	f.Add([]byte{0, 24}, []byte{}, int64(0))
+	f.Fuzz(func(t *testing.T, then, now []byte, seconds int64) {
+		table := func(data []byte) *Table {
+			prefixes, _ := spaceOf(data)
+			d := &document{}
+			for i, prefix := range prefixes {
+				d.rows = append(d.rows, Row{Prefix: prefix.Masked(), Service: string(rune('A' + i%2)), Region: "x"})
+			}
+			d.rows = sortedRows(d.rows)
+			return Merge(nil, newTable(d, nil))
+		}
+		const hold = time.Hour
+		at := func(seconds int64) time.Time { return time.Unix(1_700_000_000+seconds%(2*3600), 0) }
+		before, files := table(then), table(now)
+		held := HoldCustom(before, files, at(0), hold)
+		for _, row := range append(slices.Clone(before.rows), files.rows...) {
+			inUse := slices.ContainsFunc(held.rows, func(r Row) bool { return compareKeys(r, row) == 0 && r.Custom })
+			require.True(t, inUse, row)
+		}
+		data, err := EncodeCustom(held)
+		require.NoError(t, err)
+		if len(held.rows) > 0 {
+			restarted, err := DecodeCustom(data)
+			require.NoError(t, err)
+			require.Equal(t, held, restarted)
+			require.Same(t, restarted, HoldCustom(restarted, files, at(0), hold))
+		}
+		later := HoldCustom(held, held, at(seconds), hold)
+		if at(seconds).Sub(at(0)) < hold {
+			require.Len(t, later.rows, len(held.rows))
+		} else {
+			require.True(t, slices.Equal(files.rows, later.rows))
+		}
+	})
 }

@@ -13,14 +13,16 @@ import (
 // border groups, which nothing here is decided by, are left out.
 //
 // It is quick rather than small, since it is made while NetworkPolicies are written.
-func Encode(t *Table) ([]byte, error) {
+func Encode(t *Table) ([]byte, error) { return encode(t, false) }
+
+func encode(t *Table, custom bool) ([]byte, error) {
 	plain := make([]byte, 0, 96*len(t.rows))
 	plain = append(plain, `{"syncToken":`...)
 	plain = appendString(plain, t.syncToken)
 	plain = append(plain, `,"createDate":`...)
 	plain = appendString(plain, t.createDate)
-	plain = t.appendRows(plain, "prefixes", "ip_prefix", 32)
-	plain = t.appendRows(plain, "ipv6_prefixes", "ipv6_prefix", 128)
+	plain = t.appendRows(plain, custom, "prefixes", "ip_prefix", 32)
+	plain = t.appendRows(plain, custom, "ipv6_prefixes", "ipv6_prefix", 128)
 	plain = append(plain, "}\n"...)
 
 	var encoded bytes.Buffer
@@ -37,12 +39,12 @@ func Encode(t *Table) ([]byte, error) {
 	return encoded.Bytes(), nil
 }
 
-// appendRows appends those rows whose addresses have so many bits.
-func (t *Table) appendRows(to []byte, list, field string, bits int) []byte {
+// appendRows appends the custom rows, or the others, whose addresses have so many bits.
+func (t *Table) appendRows(to []byte, custom bool, list, field string, bits int) []byte {
 	to = append(to, `,"`+list+`":[`...)
 	separator := "\n"
 	for _, row := range t.rows {
-		if row.Custom || row.Prefix.Addr().BitLen() != bits {
+		if row.Custom != custom || row.Prefix.Addr().BitLen() != bits {
 			continue
 		}
 		to = append(to, separator+`{"`+field+`":"`...)
