@@ -16,12 +16,13 @@ const (
 	secondsADay = 24 * 60 * 60
 )
 
-// covered returns what the rows of a table that are not only held cover, aggregated; nil for a nil table.
+// covered returns what a table covers, aggregated; nil for a nil table. What is held is open still: AWS may
+// publish it again, however much that is.
 func covered(t *Table) []netip.Prefix {
 	if t == nil {
 		return nil
 	}
-	return Aggregate(prefixesOf(t.published()))
+	return Aggregate(prefixesOf(t.rows))
 }
 
 // grows returns an error where rows open too many addresses of a family that are not covered already, counted

@@ -82,6 +82,7 @@ func TestFollows(t *testing.T) {
 	require.NoError(t, follows(nil, nil, &both.document, time.Unix(1_700_000_000, 0)))
 	held := withHeld(accepted, &parsed(t, made(200, upTo(17)...)).document, time.Unix(200, 0), time.Hour)
 	require.NoError(t, follows(held, covered(held), &parsed(t, made(300, upTo(15)...)).document, time.Unix(300, 0)), "what is held already is not counted as lost again")
+	require.NoError(t, follows(held, covered(held), &parsed(t, made(300, upTo(20)...)).document, time.Unix(300, 0)), "nor as opened, when it is back")
 }
 
 // TestFeedRefusesAdditions that AWS cannot have meant, and a document of a day that has not come.
