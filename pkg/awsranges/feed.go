@@ -75,7 +75,7 @@ func (f *Feed) judge(d *document) error {
 		return err
 	}
 	now := f.Now()
-	if err := isPast(d, now); err != nil {
+	if err := checkClock(d, now); err != nil {
 		return err
 	}
 	if err := follows(f.table, f.open, d, now); err != nil && d.syncToken != f.AcceptToken {

@@ -84,9 +84,9 @@ func escaped(text string) string {
 	return quoted[1 : len(quoted)-1]
 }
 
-// isPast returns an error where a sound document is of a day that has not come. Were it accepted, all of
+// checkClock returns an error where a sound document is of a day that has not come. Were it accepted, all of
 // AWS's own would be older.
-func isPast(d *document, now time.Time) error {
+func checkClock(d *document, now time.Time) error {
 	published, err := d.time()
 	if err != nil {
 		return err

@@ -36,7 +36,7 @@ type Row struct {
 	Service string       // canonical, as Canonical gives it
 	Region  string       // as published, such as us-east-1 or GLOBAL
 	Custom  bool         // from an organisation's own document
-	Removed int64        // since when AWS no longer publishes it, in epoch seconds; 0 while it does
+	Removed int64        // since when AWS, or the custom file, no longer has it, in epoch seconds; 0 while it does
 }
 
 func comparePairs(a, b Pair) int {
@@ -94,7 +94,7 @@ func (t *Table) CreateDate() string { return t.createDate }
 // to be modified.
 func (t *Table) Rows() []Row { return t.rows }
 
-// Held returns the rows that AWS no longer publishes, in the order of Rows; nil for none.
+// Held returns the rows that AWS, or a custom file, no longer has, in the order of Rows; nil for none.
 func (t *Table) Held() []Row {
 	var held []Row
 	for _, row := range t.rows {
