@@ -1,44 +1,79 @@
 // Package nearest finds what a mistyped name was meant to be.
 package nearest
 
-import "strings"
+// longest is the length up to which names are compared. Longer input is no typing mistake, and must not
+// cost quadratic time.
+const longest = 64
 
 // Name returns the candidate that name most likely meant: the one with the fewest single-letter
 // changes (insert, delete, replace, swap of neighbours), letter case apart, at most one change for
 // every three letters, or one in all for fewer. Of equally near ones the first wins. Empty when none is near.
 func Name(name string, candidates []string) string {
-	const longest = 64 // longer input is no typing mistake, and must not cost quadratic time
-	if len(name) > longest {
-		return ""
-	}
 	best, fewest := "", max(len(name)/3, 1)+1
 	for _, candidate := range candidates {
-		if changes := distance(strings.ToLower(name), strings.ToLower(candidate)); changes < fewest {
+		if changes := distance(name, candidate, fewest); changes < fewest {
 			best, fewest = candidate, changes
 		}
 	}
 	return best
 }
 
-// distance is the optimal string alignment distance, counted in bytes.
-func distance(a, b string) int {
-	before, previous, current := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range previous {
-		previous[j] = j
+// Within reports whether at most that many single-letter changes, letter case apart, make name into meant.
+func Within(name, meant string, changes int) bool {
+	return distance(name, meant, changes+1) <= changes
+}
+
+// distance is the optimal string alignment distance, counted in bytes, or limit if it is not below that.
+func distance(a, b string, limit int) int {
+	if len(a) > longest || len(b) > longest || max(len(a)-len(b), len(b)-len(a)) >= limit {
+		return limit
+	}
+	var rows [3][longest + 1]int8 // a distance is at most longest
+	before, previous, current := &rows[0], &rows[1], &rows[2]
+	for j := range len(b) + 1 {
+		previous[j] = int8(j)
 	}
 	for i := 1; i <= len(a); i++ {
-		current[0] = i
-		for j := 1; j <= len(b); j++ {
-			replace := previous[j-1]
-			if a[i-1] != b[j-1] {
-				replace++
+		current[0] = int8(i)
+		// A cell further from the diagonal than the limit is above it.
+		//
+		//	   b →
+		//	a  ███······
+		//	↓  ████·····   limit 3
+		//	   █████····
+		//	   ·█████···
+		first, last := max(1, i-limit+1), min(len(b), i+limit-1)
+		if first > 1 {
+			current[first-1] = int8(limit)
+		}
+		letter, fewest := lower(a[i-1]), current[first-1]
+		for j := first; j <= last; j++ {
+			other := lower(b[j-1])
+			cell := previous[j-1]
+			if letter != other {
+				cell++
 			}
-			current[j] = min(previous[j]+1, current[j-1]+1, replace)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				current[j] = min(current[j], before[j-2]+1)
+			cell = min(cell, current[j-1]+1)
+			if j < i+limit-1 {
+				cell = min(cell, previous[j]+1)
 			}
+			if letter != other && i > 1 && j > 1 && letter == lower(b[j-2]) && lower(a[i-2]) == other {
+				cell = min(cell, before[j-2]+1)
+			}
+			current[j] = cell
+			fewest = min(fewest, cell)
+		}
+		if int(fewest) >= limit {
+			return limit
 		}
 		before, previous, current = previous, current, before
 	}
-	return previous[len(b)]
+	return min(int(previous[len(b)]), limit)
+}
+
+func lower(letter byte) byte {
+	if 'A' <= letter && letter <= 'Z' {
+		return letter + 'a' - 'A'
+	}
+	return letter
 }

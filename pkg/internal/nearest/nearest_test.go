@@ -23,3 +23,67 @@ func TestName(t *testing.T) {
 		require.Equal(t, test.want, Name(test.name, fields), test.name)
 	}
 }
+
+func TestWithin(t *testing.T) {
+	for _, test := range []struct {
+		name, meant string
+		changes     int
+		want        bool
+	}{
+		{"amazn", "AMAZON", 1, true},
+		{"maazon", "AMAZON", 1, true},
+		{"amzn", "AMAZON", 1, false},
+		{"amazon_s3", "AMAZON", 1, false},
+		{"s3", "S3", 0, true},
+		{strings.Repeat("x", 65), strings.Repeat("x", 65), 1, false},
+		{"", strings.Repeat("x", 64), 64, true},
+	} {
+		require.Equal(t, test.want, Within(test.name, test.meant, test.changes), "%s %s", test.name, test.meant)
+	}
+}
+
+// FuzzWithin: the distance agrees with the definition, computed in full.
+func FuzzWithin(f *testing.F) {
+	f.Add("amazn", "AMAZON", 1)
+	f.Add("ab", "bca", 2)
+	f.Add("us-esat-1", "us-east-1", 3)
+	f.Fuzz(func(t *testing.T, a, b string, changes int) {
+		if len(a) > longest || len(b) > longest || changes < 0 || changes > longest {
+			return
+		}
+		a, b = asciiLower(a), asciiLower(b)
+		table := make([][]int, len(a)+1)
+		for i := range table {
+			table[i] = make([]int, len(b)+1)
+			for j := range table[i] {
+				switch {
+				case i == 0 || j == 0:
+					table[i][j] = i + j
+				case a[i-1] == b[j-1]:
+					table[i][j] = table[i-1][j-1]
+				default:
+					table[i][j] = 1 + min(table[i-1][j-1], table[i-1][j], table[i][j-1])
+					if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+						table[i][j] = min(table[i][j], 1+table[i-2][j-2])
+					}
+				}
+			}
+		}
+		require.Equal(t, table[len(a)][len(b)] <= changes, Within(a, b, changes))
+	})
+}
+
+func asciiLower(s string) string {
+	letters := []byte(s)
+	for i := range letters {
+		letters[i] = lower(letters[i])
+	}
+	return string(letters)
+}
+
+func BenchmarkName(b *testing.B) {
+	candidates := strings.Fields(strings.Repeat("AMAZON CLOUDFRONT_ORIGIN_FACING DYNAMODB EC2 KINESIS_VIDEO_STREAMS WORKSPACES_GATEWAYS ", 5))
+	for b.Loop() {
+		Name("kinesis-video-stream", candidates)
+	}
+}
