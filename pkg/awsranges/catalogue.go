@@ -66,34 +66,6 @@ var regions = []string{
 	"us-south-1", "us-west-1", "us-west-2",
 }
 
-// Services of which AWS publishes no ranges of their own, with the suffix of their interface
-// endpoint's name (https://docs.aws.amazon.com/vpc/latest/privatelink/aws-services-privatelink-support.html).
-var endpointOnly = map[string]string{
-	"ATHENA":          "athena",
-	"CLOUDWATCH":      "monitoring",
-	"CLOUDWATCH_LOGS": "logs",
-	"ECR":             "ecr.api and ecr.dkr",
-	"EKS":             "eks",
-	"EVENTBRIDGE":     "events",
-	"FIREHOSE":        "kinesis-firehose",
-	"GLUE":            "glue",
-	"KINESIS":         "kinesis-streams",
-	"KMS":             "kms",
-	"LAMBDA":          "lambda",
-	"LOGS":            "logs",
-	"SECRETSMANAGER":  "secretsmanager",
-	"SECRETS_MANAGER": "secretsmanager",
-	"SES":             "email-smtp",
-	"SNS":             "sns",
-	"SQS":             "sqs",
-	"SSM":             "ssm",
-	"STEP_FUNCTIONS":  "states",
-	"STS":             "sts",
-}
-
-// Services that stand in the customer's own VPC.
-var inVPC = []string{"ALB", "AURORA", "DOCUMENTDB", "ELASTICACHE", "ELASTICSEARCH", "ELB", "MEMORYDB", "MSK", "NEPTUNE", "NLB", "OPENSEARCH", "RDS", "REDSHIFT"}
-
 // Catalogued returns what the catalogue knows of a service, by its canonical name.
 func Catalogued(service string) (Service, bool) {
 	i, found := slices.BinarySearchFunc(services, service, func(s Service, name string) int { return strings.Compare(s.Name, name) })
@@ -101,18 +73,6 @@ func Catalogued(service string) (Service, bool) {
 		return Service{}, false
 	}
 	return services[i], true
-}
-
-// Advice says how to reach a service of which AWS publishes no ranges, by its canonical name; empty
-// for a name that is none of the known ones. One line, no full stop.
-func Advice(service string) string {
-	if endpoint, ok := endpointOnly[service]; ok {
-		return "AWS publishes no ranges for it; create its interface endpoint (" + endpoint + ") and list the endpoint's subnets as cidr"
-	}
-	if slices.Contains(inVPC, service) {
-		return "AWS publishes no ranges for it, it stands in your VPC; list its subnets as cidr"
-	}
-	return ""
 }
 
 // KnowsService says whether the catalogue or the table has the service, by its canonical name. The
@@ -136,22 +96,21 @@ func (t *Table) KnowsRegion(region string) bool {
 // NearestService returns the known service that name most likely meant, in the lower case that
 // policies use; empty when none is near. The table may be nil.
 func (t *Table) NearestService(name string) string {
+	name = Canonical(name)
 	candidates := make([]string, 0, len(services))
 	for _, s := range services {
-		candidates = append(candidates, s.Name)
+		if !slices.Contains(wide, s.Name) {
+			candidates = append(candidates, s.Name)
+		} else if isSlip(name, s.Name) {
+			return strings.ToLower(s.Name)
+		}
 	}
 	if t != nil {
-		candidates = append(candidates, t.Services()...)
+		for _, service := range t.Services() {
+			if !slices.Contains(wide, service) && isPlain(service) {
+				candidates = append(candidates, service)
+			}
+		}
 	}
-	return strings.ToLower(nearest.Name(Canonical(name), candidates))
-}
-
-// NearestRegion returns the known region that name most likely meant; empty when none is near. The
-// table may be nil.
-func (t *Table) NearestRegion(name string) string {
-	candidates := regions
-	if t != nil {
-		candidates = slices.Concat(regions, t.regionNames)
-	}
-	return nearest.Name(name, candidates)
+	return strings.ToLower(nearest.Name(name, candidates))
 }

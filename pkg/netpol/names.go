@@ -23,29 +23,19 @@ func Names(table *awsranges.Table) policy.Names {
 }
 
 func serviceProblem(table *awsranges.Table, service string) string {
-	name := awsranges.Canonical(service)
-	if table.KnowsService(name) {
-		return ""
-	}
-	message := "Invalid service: " + policy.Show(service)
-	if advice := awsranges.Advice(name); advice != "" {
-		return message + "; " + advice
-	}
-	return message + didYouMean(table.NearestService(service))
+	return "Invalid service: " + policy.Show(service) + after(table.ServiceHint(service))
 }
 
 func regionProblem(table *awsranges.Table, region string) string {
-	if table.KnowsRegion(region) {
-		return ""
-	}
-	return "Invalid region: " + policy.Show(region) + didYouMean(table.NearestRegion(region))
+	return "Invalid region: " + policy.Show(region) + after(table.RegionHint(region))
 }
 
-func didYouMean(name string) string {
-	if name == "" {
+// after puts a hint, if there is one, behind a message.
+func after(hint string) string {
+	if hint == "" {
 		return ""
 	}
-	return "; did you mean " + name + "?"
+	return "; " + hint
 }
 
 // warn adds what the i-th destination opens beyond its name, or that it opens nothing. a is what lookup gave for it.
