@@ -24,14 +24,7 @@ func (v *validator) cidr(n node, path *place) netip.Prefix {
 // (aws/aws-network-policy-agent#609).
 func cidrComplaint(written string, prefix netip.Prefix, err error) string {
 	if err != nil {
-		trimmed := strings.TrimSpace(written)
-		if meant, err := netip.ParsePrefix(trimmed); err == nil {
-			return Show(written) + didYouMean(meant.Masked())
-		}
-		if address, err := netip.ParseAddr(trimmed); err == nil && address.Zone() == "" && !address.Is4In6() {
-			return Show(written) + didYouMean(netip.PrefixFrom(address, address.BitLen()))
-		}
-		return Show(written)
+		return Show(written) + after(cidrHint(written))
 	}
 	if prefix.Addr().Is4In6() {
 		complaint := written + " is an IPv4-mapped IPv6 prefix"
