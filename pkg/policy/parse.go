@@ -85,7 +85,7 @@ var byteOrderMark = []byte("\ufeff")
 
 func wellFormed(data []byte) error {
 	if reason, offset := flaw(data); reason != "" {
-		return fmt.Errorf("%s at %s", reason, lineColumn(data, offset))
+		return fmt.Errorf("%s at %s%s", reason, lineColumn(data, offset), after(syntaxHint(data, offset)))
 	}
 	return nil
 }
