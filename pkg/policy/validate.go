@@ -120,7 +120,9 @@ func (v *validator) destination(n node, path *place, seen map[string]bool) Desti
 	v.require(n, path, "name")
 	service, cidr := n.member("awsService"), n.member("cidr")
 	if cidr != nil && service != nil {
-		v.report(path, "Cannot specify both cidr and awsService")
+		if cidr.kind() != null && service.kind() != null { // null is reported itself, and the other one is meant
+			v.report(path, "Cannot specify both cidr and awsService")
+		}
 	} else if cidr == nil && service == nil {
 		v.report(path, "Must specify either cidr or awsService")
 	}
@@ -229,7 +231,11 @@ const usualRegions = 64
 // is reports a value of another kind than the field takes.
 func (v *validator) is(n node, want kind, path *place, field string) bool {
 	if n.kind() != want {
-		v.report(path, "Invalid %s: must be %s, not %s", field, want, n.kind())
+		hint := ""
+		if n.kind() == null {
+			hint = nullHint(field)
+		}
+		v.report(path, "Invalid %s: must be %s, not %s%s", field, want, n.kind(), after(hint))
 	}
 	return n.kind() == want
 }
