@@ -8,12 +8,24 @@ import (
 // widest is the shortest prefix that passes without a warning, in either family.
 const widest = 8
 
-// The metadata and credential endpoints of a node, which hand out its role's credentials
-// (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html).
-var metadataEndpoints = []netip.Addr{
-	netip.MustParseAddr("169.254.169.254"),
-	netip.MustParseAddr("fd00:ec2::254"),
+// The addresses that hand out credentials on a node of EKS, and whose they are. The metadata service gives any pod
+// the node's (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html); the agent of EKS
+// Pod Identity, to a pod that has a token, those of its ServiceAccount's role
+// (https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html, …/pod-id-agent-setup.html for the addresses).
+var metadataEndpoints = []struct {
+	address netip.Addr
+	what    string
+}{
+	{netip.MustParseAddr("169.254.169.254"), instanceMetadata},
+	{netip.MustParseAddr("fd00:ec2::254"), instanceMetadata},
+	{netip.MustParseAddr("169.254.170.23"), podIdentity},
+	{netip.MustParseAddr("fd00:ec2::23"), podIdentity},
 }
+
+const (
+	instanceMetadata = "the instance metadata service, which hands out the node's credentials"
+	podIdentity      = "the EKS Pod Identity agent, which hands out the credentials of the role of a pod's ServiceAccount"
+)
 
 // Warn gathers what a valid policy opens that its author may not have meant, as far as the
 // document alone shows.
@@ -50,8 +62,8 @@ func warnOfCIDR(i int, d Destination, to *Warnings) {
 		to.Add(WideCIDR, i, "cidr", "%s opens %s, which is wider than /%d", d.Name, d.CIDR, widest)
 	}
 	for _, endpoint := range metadataEndpoints {
-		if d.CIDR.Contains(endpoint) {
-			to.Add(Credentials, i, "cidr", "%s covers %s, the instance metadata service, which hands out the node's credentials", d.Name, endpoint)
+		if d.CIDR.Contains(endpoint.address) {
+			to.Add(Credentials, i, "cidr", "%s covers %s, %s", d.Name, endpoint.address, endpoint.what)
 		}
 	}
 }
