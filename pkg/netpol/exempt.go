@@ -9,4 +9,6 @@ const DefaultNamespace = "egress-system"
 var exempt = []string{"kube-system", "kube-public", "kube-node-lease"}
 
 // IsExempt reports whether the agent writes nothing in a namespace: one of the cluster's, or the agent's own.
-func IsExempt(namespace, own string) bool { return namespace == own || slices.Contains(exempt, namespace) }
+func IsExempt(namespace, own string) bool {
+	return namespace == own || slices.Contains(exempt, namespace)
+}
