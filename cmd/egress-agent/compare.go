@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"strings"
 
 	"egress-agent/cmd/internal/cli"
@@ -58,7 +57,7 @@ func unedited(sources []cli.Source) []pair {
 // compare compares the versions of each pair: the one before by the ranges of the input, the one after by the
 // recent ones. The status is ExitInvalid where one is invalid, and ExitUsage where ranges are missing, as stderr
 // says.
-func compare(pairs []pair, input *cli.Input, recent *awsranges.Table, stderr io.Writer) (comparisons []comparison, status int) {
+func compare(pairs []pair, input *cli.Input, recent *awsranges.Table, stderr cli.Output) (comparisons []comparison, status int) {
 	comparisons = []comparison{}
 	for _, p := range pairs {
 		before, beforeStatus := version(p.before, input.Table, input.Options, "", stderr)
@@ -95,32 +94,32 @@ func compare(pairs []pair, input *cli.Input, recent *awsranges.Table, stderr io.
 
 // version reads one version of a policy: one that allows nothing where there is none, nil where it is invalid.
 // The prefix goes before each mistake.
-func version(source *cli.Source, table *awsranges.Table, options netpol.Options, prefix string, stderr io.Writer) (*netpol.Version, int) {
+func version(source *cli.Source, table *awsranges.Table, options netpol.Options, prefix string, stderr cli.Output) (*netpol.Version, int) {
 	if source == nil {
 		return &netpol.Version{Policy: &policy.Policy{DefaultAction: policy.Deny}}, cli.ExitOK
 	}
 	result, problems := netpol.Evaluate(source.ConfigMap, table, options)
 	if problems != nil {
-		cli.PrintProblems(stderr, *source, prefix, problems)
+		stderr.Problems(*source, prefix, problems)
 		return nil, cli.ExitInvalid
 	}
 	status := cli.ExitOK
 	for _, name := range result.Unresolved {
-		fmt.Fprintf(stderr, "%s: %s is left out: its AWS ranges are not known; give --ranges-file\n", source, name)
+		stderr.Line("%s: %s is left out: its AWS ranges are not known; give --ranges-file", source, name)
 		status = cli.ExitUsage
 	}
 	p, _ := netpol.Read(source.ConfigMap, table) // Evaluate accepted it
 	return &netpol.Version{Policy: p, Table: table}, status
 }
 
-func printComparison(w io.Writer, c comparison) {
+func printComparison(out cli.Output, c comparison) {
 	if c.State != "changed" {
-		fmt.Fprintf(w, "%s: %s\n", c.source, c.State)
+		out.Line("%s: %s", c.source, c.State)
 	}
 	print := func(sign string, openings []netpol.Opening) {
 		for _, o := range openings {
 			for _, prefix := range o.Prefixes {
-				fmt.Fprintf(w, "%s: %s: %s %s %s\n", c.source, blamed(o.Name, o.Path), sign, prefix, strings.Join(o.Ports, ", "))
+				out.Line("%s: %s: %s %s %s", c.source, blamed(o.Name, o.Path), sign, prefix, strings.Join(o.Ports, ", "))
 			}
 		}
 	}
@@ -139,28 +138,25 @@ func blamed(name, path string) string {
 // mostPrefixes is how many prefixes a row of Markdown names: a comment on GitHub takes 65,536 characters.
 const mostPrefixes = 20
 
-// markdownEscapes keeps a tenant's names from being read as Markdown or HTML.
-var markdownEscapes = strings.NewReplacer(`\`, `\\`, "|", `\|`, "`", "\\`", "<", "&lt;", "&", "&amp;", "*", `\*`, "_", `\_`, "[", `\[`, "]", `\]`, "@", "&#64;")
-
-func markdownComparison(w io.Writer, c comparison) {
-	fmt.Fprintf(w, "#### %s: %s\n\n", markdownEscapes.Replace(c.source.Policy()), c.State)
+func markdownComparison(out cli.Output, c comparison) {
+	out.Markdown("#### %s: %s\n\n", c.source.Policy(), c.State)
 	if c.State == "removed" {
-		fmt.Fprint(w, "Without another policy, the pods of its namespace may connect to everything.\n\n")
+		out.Markdown("Without another policy, the pods of its namespace may connect to everything.\n\n")
 	}
 	if len(c.Opens)+len(c.Closes) == 0 {
 		return
 	}
-	fmt.Fprint(w, "| | addresses | ports | entry |\n|---|---|---|---|\n")
+	out.Markdown("| | addresses | ports | entry |\n|---|---|---|---|\n")
 	for _, o := range c.Opens {
-		markdownRow(w, "opens", o)
+		markdownRow(out, "opens", o)
 	}
 	for _, o := range c.Closes {
-		markdownRow(w, "closes", o)
+		markdownRow(out, "closes", o)
 	}
-	fmt.Fprintln(w)
+	out.Markdown("\n")
 }
 
-func markdownRow(w io.Writer, what string, o netpol.Opening) {
+func markdownRow(out cli.Output, what string, o netpol.Opening) {
 	var shown []string
 	for _, prefix := range o.Prefixes[:min(mostPrefixes, len(o.Prefixes))] {
 		shown = append(shown, prefix.String())
@@ -168,6 +164,16 @@ func markdownRow(w io.Writer, what string, o netpol.Opening) {
 	if more := len(o.Prefixes) - mostPrefixes; more > 0 {
 		shown = append(shown, fmt.Sprintf("and %d more", more))
 	}
-	entry := markdownEscapes.Replace(blamed(o.Name, o.Path))
-	fmt.Fprintf(w, "| %s | %s | %s | %s |\n", what, strings.Join(shown, "<br>"), strings.Join(o.Ports, "<br>"), entry)
+	out.Markdown("| %s | "+cell(len(shown))+" | "+cell(len(o.Ports))+" | %s |\n", values(what, shown, o.Ports, blamed(o.Name, o.Path))...)
+}
+
+// cell is the format of a cell of so many lines.
+func cell(lines int) string { return strings.TrimSuffix(strings.Repeat("%s<br>", lines), "<br>") }
+
+func values(what string, prefixes, ports []string, entry string) []any {
+	all := []any{what}
+	for _, each := range append(append(prefixes, ports...), entry) {
+		all = append(all, each)
+	}
+	return all
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"flag"
-	"fmt"
 	"io"
 
 	"egress-agent/cmd/internal/cli"
@@ -33,7 +32,7 @@ Exit status: 0 compared, whatever the difference, 1 a policy is invalid, before 
 after, 2 wrong usage, unreadable input, or a service without --ranges-file.
 `
 
-func diff(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+func diff(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	flags := flag.NewFlagSet(program+" diff", flag.ContinueOnError)
 	var files cli.Files
 	files.AddFlags(flags)
@@ -55,33 +54,36 @@ func diff(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		err = errors.Join(err, errors.New("nothing to compare: give --base FILE, or --ranges-file OLD and --against NEW"))
 	}
 	if err != nil {
-		cli.Complain(stderr, flags.Name(), err)
+		stderr.Complain(flags.Name(), err)
 		return cli.ExitUsage
 	}
 	var pairs []pair
 	recent := input.Table
 	if *base != "" {
-		var sources []cli.Source
-		sources, err = cli.ReadPolicies([]string{*base}, stdin, stderr)
-		pairs = matched(sources, input.Sources)
+		old := cli.ReadPolicies([]string{*base}, stdin, stderr)
+		input.Unread = append(old.Unread, input.Unread...)
+		if len(old.Sources) == 0 && len(old.Unread) > 0 {
+			return input.Report(stderr, flags.Name(), cli.ExitUsage) // nothing is new because its old version is unread
+		}
+		pairs = matched(old.Sources, input.Sources)
 	} else {
-		recent, err = awsranges.ReadFiles(*against, files.Rules.Custom())
+		if recent, err = awsranges.ReadFiles(*against, files.Rules.Custom()); err != nil {
+			stderr.Line("%s: %v", flags.Name(), err)
+			return cli.ExitUsage
+		}
 		pairs = unedited(input.Sources)
-	}
-	if err != nil {
-		fmt.Fprintf(stderr, "%s: %v\n", flags.Name(), err)
-		return cli.ExitUsage
 	}
 	comparisons, status := compare(pairs, input, recent, stderr)
 	if *format == "json" {
-		return cli.WriteJSON(stdout, stderr, flags.Name(), comparisons, status)
+		status = stdout.Result(stderr, flags.Name(), comparisons, status)
 	}
 	for _, c := range comparisons {
-		if *format == "markdown" {
+		switch *format {
+		case "markdown":
 			markdownComparison(stdout, c)
-		} else {
+		case "text":
 			printComparison(stdout, c)
 		}
 	}
-	return status
+	return input.Report(stderr, flags.Name(), status)
 }

@@ -35,7 +35,7 @@ type explained struct {
 	netpol.Explanation
 }
 
-func explain(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	flags := flag.NewFlagSet(program+" explain", flag.ContinueOnError)
 	var files cli.Files
 	files.AddFlags(flags)
@@ -53,7 +53,7 @@ func explain(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		err = fmt.Errorf("invalid --to: %w", err)
 	}
 	if err := errors.Join(err, cli.OneOf(*format, "text", "json")); err != nil {
-		cli.Complain(stderr, flags.Name(), err)
+		stderr.Complain(flags.Name(), err)
 		return cli.ExitUsage
 	}
 	answers, allowed := []explained{}, make(map[string]bool)
@@ -63,7 +63,7 @@ func explain(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 			_, problems = netpol.Compile(p, input.Table, input.Options) // what the dataplane does not take is not applied
 		}
 		if problems != nil {
-			cli.PrintProblems(stderr, source, "", problems)
+			stderr.Problems(source, "", problems)
 			status = cli.ExitInvalid
 			continue
 		}
@@ -80,16 +80,16 @@ func explain(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		}
 	}
 	if *format == "json" {
-		return cli.WriteJSON(stdout, stderr, flags.Name(), answers, status)
+		status = stdout.Result(stderr, flags.Name(), answers, status)
 	}
-	return status
+	return input.Report(stderr, flags.Name(), status)
 }
 
-func printExplanation(w io.Writer, source cli.Source, target netpol.Target, e netpol.Explanation) {
+func printExplanation(out cli.Output, source cli.Source, target netpol.Target, e netpol.Explanation) {
 	for _, reason := range e.Reasons {
-		fmt.Fprintf(w, "%s: %s allowed by %s\n", source, target, reason)
+		out.Line("%s: %s allowed by %s", source, target, reason)
 	}
 	for _, near := range e.Nearest {
-		fmt.Fprintf(w, "%s: %s denied: %s\n", source, target, near)
+		out.Line("%s: %s denied: %s", source, target, near)
 	}
 }

@@ -23,12 +23,13 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	out, errs := cli.NewOutput(stdout), cli.NewOutput(stderr)
 	return cli.Run(program, args,
 		func(args []string) int { return serve(ctx, args, stdout, stderr) },
 		map[string]func([]string) int{
-			"render":  func(args []string) int { return render(args, stdin, stdout, stderr) },
-			"explain": func(args []string) int { return explain(args, stdin, stdout, stderr) },
-			"diff":    func(args []string) int { return diff(args, stdin, stdout, stderr) },
-			"status":  func(args []string) int { return statusOf(ctx, args, stdout, stderr) },
-		}, stderr)
+			"render":  func(args []string) int { return render(args, stdin, out, errs) },
+			"explain": func(args []string) int { return explain(args, stdin, out, errs) },
+			"diff":    func(args []string) int { return diff(args, stdin, out, errs) },
+			"status":  func(args []string) int { return statusOf(ctx, args, out, errs) },
+		}, errs)
 }

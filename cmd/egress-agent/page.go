@@ -14,6 +14,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
 
+	"egress-agent/cmd/internal/cli"
 	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/netpol"
 	"egress-agent/pkg/policy"
@@ -35,7 +36,10 @@ type page struct {
 	listed   map[string]string // the id of a list, by its title and prefixes
 }
 
-type prefixList struct{ id, title, prefixes string }
+type prefixList struct {
+	id, title string
+	prefixes  []string
+}
 
 // writePage writes a report as one page that needs nothing else: no network, and no script to read it. The
 // same report gives the same bytes.
@@ -55,7 +59,14 @@ func writePage(w io.Writer, r *report, table *awsranges.Table) error {
 		p.write("<h2>Address ranges</h2>\n")
 	}
 	for _, list := range p.lists {
-		p.write("<details class=\"ranges\"><summary><h3>%s</h3></summary>\n<div class=\"prefixes\" id=\"%s\">%s</div></details>\n", list.title, list.id, list.prefixes)
+		p.write("<details class=\"ranges\"><summary><h3>%s</h3></summary>\n<div class=\"prefixes\" id=\"%s\">", list.title, list.id)
+		for i, prefix := range list.prefixes {
+			if i > 0 {
+				p.write("\n")
+			}
+			p.write("%s", prefix)
+		}
+		p.write("</div></details>\n")
 	}
 	p.write("</main>\n<footer>Written by egress-agent status, which reads the cluster and changes nothing. Policies of a namespace add up: what one allows, another cannot take away.</footer>")
 	whole := strings.NewReplacer("CONTENT-SECURITY-POLICY", contentSecurityPolicy(), "BODY", p.b.String()).Replace(pageFrame)
@@ -67,7 +78,7 @@ func writePage(w io.Writer, r *report, table *awsranges.Table) error {
 func (p *page) write(format string, args ...any) {
 	escaped := make([]any, len(args))
 	for i, arg := range args {
-		escaped[i] = html.EscapeString(fmt.Sprint(arg))
+		escaped[i] = html.EscapeString(cli.Printable(fmt.Sprint(arg)))
 	}
 	fmt.Fprintf(&p.b, format, escaped...)
 }
@@ -238,7 +249,7 @@ func (p *page) link(text, title string, prefixes []string) {
 	if !known {
 		id = fmt.Sprintf("ranges-%d", len(p.lists)+1)
 		p.listed[title+"\n"+content] = id
-		p.lists = append(p.lists, prefixList{id, fmt.Sprintf("%s: %s", title, counted(len(prefixes), "CIDR")), content})
+		p.lists = append(p.lists, prefixList{id, fmt.Sprintf("%s: %s", title, counted(len(prefixes), "CIDR")), prefixes})
 	}
 	p.write("<a class=\"list\" href=\"#%s\">%s</a>", id, text)
 }

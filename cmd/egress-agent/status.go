@@ -93,7 +93,7 @@ type statusOptions struct {
 	format     string
 }
 
-func statusOf(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+func statusOf(ctx context.Context, args []string, stdout, stderr cli.Output) int {
 	flags := flag.NewFlagSet(program+" status", flag.ContinueOnError)
 	o := &statusOptions{rules: cli.NewRules()}
 	o.rules.AddFlags(flags)
@@ -106,11 +106,11 @@ func statusOf(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 	}
 	options, err := o.rules.Options()
 	if err := errors.Join(err, o.validate(), cli.NoArguments(flags)); err != nil {
-		cli.Complain(stderr, flags.Name(), err)
+		stderr.Complain(flags.Name(), err)
 		return cli.ExitUsage
 	}
-	note := func(format string, args ...any) { fmt.Fprintf(stderr, flags.Name()+": "+format+"\n", args...) }
-	found, err := o.read(ctx, newProgress(stderr), note)
+	note := func(format string, args ...any) { stderr.Line(flags.Name()+": "+format, args...) }
+	found, err := o.read(ctx, newProgress(stderr.Unescaped()), note)
 	if err != nil {
 		note("%s", oneLine(err.Error()))
 		return cli.ExitUsage
@@ -119,9 +119,9 @@ func statusOf(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 	r := &report{Cluster: found.server, Made: time.Now().UTC().Truncate(time.Second), Policies: status.Of(found.cluster)}
 	r.Ranges = found.inUse(r.Made)
 	if len(r.Policies) == 0 {
-		fmt.Fprintln(stderr, nothingFound(o.tenant))
+		stderr.Line("%s", nothingFound(o.tenant))
 	}
-	return writeReport(r, found.cluster, o.format, flags.Name(), stdout, stderr)
+	return writeReport(r, found.cluster, o.format, flags.Name(), stdout.Unescaped(), stderr.Unescaped())
 }
 
 func (o *statusOptions) validate() error {
@@ -153,16 +153,16 @@ func writeReport(r *report, cluster status.Cluster, format, program string, stdo
 	var err error
 	switch format {
 	case "json":
-		return cli.WriteJSON(stdout, stderr, program, r, exit)
+		return cli.NewOutput(stdout).Result(cli.NewOutput(stderr), program, r, exit)
 	case "html":
 		err = writePage(stdout, r, cluster.Table)
 	default:
 		if err = writeTable(stdout, r, format == "wide"); err == nil {
-			printReasons(stderr, r)
+			printReasons(cli.NewOutput(stderr), r)
 		}
 	}
 	if err != nil {
-		cli.Complain(stderr, program, err)
+		cli.NewOutput(stderr).Complain(program, err)
 		return cli.ExitUsage
 	}
 	return exit

@@ -10,6 +10,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/duration"
 
+	"egress-agent/cmd/internal/cli"
 	"egress-agent/pkg/netpol"
 	"egress-agent/pkg/policy"
 	"egress-agent/pkg/status"
@@ -38,7 +39,10 @@ func writeTable(w io.Writer, r *report, wide bool) error {
 		if wide {
 			row = append(row, orElse(string(p.DefaultAction), unknown), orElse(p.NetworkPolicy, none), inForce(p))
 		}
-		fmt.Fprintln(columns, strings.Join(row, "\t"))
+		for i, cell := range row {
+			row[i] = cli.Printable(cell)
+		}
+		fmt.Fprintln(columns, cli.Line(strings.Join(row, "\t")))
 	}
 	if err := columns.Flush(); err != nil {
 		return err
@@ -134,10 +138,10 @@ func inForce(p status.Policy) string {
 }
 
 // printReasons says why policies are not applied: NAMESPACE/NAME: STATE: MESSAGE.
-func printReasons(w io.Writer, r *report) {
+func printReasons(out cli.Output, r *report) {
 	for _, p := range r.Policies {
 		for _, message := range p.Messages {
-			fmt.Fprintf(w, "%s/%s: %s: %s\n", p.Namespace, p.Name, p.State, message)
+			out.Line("%s/%s: %s: %s", p.Namespace, p.Name, p.State, message)
 		}
 	}
 }

@@ -23,9 +23,10 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	out, errs := cli.NewOutput(stdout), cli.NewOutput(stderr)
 	return cli.Run(program, args,
 		func(args []string) int { return serve(ctx, args, stdout, stderr) },
 		map[string]func([]string) int{
-			"validate": func(args []string) int { return validate(args, stdin, stdout, stderr) },
-		}, stderr)
+			"validate": func(args []string) int { return validate(args, stdin, out, errs) },
+		}, errs)
 }

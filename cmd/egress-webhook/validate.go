@@ -2,9 +2,7 @@ package main
 
 import (
 	"flag"
-	"fmt"
 	"io"
-	"strings"
 
 	"egress-agent/cmd/internal/cli"
 	"egress-agent/pkg/netpol"
@@ -17,7 +15,9 @@ without a cluster. FILE is a manifest in YAML or JSON with any number of
 objects, such as Kustomize and Helm print, or a bare policy.json; of a folder,
 every .yaml, .yml and .json file is read, and those in its folders, but for
 names that begin with a dot; - is standard input. Objects that are no policy
-ConfigMap are passed over. Without --ranges-file, names are judged by a
+ConfigMap are passed over, and so are, in a folder, Helm templates, Kustomize
+patches and the like, with a note. A broken file that looks like a policy is an
+error after all the others. Without --ranges-file, names are judged by a
 compiled-in catalogue.
 
 Usage:
@@ -54,7 +54,7 @@ type finding struct {
 	cli.Position
 }
 
-func validate(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+func validate(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	flags := flag.NewFlagSet(program+" validate", flag.ContinueOnError)
 	var files cli.Files
 	files.AddFlags(flags)
@@ -63,7 +63,7 @@ func validate(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return status
 	}
 	if err := cli.OneOf(*format, "text", "json", "github"); err != nil {
-		cli.Complain(stderr, flags.Name(), err)
+		stderr.Complain(flags.Name(), err)
 		return cli.ExitUsage
 	}
 	input, status := files.Open(flags, stdin, stderr)
@@ -85,10 +85,18 @@ func validate(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 			annotate(stdout, source, "warning", v.Warnings)
 		}
 	}
-	if *format == "json" {
-		return cli.WriteJSON(stdout, stderr, flags.Name(), verdicts, status)
+	switch *format {
+	case "json":
+		status = stdout.Result(stderr, flags.Name(), verdicts, status)
+	case "github":
+		for _, remark := range input.Warnings {
+			mark(stdout, "warning", remark.File, remark.At, remark.Message)
+		}
+		for _, remark := range input.Unread {
+			mark(stdout, "error", remark.File, remark.At, remark.Message)
+		}
 	}
-	return status
+	return input.Report(stderr, flags.Name(), status)
 }
 
 func judge(source cli.Source, input *cli.Input) verdict {
@@ -112,37 +120,34 @@ func findings(source cli.Source, problems policy.Problems) []finding {
 }
 
 // printVerdict gives the verdict to stdout and what it rests on to stderr.
-func printVerdict(stdout, stderr io.Writer, source cli.Source, v verdict) {
+func printVerdict(stdout, stderr cli.Output, source cli.Source, v verdict) {
 	for _, p := range v.Problems {
-		fmt.Fprintf(stderr, "%s: %s\n", source, p.Problem)
+		stderr.Line("%s: %s", source, p.Problem)
 	}
 	for _, w := range v.Warnings {
-		fmt.Fprintf(stderr, "%s: Warning: %s\n", source, w.Problem)
+		stderr.Line("%s: Warning: %s", source, w.Problem)
 	}
 	if v.Valid {
-		fmt.Fprintf(stdout, "%s: valid\n", source)
+		stdout.Line("%s: valid", source)
 	} else {
-		fmt.Fprintf(stdout, "%s: invalid\n", source)
+		stdout.Line("%s: invalid", source)
 	}
 }
 
-// GitHub's escapes for a command's message and for the values before it
-// (https://github.com/actions/toolkit/blob/main/packages/core/src/command.ts).
-var (
-	messageEscapes = strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A")
-	valueEscapes   = strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A", ":", "%3A", ",", "%2C")
-)
-
-// annotate prints workflow commands
-// (https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands).
-// What was piped in has no file to mark.
-func annotate(w io.Writer, source cli.Source, level string, found []finding) {
+// annotate prints GitHub's workflow commands, which mark the lines of a file. What was piped in has no file to mark.
+func annotate(out cli.Output, source cli.Source, level string, found []finding) {
 	for _, f := range found {
 		if source.Piped() {
-			fmt.Fprintf(w, "::%s::%s\n", level, messageEscapes.Replace(fmt.Sprintf("%s: %s", source.Policy(), f.Problem)))
-			continue
+			mark(out, level, source.File, f.Position, source.Policy()+": "+f.Problem.String())
+		} else {
+			mark(out, level, source.File, f.Position, f.Problem.String())
 		}
-		fmt.Fprintf(w, "::%s file=%s,line=%d,col=%d::%s\n", level,
-			valueEscapes.Replace(source.File), f.Line, f.Column, messageEscapes.Replace(f.Problem.String()))
 	}
+}
+
+func mark(out cli.Output, level, file string, at cli.Position, message string) {
+	if file == cli.Stdin {
+		file = ""
+	}
+	out.Workflow(level, file, cli.Position{Line: max(at.Line, 1), Column: max(at.Column, 1)}, message)
 }

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -11,12 +10,11 @@ import (
 
 	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/netpol"
-	"egress-agent/pkg/policy"
 )
 
 // Input is what an offline verb works on.
 type Input struct {
-	Sources []Source
+	*Found
 	Table   *awsranges.Table // nil without ranges
 	Options netpol.Options
 }
@@ -35,23 +33,21 @@ func (f *Files) AddFlags(flags *flag.FlagSet) {
 }
 
 // Open reads the files and the ranges, after Parse. Where its status is not ExitOK, stderr has been
-// told why.
-func (f *Files) Open(flags *flag.FlagSet, stdin io.Reader, stderr io.Writer) (*Input, int) {
+// told why. What could not be read of the files is no reason not to judge the others: Report says it in the end.
+func (f *Files) Open(flags *flag.FlagSet, stdin io.Reader, stderr Output) (*Input, int) {
 	usage := f.arguments(flags)
 	options, err := f.Rules.Options()
 	if err := errors.Join(usage, err); err != nil {
-		Complain(stderr, flags.Name(), err)
+		stderr.Complain(flags.Name(), err)
 		return nil, ExitUsage
 	}
 	input := &Input{Options: options}
-	note := func(message string) { fmt.Fprintf(stderr, "%s: note: %s\n", flags.Name(), message) }
-	if input.Table, err = f.Rules.Table(note); err == nil {
-		input.Sources, err = ReadPolicies(f.names, stdin, stderr)
-	}
-	if err != nil {
-		fmt.Fprintf(stderr, "%s: %v\n", flags.Name(), err)
+	note := func(message string) { stderr.Line("%s: note: %s", flags.Name(), message) }
+	if input.Table, err = f.Rules.Table(note); err != nil {
+		stderr.Line("%s: %v", flags.Name(), err)
 		return nil, ExitUsage
 	}
+	input.Found = ReadPolicies(f.names, stdin, stderr)
 	return input, ExitOK
 }
 
@@ -72,13 +68,6 @@ func (f *Files) arguments(flags *flag.FlagSet) error {
 	return nil
 }
 
-// PrintProblems writes a line each: FILE: NAMESPACE/NAME: MESSAGE (PATH).
-func PrintProblems(w io.Writer, source Source, prefix string, problems policy.Problems) {
-	for _, p := range problems {
-		fmt.Fprintf(w, "%s: %s%s\n", source, prefix, p)
-	}
-}
-
 // OneOf is an error where the value of -o is none of the formats.
 func OneOf(value string, formats ...string) error {
 	if slices.Contains(formats, value) {
@@ -86,15 +75,4 @@ func OneOf(value string, formats ...string) error {
 	}
 	last := len(formats) - 1
 	return fmt.Errorf("invalid -o %q: must be %s or %s", value, strings.Join(formats[:last], ", "), formats[last])
-}
-
-// WriteJSON writes a verb's result, and returns its exit status: the one given, if it could be written.
-func WriteJSON(stdout, stderr io.Writer, program string, result any, status int) int {
-	encoder := json.NewEncoder(stdout)
-	encoder.SetIndent("", "  ")
-	if err := encoder.Encode(result); err != nil {
-		Complain(stderr, program, err)
-		return ExitUsage
-	}
-	return status
 }

@@ -45,6 +45,17 @@ func (l *lines) at(line int) cursor {
 
 // Positions returns where in the source's file its problems stand, however policy.json is quoted there.
 func (s Source) Positions(problems policy.Problems) []Position {
+	positions := s.inDocument(problems)
+	for i, p := range problems {
+		if at, known := s.metadata[p.Path]; known {
+			positions[i] = at
+		}
+	}
+	return positions
+}
+
+// inDocument returns where problems stand that are all of policy.json.
+func (s Source) inDocument(problems policy.Problems) []Position {
 	positions := make([]Position, len(problems))
 	value, given := s.ConfigMap.Data[policy.Key]
 	if !s.Bare() && (!given || value == "" || !s.lines.utf8) {

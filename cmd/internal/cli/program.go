@@ -11,7 +11,7 @@ import (
 
 // Run runs the verb that args begin with, on the arguments after it; serve where they begin with a
 // flag, or not at all. It returns the exit status.
-func Run(program string, args []string, serve func(args []string) int, verbs map[string]func(args []string) int, stderr io.Writer) int {
+func Run(program string, args []string, serve func(args []string) int, verbs map[string]func(args []string) int, stderr Output) int {
 	if len(args) == 0 || strings.HasPrefix(args[0], "-") {
 		return serve(args)
 	}
@@ -21,35 +21,27 @@ func Run(program string, args []string, serve func(args []string) int, verbs map
 	if verb, ok := verbs[args[0]]; ok {
 		return verb(args[1:])
 	}
-	Complain(stderr, program, fmt.Errorf("unknown verb %q", args[0]))
+	stderr.Complain(program, fmt.Errorf("unknown verb %q", args[0]))
 	return ExitUsage
 }
 
 // Parse parses flags, with usage as their help. When it returns false the program is done, with that
 // exit status: help was asked for, or the flags are wrong and stderr says why.
-func Parse(flags *flag.FlagSet, args []string, usage string, stdout, stderr io.Writer) (status int, ok bool) {
+func Parse(flags *flag.FlagSet, args []string, usage string, stdout, stderr Output) (status int, ok bool) {
 	flags.SetOutput(io.Discard)
 	flags.Usage = func() {}
 	err := flags.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprint(stdout, strings.TrimLeft(usage, "\n"), "\nFlags:\n")
-		flags.SetOutput(stdout)
+		fmt.Fprint(stdout.Unescaped(), strings.TrimLeft(usage, "\n"), "\nFlags:\n")
+		flags.SetOutput(stdout.Unescaped())
 		flags.PrintDefaults()
 		return ExitOK, false
 	case err != nil:
-		Complain(stderr, flags.Name(), err)
+		stderr.Complain(flags.Name(), err)
 		return ExitUsage, false
 	}
 	return ExitOK, true
-}
-
-// Complain writes errors to stderr, a line each, and says where help is.
-func Complain(stderr io.Writer, program string, err error) {
-	for _, line := range strings.Split(err.Error(), "\n") {
-		fmt.Fprintf(stderr, "%s: %s\n", program, line)
-	}
-	fmt.Fprintf(stderr, "Run '%s --help' for usage.\n", program)
 }
 
 // Version tells the program's commit and its date, as the Go toolchain stamps them.

@@ -46,7 +46,7 @@ func (s *Service) AddFlags(flags *flag.FlagSet) {
 // Parse parses a program's flags and checks them; validate checks those of its own. When ok is false
 // the program is done, with that exit status.
 func (s *Service) Parse(flags *flag.FlagSet, args []string, usage string, validate func() error, stdout, stderr io.Writer) (options netpol.Options, log *slog.Logger, status int, ok bool) {
-	if status, ok := Parse(flags, args, usage, stdout, stderr); !ok {
+	if status, ok := Parse(flags, args, usage, NewOutput(stdout), NewOutput(stderr)); !ok {
 		return options, nil, status, false
 	}
 	if s.version {
@@ -56,7 +56,7 @@ func (s *Service) Parse(flags *flag.FlagSet, args []string, usage string, valida
 	options, rulesErr := s.Rules.Options()
 	log, logErr := s.logger(stderr)
 	if err := errors.Join(rulesErr, logErr, validate(), NoArguments(flags)); err != nil {
-		Complain(stderr, flags.Name(), err)
+		NewOutput(stderr).Complain(flags.Name(), err)
 		return options, nil, ExitUsage, false
 	}
 	return options, log, ExitOK, true
