@@ -69,7 +69,7 @@ func warningsOf(configMap *corev1.ConfigMap, p *policy.Policy) *policy.Warnings 
 func Read(configMap *corev1.ConfigMap, table *awsranges.Table) (*policy.Policy, policy.Problems) {
 	data, ok := configMap.Data[policy.Key]
 	if !ok {
-		return nil, policy.Problems{{Message: "Missing field: " + policy.Key, Path: "data"}}
+		return nil, policy.Problems{missing(configMap)}
 	}
 	document, problems := policy.Parse([]byte(data))
 	if problems != nil {

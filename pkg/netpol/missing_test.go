@@ -1,0 +1,48 @@
+package netpol_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+
+	"egress-agent/pkg/netpol"
+	"egress-agent/pkg/policy"
+)
+
+func TestReadMissing(t *testing.T) {
+	const save = ": save the file as UTF-8 without a byte order mark, in PowerShell with Set-Content -Encoding ascii"
+	many := map[string]string{"Policy.json": "{}"}
+	for i := range 100 {
+		many[strings.Repeat("a", i+1)] = ""
+	}
+	for _, test := range []struct {
+		name   string
+		data   map[string]string
+		binary string // policy.json in binaryData
+		says   string // after Missing field: policy.json
+	}{
+		{name: "nothing"},
+		{name: "another key", data: map[string]string{"application.properties": "a=b"}},
+		{name: "UTF-16, little endian", binary: "\xff\xfe{\x00}\x00", says: "; it is in binaryData, since it is not UTF-8 but UTF-16 with a byte order mark" + save},
+		{name: "UTF-16, big endian", binary: "\xfe\xff\x00{\x00}", says: "; it is in binaryData, since it is not UTF-8 but UTF-16 with a byte order mark" + save},
+		{name: "UTF-16 without a mark", binary: "{\x00\"\x00a\x00\"\x00}\x00", says: "; it is in binaryData, since it is not UTF-8 but UTF-16" + save},
+		{name: "Latin-1", binary: "{\"name\": \"caf\xe9\"}", says: "; it is in binaryData, since it is not UTF-8" + save},
+		{name: "UTF-8", binary: `{"allowedDestinations": []}`, says: "; it is in binaryData, which is not read: move it to data, as text"},
+		{name: "letter case", data: map[string]string{"Policy.json": "{}"}, says: "; the key Policy.json is not read: name it policy.json, and write JSON"},
+		{name: "YAML", data: map[string]string{"a": "", "policy.yaml": ""}, says: "; the key policy.yaml is not read: name it policy.json, and write JSON"},
+		{name: "typing mistake", data: map[string]string{"polcy.json": "{}"}, says: "; the key polcy.json is not read: name it policy.json, and write JSON"},
+		{name: "very many keys", data: many},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			configMap := &corev1.ConfigMap{Data: test.data}
+			if test.binary != "" {
+				configMap.BinaryData = map[string][]byte{policy.Key: []byte(test.binary)}
+			}
+			p, problems := netpol.Read(configMap, nil)
+			require.Nil(t, p)
+			require.Equal(t, policy.Problems{{Message: "Missing field: policy.json" + test.says, Path: "data"}}, problems)
+		})
+	}
+}
