@@ -15,18 +15,21 @@ egress-agent explain says which entries of the policies in files allow a
 connection, and by which published prefix, or what comes nearest to allowing it.
 
 Usage:
-  egress-agent explain -f FILE... --to ADDRESS:PORT[/PROTOCOL] [--ranges-file FILE] [-o text|json]
+  egress-agent explain -f FILE... --to ADDRESS:PORT[/PROTOCOL]... [--ranges-file FILE] [-o text|json]
 
 Examples:
   egress-agent explain -f policy.yaml --to 10.1.0.5:5432
-  egress-agent explain -f policy.yaml --to [2001:db8::1]:53/UDP --ranges-file ip-ranges.json
+  egress-agent explain -f policy.yaml --to [2001:db8::1]:53/UDP --to 198.18.0.1:443 --ranges-file ip-ranges.json
 
 Policies add up: a connection is allowed in a namespace if any of its policies
-allows it. Exit status: 0 allowed in every namespace of the files, 1 denied in
-one, or a policy is invalid, 2 wrong usage or unreadable input.
+allows it. -o json prints a list with an item for each policy and --to, in their
+order: {file, namespace, name, to, allowed, reasons, nearest}.
+
+Exit status: 0 every --to is allowed in every namespace of the files, 1 one is
+denied in one, or a policy is invalid, 2 wrong usage or unreadable input.
 `
 
-// explained is one policy's answer, as -o json prints it.
+// explained is one policy's answer for one target, as -o json prints it.
 type explained struct {
 	File      string `json:"file"`
 	Namespace string `json:"namespace"`
@@ -39,7 +42,8 @@ func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	flags := flag.NewFlagSet(program+" explain", flag.ContinueOnError)
 	var files cli.Files
 	files.AddFlags(flags)
-	to := flags.String("to", "", "the `target` of the connection, as ADDRESS:PORT or ADDRESS:PORT/PROTOCOL; TCP where left out")
+	var to cli.Strings
+	flags.Var(&to, "to", "the `target` of the connection, as ADDRESS:PORT or ADDRESS:PORT/PROTOCOL; TCP where left out (repeatable)")
 	format := flags.String("o", "text", "output `format`: text or json")
 	if status, ok := cli.Parse(flags, args, explainUsage, stdout, stderr); !ok {
 		return status
@@ -48,15 +52,16 @@ func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	if status != cli.ExitOK {
 		return status
 	}
-	target, err := netpol.ParseTarget(*to)
-	if err != nil {
-		err = fmt.Errorf("invalid --to: %w", err)
-	}
+	targets, err := parseTargets(to)
 	if err := errors.Join(err, cli.OneOf(*format, "text", "json")); err != nil {
 		stderr.Complain(flags.Name(), err)
 		return cli.ExitUsage
 	}
-	answers, allowed := []explained{}, make(map[string]bool)
+	type connection struct {
+		namespace string
+		target    netpol.Target
+	}
+	answers, allowed := []explained{}, make(map[connection]bool)
 	for _, source := range input.Sources {
 		p, problems := netpol.Read(source.ConfigMap, input.Table)
 		if problems == nil {
@@ -67,11 +72,14 @@ func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 			status = cli.ExitInvalid
 			continue
 		}
-		e := netpol.Explain(p, input.Table, input.Options, target)
-		allowed[source.ConfigMap.Namespace] = allowed[source.ConfigMap.Namespace] || e.Allowed
-		answers = append(answers, explained{source.File, source.ConfigMap.Namespace, source.ConfigMap.Name, target.String(), e})
-		if *format == "text" {
-			printExplanation(stdout, source, target, e)
+		for _, target := range targets {
+			e := netpol.Explain(p, input.Table, input.Options, target)
+			this := connection{source.ConfigMap.Namespace, target}
+			allowed[this] = allowed[this] || e.Allowed
+			answers = append(answers, explained{source.File, source.ConfigMap.Namespace, source.ConfigMap.Name, target.String(), e})
+			if *format == "text" {
+				printExplanation(stdout, source, target, e)
+			}
 		}
 	}
 	for _, ok := range allowed {
@@ -83,6 +91,23 @@ func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 		status = stdout.Result(stderr, flags.Name(), answers, status)
 	}
 	return input.Report(stderr, flags.Name(), status)
+}
+
+// parseTargets reads all that are given, which is at least one. The error joins all that is wrong.
+func parseTargets(to []string) ([]netpol.Target, error) {
+	if len(to) == 0 {
+		to = []string{""}
+	}
+	var targets []netpol.Target
+	var errs []error
+	for _, text := range to {
+		target, err := netpol.ParseTarget(text)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("invalid --to: %w", err))
+		}
+		targets = append(targets, target)
+	}
+	return targets, errors.Join(errs...)
 }
 
 func printExplanation(out cli.Output, source cli.Source, target netpol.Target, e netpol.Explanation) {

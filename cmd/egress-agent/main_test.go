@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -145,6 +146,24 @@ func TestExplain(t *testing.T) {
 	require.Equal(t, 1, status)
 	require.Empty(t, stdout, "what the dataplane does not take is not applied, and allows nothing")
 	require.Contains(t, stderr, "Too many ports: 10.1.0.0/24 has 2 ports")
+	several := []string{"explain", "-f", demo, "../../examples/demo/tenant-b.yaml", "--ranges-file", ranges, "--to", "10.1.0.9:5432", "--to", "192.0.2.1:1/UDP"}
+	status, stdout, _ = shell(t, "", several...)
+	require.Equal(t, 1, status)
+	require.Equal(t, []string{"10.1.0.9:5432/TCP allowed", "192.0.2.1:1/UDP denied:", "10.1.0.9:5432/TCP denied:", "192.0.2.1:1/UDP denied:"},
+		regexp.MustCompile(`\S+/(TCP|UDP) \S+`).FindAllString(stdout, -1), "each policy answers each of them")
+	status, stdout, _ = shell(t, "", append(several, "-o", "json")...)
+	require.Equal(t, 1, status)
+	var answers []explained
+	require.NoError(t, json.Unmarshal([]byte(stdout), &answers))
+	require.Len(t, answers, 4)
+	require.Equal(t, "192.0.2.1:1/UDP", answers[1].To)
+	status, _, _ = shell(t, "", "explain", "-f", demo, "--ranges-file", ranges, "--to", "192.0.2.1:1", "--to", "10.1.0.9:5432")
+	require.Equal(t, 1, status, "the last is allowed, and the first is not")
+	status, _, _ = shell(t, "", "explain", "-f", demo, "--ranges-file", ranges, "--to", "10.1.0.8:5432", "--to", "10.1.0.9:5432")
+	require.Equal(t, 0, status)
+	status, _, stderr = shell(t, "", "explain", "-f", demo, "--to", "a", "--to", "b")
+	require.Equal(t, 2, status)
+	require.Equal(t, 2, strings.Count(stderr, "invalid --to: "))
 	for _, to := range []string{"", "db:5432"} {
 		status, stdout, stderr = shell(t, "", "explain", "-f", demo, "--to", to)
 		require.Equal(t, 2, status)

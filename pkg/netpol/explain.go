@@ -104,8 +104,13 @@ func Explain(p *policy.Policy, table *awsranges.Table, options Options, target T
 	e.Allowed = len(e.Reasons) > 0
 	if e.Allowed {
 		e.Nearest = []string{}
-	} else if len(e.Nearest) == 0 {
+		return e
+	}
+	if len(e.Nearest) == 0 {
 		e.Nearest = append(e.Nearest, whoHas(table, target.Address))
+	}
+	if mayBeService(target.Address) && options.Family.has(netip.PrefixFrom(target.Address, target.Address.BitLen())) {
+		e.Nearest = append(e.Nearest, serviceHint(target))
 	}
 	return e
 }
@@ -168,6 +173,32 @@ func covers(d policy.Destination, path string, table *awsranges.Table, address n
 		}
 	}
 	return covering, elsewhere
+}
+
+// serviceRanges are those that EKS takes the cluster IPs of Services from
+// (https://docs.aws.amazon.com/eks/latest/APIReference/API_KubernetesNetworkConfigRequest.html).
+var serviceRanges = []netip.Prefix{netip.MustParsePrefix("10.100.0.0/16"), netip.MustParsePrefix("172.20.0.0/16")}
+
+// localToAWS has the addresses of instance metadata and Pod Identity, which are no Services.
+var localToAWS = netip.MustParsePrefix("fd00:ec2::/32")
+
+// mayBeService says whether an address looks like a Service's cluster IP. Of IPv6, EKS takes a /108 of fc00::/7, such as
+// fd8e:5fa6:1e4d::/108: all bits between the first 48 and the last 20 are zero.
+func mayBeService(address netip.Addr) bool {
+	if address.Is4() {
+		return slices.ContainsFunc(serviceRanges, func(p netip.Prefix) bool { return p.Contains(address) })
+	}
+	b := address.As16()
+	zero := !slices.ContainsFunc(b[6:13], func(c byte) bool { return c != 0 }) && b[13]>>4 == 0
+	return b[0]&0xfe == 0xfc && zero && !localToAWS.Contains(address)
+}
+
+// serviceHint says what becomes of a connection to a Service. AWS's dataplane sees the cluster IP and the Service's port,
+// before they are translated (aws/aws-network-policy-agent#73), and its controller never takes a CIDR of the pods for
+// them (aws/amazon-network-policy-controller-k8s, pkg/resolvers/endpoints.go). Others see the pod that was chosen.
+func serviceHint(target Target) string {
+	return fmt.Sprintf("if %s is the cluster IP of a Service, VPC CNI looks at this address and the Service's port, and other dataplanes at the pods behind it and theirs: "+
+		"allow %s with port %d as a cidr, and the pods' addresses and ports as another", target.Address, netip.PrefixFrom(target.Address, target.Address.BitLen()), target.Port)
 }
 
 // portList gives ports as TCP 443, UDP 53, TCP 8000-8100.

@@ -94,6 +94,32 @@ func TestExplain(t *testing.T) {
 	require.Equal(t, []string{"no destination covers 198.18.7.7, an address of AMAZON us-east-1, EC2 us-east-1"}, e.Nearest)
 }
 
+// TestExplainService asks of addresses that are, and that are not, of the ranges of Services.
+func TestExplainService(t *testing.T) {
+	p := &policy.Policy{DefaultAction: policy.Deny, Destinations: []policy.Destination{
+		{Name: "pods", CIDR: netip.MustParsePrefix("10.1.0.0/16")},
+		{Name: "api", CIDR: netip.MustParsePrefix("172.20.0.1/32"), Ports: []policy.Port{{Protocol: policy.TCP, First: 443, Last: 443}}},
+	}}
+	for to, family := range map[string]Family{"10.100.0.10:80": IPv4, "172.20.255.255:80": IPv4, "172.20.0.1:6443": IPv4, "[fd8e:5fa6:1e4d::f:ffff]:80": IPv6} {
+		target, err := ParseTarget(to)
+		require.NoError(t, err)
+		e := Explain(p, nil, Options{Family: family}, target)
+		require.False(t, e.Allowed)
+		require.Len(t, e.Nearest, 2, to)
+		require.Equal(t, serviceHint(target), e.Nearest[1])
+	}
+	for to, family := range map[string]Family{
+		"10.101.0.10:80": IPv4, "172.21.0.1:80": IPv4, "[fd00:ec2::254]:80": IPv6, "[fd8e:5fa6:1e4d::10:0]:80": IPv6, "[2001:db8::1]:80": IPv6, "[fd8e::1]:80": IPv4,
+	} {
+		target, err := ParseTarget(to)
+		require.NoError(t, err)
+		require.Len(t, Explain(p, nil, Options{Family: family}, target).Nearest, 1, to)
+	}
+	require.True(t, Explain(p, nil, Options{Family: IPv4}, Target{netip.MustParseAddr("172.20.0.1"), 443, policy.TCP}).Allowed)
+	require.Equal(t, "if 10.100.0.10 is the cluster IP of a Service, VPC CNI looks at this address and the Service's port, and other dataplanes at the pods behind it and theirs: "+
+		"allow 10.100.0.10/32 with port 80 as a cidr, and the pods' addresses and ports as another", serviceHint(Target{netip.MustParseAddr("10.100.0.10"), 80, policy.TCP}))
+}
+
 func TestParseTargetRefuses(t *testing.T) {
 	for _, bad := range []string{"", "10.0.0.1", "10.0.0.1:", "10.0.0.1:0", "10.0.0.1:70000", "db.example.com:443", "2001:db8::1:443", "[fe80::1%eth0]:443", "10.0.0.1:443/", "10.0.0.1:443/ICMP", "10.0.0.1:443/TCP/UDP"} {
 		_, err := ParseTarget(bad)
