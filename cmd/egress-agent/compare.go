@@ -24,7 +24,8 @@ type comparison struct {
 type pair struct{ before, after *cli.Source }
 
 // matched matches policies by namespace and name, in the new order and then the old one, and a lone bare
-// policy.json with another.
+// policy.json with another. What is left is matched by its name without the hash that kustomize appends, where one
+// policy of each version has that: each edit gives another hash.
 func matched(base, sources []cli.Source) []pair {
 	if len(base) == 1 && len(sources) == 1 && base[0].Bare() && sources[0].Bare() {
 		return []pair{{&base[0], &sources[0]}}
@@ -42,7 +43,45 @@ func matched(base, sources []cli.Source) []pair {
 			all = append(all, pair{&base[i], nil})
 		}
 	}
-	return all
+	return rehashed(all)
+}
+
+// rehashed joins pairs of one version each, of policies whose names differ by the hash alone.
+func rehashed(all []pair) []pair {
+	type left struct{ added, removed []int }
+	byName := make(map[string]left)
+	for i, p := range all {
+		switch {
+		case p.before == nil:
+			name := hashless(p.after)
+			l := byName[name]
+			l.added = append(l.added, i)
+			byName[name] = l
+		case p.after == nil:
+			name := hashless(p.before)
+			l := byName[name]
+			l.removed = append(l.removed, i)
+			byName[name] = l
+		}
+	}
+	joined := make(map[int]bool)
+	for _, l := range byName {
+		if len(l.added) == 1 && len(l.removed) == 1 {
+			all[l.added[0]].before = all[l.removed[0]].before
+			joined[l.removed[0]] = true
+		}
+	}
+	var kept []pair
+	for i, p := range all {
+		if !joined[i] {
+			kept = append(kept, p)
+		}
+	}
+	return kept
+}
+
+func hashless(source *cli.Source) string {
+	return source.ConfigMap.Namespace + "/" + policy.WithoutHash(source.ConfigMap.Name)
 }
 
 // unedited pairs each policy with itself.

@@ -23,8 +23,8 @@ Examples:
   egress-agent diff -f new/ --base old/ --ranges-file ip-ranges.json
   egress-agent diff -f policy.yaml --ranges-file ip-ranges.json --against ip-ranges-new.json
 
-FILE is as for render. Policies are matched by namespace and name, and a lone
-policy.json with another. What is new is compared with a policy that allows
+FILE is as for render. Policies are matched by namespace and name, but for the
+hash that Kustomize appends to a name, and a lone policy.json with another. What is new is compared with a policy that allows
 nothing, as is what was removed; where no policy is left in a namespace, its pods
 may connect to everything.
 

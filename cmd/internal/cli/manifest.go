@@ -119,6 +119,9 @@ func (m *manifest) configMap(root *yaml.Node, fields map[string]*yaml.Node) *mis
 			return err
 		}
 	}
+	if value, misplaced := binary[policy.Key]; misplaced && !given {
+		source.value = target(value)
+	}
 	if source.ConfigMap.BinaryData, err = m.binary(binary); err != nil {
 		return err
 	}
