@@ -5,11 +5,18 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
+# What a person gives is text, whatever is in it: a recipe takes it from the environment, in quotes, and never as a part
+# of its own text, and make expands nothing in it. Otherwise NS='`id`' or NS='$$(shell id)' would run id.
+GIVEN := ARCHS BIN CONTAINER_TOOL F FOLLOW FUZZTIME IMAGES IMG_AGENT IMG_WEBHOOK IP_RANGES_DATA KUBECTL LOAD NS OVERLAYS PURGE \
+  PUSH RANGES ROTATE SIZE TAIL TIMEOUT
+defined = $(filter-out undefined,$(origin $(1)))
+$(foreach name,$(GIVEN),$(if $(call defined,$(name)),$(eval override $(name) := $$(value $(name)))))
+
 BIN := bin
 PROGRAMS := egress-agent egress-webhook
 # AWS's ip-ranges.json for what you try by hand: a file, plain or gzip.
 RANGES ?=
-RANGES_FLAG = $(if $(RANGES),--ranges-file $(RANGES))
+RANGES_FLAG = $(if $(value RANGES),--ranges-file "$$RANGES")
 FUZZTIME ?= 5s
 # The race detector needs a C compiler.
 RACE := $(shell command -v "$$(go env CC)" >/dev/null && echo -race)
@@ -19,25 +26,25 @@ RACE := $(shell command -v "$$(go env CC)" >/dev/null && echo -race)
 # Functions aligned to 16 bytes rather than 32 make each program 120 kB smaller.
 .PHONY: build
 build: ## Build both programs into bin/
-	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -funcalign=16" -buildvcs=auto -o $(BIN)/ ./cmd/...
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -funcalign=16" -buildvcs=auto -o "$$BIN/" ./cmd/...
 
 .PHONY: control-plane
 control-plane: ## Build etcd, kube-apiserver, kube-controller-manager and kubectl, once (five to ten minutes)
-	@scripts/control-plane.sh $(BIN)/control-plane
+	@scripts/control-plane.sh "$$BIN/control-plane"
 
 .PHONY: clean
 clean: ## Remove what was built, but for the control plane
-	rm -rf $(addprefix $(BIN)/,$(PROGRAMS) local bench benchwebhook race staticcheck certs images deploy axe page)
+	cd "$$BIN" 2>/dev/null || exit 0; rm -rf $(PROGRAMS) local bench benchwebhook race staticcheck certs images deploy axe page
 
 .PHONY: clean-all
 clean-all: ## Remove all that was built
-	rm -rf $(BIN)
+	rm -rf -- "$$BIN"
 
 ##@ See it work
 
 .PHONY: demo
 demo: build control-plane $(BIN)/local ## The whole story on a local control plane, with the real kubectl
-	@$(BIN)/local $(BIN)/control-plane scripts/demo.sh
+	@"$$BIN/local" "$$BIN/control-plane" scripts/demo.sh
 
 .PHONY: demo-webhook
 demo-webhook: build ## Start the webhook and send it a review for each kind of mistake
@@ -46,21 +53,21 @@ demo-webhook: build ## Start the webhook and send it a review for each kind of m
 .PHONY: run-local
 run-local: build ## Run the agent against the cluster of your kubeconfig (KUBECONFIG=; RANGES=, else AWS's own)
 	@echo "egress-agent will write NetworkPolicies to the cluster of $${KUBECONFIG:-$$HOME/.kube/config}"
-	$(BIN)/egress-agent --kubeconfig "$${KUBECONFIG:-$$HOME/.kube/config}" $(RANGES_FLAG) --leader-elect=false --http-addr 127.0.0.1:8080
+	"$$BIN/egress-agent" --kubeconfig "$${KUBECONFIG:-$$HOME/.kube/config}" $(RANGES_FLAG) --leader-elect=false --http-addr 127.0.0.1:8080
 
 .PHONY: run-webhook-local
 run-webhook-local: build ## Run the webhook on https://localhost:8443 with certificates of its own (RANGES=)
-	scripts/generate-certs.sh $(BIN)/certs
-	$(BIN)/egress-webhook --addr 127.0.0.1:8443 --http-addr 127.0.0.1:8081 $(RANGES_FLAG) \
-	  --tls-cert-file $(BIN)/certs/tls.crt --tls-key-file $(BIN)/certs/tls.key
+	scripts/generate-certs.sh "$$BIN/certs"
+	"$$BIN/egress-webhook" --addr 127.0.0.1:8443 --http-addr 127.0.0.1:8081 $(RANGES_FLAG) \
+	  --tls-cert-file "$$BIN/certs/tls.crt" --tls-key-file "$$BIN/certs/tls.key"
 
 .PHONY: render
 render: build ## Print the NetworkPolicies of policies: make render F=policy.yaml RANGES=ip-ranges.json
-	@$(BIN)/egress-agent render -f $(or $(F),$(error say which file: make render F=policy.yaml)) $(RANGES_FLAG)
+	@$(if $(value F),,$(error say which file: make render F=policy.yaml))"$$BIN/egress-agent" render -f "$$F" $(RANGES_FLAG)
 
 .PHONY: validate
 validate: build ## Judge policies as the webhook does: make validate F=policy.yaml (RANGES=)
-	@$(BIN)/egress-webhook validate -f $(or $(F),$(error say which file: make validate F=policy.yaml)) $(RANGES_FLAG)
+	@$(if $(value F),,$(error say which file: make validate F=policy.yaml))"$$BIN/egress-webhook" validate -f "$$F" $(RANGES_FLAG)
 
 ##@ Deploy, to the cluster that kubectl points at
 
@@ -71,7 +78,6 @@ CONTAINER_TOOL ?= docker
 ARCHS ?= amd64 arm64
 # Any of the folders in deploy/components, such as "cert-manager prometheus".
 OVERLAYS ?=
-export IMG_AGENT IMG_WEBHOOK CONTAINER_TOOL ARCHS OVERLAYS
 
 .PHONY: images
 images: ## Build both images (CONTAINER_TOOL=docker|podman|buildah IMG_AGENT= IMG_WEBHOOK= ARCHS="amd64 arm64" PUSH=1)
@@ -82,7 +88,7 @@ preflight: ## Say whether the cluster has what the programs need; changes nothin
 	@scripts/preflight.sh
 
 .PHONY: webhook-full-deploy
-webhook-full-deploy: $(if $(IMAGES),images) ## All of it, until a bad policy is refused (IMG_AGENT= IMG_WEBHOOK= OVERLAYS=, IMAGES=1 builds them first)
+webhook-full-deploy: $(if $(value IMAGES),images) ## All of it, until a bad policy is refused (IMG_AGENT= IMG_WEBHOOK= OVERLAYS=, IMAGES=1 builds them first)
 	@scripts/deploy.sh all
 
 .PHONY: deploy
@@ -99,7 +105,7 @@ certs: ## See that the webhook's certificate is good for 30 days (ROTATE=1: make
 
 .PHONY: tenant-onboard
 tenant-onboard: ## Protect a tenant's namespace: make tenant-onboard NS=tenant-a
-	@scripts/deploy.sh onboard "$(NS)"
+	@scripts/deploy.sh onboard "$${NS:-}"
 
 .PHONY: status
 status: ## Say what runs, which ranges and certificate it uses, and who opted in
@@ -135,7 +141,7 @@ test-unit: ## Unit tests with the race detector, and fixtures
 
 .PHONY: fuzz
 fuzz: ## Each fuzz target for FUZZTIME (5s)
-	@FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
+	@scripts/fuzz.sh
 
 .PHONY: e2e
 e2e: build control-plane ## The built programs from scripts and against a real control plane; the Markdown files; the schema
@@ -156,12 +162,12 @@ test-all: test-faults ## The agent, with the race detector, through every fault,
 
 # Each fault ends with a minute in which nothing may be written. So they go side by side, each of the three with a control
 # plane of its own.
-LONG := cd scripts/e2e && E2E_ALL=1 E2E_BIN=../../$(BIN)/race go test -count=1 -timeout 30m
+LONG := cd scripts/e2e && E2E_ALL=1 E2E_BIN="../../$$BIN/race" go test -count=1 -timeout 30m
 FAULTS_1 := ^TestFault(Killed|APIServer|Etcd)
 FAULTS_2 := ^TestFault(Watches|Requests|Namespace|Churn)
 .PHONY: test-faults faults-1 faults-2 faults-3
 test-faults: build control-plane ## The agent, with the race detector, through every fault (under ten minutes)
-	go build $(RACE) -o $(BIN)/race/ ./cmd/...
+	go build $(RACE) -o "$$BIN/race/" ./cmd/...
 	@$(MAKE) --no-print-directory -j3 --output-sync=line faults-1 faults-2 faults-3
 faults-1:
 	$(LONG) -run '$(FAULTS_1)' .
@@ -171,17 +177,17 @@ faults-3:
 	$(LONG) -run '^TestFault' -skip '$(FAULTS_1)|$(FAULTS_2)' .
 
 # The accessibility checks of the page, which a browser needs no network for.
-AXE := $(BIN)/axe/node_modules/axe-core/axe.min.js
+AXE := axe/node_modules/axe-core/axe.min.js
 .PHONY: test-page
 test-page: build ## The page of egress-agent status in a real browser: search, accessibility, no network (needs Chromium and npm)
-	test -f $(AXE) || npm install --no-save --no-audit --no-fund --prefix $(BIN)/axe axe-core@4.14.1
-	cd scripts/e2e && AXE=$(abspath $(AXE)) go test -count=1 ./page
+	test -f "$$BIN/$(AXE)" || npm install --no-save --no-audit --no-fund --prefix "$$BIN/axe" axe-core@4.14.1
+	cd scripts/e2e && AXE="$$(realpath "../../$$BIN/$(AXE)")" go test -count=1 ./page
 
 # LOAD brings images to the nodes as a registry would, given their names: "kind load docker-image", say.
 LOAD ?= docker push
 .PHONY: test-deployed
 test-deployed: ## README's "Deploy", and updates under load, on the cluster that kubectl points at: an empty one (LOAD=, five minutes)
-	cd scripts/e2e && DEPLOYED=1 LOAD="$(LOAD)" go test -count=1 -timeout 30m -v ./deployed
+	cd scripts/e2e && DEPLOYED=1 go test -count=1 -timeout 30m -v ./deployed
 
 .PHONY: bench
 bench: build control-plane ## Benchmarks, each with its floor (IP_RANGES_DATA= the folder with AWS's real ip-ranges.json)
@@ -190,22 +196,23 @@ bench: build control-plane ## Benchmarks, each with its floor (IP_RANGES_DATA= t
 
 # small takes two minutes, full a quarter of an hour.
 SIZE ?= small
+NEED_RANGES = $(if $(value IP_RANGES_DATA),,$(error set IP_RANGES_DATA to a folder with the ip-ranges.json of AWS))
 .PHONY: bench-agent
 bench-agent: build control-plane ## The agent at scale, against a bare client (SIZE=small or full; IP_RANGES_DATA=)
-	cd scripts/e2e && go build -o ../../$(BIN)/bench ./bench
-	@$(BIN)/bench --size $(SIZE) --ranges "$(or $(IP_RANGES_DATA),$(error set IP_RANGES_DATA to a folder with the ip-ranges.json of AWS))/ip-ranges.json"
+	cd scripts/e2e && go build -o "../../$$BIN/bench" ./bench
+	@$(NEED_RANGES)"$$BIN/bench" --size "$$SIZE" --ranges "$$IP_RANGES_DATA/ip-ranges.json"
 
 .PHONY: bench-webhook
 bench-webhook: build ## The webhook against the least that a webhook can do (IP_RANGES_DATA=)
-	cd scripts/e2e && go build -o ../../$(BIN)/benchwebhook ./benchwebhook
-	@$(BIN)/benchwebhook --ranges "$(or $(IP_RANGES_DATA),$(error set IP_RANGES_DATA to a folder with the ip-ranges.json of AWS))/ip-ranges.json"
+	cd scripts/e2e && go build -o "../../$$BIN/benchwebhook" ./benchwebhook
+	@$(NEED_RANGES)"$$BIN/benchwebhook" --ranges "$$IP_RANGES_DATA/ip-ranges.json"
 
 .PHONY: lint
 lint: $(BIN)/staticcheck ## gofmt, go vet, staticcheck, shellcheck, and the webhook's imports
 	@test -z "$$(gofmt -l cmd pkg scripts)" || { echo "not formatted, run make fmt:"; gofmt -l cmd pkg scripts; exit 1; }
 	go vet ./...
-	$(BIN)/staticcheck ./...
-	cd scripts/e2e && go vet ./... && ../../$(BIN)/staticcheck ./...
+	"$$BIN/staticcheck" ./...
+	cd scripts/e2e && go vet ./... && "../../$$BIN/staticcheck" ./...
 	shellcheck -x scripts/*.sh .ci/run
 	@imports=$$(go list -deps ./cmd/egress-webhook); \
 	  ! grep '^k8s.io/client-go' <<<"$$imports" || { echo "egress-webhook must not import client-go"; exit 1; }
@@ -224,6 +231,9 @@ golden: build control-plane ## Rewrite the goldens; read the difference before y
 	UPDATE_GOLDEN=1 go test ./...
 	cd scripts/e2e && UPDATE_GOLDEN=1 go test -count=1 ./...
 
+# What has a default by now is given to the recipes, too.
+$(foreach name,$(GIVEN),$(if $(call defined,$(name)),$(eval export $(name))))
+
 ##@ Help
 
 .PHONY: help
@@ -232,6 +242,6 @@ help: ## Show this
 
 .PHONY: $(BIN)/local $(BIN)/staticcheck
 $(BIN)/local:
-	cd scripts/e2e && go build -o ../../$(BIN)/local ./local
+	cd scripts/e2e && go build -o "../../$$BIN/local" ./local
 $(BIN)/staticcheck:
-	cd scripts/e2e && go build -o ../../$(BIN)/staticcheck honnef.co/go/tools/cmd/staticcheck
+	cd scripts/e2e && go build -o "../../$$BIN/staticcheck" honnef.co/go/tools/cmd/staticcheck

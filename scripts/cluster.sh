@@ -2,11 +2,14 @@
 # Sourced by the scripts that work on a running cluster: the one that kubectl points at.
 KUBECTL=${KUBECTL:-kubectl}
 NAMESPACE=egress-system
-read -ra OVERLAYS <<<"${OVERLAYS:-}" # any of deploy/components
 program=$(basename "$0")
 
 say() { printf '%s\n' "$*"; }
 fail() { printf '%s: %s\n' "$program" "$*" >&2; exit 1; }
+read -ra OVERLAYS <<<"${OVERLAYS:-}" # any of deploy/components
+for overlay in "${OVERLAYS[@]}"; do
+  [[ $overlay =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ && -d deploy/components/$overlay ]] || fail "unknown overlay $(printf %q "$overlay"): OVERLAYS takes any of: $(cd deploy/components && echo *)"
+done
 kubectl() { command "$KUBECTL" "$@"; }
 
 # announce says what is about to happen, and to which cluster. A script that another one runs need not.

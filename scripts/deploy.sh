@@ -18,6 +18,7 @@ manifests=bin/deploy/manifests.yaml
 image() {
   local image=$2
   [ -n "$image" ] || image=$(kubectl get deployment "$1" -n $NAMESPACE --ignore-not-found -o 'jsonpath={.spec.template.spec.containers[0].image}')
+  [[ $image =~ ^[A-Za-z0-9._:/@-]*$ ]] || fail "$(printf %q "$image") is no image"
   if [[ $image =~ ^(.+)@(.+)$ ]]; then
     printf -- '- {name: %s, newName: "%s", digest: "%s"}\n' "$1" "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}"
   elif [[ $image =~ ^(.+):([^/:]+)$ ]]; then
@@ -43,7 +44,7 @@ render() {
     for overlay in "${OVERLAYS[@]}"; do echo "- ../../deploy/components/$overlay"; done
     printf 'images:\n%s\n' "$images"
   } >bin/deploy/kustomization.yaml
-  kubectl kustomize bin/deploy >$manifests || fail "the manifests cannot be put together; OVERLAYS takes any of: $(cd deploy/components && echo *)"
+  kubectl kustomize bin/deploy >$manifests || fail "the manifests cannot be put together"
 }
 apply() { kubectl apply -f $manifests -l "$1"; }
 
@@ -123,8 +124,13 @@ status() {
   say "Policies: $(kubectl get configmaps -A -l egress-controller=managed -o name | wc -l), NetworkPolicies made of them: $(kubectl get networkpolicies -A -l app.kubernetes.io/managed-by=egress-agent -o name | wc -l)"
 }
 
+# checked NAMESPACE: it is given, and one that there can be (a DNS label of RFC 1123).
+checked() {
+  [ -n "$1" ] || fail "say which namespace: make tenant-onboard NS=tenant-a"
+  [[ $1 =~ ^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$ ]] ||
+    fail "$(printf %q "$1") is no name of a namespace: at most 63 lower-case letters, digits and -, such as NS=tenant-a"
+}
 onboard() {
-  [ -n "${1:-}" ] || fail "say which namespace: make tenant-onboard NS=tenant-a"
   exists namespace "$1" || fail "there is no namespace $1: kubectl create namespace $1"
   exists validatingwebhookconfiguration egress-webhook || fail "no webhook is registered here: run 'make webhook-full-deploy' first"
   step "The namespace $1 opts in" kubectl label namespace "$1" egress-validation=enabled --overwrite
@@ -139,7 +145,9 @@ all) announce "Deploying egress-agent and egress-webhook"; render egress-agent e
 remove) announce "Removing egress-agent and egress-webhook"; remove ;;
 remove-webhook) announce "Removing egress-webhook"; step "egress-webhook goes" remove_webhook ;;
 status) announce "Looking at egress-agent and egress-webhook"; status ;;
-logs) announce "Reading logs"; kubectl logs -n $NAMESPACE -l app.kubernetes.io/part-of=egress-control --prefix --tail="${TAIL:-50}" ${FOLLOW:+--follow} ;;
+logs)
+  [[ ${TAIL:-50} =~ ^-?[0-9]+$ ]] || fail "TAIL takes a number of lines, not $(printf %q "$TAIL")"
+  announce "Reading logs"; kubectl logs -n $NAMESPACE -l app.kubernetes.io/part-of=egress-control --prefix --tail="${TAIL:-50}" ${FOLLOW:+--follow} ;;
 restart)
   announce "Restarting egress-agent and egress-webhook"
   for deployment in egress-agent egress-webhook; do
@@ -147,6 +155,6 @@ restart)
     step "$deployment restarts, one Pod after the other" kubectl rollout restart deployment/$deployment -n $NAMESPACE
     step "$deployment runs" rolled_out $deployment
   done ;;
-onboard) announce "Onboarding the namespace ${2:-}"; onboard "${2:-}" ;;
-*) fail "unknown verb '${1:-}': see the head of scripts/deploy.sh" ;;
+onboard) checked "${2:-}"; announce "Onboarding the namespace $2"; onboard "$2" ;;
+*) fail "unknown verb $(printf %q "${1:-}"): see the head of scripts/deploy.sh" ;;
 esac

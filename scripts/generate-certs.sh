@@ -14,6 +14,7 @@ shift
 
 names=
 for name in "$@"; do
+  [[ $name =~ ^[A-Za-z0-9:*][A-Za-z0-9.:*-]*$ ]] || { printf '%s: %q is no name of a host and no address\n' "$0" "$name" >&2; exit 2; }
   kind=DNS
   [[ ! $name =~ ^[0-9.]+$|: ]] || kind=IP
   names+=${names:+,}$kind:$name

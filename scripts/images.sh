@@ -10,8 +10,12 @@ fail() { printf 'images: %s\n' "$*" >&2; exit 1; }
 if [ -z "${IMG_AGENT:-}" ] || [ -z "${IMG_WEBHOOK:-}" ]; then
   fail "say how to name the images, such as IMG_AGENT=registry.example.com/egress-agent:v1 IMG_WEBHOOK=registry.example.com/egress-webhook:v1"
 fi
+for arch in "${archs[@]}"; do
+  [[ $arch =~ ^[a-z0-9]+$ ]] || fail "$(printf %q "$arch") is no architecture: ARCHS takes names of Go's, such as amd64 and arm64"
+done
 command -v "$tool" >/dev/null || fail "there is no $tool here: set CONTAINER_TOOL to docker, podman or buildah"
 for image in "$IMG_AGENT" "$IMG_WEBHOOK"; do
+  [[ $image =~ ^[A-Za-z0-9._:/-]*$ ]] || fail "$(printf %q "$image") is no name of an image"
   [[ $image =~ :[A-Za-z0-9_][A-Za-z0-9_.-]*$ ]] || fail "$image has no tag: append one, such as :v1"
 done
 
