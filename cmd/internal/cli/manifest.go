@@ -118,6 +118,9 @@ func (m *manifest) configMap(root *yaml.Node, fields map[string]*yaml.Node) *mis
 		if source.ConfigMap.Data[policy.Key], err = m.str(data, policy.Key); err != nil {
 			return err
 		}
+		if m.inFolder && template.MatchString(source.ConfigMap.Data[policy.Key]) {
+			return &misread{message: "its " + policy.Key + " is a template", foreign: true}
+		}
 	}
 	if value, misplaced := binary[policy.Key]; misplaced && !given {
 		source.value = target(value)
