@@ -1,0 +1,97 @@
+package pod
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const groups = "/sys/fs/cgroup"
+
+// group is a cgroup with a limit of memory, made for one process.
+type group struct{ dir string }
+
+// newGroup makes a cgroup of version 1 or 2 below the cgroup of this process or, if that takes none, below the root.
+// It returns nil if this machine lets it make neither: it needs root, and a memory controller.
+func newGroup(name string, limit int64) *group {
+	for _, parent := range parents() {
+		if _, err := os.Stat(parent); err != nil {
+			continue
+		}
+		g := &group{filepath.Join(parent, name)}
+		if err := os.Mkdir(g.dir, 0o755); err != nil {
+			continue
+		}
+		if g.bound(limit) == nil {
+			return g
+		}
+		_ = os.Remove(g.dir)
+	}
+	return nil
+}
+
+// parents returns the folders in which a cgroup may be made, the most fitting first.
+func parents() []string {
+	data, err := os.ReadFile("/proc/self/cgroup") // lines such as 4:memory:/a of version 1 and 0::/a of version 2
+	if err != nil {
+		return nil
+	}
+	var found []string
+	for line := range strings.Lines(string(data)) {
+		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		switch {
+		case len(fields) != 3:
+		case fields[1] == "memory":
+			found = append(found, filepath.Join(groups, "memory", fields[2]), filepath.Join(groups, "memory"))
+		case fields[0] == "0":
+			found = append(found, filepath.Join(groups, fields[2]), groups)
+		}
+	}
+	return found
+}
+
+// bound sets the limit, without swap, as a kubelet does.
+func (g *group) bound(limit int64) error {
+	for _, files := range [][2]string{{"memory.max", "memory.swap.max"}, {"memory.limit_in_bytes", "memory.memsw.limit_in_bytes"}} {
+		if _, err := os.Stat(filepath.Join(g.dir, files[0])); err != nil {
+			continue
+		}
+		if err := g.write(files[0], limit); err != nil {
+			return err
+		}
+		swap := limit // of version 1, memory and swap together
+		if files[0] == "memory.max" {
+			swap = 0
+		}
+		if err := g.write(files[1], swap); err != nil && !errors.Is(err, os.ErrNotExist) { // a kernel without swap
+			return err
+		}
+		return nil
+	}
+	return fmt.Errorf("%s has no memory controller", g.dir)
+}
+
+func (g *group) write(file string, value int64) error {
+	f, err := os.OpenFile(filepath.Join(g.dir, file), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(strconv.FormatInt(value, 10))
+	return errors.Join(err, f.Close())
+}
+
+// remove removes the cgroup of a process that has ended. The kernel may take a moment to see that.
+func (g *group) remove() error {
+	var err error
+	for range 100 {
+		if err = os.Remove(g.dir); err == nil || errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return err
+}

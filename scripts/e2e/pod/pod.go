@@ -1,0 +1,53 @@
+// Package pod runs a built program as its Pod runs it: with the flags, the environment, the cores and the memory limit
+// of its manifest, so that the kernel kills here what it would kill there.
+package pod
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+
+	appsv1 "k8s.io/api/apps/v1"
+	"sigs.k8s.io/yaml"
+)
+
+// Container is what a manifest says about a program's only container.
+type Container struct {
+	Args   []string
+	Env    []string // NAME=value, with the GOMAXPROCS that follows from the CPU limit
+	Memory int64    // limit in bytes
+}
+
+// Read returns the container of the Deployment in a manifest of several objects.
+func Read(file string) (Container, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return Container{}, err
+	}
+	for _, document := range bytes.Split(data, []byte("\n---\n")) {
+		var deployment appsv1.Deployment
+		if err := yaml.Unmarshal(document, &deployment); err != nil {
+			return Container{}, fmt.Errorf("%s: %w", file, err)
+		}
+		if deployment.Kind != "Deployment" {
+			continue
+		}
+		containers := deployment.Spec.Template.Spec.Containers
+		if len(containers) != 1 {
+			return Container{}, fmt.Errorf("%s: Deployment %s has %d containers, expected 1", file, deployment.Name, len(containers))
+		}
+		limits := containers[0].Resources.Limits
+		if limits.Memory().IsZero() || limits.Cpu().IsZero() {
+			return Container{}, fmt.Errorf("%s: Deployment %s has no limit of memory or of CPU", file, deployment.Name)
+		}
+		c := Container{Args: containers[0].Args, Memory: limits.Memory().Value()}
+		for _, variable := range containers[0].Env {
+			c.Env = append(c.Env, variable.Name+"="+variable.Value)
+		}
+		// The group here bounds memory alone. In a Pod the kernel gives the program this many cores, however many
+		// threads Go starts.
+		c.Env = append(c.Env, fmt.Sprintf("GOMAXPROCS=%d", limits.Cpu().Value()))
+		return c, nil
+	}
+	return Container{}, fmt.Errorf("%s: no Deployment", file)
+}
