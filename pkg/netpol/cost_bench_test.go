@@ -1,0 +1,196 @@
+package netpol
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+
+	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/internal/liveheap"
+	"egress-agent/pkg/policy"
+)
+
+// maxGrowth is how much more n entries may cost than n/2: twice as much, and a little for sorting.
+const maxGrowth = 2.3
+
+// costKinds are the kinds of entries whose cost must be linear. Each gives a policy document of n, which may be at most
+// the 1,000 destinations of a valid one.
+var costKinds = []struct {
+	name     string
+	document func(n int) string
+}{
+	{"cidr", perDestination(`"cidr":"10.%d.0.0/16","ports":[443]`, func(i int) []any { return []any{i & 255} })},
+	{"nested-cidrs", nestedDocument},
+	{"service", perDestination(`"awsService":"amazon","ports":[443]`, nil)},
+	{"service-ports", perDestination(`"awsService":"amazon","ports":[%d]`, func(i int) []any { return []any{443 + 2*(i%20)} })},
+	{"service-in-one-region", perDestination(`"awsService":"s3","regions":["us-east-1"],"ports":[443]`, nil)},
+	{"region-subsets", subsetsDocument},
+	{"regions-repeated", func(n int) string {
+		return `{"allowedDestinations":[{"name":"r","awsService":"amazon","ports":[443],"regions":[` + repeated(8*n, func(int) string { return `"us-east-1"` }) + `]}]}`
+	}},
+	{"ports", func(n int) string {
+		return `{"allowedDestinations":[{"name":"p","cidr":"10.0.0.0/8","ports":[` + repeated(20*n, func(i int) string { return strconv.Itoa(1 + 2*i) }) + `]}]}`
+	}},
+	{"name-problems", perDestination(`"name":"%d","cidr":"10.0.0.0/99"`, func(i int) []any { return []any{i % 3} })},
+	{"service-problems", perDestination(`"awsService":"route53_helthchecks_%d","ports":[443]`, func(i int) []any { return []any{i} })},
+	{"region-problems", func(n int) string {
+		return `{"allowedDestinations":[{"name":"r","awsService":"amazon","ports":[443],"regions":[` + repeated(n, func(i int) string { return fmt.Sprintf(`"us-esat-%d"`, i) }) + `]}]}`
+	}},
+	{"unknown-fields", func(n int) string {
+		return `{"allowedDestinations":[{` + repeated(n, func(i int) string { return fmt.Sprintf(`"prots%d":1`, i) }) + `}]}`
+	}},
+	{"empty", func(n int) string {
+		return `{"allowedDestinations":[` + repeated(n, func(int) string { return "{}" }) + `]}`
+	}},
+}
+
+// perDestination makes documents of n destinations, each with a name of its own and these further fields.
+func perDestination(fields string, arguments func(i int) []any) func(n int) string {
+	return func(n int) string {
+		return `{"allowedDestinations":[` + repeated(n, func(i int) string {
+			further := fields
+			if arguments != nil {
+				further = fmt.Sprintf(fields, arguments(i)...)
+			}
+			if !strings.HasPrefix(further, `"name"`) {
+				further = fmt.Sprintf(`"name":"d%d",`, i) + further
+			}
+			return "{" + further + "}"
+		}) + `]}`
+	}
+}
+
+func nestedDocument(n int) string {
+	return `{"allowedDestinations":[` + repeated(n, func(i int) string {
+		chain, bits := i/22, 11+i%22
+		return fmt.Sprintf(`{"name":"n%d","cidr":"%d.%d.0.0/%d","ports":[%d]}`, i, 1+chain>>3, chain<<5&255, bits, 1000+2*(i%22))
+	}) + `]}`
+}
+
+var costRegions = []string{"us-east-1", "us-east-2", "us-west-1", "us-west-2", "eu-west-1", "eu-west-2", "eu-west-3", "eu-central-1", "ap-south-1", "sa-east-1"}
+
+func subsetsDocument(n int) string {
+	return `{"allowedDestinations":[` + repeated(n, func(i int) string {
+		var chosen []string
+		for bit, region := range costRegions {
+			if (7*i%1023+1)>>bit&1 == 1 { // so that the first n are as long as the next
+				chosen = append(chosen, strconv.Quote(region))
+			}
+		}
+		return fmt.Sprintf(`{"name":"r%d","awsService":"amazon","regions":[%s],"ports":[443]}`, i, strings.Join(chosen, ","))
+	}) + `]}`
+}
+
+func repeated(n int, item func(i int) string) string {
+	items := make([]string, n)
+	for i := range items {
+		items[i] = item(i)
+	}
+	return strings.Join(items, ",")
+}
+
+// costTable is AWS's real document where IP_RANGES_DATA names its folder, and else a made-up one, of rows AMAZON rows in
+// each region.
+func costTable(t testing.TB, rows int) *awsranges.Table {
+	if dir := os.Getenv("IP_RANGES_DATA"); dir != "" && rows > 100 {
+		table, err := awsranges.ReadFile(filepath.Join(dir, "ip-ranges.json"))
+		require.NoError(t, err)
+		return table
+	}
+	var prefixes []map[string]string
+	for i, region := range costRegions {
+		for j := range rows {
+			for _, service := range []string{"AMAZON", "S3"} {
+				prefixes = append(prefixes, map[string]string{"ip_prefix": fmt.Sprintf("%d.%d.%d.0/24", 3+i, j>>7, j<<1&255), "region": region, "service": service, "network_border_group": region})
+			}
+		}
+	}
+	data, err := json.Marshal(map[string]any{"syncToken": "1700000000", "createDate": "2023-11-14-22-13-20", "prefixes": prefixes, "ipv6_prefixes": []string{}})
+	require.NoError(t, err)
+	table, err := awsranges.Parse(data)
+	require.NoError(t, err)
+	return table
+}
+
+// costOf judges a document n times and returns the mean time, bytes and allocations.
+func costOf(document string, table *awsranges.Table, n int) (took time.Duration, bytes, allocations float64) {
+	configMap := &corev1.ConfigMap{Data: map[string]string{policy.Key: document}}
+	options := Options{Family: IPv4, AllowDNS: true, MaxPortSlots: DefaultPortSlots}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	started := time.Now()
+	for range n {
+		_, _ = Judge(configMap, table, options) // most of them are refused
+	}
+	took = time.Since(started)
+	runtime.ReadMemStats(&after)
+	return took / time.Duration(n), float64(after.TotalAlloc-before.TotalAlloc) / float64(n), float64(after.Mallocs-before.Mallocs) / float64(n)
+}
+
+// TestCostIsLinear judges 1,000 entries of each kind against 500, by what is allocated: time depends on the machine.
+func TestCostIsLinear(t *testing.T) {
+	table := costTable(t, 20)
+	for _, kind := range costKinds {
+		t.Run(kind.name, func(t *testing.T) {
+			const times = 3
+			_, bytes, allocations := costOf(kind.document(1000), table, times)
+			_, halfBytes, halfAllocations := costOf(kind.document(500), table, times)
+			t.Logf("bytes %.0f and %.0f, allocations %.0f and %.0f", bytes, halfBytes, allocations, halfAllocations)
+			require.LessOrEqual(t, bytes/halfBytes, maxGrowth, "bytes")
+			require.LessOrEqual(t, allocations/halfAllocations, maxGrowth, "allocations")
+		})
+	}
+}
+
+// TestCostIsBoundedByTheTable requires that judging 1,000 entries never keeps more alive than goes with the input and
+// the table: what a service resolves to is not kept once for each entry.
+func TestCostIsBoundedByTheTable(t *testing.T) {
+	const perByte, perRow = 64, 256 // several times what a node and a prefix with its ports take
+	table := costTable(t, 100)
+	for _, kind := range costKinds {
+		t.Run(kind.name, func(t *testing.T) {
+			document := kind.document(1000)
+			live := liveheap.Peak(func() { costOf(document, table, 1) })
+			bound := perByte*len(document) + perRow*len(table.Rows()) + 1<<20
+			t.Logf("%.1f MB of at most %.1f MB", float64(live)/1e6, float64(bound)/1e6)
+			require.LessOrEqual(t, live, bound)
+		})
+	}
+}
+
+// BenchmarkCost reports what 1,000 entries of each kind cost against 500, and the exponents: 1 is linear.
+func BenchmarkCost(b *testing.B) {
+	table := costTable(b, 600)
+	for _, kind := range costKinds {
+		b.Run(kind.name, func(b *testing.B) {
+			whole, half := kind.document(1000), kind.document(500)
+			var took, halfTook time.Duration
+			var bytes, halfBytes float64
+			for b.Loop() {
+				t, n, _ := costOf(whole, table, 1)
+				took, bytes = took+t, bytes+n
+				t, n, _ = costOf(half, table, 1)
+				halfTook, halfBytes = halfTook+t, halfBytes+n
+			}
+			ratio := float64(took) / float64(halfTook)
+			b.ReportMetric(0, "ns/op") // of both sizes together it says nothing
+			b.ReportMetric(float64(took.Microseconds())/float64(b.N), "µs-of-1000")
+			b.ReportMetric(bytes/float64(b.N)/1e6, "MB-of-1000")
+			b.ReportMetric(ratio, fmt.Sprintf("x-time(at-most-%.1f)", maxGrowth))
+			b.ReportMetric(bytes/halfBytes, fmt.Sprintf("x-bytes(at-most-%.1f)", maxGrowth))
+			b.ReportMetric(math.Log2(ratio), "exponent-of-time")
+			b.ReportMetric(math.Log2(bytes/halfBytes), "exponent-of-bytes")
+		})
+	}
+}
