@@ -34,7 +34,7 @@ control-plane: ## Build etcd, kube-apiserver, kube-controller-manager and kubect
 
 .PHONY: clean
 clean: ## Remove what was built, but for the control plane
-	cd "$$BIN" 2>/dev/null || exit 0; rm -rf $(PROGRAMS) local bench benchwebhook race staticcheck certs images deploy axe page
+	cd "$$BIN" 2>/dev/null || exit 0; rm -rf $(PROGRAMS) local bench benchwebhook benchhostile race staticcheck certs images deploy axe page
 
 .PHONY: clean-all
 clean-all: ## Remove all that was built
@@ -147,17 +147,18 @@ fuzz: ## Each fuzz target for FUZZTIME (5s)
 e2e: build control-plane ## The built programs from scripts and against a real control plane; the Markdown files; the schema
 	@$(MAKE) --no-print-directory -j2 --output-sync=line e2e-agent e2e-webhook
 
-# Agents share one control plane in turn, since each writes for all of it. Tests that need none have another meanwhile.
-WITHOUT_AGENT := ^Test(Webhook|Preflight|Manifests)
+# Agents share one control plane in turn, since each writes for all of it. Tests that need none have another meanwhile, and
+# so have the short forms of the attacks.
+WITHOUT_AGENT := ^Test(Webhook|Preflight|Manifests|Hostile)
 # They need what test and e2e have built by then, and name none of it, so that they begin first.
 .PHONY: e2e-agent e2e-webhook
 e2e-agent:
 	cd scripts/e2e && go test -count=1 -skip '$(WITHOUT_AGENT)' ./...
 e2e-webhook:
-	cd scripts/e2e && go test -count=1 -run '$(WITHOUT_AGENT)' .
+	cd scripts/e2e && go test -count=1 -run '$(WITHOUT_AGENT)' . ./hostile
 
 .PHONY: test-all
-test-all: test-faults ## The agent, with the race detector, through every fault, without each of its rights, and to every alert (a quarter of an hour)
+test-all: test-faults test-hostile ## The agent, with the race detector, through every fault, without each of its rights, and to every alert; both programs under attack (half an hour)
 	$(LONG) -run '^Test(FeedFaults|RBAC|Alerts)' .
 
 # Each fault ends with a minute in which nothing may be written. So they go side by side, each of the three with a control
@@ -175,6 +176,12 @@ faults-2:
 	$(LONG) -run '$(FAULTS_2)' .
 faults-3:
 	$(LONG) -run '^TestFault' -skip '$(FAULTS_1)|$(FAULTS_2)' .
+
+# Not with the race detector: a program that carries it takes several times the memory. From within the folder, where
+# go test prints the table of what was measured.
+.PHONY: test-hostile
+test-hostile: build control-plane ## Both programs, within the memory of their Pods, under every attack of a tenant or a Pod (six minutes)
+	cd scripts/e2e/hostile && E2E_ALL=1 go test -count=1 -timeout 30m
 
 # The accessibility checks of the page, which a browser needs no network for.
 AXE := axe/node_modules/axe-core/axe.min.js
@@ -206,6 +213,11 @@ bench-agent: build control-plane ## The agent at scale, against a bare client (S
 bench-webhook: build ## The webhook against the least that a webhook can do (IP_RANGES_DATA=)
 	cd scripts/e2e && go build -o "../../$$BIN/benchwebhook" ./benchwebhook
 	@$(NEED_RANGES)"$$BIN/benchwebhook" --ranges "$$IP_RANGES_DATA/ip-ranges.json"
+
+.PHONY: bench-hostile
+bench-hostile: build control-plane ## What the worst policies cost both programs, within the memory of their Pods (IP_RANGES_DATA=, else made-up ranges)
+	cd scripts/e2e && go build -o "../../$$BIN/benchhostile" ./benchhostile
+	@"$$BIN/benchhostile"
 
 .PHONY: lint
 lint: $(BIN)/staticcheck ## gofmt, go vet, staticcheck, shellcheck, and the webhook's imports

@@ -82,7 +82,7 @@ func (p *Process) watch() {
 	}
 }
 
-// Ended returns how the process ended, and "" while it runs.
+// Ended returns how the process ended, and "" while it runs. It takes a kill for the limit's, so it is for before Kill.
 func (p *Process) Ended() string {
 	select {
 	case <-p.ended:
@@ -148,19 +148,11 @@ func (p *Process) status(field string) (int64, error) {
 	return kilobytes * 1024, err
 }
 
-// Stop asks the process to stop, kills it if it has not done so after half a minute, and removes its cgroup. It
-// returns no error for a process that had ended before.
-func (p *Process) Stop() error {
-	_ = p.command.Process.Signal(syscall.SIGTERM)
-	var err error
-	select {
-	case <-p.ended:
-	case <-time.After(30 * time.Second):
-		err = fmt.Errorf("%s does not stop", p.command.Path)
-		_ = p.command.Process.Kill()
-		<-p.ended
-	}
-	return errors.Join(err, p.clean())
+// Kill ends the process at once, if it has not ended by itself, and removes its cgroup.
+func (p *Process) Kill() error {
+	_ = p.command.Process.Kill()
+	<-p.ended
+	return p.clean()
 }
 
 func (p *Process) clean() error {

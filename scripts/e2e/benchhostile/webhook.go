@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"egress-agent/scripts/e2e/hostile"
+)
+
+const (
+	repetitions = 20
+	maxDocument = 256 << 10 // of policy.json
+	maxCPU      = "60 ms"
+	maxMemory   = "24 MB"
+)
+
+// documents fit into the bounds of a policy: 1,000 destinations and 256 KiB.
+var documents = []struct{ what, policy string }{
+	{"1,000 × amazon everywhere", hostile.Amazon(1000)},
+	{"1,000 × amazon, each another port", hostile.AmazonPorts(1000, 0)},
+	{"1,000 sets of regions of amazon", hostile.Subsets(1000, 1)},
+	{"1,000 sets of regions, 20 of ports", hostile.Subsets(1000, 20)},
+	{"18,000 repeated regions", hostile.RepeatedRegions(18_000)},
+	{"1,000 CIDRs", hostile.CIDRs(1000, 0)},
+	{"1,000 nested CIDRs", hostile.NestedCIDRs(1000)},
+	{"40,000 ports", hostile.Ports(40_000)},
+	{"1,000 empty entries", hostile.Empty(1000)},
+	{"18,000 unknown fields", hostile.UnknownFields(18_000)},
+	{"17,000 unknown regions", hostile.UnknownRegions(17_000)},
+	{"1,000 unknown services", hostile.UnknownServices(1000)},
+	{"lists 130,000 deep", hostile.Nested(130_000)},
+}
+
+func (b *bench) webhook(ctx context.Context) error {
+	for _, d := range documents {
+		if len(d.policy) > maxDocument {
+			return fmt.Errorf("%s: %d bytes do not fit into the bounds", d.what, len(d.policy))
+		}
+		fmt.Fprintln(os.Stderr, "measuring the webhook:", d.what)
+		figure, err := b.cost(ctx, hostile.Review(d.policy))
+		if err != nil {
+			return err
+		}
+		floor, err := b.cost(ctx, hostile.ReviewOf(d.policy, `"labels":{}`, ""))
+		if err != nil {
+			return err
+		}
+		b.rows = append(b.rows,
+			row{d.what + ", CPU", figure.cpu, floor.cpu, maxCPU},
+			row{d.what + ", memory above idle", figure.memory, floor.memory, maxMemory})
+	}
+	return nil
+}
+
+type cost struct{ cpu, memory string }
+
+// cost measures a review on a webhook of its own: CPU time over all repetitions, and the peak resident size above that of
+// one that has answered small reviews. A webhook that ends is a figure, and no error.
+func (b *bench) cost(ctx context.Context, body string) (cost, error) {
+	container, err := b.container("webhook")
+	if err != nil {
+		return cost{}, err
+	}
+	w, err := hostile.StartWebhook(container, filepath.Join(b.programs, "egress-webhook"), b.dir, b.ranges, filepath.Join(b.dir, "webhook.log"))
+	if err != nil {
+		return cost{}, err
+	}
+	defer w.Kill()
+	client := w.Client("127.0.0.1")
+	if err := ask(ctx, w, client, hostile.Review(hostile.Small(0)), 10*repetitions); err != nil {
+		return cost{}, err
+	}
+	idle, err := w.ResetPeak()
+	if err != nil {
+		return cost{}, err
+	}
+	before, err := w.CPU()
+	if err != nil {
+		return cost{}, err
+	}
+	err = ask(ctx, w, client, body, repetitions)
+	if ended := w.Ended(); ended != "" {
+		return cost{ended, ended}, ctx.Err()
+	}
+	if err != nil {
+		return cost{}, err
+	}
+	after, err := w.CPU()
+	if err != nil {
+		return cost{}, err
+	}
+	return cost{((after - before) / repetitions).Round(100 * time.Microsecond).String(), megabytes(w.Peak() - idle)}, nil
+}
+
+// ask asks n times, and gives a process that the kernel kills the time to be seen dead.
+func ask(ctx context.Context, w *hostile.Webhook, client *http.Client, body string, n int) error {
+	for range n {
+		if _, err := w.Ask(ctx, client, body); err != nil {
+			time.Sleep(200 * time.Millisecond)
+			return err
+		}
+	}
+	return nil
+}

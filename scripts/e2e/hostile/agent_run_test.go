@@ -1,0 +1,192 @@
+package hostile
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"egress-agent/scripts/e2e/cluster"
+	"egress-agent/scripts/e2e/pod"
+)
+
+const changeTime = 10 * time.Second // within which an ordinary tenant's change is applied
+
+// world is the control plane, the ordinary tenants in it, and the namespace of a hostile one.
+type world struct {
+	t       *testing.T
+	client  *kubernetes.Clientset // without a rate limit
+	hostile string                // the namespace
+	agent   *pod.Process
+}
+
+// ordinary makes the ordinary tenants, once.
+var ordinary sync.Once
+
+// changes numbers the changes of ordinary tenants, so that none repeats another.
+var changes atomic.Int64
+
+// newWorld makes a namespace for a hostile tenant, which is emptied when the test ends, after the agent has stopped.
+func newWorld(t *testing.T, name string) *world {
+	t.Helper()
+	client, err := cluster.Bare(control(t).Kubeconfig)
+	require.NoError(t, err)
+	ordinary.Do(func() { err = MakeTenants(context.Background(), client) })
+	require.NoError(t, err)
+	w := &world{t: t, client: client, hostile: name}
+	require.NoError(t, MakeNamespace(t.Context(), client, name))
+	t.Cleanup(w.empty)
+	return w
+}
+
+// empty deletes all that a hostile tenant has stored. The namespace itself may take longer to go.
+func (w *world) empty() {
+	ctx := context.Background()
+	require.NoError(w.t, w.client.CoreV1().ConfigMaps(w.hostile).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}))
+	require.NoError(w.t, w.client.NetworkingV1().NetworkPolicies(w.hostile).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}))
+	require.NoError(w.t, w.client.CoreV1().Namespaces().Delete(ctx, w.hostile, metav1.DeleteOptions{}))
+}
+
+// start runs egress-agent until the test ends.
+func (w *world) start() {
+	w.t.Helper()
+	kubeconfig, err := control(w.t).ServiceAccountKubeconfig(w.t.Context(), "egress-system", "egress-agent")
+	require.NoError(w.t, err)
+	w.t.Cleanup(func() {
+		err := w.client.CoreV1().ConfigMaps("egress-system").Delete(context.Background(), "egress-ranges", metav1.DeleteOptions{})
+		if !apierrors.IsNotFound(err) {
+			require.NoError(w.t, err)
+		}
+	})
+	log := filepath.Join(w.t.TempDir(), "egress-agent.log")
+	w.agent, err = StartAgent(agentPod, binary("egress-agent"), kubeconfig, rangesFile, log)
+	require.NoError(w.t, err, end(log))
+	stopAfter(w.t, w.agent, log)
+}
+
+// create stores n objects of the hostile tenant.
+func (w *world) create(n int, object func(i int) *corev1.ConfigMap) {
+	w.t.Helper()
+	require.NoError(w.t, cluster.Each(n, func(i int) error {
+		_, err := w.client.CoreV1().ConfigMaps(w.hostile).Create(w.t.Context(), object(i), metav1.CreateOptions{})
+		return err
+	}))
+}
+
+// often does something so many times a second, for as long as an attack lasts, and passes over what fails.
+func (w *world) often(perSecond int, do func(i int)) {
+	every := time.NewTicker(time.Second / time.Duration(perSecond))
+	defer every.Stop()
+	for i, until := 0, time.Now().Add(lasting()); time.Now().Before(until); i++ {
+		do(i)
+		<-every.C
+	}
+}
+
+// change edits an ordinary tenant's policy, and returns how long it takes until its NetworkPolicy shows that, at most
+// changeTime.
+func (w *world) change() (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), changeTime)
+	defer cancel()
+	return Change(ctx, w.client, int(changes.Add(1)), w.agent.Ended)
+}
+
+// applied are the changes of ordinary tenants that were made beside an attack.
+type applied struct {
+	changes, late int
+	slowest       time.Duration
+}
+
+func (a *applied) String() string {
+	if a.late > 0 {
+		return fmt.Sprintf("%d of %d changes not within %s", a.late, a.changes, changeTime)
+	}
+	return fmt.Sprintf("%d changes, slowest %s", a.changes, a.slowest.Round(time.Millisecond))
+}
+
+func (a *applied) add(took time.Duration, err error) {
+	a.changes++
+	a.slowest = max(a.slowest, took)
+	if err != nil {
+		a.late++
+	}
+}
+
+// beside makes changes, one after the other, while do runs and until the agent has dealt with what do has stored, but
+// three at least.
+func (w *world) beside(do func()) *applied {
+	found, done := &applied{}, make(chan struct{})
+	var changing sync.WaitGroup
+	changing.Go(func() {
+		for w.agent.Ended() == "" {
+			select {
+			case <-done:
+				if found.changes >= 3 {
+					return
+				}
+			case <-time.After(100 * time.Millisecond):
+			}
+			found.add(w.change())
+		}
+	})
+	func() {
+		defer changing.Wait()
+		defer close(done)
+		do()
+		w.rest()
+	}()
+	return found
+}
+
+// rest waits until the agent uses less than a third of a core, or has had twenty seconds.
+func (w *world) rest() {
+	before := time.Duration(0)
+	for range 20 {
+		after, err := w.agent.CPU()
+		if err != nil || before > 0 && after-before < time.Second/3 {
+			return
+		}
+		before = after
+		time.Sleep(time.Second)
+	}
+}
+
+// withstands requires of an attack that the agent lives, within its memory, and applies an ordinary tenant's changes
+// meanwhile and afterwards.
+func (w *world) withstands(name string, attack func()) {
+	w.t.Helper()
+	w.start()
+	_, err := w.change()
+	require.NoError(w.t, err, "before the attack")
+	w.requireAlive(name, w.beside(attack))
+}
+
+// startsAgain requires the same of an agent that starts with the attack stored.
+func (w *world) startsAgain(name string) {
+	w.t.Helper()
+	require.NoError(w.t, w.agent.Kill())
+	w.start()
+	w.requireAlive(name+", a start with it", w.beside(func() {}))
+}
+
+func (w *world) requireAlive(name string, found *applied) {
+	w.t.Helper()
+	result := "alive"
+	if ended := w.agent.Ended(); ended != "" {
+		result = ended
+	}
+	table.add("agent: "+name, result, megabytes(w.agent.Peak()), found.String())
+	w.t.Logf("%s, peak %s, %s", result, megabytes(w.agent.Peak()), found)
+	require.Equal(w.t, "alive", result)
+	require.Less(w.t, w.agent.Peak(), agentPod.Memory, "its memory")
+	require.Zero(w.t, found.late, "changes of ordinary tenants")
+}

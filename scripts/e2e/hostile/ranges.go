@@ -1,0 +1,61 @@
+package hostile
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+)
+
+// As many rows as AWS's document of 2026-08-22 has for AMAZON, of each family.
+const (
+	rowsIPv4 = 6084
+	rowsIPv6 = 2901
+)
+
+// Ranges returns the file of AWS's document in the folder that IP_RANGES_DATA names, or else writes a made-up one of
+// the same size to dir.
+func Ranges(dir string) (string, error) {
+	if real := os.Getenv("IP_RANGES_DATA"); real != "" {
+		file := filepath.Join(real, "ip-ranges.json")
+		_, err := os.Stat(file)
+		return file, err
+	}
+	file := filepath.Join(dir, "ip-ranges.json")
+	return file, os.WriteFile(file, madeUp(), 0o600)
+}
+
+// madeUp is a document whose rows nothing joins: all are AMAZON's, a third EC2's as well and a tenth S3's.
+func madeUp() []byte {
+	type row map[string]string
+	add := func(rows []row, i int, field, prefix string) []row {
+		services := []string{"AMAZON"}
+		if i%3 == 0 {
+			services = append(services, "EC2")
+		}
+		if i%10 == 0 {
+			services = append(services, "S3")
+		}
+		for _, service := range services {
+			region := regions[i%len(regions)]
+			rows = append(rows, row{field: prefix, "region": region, "service": service, "network_border_group": region})
+		}
+		return rows
+	}
+	var ipv4, ipv6 []row
+	for i := range rowsIPv4 {
+		ipv4 = add(ipv4, i, "ip_prefix", fmt.Sprintf("%d.%d.%d.0/24", 3+i/32768, i>>7&255, i<<1&255))
+	}
+	for i := range rowsIPv6 {
+		ipv6 = add(ipv6, i, "ipv6_prefix", fmt.Sprintf("2600:%x::/40", 0x1000+2*i))
+	}
+	const published = 1_700_000_000
+	data, err := json.Marshal(map[string]any{
+		"syncToken": strconv.Itoa(published), "createDate": "2023-11-14-22-13-20", "prefixes": ipv4, "ipv6_prefixes": ipv6,
+	})
+	if err != nil {
+		panic(err) // strings and lists encode
+	}
+	return data
+}

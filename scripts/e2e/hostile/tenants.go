@@ -1,0 +1,84 @@
+package hostile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"egress-agent/scripts/e2e/cluster"
+)
+
+// tenants is the number of ordinary tenants, each with a small policy.
+const tenants = 50
+
+// ErrEnded says that the agent, which was waited for, has ended.
+var ErrEnded = errors.New("the agent has ended")
+
+func tenant(i int) string { return fmt.Sprintf("tenant-%d", i%tenants) }
+
+// MakeTenants makes the ordinary tenants' namespaces and policies.
+func MakeTenants(ctx context.Context, client kubernetes.Interface) error {
+	return cluster.Each(tenants, func(i int) error {
+		if err := MakeNamespace(ctx, client, tenant(i)); err != nil {
+			return err
+		}
+		_, err := client.CoreV1().ConfigMaps(tenant(i)).Create(ctx, ConfigMap("egress", Small(0)), metav1.CreateOptions{})
+		return err
+	})
+}
+
+// MakeNamespace makes a namespace. It is no error that it is there.
+func MakeNamespace(ctx context.Context, client kubernetes.Interface, name string) error {
+	_, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		return nil
+	}
+	return err
+}
+
+// ConfigMap is a policy ConfigMap.
+func ConfigMap(name, policy string) *corev1.ConfigMap {
+	return &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"egress-controller": "managed"}},
+		Data:       map[string]string{"policy.json": policy},
+	}
+}
+
+// Change edits the policy of an ordinary tenant, and returns how long it takes until the NetworkPolicy shows that. n
+// must be another at each call. The error is the context's if it ends first, and ErrEnded if the agent does.
+func Change(ctx context.Context, client kubernetes.Interface, n int, ended func() string) (time.Duration, error) {
+	started := time.Now()
+	if _, err := client.CoreV1().ConfigMaps(tenant(n)).Update(ctx, ConfigMap("egress", Small(n)), metav1.UpdateOptions{}); err != nil {
+		return 0, err
+	}
+	for ended() == "" {
+		policy, err := client.NetworkingV1().NetworkPolicies(tenant(n)).Get(ctx, "egress", metav1.GetOptions{})
+		if err == nil && Opens(policy, SmallCIDR(n)) {
+			return time.Since(started), nil
+		}
+		if ctx.Err() != nil {
+			return 0, fmt.Errorf("change %d of %s is not applied: %w", n, tenant(n), ctx.Err())
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return 0, ErrEnded
+}
+
+// Opens reports whether a rule of the NetworkPolicy has exactly this CIDR for a peer.
+func Opens(policy *networkingv1.NetworkPolicy, cidr string) bool {
+	for _, rule := range policy.Spec.Egress {
+		for _, peer := range rule.To {
+			if peer.IPBlock != nil && peer.IPBlock.CIDR == cidr {
+				return true
+			}
+		}
+	}
+	return false
+}

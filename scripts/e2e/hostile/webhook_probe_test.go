@@ -1,0 +1,110 @@
+package hostile
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	reviewTime    = 2 * time.Second // within which an ordinary tenant's review is answered
+	reviewTimeout = 5 * time.Second // timeoutSeconds of deploy/base/webhook-configuration.yaml
+	probeEvery    = 200 * time.Millisecond
+)
+
+// probes are the reviews of an ordinary tenant that an API server sends while something else goes on.
+type probes struct {
+	asked, late int
+	slowest     time.Duration
+	problem     string // the first answer that was none
+}
+
+func (p *probes) add(took time.Duration, err error) {
+	p.asked++
+	p.slowest = max(p.slowest, took)
+	if err != nil || took > reviewTime {
+		p.late++
+	}
+	if err != nil && p.problem == "" {
+		p.problem = err.Error()
+	}
+}
+
+func (p *probes) String() string {
+	if p.late == 0 {
+		return fmt.Sprintf("%d reviews, slowest %s", p.asked, p.slowest.Round(time.Millisecond))
+	}
+	return fmt.Sprintf("%d of %d reviews not within %s", p.late, p.asked, reviewTime)
+}
+
+// probe asks once, from the API server's address, and requires of the answer that it is the right one.
+func (w *webhook) probe(client *http.Client, i int) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), reviewTimeout)
+	defer cancel()
+	started := time.Now()
+	response, err := w.Ask(ctx, client, Review(Small(i)))
+	if err == nil && !response.Allowed {
+		err = fmt.Errorf("denied: %s", response.Result.Message)
+	}
+	return time.Since(started), err
+}
+
+// beside probes while do runs: one review by a connection that stays, the next by a new one, and so on.
+func (w *webhook) beside(t testing.TB, do func()) *probes {
+	stays, found, done := w.client(t, apiServer), &probes{}, make(chan struct{})
+	found.add(w.probe(stays, 0))
+	var probing sync.WaitGroup
+	probing.Go(func() {
+		for i := 1; w.Ended() == ""; i++ {
+			client := stays
+			if i%2 == 1 {
+				client = w.client(t, apiServer)
+			}
+			found.add(w.probe(client, i))
+			if client != stays {
+				client.CloseIdleConnections()
+			}
+			select {
+			case <-done:
+				return
+			case <-time.After(probeEvery):
+			}
+		}
+	})
+	defer probing.Wait()
+	defer close(done)
+	do()
+	return found
+}
+
+// withstands requires of an attack that the webhook lives, within its memory, and answers an ordinary tenant's reviews
+// meanwhile and afterwards. One review may be late, and one in ten: other things run on this machine.
+func (w *webhook) withstands(t *testing.T, name string, do func()) {
+	t.Helper()
+	pid := w.PID
+	found := w.beside(t, do)
+	after := &probes{}
+	for i := 0; i < 3 && (i == 0 || after.late == i); i++ {
+		after.add(w.probe(w.client(t, apiServer), i))
+	}
+	result := "alive"
+	if ended := w.Ended(); ended != "" {
+		result = ended
+	}
+	ordinary := found.String()
+	if after.late == after.asked {
+		ordinary += "; none after it"
+	}
+	table.add("webhook: "+name, result, megabytes(w.Peak()), ordinary)
+	t.Logf("%s, peak %s, %s %s", result, megabytes(w.Peak()), ordinary, found.problem)
+	require.Equal(t, "alive", result)
+	require.Equal(t, pid, w.PID)
+	require.Less(t, w.Peak(), webhookPod.Memory, "its memory")
+	require.LessOrEqual(t, found.late, max(1, found.asked/10), "late reviews during the attack: %s", found.problem)
+	require.Less(t, after.late, after.asked, "a review after the attack: %s", after.problem)
+}

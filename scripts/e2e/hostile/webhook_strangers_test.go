@@ -1,0 +1,173 @@
+package hostile
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+)
+
+// sent are what a Pod that reaches port 8443 may do. Every one of them goes on for lasting, or until its last
+// connection is closed, and comes from addresses that are not the API server's.
+var sent = []struct {
+	name  string
+	short bool
+	do    func(t *testing.T, w *webhook)
+}{
+	{"64 connections claim up to 3 MiB and send none", true, claims},
+	{"200 slow bodies, HTTP/1.1", false, func(t *testing.T, w *webhook) { slowBodies(t, w, 200) }},
+	{"2,000 slow bodies, HTTP/2", false, slowStreams},
+	{"7,000 idle HTTP/2 connections", true, idle},
+	{"streams opened and reset", true, rapidReset},
+	{"headers of 1 MiB", false, hugeHeaders},
+	{"headers that never end, HTTP/2", false, endlessHeaders},
+	// Of the five that nobody listed:
+	{"96 bodies of 2.9 MiB that stop before the end", true, func(t *testing.T, w *webhook) { stoppedBodies(t, w, 96) }},
+	{"2,000 connections without a handshake", false, noHandshake},
+	{"answers that nobody reads", false, unread},
+	{"expensive reviews from 16 addresses", true, expensive},
+	{"pings and settings without end", false, pings},
+}
+
+// lasting is how long an attack goes on that has no end of its own: longer than the webhook waits for a request.
+func lasting() time.Duration {
+	if all() {
+		return 6 * time.Second
+	}
+	return 4 * time.Second
+}
+
+// TestHostileWebhookSent lets strangers misbehave beside the API server's reviews.
+func TestHostileWebhookSent(t *testing.T) {
+	for _, attack := range sent {
+		if !attack.short && !all() {
+			continue
+		}
+		t.Run(attack.name, func(t *testing.T) {
+			w := startWebhook(t)
+			w.withstands(t, attack.name, func() { attack.do(t, w) })
+		})
+	}
+}
+
+// strangers runs so many attackers side by side, each from one of so many addresses, until the context ends: an attack
+// begins again as soon as its connection is closed, and has a connection no longer than the context lasts.
+func strangers(t *testing.T, w *webhook, n, addresses int, attack func(ctx context.Context, address string)) {
+	ctx, cancel := context.WithTimeout(t.Context(), lasting())
+	defer cancel()
+	var running sync.WaitGroup
+	for i := range n {
+		running.Go(func() {
+			for ctx.Err() == nil && w.Ended() == "" {
+				attack(ctx, fmt.Sprintf("%s%d", stranger, 1+i%addresses))
+				pause(ctx, 50*time.Millisecond)
+			}
+		})
+	}
+	running.Wait()
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+const head = "POST /validate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
+
+const claimed = 3 << 20
+
+// claims sends headers alone. Claims of many sizes leave no room that one of another size would have.
+func claims(t *testing.T, w *webhook) {
+	strangers(t, w, 64, 1, func(ctx context.Context, address string) {
+		connection, err := w.dial(ctx, address)
+		if err != nil {
+			return
+		}
+		defer connection.Close()
+		fmt.Fprintf(connection, head+"\r\n", 1+rand.IntN(claimed))
+		_, _ = io.Copy(io.Discard, connection)
+	})
+}
+
+func slowBodies(t *testing.T, w *webhook, n int) {
+	strangers(t, w, n, 4, func(ctx context.Context, address string) {
+		connection, err := w.dial(ctx, address)
+		if err != nil {
+			return
+		}
+		defer connection.Close()
+		fmt.Fprintf(connection, head+"\r\n", claimed)
+		for ctx.Err() == nil {
+			if _, err := connection.Write([]byte("{")); err != nil {
+				return
+			}
+			pause(ctx, time.Second)
+		}
+	})
+}
+
+func stoppedBodies(t *testing.T, w *webhook, n int) {
+	body := make([]byte, claimed-100<<10)
+	strangers(t, w, n, 4, func(ctx context.Context, address string) {
+		connection, err := w.dial(ctx, address)
+		if err != nil {
+			return
+		}
+		defer connection.Close()
+		fmt.Fprintf(connection, head+"\r\n", claimed)
+		_, _ = connection.Write(body)
+		_, _ = io.Copy(io.Discard, connection)
+	})
+}
+
+func hugeHeaders(t *testing.T, w *webhook) {
+	line := make([]byte, 1<<10)
+	for i := range line {
+		line[i] = 'a'
+	}
+	strangers(t, w, 64, 4, func(ctx context.Context, address string) {
+		connection, err := w.dial(ctx, address)
+		if err != nil {
+			return
+		}
+		defer connection.Close()
+		fmt.Fprintf(connection, head, claimed)
+		for i := range 1 << 10 {
+			if _, err := fmt.Fprintf(connection, "X-%d: %s\r\n", i, line); err != nil {
+				return
+			}
+		}
+		_, _ = io.Copy(io.Discard, connection)
+	})
+}
+
+func noHandshake(t *testing.T, w *webhook) {
+	strangers(t, w, 2000, 4, func(ctx context.Context, address string) {
+		dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
+		connection, err := dialer.DialContext(ctx, "tcp", w.Address)
+		if err != nil {
+			return
+		}
+		defer connection.Close()
+		defer context.AfterFunc(ctx, func() { connection.Close() })()
+		_, _ = io.Copy(io.Discard, connection)
+	})
+}
+
+// expensive asks for reviews that are within the bounds of a policy, from 16 addresses, four at a time from each.
+func expensive(t *testing.T, w *webhook) {
+	body := Review(Subsets(1000, 20))
+	clients := make(map[string]*http.Client)
+	for i := range 16 {
+		address := fmt.Sprintf("%s%d", stranger, 1+i)
+		clients[address] = w.client(t, address)
+	}
+	strangers(t, w, 64, 16, func(ctx context.Context, address string) { _, _ = w.Ask(ctx, clients[address], body) })
+}
