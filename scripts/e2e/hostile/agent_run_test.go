@@ -133,7 +133,7 @@ func (w *world) beside(do func()) *applied {
 				if found.changes >= 3 {
 					return
 				}
-			case <-time.After(100 * time.Millisecond):
+			case <-time.After(250 * time.Millisecond):
 			}
 			found.add(w.change())
 		}
@@ -147,13 +147,17 @@ func (w *world) beside(do func()) *applied {
 	return found
 }
 
-// rest waits until the agent uses less than a third of a core, or has had twenty seconds.
+// rest waits until the agent has used less than a tenth of a core for two seconds, or has had half a minute. On a busy
+// machine that is little enough to be sure that it has nothing to do but the changes.
 func (w *world) rest() {
-	before := time.Duration(0)
-	for range 20 {
+	quiet, before := 0, time.Duration(0)
+	for i := 0; i < 30 && quiet < 2; i++ {
 		after, err := w.agent.CPU()
-		if err != nil || before > 0 && after-before < time.Second/3 {
+		if err != nil { // it has ended
 			return
+		}
+		if quiet++; i == 0 || after-before >= time.Second/10 {
+			quiet = 0
 		}
 		before = after
 		time.Sleep(time.Second)

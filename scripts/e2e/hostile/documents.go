@@ -33,10 +33,11 @@ func Amazon(n int) string {
 	return Policy(n, func(i int) string { return fmt.Sprintf(`{"name":"a%d","awsService":"amazon","ports":[443]}`, i) })
 }
 
-// AmazonPorts opens all of AWS everywhere, n times over, each time for a port of its own from first on.
+// AmazonPorts opens all of AWS everywhere, n times over, each time for a port of its own, of which no two are beside each
+// other. Those of another first, in steps of n, are others.
 func AmazonPorts(n, first int) string {
 	return Policy(n, func(i int) string {
-		return fmt.Sprintf(`{"name":"a%d","awsService":"amazon","ports":[%d]}`, i, 1+(first+i)%65535)
+		return fmt.Sprintf(`{"name":"a%d","awsService":"amazon","ports":[%d]}`, i, 1+2*(first+i)%65535)
 	})
 }
 

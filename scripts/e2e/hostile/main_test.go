@@ -11,6 +11,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"k8s.io/client-go/rest"
+
 	"egress-agent/scripts/e2e/cluster"
 	"egress-agent/scripts/e2e/pod"
 )
@@ -40,6 +42,11 @@ func TestMain(m *testing.M) {
 }
 
 func runTests(m *testing.M) (status int, err error) {
+	for _, program := range []string{"egress-agent", "egress-webhook"} {
+		if _, err := os.Stat(binary(program)); err != nil {
+			return 0, fmt.Errorf("%w: run 'make e2e', which builds it", err)
+		}
+	}
 	if dir, err = os.MkdirTemp("", "egress-hostile-"); err != nil {
 		return 0, err
 	}
@@ -60,6 +67,7 @@ func runTests(m *testing.M) (status int, err error) {
 			}
 		}
 	}()
+	rest.SetDefaultWarningHandler(rest.NoWarnings{}) // a hostile policy has thousands
 	defer table.print()
 	return m.Run(), nil
 }
