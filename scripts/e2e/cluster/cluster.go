@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 )
 
 // Cluster is a running control plane.
@@ -51,6 +52,8 @@ func Start(ctx context.Context, programs, dir string) (*Cluster, error) {
 	if err := os.WriteFile(filepath.Join(dir, "audit-policy.yaml"), []byte(auditPolicy), 0o600); err != nil {
 		return nil, err
 	}
+	// Without a logger, controller-runtime prints a stack to whoever starts a control plane after half a minute.
+	log.SetLogger(log.Log.WithSink(log.NullLogSink{}))
 	existing := false
 	c.environment = &envtest.Environment{
 		UseExistingCluster:       &existing,

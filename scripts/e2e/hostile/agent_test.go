@@ -34,9 +34,9 @@ var attacks = []struct {
 	{"200 policies of amazon everywhere", true, true, policies(200, func(int) string { return Amazon(1) }), nil},
 	{"250 policies of 900 KB of white space", false, true, policies(250, func(int) string { return Blank(900_000) }), nil},
 	{"40 policies of 1 MB of CIDRs", false, true, policies(40, func(i int) string { return CIDRs(16_000, 16_000*i) }), nil},
-	{"9,000 repeated regions", true, true, policies(1, func(int) string { return RepeatedRegions(9000) }), nil},
+	{"9,000 repeated regions", false, true, policies(1, func(int) string { return RepeatedRegions(9000) }), nil},
 	{"one policy of 147 KB of amazon", true, true, policies(1, func(int) string { return AmazonPorts(2900, 0) }), nil},
-	{"four policies of 36 KB of amazon", true, true, policies(4, func(i int) string { return AmazonPorts(720, 1000*i) }), nil},
+	{"four policies of 36 KB of amazon", false, true, policies(4, func(i int) string { return AmazonPorts(720, 1000*i) }), nil},
 	{"1,000 sets of regions, 20 of ports, in 10 policies", false, true, policies(10, func(int) string { return Subsets(1000, 20) }), nil},
 	{"5,000 ConfigMaps without a policy", false, true, func(w *world) {
 		w.create(5000, func(i int) *corev1.ConfigMap {
@@ -52,7 +52,7 @@ var attacks = []struct {
 	{"1,000 NetworkPolicies with the agent's label", true, false, handMade, handMadeStay},
 	{"two names that become one", true, false, collide, collisionIsReported},
 	// Nobody listed these:
-	{"a policy in kube-system", true, false, closeDNS, nothingIsWritten},
+	{"a policy in kube-system", false, false, closeDNS, nothingIsWritten},
 	{"200 policies with 900 KB beside them", false, true, func(w *world) {
 		w.create(200, func(i int) *corev1.ConfigMap {
 			c := ConfigMap(fmt.Sprintf("b%d", i), Small(i))
@@ -86,6 +86,7 @@ var attacks = []struct {
 
 // TestHostileAgent lets one namespace store each, beside ordinary tenants who change their policies.
 func TestHostileAgent(t *testing.T) {
+	t.Parallel()
 	for i, attack := range attacks {
 		if !attack.short && !all() {
 			continue

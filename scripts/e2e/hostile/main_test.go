@@ -1,11 +1,14 @@
 package hostile
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"text/tabwriter"
@@ -142,6 +145,9 @@ func (r *results) add(attack, result, peak, ordinary string) {
 func (r *results) print() {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	defer w.Flush()
+	slices.SortStableFunc(r.rows, func(a, b [4]string) int { // tests run side by side
+		return cmp.Compare(a[0][:strings.Index(a[0], ":")], b[0][:strings.Index(b[0], ":")])
+	})
 	for i, row := range r.rows {
 		if i == 0 {
 			fmt.Fprintln(w, "ATTACK\tRESULT\tPEAK\tORDINARY TENANT")

@@ -35,6 +35,7 @@ var throughAPIServer = []struct {
 // TestHostileWebhookBehindAPIServer sends them through a real API server with the real configuration, while strangers
 // claim room and an ordinary tenant stores policies.
 func TestHostileWebhookBehindAPIServer(t *testing.T) {
+	t.Parallel()
 	for i, attack := range throughAPIServer {
 		if !attack.short && !all() {
 			continue
