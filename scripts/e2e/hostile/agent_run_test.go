@@ -48,12 +48,27 @@ func newWorld(t *testing.T, name string) *world {
 	return w
 }
 
-// empty deletes all that a hostile tenant has stored. The namespace itself may take longer to go.
+// empty deletes all that a hostile tenant has stored, so that nothing of it is left for the next test. The namespace
+// itself may take longer to go.
 func (w *world) empty() {
-	ctx := context.Background()
-	require.NoError(w.t, w.client.CoreV1().ConfigMaps(w.hostile).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}))
-	require.NoError(w.t, w.client.NetworkingV1().NetworkPolicies(w.hostile).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}))
-	require.NoError(w.t, w.client.CoreV1().Namespaces().Delete(ctx, w.hostile, metav1.DeleteOptions{}))
+	w.delete()
+	require.NoError(w.t, w.client.CoreV1().Namespaces().Delete(context.Background(), w.hostile, metav1.DeleteOptions{}))
+}
+
+// delete deletes the ConfigMaps and the NetworkPolicies. Of thousands an API server deletes as many as it can in the
+// time of a request, and says that it is not done.
+func (w *world) delete() {
+	for _, collection := range []interface {
+		DeleteCollection(context.Context, metav1.DeleteOptions, metav1.ListOptions) error
+	}{w.client.CoreV1().ConfigMaps(w.hostile), w.client.NetworkingV1().NetworkPolicies(w.hostile)} {
+		var err error
+		for until := time.Now().Add(4 * soon); time.Now().Before(until); {
+			if err = collection.DeleteCollection(context.Background(), metav1.DeleteOptions{}, metav1.ListOptions{}); err == nil {
+				break
+			}
+		}
+		require.NoError(w.t, err)
+	}
 }
 
 // start runs egress-agent until the test ends.

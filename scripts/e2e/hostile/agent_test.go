@@ -52,6 +52,11 @@ var attacks = []struct {
 	{"1,000 NetworkPolicies with the agent's label", true, false, handMade, handMadeStay},
 	{"two names that become one", true, false, collide, collisionIsReported},
 	// Nobody listed these:
+	{"1,000 policies deleted at once", false, false, func(w *world) {
+		policies(1000, Small)(w)
+		w.rest()
+		w.delete()
+	}, nil},
 	{"a policy in kube-system", false, false, closeDNS, nothingIsWritten},
 	{"200 policies with 900 KB beside them", false, true, func(w *world) {
 		w.create(200, func(i int) *corev1.ConfigMap {
