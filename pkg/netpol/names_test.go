@@ -60,6 +60,19 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+// objectMessages are what is said of a ConfigMap, and not of its policy.json.
+func objectMessages() policy.Problems {
+	all := policy.ObjectWarnings("egress-9bc7dm28fk", nil, map[string]string{
+		"argocd.argoproj.io/sync-options": "Replace=true,Force=true", "kustomize.toolkit.fluxcd.io/force": "enabled", "helm.sh/hook": "pre-upgrade",
+	})
+	for _, binary := range []string{"\xff\xfe", "{}"} {
+		_, problems := Read(&corev1.ConfigMap{BinaryData: map[string][]byte{policy.Key: []byte(binary)}}, nil)
+		all = append(all, problems...)
+	}
+	_, problems := Read(&corev1.ConfigMap{Data: map[string]string{"Policy.json": "{}"}}, nil)
+	return append(all, problems...)
+}
+
 // TestDocumentedMessages requires that WEBHOOK.md quotes messages as they are: each in its tables is one
 // of the corpus, or of warningCases, but for the entry's name and path.
 func TestDocumentedMessages(t *testing.T) {
@@ -74,7 +87,7 @@ func TestDocumentedMessages(t *testing.T) {
 		}
 	}
 	_, keyless := Evaluate(&corev1.ConfigMap{}, nil, Options{})
-	real = append(real, lines(keyless)...)
+	real = append(append(real, lines(keyless)...), lines(objectMessages())...)
 	counts := func(n int) []Count { return []Count{{"b", 5}, {"big", n - 10}, {"c", 5}} }
 	var many policy.Warnings
 	warnOfPeers(manyPeers+1, counts(manyPeers+1), &many)
