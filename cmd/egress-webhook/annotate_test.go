@@ -134,5 +134,5 @@ func TestValidateLarge(t *testing.T) {
 	status, stdout, _ = shell(t, `{"allowedDestinations": [`+strings.Repeat("[], ", mistakes)+`[]]}`, "validate", "-f", "-", "-o", "github")
 	require.Equal(t, 1, status)
 	require.Equal(t, 101, strings.Count(stdout, "\n"), "too many destinations, and the first of a thousand that are none")
-	require.Contains(t, stdout, "::and 901 more\n")
+	require.Contains(t, stdout, "::policy: and 901 more\n")
 }

@@ -101,9 +101,6 @@ func validate(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 
 func judge(source cli.Source, input *cli.Input) verdict {
 	warnings, problems := netpol.Judge(source.ConfigMap, input.Table, input.Options)
-	if problems == nil && !source.Bare() {
-		warnings = append(warnings, policy.ObjectWarnings(source.ConfigMap.Name, source.ConfigMap.Labels, source.ConfigMap.Annotations)...)
-	}
 	return verdict{
 		File: source.File, Namespace: source.ConfigMap.Namespace, Name: source.ConfigMap.Name,
 		Valid: problems == nil, Problems: findings(source, problems), Warnings: findings(source, warnings),

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"egress-agent/pkg/awsranges"
@@ -61,15 +60,6 @@ func wellFormed(request *Request) error {
 
 func isPolicy(object *ConfigMap) bool {
 	return object.Metadata.Labels.Policy == policy.LabelValue
-}
-
-// configMap returns what is judged of the object.
-func (c *ConfigMap) configMap(request *Request) *corev1.ConfigMap {
-	judged := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: request.Namespace, Name: request.Name}}
-	if c.Data.Policy != nil {
-		judged.Data = map[string]string{policy.Key: *c.Data.Policy}
-	}
-	return judged
 }
 
 // sameForAgent says that an update leaves alone what the agent reads. Such an update passes even on

@@ -206,3 +206,28 @@ func TestCorpus(t *testing.T) {
 		}
 	}
 }
+
+// TestReviewOfTheObject: of what is beside policy.json, admission sees what validate sees offline.
+func TestReviewOfTheObject(t *testing.T) {
+	remade := func(c *corev1.ConfigMap) {
+		c.Annotations = map[string]string{"argocd.argoproj.io/sync-options": "Replace=true", "helm.sh/hook": "pre-install"}
+		c.Labels["kustomize.toolkit.fluxcd.io/force"] = "enabled"
+	}
+	response, err := ask(t, request("CREATE", runtime.RawExtension{}, object(t, good, remade)))
+	require.NoError(t, err)
+	require.Len(t, response.Warnings, 3)
+	for i, tool := range []string{"Argo CD", "Flux", "Helm"} {
+		require.Contains(t, response.Warnings[i], tool)
+	}
+	binary := func(c *corev1.ConfigMap) {
+		c.Data, c.BinaryData = nil, map[string][]byte{policy.Key: {0xff, 0xfe, '{', 0, '}', 0}}
+	}
+	response, err = ask(t, request("CREATE", runtime.RawExtension{}, object(t, "", binary)))
+	require.NoError(t, err)
+	require.Contains(t, response.Result.Message, "Missing field: policy.json; it is in binaryData, since it is not UTF-8 but UTF-16 with a byte order mark")
+	inKubePublic := request("CREATE", runtime.RawExtension{}, object(t, good))
+	inKubePublic.Namespace = "kube-public"
+	response, err = ask(t, inKubePublic)
+	require.NoError(t, err)
+	require.Contains(t, response.Warnings[0], "the agent writes nothing in kube-public")
+}

@@ -2,12 +2,16 @@ package admission
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	utiljson "sigs.k8s.io/json"
+
+	"egress-agent/pkg/policy"
 )
 
 // What a review must say of itself.
@@ -36,19 +40,60 @@ type Request struct {
 type ConfigMap struct {
 	Metadata struct {
 		Labels            Labels       `json:"labels"`
+		Annotations       Annotations  `json:"annotations"`
 		DeletionTimestamp *metav1.Time `json:"deletionTimestamp"`
 	} `json:"metadata"`
-	Data Data `json:"data"`
+	Data       Data `json:"data"`
+	BinaryData Data `json:"binaryData"` // in base64
 }
 
 // Labels are those of a ConfigMap.
 type Labels struct {
-	Policy string `json:"egress-controller"` // policy.Label
+	Policy    string `json:"egress-controller"` // policy.Label
+	FluxForce string `json:"kustomize.toolkit.fluxcd.io/force"`
+}
+
+// Annotations are those that policy.ObjectWarnings reads.
+type Annotations struct {
+	ArgoOptions  *string `json:"argocd.argoproj.io/sync-options"`
+	ArgoHook     *string `json:"argocd.argoproj.io/hook"`
+	ArgoDeletion *string `json:"argocd.argoproj.io/hook-delete-policy"`
+	FluxForce    *string `json:"kustomize.toolkit.fluxcd.io/force"`
+	HelmHook     *string `json:"helm.sh/hook"`
+	HelmDeletion *string `json:"helm.sh/hook-delete-policy"`
 }
 
 // Data is that of a ConfigMap.
 type Data struct {
 	Policy *string `json:"policy.json"` // policy.Key; nil if it is left out
+}
+
+// configMap returns what is judged of an object.
+func (c *ConfigMap) configMap(request *Request) *corev1.ConfigMap {
+	judged := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: request.Namespace, Name: request.Name}}
+	if c.Metadata.Labels.FluxForce != "" {
+		judged.Labels = map[string]string{"kustomize.toolkit.fluxcd.io/force": c.Metadata.Labels.FluxForce}
+	}
+	if given := c.Metadata.Annotations; given != (Annotations{}) {
+		judged.Annotations = make(map[string]string)
+		for key, value := range map[string]*string{
+			"argocd.argoproj.io/sync-options": given.ArgoOptions, "argocd.argoproj.io/hook": given.ArgoHook,
+			"argocd.argoproj.io/hook-delete-policy": given.ArgoDeletion, "kustomize.toolkit.fluxcd.io/force": given.FluxForce,
+			"helm.sh/hook": given.HelmHook, "helm.sh/hook-delete-policy": given.HelmDeletion,
+		} {
+			if value != nil {
+				judged.Annotations[key] = *value
+			}
+		}
+	}
+	if c.Data.Policy != nil {
+		judged.Data = map[string]string{policy.Key: *c.Data.Policy}
+	}
+	if c.BinaryData.Policy != nil {
+		binary, _ := base64.StdEncoding.DecodeString(*c.BinaryData.Policy) // an API server has decoded it
+		judged.BinaryData = map[string][]byte{policy.Key: binary}
+	}
+	return judged
 }
 
 // Response is an AdmissionResponse of admission.k8s.io/v1.

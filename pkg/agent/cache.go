@@ -1,9 +1,11 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"strconv"
+	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -85,7 +87,7 @@ func (a *Agent) slim(configMap *corev1.ConfigMap) *corev1.ConfigMap {
 	hold := a.ledger.addDocument(&slim, size, len(compact))
 	switch {
 	case !ok:
-		slim.BinaryData = onlyKeys(configMap.BinaryData)
+		slim.BinaryData = binaryHead(configMap.BinaryData)
 	case !hold:
 		slim.Annotations = map[string]string{slimNote: "", digestNote: netpol.DigestOf(configMap), sizeNote: strconv.Itoa(size)}
 	default:
@@ -101,12 +103,17 @@ func (a *Agent) slim(configMap *corev1.ConfigMap) *corev1.ConfigMap {
 	return configMap
 }
 
-// onlyKeys returns whether there is a policy among binary data, and nothing of it.
-func onlyKeys(data map[string][]byte) map[string][]byte {
-	if binary, ok := data[policy.Key]; ok {
-		return map[string][]byte{policy.Key: binary[:min(len(binary), 4)]} // in which a byte order mark shows
+// binaryHead returns as much of a policy among binary data as tells why it is there.
+func binaryHead(data map[string][]byte) map[string][]byte {
+	const enough = 64
+	binary, ok := data[policy.Key]
+	if !ok {
+		return nil
 	}
-	return nil
+	if utf8.Valid(binary) {
+		binary = nil
+	}
+	return map[string][]byte{policy.Key: bytes.Clone(binary[:min(len(binary), enough)])}
 }
 
 // digestOf is netpol.DigestOf for a ConfigMap of the cache.

@@ -61,6 +61,9 @@ func warningsOf(configMap *corev1.ConfigMap, p *policy.Policy) *policy.Warnings 
 			"the agent writes nothing in %s, which the cluster itself rests on: put the policy into the namespace of the pods", configMap.Namespace)})
 	}
 	policy.Warn(p, &found)
+	for _, problem := range policy.ObjectWarnings(configMap.Name, configMap.Labels, configMap.Annotations) {
+		found.AddProblem(policy.Fragile, problem)
+	}
 	return &found
 }
 
