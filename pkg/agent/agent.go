@@ -355,8 +355,9 @@ func (a *Agent) processNext(ctx, requests context.Context) bool {
 }
 
 // configMapOf returns the ConfigMap that the NetworkPolicy of this key is made from; nil for none. Of several whose
-// NetworkPolicies would have one name the oldest has it; the others are younger.
-func (a *Agent) configMapOf(key cache.ObjectName) (oldest *corev1.ConfigMap, younger []*corev1.ConfigMap, err error) {
+// NetworkPolicies would have one name the oldest has it, and of those of one second the one that has it now; the others
+// are younger. current is the NetworkPolicy, nil for none.
+func (a *Agent) configMapOf(key cache.ObjectName, current *observed) (oldest *corev1.ConfigMap, younger []*corev1.ConfigMap, err error) {
 	objects, err := a.configMaps.ByIndex(byPolicyKey, key.String())
 	if err != nil {
 		return nil, nil, err
@@ -379,8 +380,14 @@ func (a *Agent) configMapOf(key cache.ObjectName) (oldest *corev1.ConfigMap, you
 	if len(found) == 0 {
 		return nil, nil, nil
 	}
+	hasIt := func(configMap *corev1.ConfigMap) int {
+		if current != nil && slices.ContainsFunc(current.OwnerReferences, func(owner metav1.OwnerReference) bool { return owner.UID == configMap.UID }) {
+			return 0
+		}
+		return 1
+	}
 	slices.SortFunc(found, func(a, b *corev1.ConfigMap) int {
-		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), strings.Compare(a.Name, b.Name))
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(hasIt(a), hasIt(b)), strings.Compare(a.Name, b.Name))
 	})
 	return found[0], found[1:], nil
 }

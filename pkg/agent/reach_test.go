@@ -183,6 +183,11 @@ func TestYoungerOfOneName(t *testing.T) {
 	require.NoError(t, f.configMaps.Delete(short))
 	require.NoError(t, f.sync(t.Context(), key))
 	require.Equal(t, ReasonApplied, f.event(t))
+	f.observe(t)
+	short.CreationTimestamp = long.CreationTimestamp
+	f.see(t, short)
+	require.NoError(t, f.sync(t.Context(), key))
+	require.Equal(t, ReasonNameConflict, f.event(t), "of the same second, and first by name, it comes too late")
 	require.Equal(t, long.UID, inForce(t, f, short.Name).OwnerReferences[0].UID)
 }
 

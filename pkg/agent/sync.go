@@ -33,11 +33,11 @@ func (a *Agent) sync(ctx context.Context, key cache.ObjectName) error {
 }
 
 func (a *Agent) syncWith(ctx context.Context, key cache.ObjectName, table *awsranges.Table) (written bool, err error) {
-	configMap, younger, err := a.configMapOf(key)
+	current, err := a.observedPolicy(key)
 	if err != nil {
 		return false, err
 	}
-	current, err := a.observedPolicy(key)
+	configMap, younger, err := a.configMapOf(key, current)
 	if err != nil {
 		return false, err
 	}
