@@ -17,7 +17,7 @@ PROGRAMS := egress-agent egress-webhook
 # AWS's ip-ranges.json for what you try by hand: a file, plain or gzip.
 RANGES ?=
 RANGES_FLAG = $(if $(value RANGES),--ranges-file "$$RANGES")
-FUZZTIME ?= 5s
+FUZZTIME ?= 2s
 # The race detector needs a C compiler.
 RACE := $(shell command -v "$$(go env CC)" >/dev/null && echo -race)
 
@@ -140,7 +140,7 @@ test-unit: ## Unit tests with the race detector, and fixtures
 	go test $(RACE) ./...
 
 .PHONY: fuzz
-fuzz: ## Each fuzz target for FUZZTIME (5s)
+fuzz: ## Each fuzz target for FUZZTIME (2s)
 	@scripts/fuzz.sh
 
 .PHONY: e2e
@@ -158,8 +158,9 @@ e2e-webhook:
 	cd scripts/e2e && go test -count=1 -run '$(WITHOUT_AGENT)' . ./hostile
 
 .PHONY: test-all
-test-all: test-faults test-hostile ## The agent, with the race detector, through every fault, without each of its rights, and to every alert; both programs under attack (half an hour)
+test-all: test-faults test-hostile ## The agent, with the race detector, through every fault, without each of its rights, and to every alert; both programs under attack; each fuzz target for ten seconds (half an hour)
 	$(LONG) -run '^Test(FeedFaults|RBAC|Alerts)' .
+	@FUZZTIME=10s scripts/fuzz.sh
 
 # Each fault ends with a minute in which nothing may be written. So they go side by side, each of the three with a control
 # plane of its own.

@@ -31,8 +31,10 @@ Examples:
 The states:
   Applied            the NetworkPolicy was made from the policy as it is now, and
                      nobody has edited it since
-  Invalid            the policy has mistakes; its last valid version stays in force
+  Invalid            the policy has mistakes, or is too much beside the namespace's
+                     others; its last valid version stays in force
   NameConflict       a NetworkPolicy of that name is not the agent's to write
+  NamespaceExempt    the agent writes nothing in the namespace
   RangesUnavailable  the AWS ranges of a service are not known
   Pending            the agent has not come to it, or does not run
 

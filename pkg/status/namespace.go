@@ -47,6 +47,17 @@ func other(networkPolicy *networkingv1.NetworkPolicy) Other {
 	return o
 }
 
+// made returns the specs of the NetworkPolicies that the agent made, but for one.
+func (n *namespace) made(but string) []networkingv1.NetworkPolicySpec {
+	var specs []networkingv1.NetworkPolicySpec
+	for name, networkPolicy := range n.byName {
+		if name != but && netpol.IsMade(&networkPolicy.ObjectMeta) {
+			specs = append(specs, networkPolicy.Spec)
+		}
+	}
+	return specs
+}
+
 // slots returns the most that a CIDR of the spec, or one that lies in it, takes.
 func (n *namespace) slots(spec networkingv1.NetworkPolicySpec) int {
 	if n.taken == nil {

@@ -29,6 +29,8 @@ const (
 	Invalid State = "Invalid"
 	// NameConflict: a NetworkPolicy of that name is not the agent's to write.
 	NameConflict State = "NameConflict"
+	// NamespaceExempt: the agent writes nothing in the namespace.
+	NamespaceExempt State = "NamespaceExempt"
 	// RangesUnavailable: the policy names AWS services whose ranges are not known.
 	RangesUnavailable State = "RangesUnavailable"
 	// Pending: the agent has not done its part yet, or does not run.
@@ -36,7 +38,7 @@ const (
 )
 
 // States are all of them, the good one first and then by what needs a person most.
-var States = []State{Applied, Invalid, NameConflict, RangesUnavailable, Pending}
+var States = []State{Applied, Invalid, NameConflict, NamespaceExempt, RangesUnavailable, Pending}
 
 // Cluster is what was read of a cluster, or of one of its namespaces.
 type Cluster struct {
@@ -138,7 +140,7 @@ func (c Cluster) policy(configMap *corev1.ConfigMap, n *namespace) Policy {
 		MaxPortSlots: c.Options.MaxPortSlots,
 	}
 	var document *policy.Policy
-	p.State, p.Messages, document = c.state(configMap, current)
+	p.State, p.Messages, document = c.state(configMap, current, n)
 	if current != nil && p.State != NameConflict {
 		p.Current, p.NetworkPolicy, p.CIDRs = current, name, netpol.CIDRs(current.Spec)
 		p.PortSlots = n.slots(current.Spec)
@@ -193,7 +195,7 @@ func madeFrom(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy) 
 // state judges as the agent does, with one difference: it does not know the agent's flags and custom ranges.
 // So a NetworkPolicy that says it is made from the policy as it is now shows that the agent accepted it, and
 // is not compared with what these options would make of it.
-func (c Cluster) state(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy) (State, []string, *policy.Policy) {
+func (c Cluster) state(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy, n *namespace) (State, []string, *policy.Policy) {
 	document, problems := netpol.Read(configMap, c.Table)
 	accepted := current != nil && netpol.Owns(configMap, &current.ObjectMeta) && madeFrom(configMap, current)
 	var unresolved []string
@@ -205,11 +207,16 @@ func (c Cluster) state(configMap *corev1.ConfigMap, current *networkingv1.Networ
 		unresolved = leftOut(document, current, !c.RangesHidden && !c.Table.HasAWS())
 	case problems == nil:
 		var result *netpol.Result
-		if result, problems = netpol.Compile(document, c.Table, c.Options); problems == nil && !c.RangesHidden {
-			unresolved = result.Unresolved
+		if result, problems = netpol.Compile(document, c.Table, c.Options); problems == nil {
+			problems = netpol.Beside(result.Spec, n.made(netpol.Name(configMap.Name)), c.Options)
+			if !c.RangesHidden {
+				unresolved = result.Unresolved
+			}
 		}
 	}
 	switch {
+	case netpol.IsExempt(configMap.Namespace, netpol.DefaultNamespace):
+		return NamespaceExempt, []string{fmt.Sprintf("The agent writes nothing in %s, which the cluster or the agent itself rests on; put the policy into the namespace of the pods", configMap.Namespace)}, document
 	case current != nil && !netpol.Owns(configMap, &current.ObjectMeta):
 		return NameConflict, []string{fmt.Sprintf("NetworkPolicy %s exists and is not egress-agent's: it stays as it is, and this policy is not applied; rename one of the two", current.Name)}, document
 	case current != nil && current.DeletionTimestamp != nil:

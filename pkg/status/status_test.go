@@ -167,3 +167,22 @@ func TestOf(t *testing.T) {
 	require.Equal(t, 5, policies[2].PortSlots, "10.1.0.0/24 lies in its 10.1.0.0/16")
 	require.Equal(t, []Other{{Name: "all", Everything: true}, {Name: "egress", Policy: true}, {Name: "web", Pods: "app=web"}}, policies[2].Others)
 }
+
+// TestStateOfOthers: what keeps a policy from being applied may be its namespace, or the policies beside it.
+func TestStateOfOthers(t *testing.T) {
+	system := configMap("egress", edited)
+	system.Namespace = "kube-system"
+	policies := Of(Cluster{ConfigMaps: []*corev1.ConfigMap{system}, Options: options})
+	require.Equal(t, NamespaceExempt, policies[0].State)
+	require.Equal(t, []string{"The agent writes nothing in kube-system, which the cluster or the agent itself rests on; put the policy into the namespace of the pods"}, policies[0].Messages)
+
+	const crowd = `{"allowedDestinations": [{"name": "net", "cidr": "10.0.0.0/8", "ports": [1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31,33,35,37,39,41,43]}]}`
+	denied := netpol.DenyAllObject(configMap("egress", edited), options)
+	policies = Of(Cluster{
+		ConfigMaps:      []*corev1.ConfigMap{configMap("egress", edited), configMap("other", crowd)},
+		NetworkPolicies: []*networkingv1.NetworkPolicy{denied, made(t, "other", crowd, nil)}, Options: options,
+	})
+	require.Equal(t, Invalid, policies[0].State)
+	require.Contains(t, policies[0].Messages[0], "Too many ports: 10.1.0.0/24 has 23 ports and port ranges, and DNS takes 2; the dataplane keeps 24 for a CIDR: join or drop ports of this or the namespace's other policies")
+	require.Equal(t, Applied, policies[1].State)
+}
