@@ -12,15 +12,15 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// compiled is the spec of n separate /32s from an address on, with the same ports.
+// compiled is the spec of n separate addresses from one on, with the same ports.
 func compiled(t *testing.T, first string, n int, ports ...policy.Port) networkingv1.NetworkPolicySpec {
 	p := &policy.Policy{}
 	address := netip.MustParseAddr(first)
 	for i := range n {
-		p.Destinations = append(p.Destinations, policy.Destination{Name: fmt.Sprint(i), CIDR: netip.PrefixFrom(address, 32), Ports: ports})
+		p.Destinations = append(p.Destinations, policy.Destination{Name: fmt.Sprint(i), CIDR: netip.PrefixFrom(address, address.BitLen()), Ports: ports})
 		address = address.Next().Next()
 	}
-	result, problems := Compile(p, nil, Options{Family: IPv4, AllowDNS: true})
+	result, problems := Compile(p, nil, Options{Family: Dual, AllowDNS: true})
 	require.Empty(t, problems)
 	return result.Spec
 }
@@ -48,6 +48,7 @@ func TestTransition(t *testing.T) {
 		{"small", compiled(t, "10.0.0.0", 184, tcp(443)), compiled(t, "10.0.0.0", 184, tcp(80)), []Step{Whole}},
 		{"with DNS's peers it may take two objects", compiled(t, "10.0.0.0", 185, tcp(443)), compiled(t, "10.0.0.0", 185, tcp(80)), []Step{Widen, Narrow}},
 		{"more CIDRs than a pod's map takes", compiled(t, "10.0.0.0", 15001, tcp(443)), compiled(t, "11.0.0.0", 15001, tcp(443)), []Step{Whole}},
+		{"more bytes than etcd takes", compiled(t, "2001:db8:1111:2222:3333:4444:5555:0", 13000, tcp(443)), compiled(t, "2001:db8:1111:2222:3333:4444:6666:0", 13000, tcp(443)), []Step{Whole}},
 		{"as many as it takes", compiled(t, "10.0.0.0", 15000, tcp(443)), compiled(t, "11.0.0.0", 15000, tcp(443)), []Step{Widen, Narrow}},
 		{"to everything", https, spec([]networkingv1.NetworkPolicyEgressRule{everything()}), []Step{Widen, Narrow}},
 		{"from everything", spec([]networkingv1.NetworkPolicyEgressRule{everything()}), https, []Step{Widen, Narrow}},
