@@ -56,14 +56,21 @@ func (v *validator) ports(n node, path *place) []Port {
 	}
 	ports := make([]Port, 0, count)
 	for item := range n.children {
-		ports = append(ports, v.port(item, v.item(path, len(ports))))
+		ports = append(ports, v.port(item, path, len(ports)))
 	}
 	return ports
 }
 
 // port takes 443, which means TCP, or {"port": 8000, "endPort": 8100, "protocol": "UDP"}.
-func (v *validator) port(n node, path *place) Port {
+func (v *validator) port(n node, list *place, i int) Port {
 	p := Port{Protocol: TCP}
+	if n.kind() == number {
+		if p.First = plainPort(n.text()); p.First > 0 {
+			p.Last = p.First
+			return p
+		}
+	}
+	path := v.item(list, i)
 	switch n.kind() {
 	case number:
 		p.First = v.portNumber(n, path, "port")
@@ -99,13 +106,22 @@ func (v *validator) portNumber(n node, path *place, field string) uint16 {
 	if !v.is(n, number, path, field) {
 		return 0
 	}
-	value, err := strconv.ParseUint(n.text(), 10, 16)
-	if err != nil || value == 0 {
+	value := plainPort(n.text())
+	if value == 0 {
 		if v.full() {
 			v.more++
 			return 0
 		}
 		v.report(path, "Invalid %s: %s; must be a whole number from 1 to 65535", field, Show(n.text()))
+		return 0
+	}
+	return value
+}
+
+// plainPort returns the port that a number spells, or 0.
+func plainPort(text string) uint16 {
+	value, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
 		return 0
 	}
 	return uint16(value)
