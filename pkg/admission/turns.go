@@ -31,10 +31,14 @@ func (t *turns) take(ctx context.Context, client, namespace string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	own := &turn{turnKey{client, namespace}, make(chan struct{})}
 	t.mu.Lock()
+	if t.free > 0 { // then nobody waits
+		t.free--
+		t.mu.Unlock()
+		return nil
+	}
+	own := &turn{turnKey{client, namespace}, make(chan struct{})}
 	t.waiting = append(t.waiting, own)
-	t.next()
 	t.mu.Unlock()
 	select {
 	case <-own.begun:
