@@ -3,8 +3,8 @@ package agent
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"fmt"
-	"strconv"
 	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
@@ -58,14 +58,12 @@ func observe(policy *networkingv1.NetworkPolicy) *observed {
 	return o
 }
 
-// What the cache notes on a ConfigMap, as annotations whose keys the API takes from nobody.
-const (
-	slimNote   = " slim"   // on each, so that one that was listed is not made slim twice
-	digestNote = " digest" // of the policy as it is stored, if the cache does not have it so
-	sizeNote   = " size"   // how many bytes the policy has without white space, if the cache has not its text
-)
+// slimNote marks a ConfigMap of the cache, so that one that was listed is not made slim twice. It is an annotation with a
+// key that the API takes from nobody. Two fields of the metadata that no ConfigMap uses hold what is known of the policy as
+// it is stored: SelfLink its digest, as bytes, and Generation its size without white space.
+const slimNote = " slim"
 
-// onlySlim is what the notes of nearly all come to, shared by them. Never to be modified.
+// onlySlim is what the notes of the cache's come to, shared by them. Never to be modified.
 var onlySlim = map[string]string{slimNote: ""}
 
 // slim makes a ConfigMap slim, and returns the same: its policy has no white space, and none of its text is held that is
@@ -84,20 +82,16 @@ func (a *Agent) slim(configMap *corev1.ConfigMap) *corev1.ConfigMap {
 	}
 	document, ok := configMap.Data[policy.Key]
 	compact, size := policy.Compact(document)
+	digest, _ := hex.DecodeString(netpol.DigestOf(configMap)) // it is one
+	slim.SelfLink, slim.Generation = string(digest), int64(size)
 	hold := a.ledger.addDocument(&slim, size, len(compact))
 	switch {
 	case !ok:
 		slim.BinaryData = binaryHead(configMap.BinaryData)
-	case !hold:
-		slim.Annotations = map[string]string{slimNote: "", digestNote: netpol.DigestOf(configMap), sizeNote: strconv.Itoa(size)}
-	default:
-		if compact != document {
-			slim.Annotations = map[string]string{slimNote: "", digestNote: netpol.DigestOf(configMap)}
-		}
+	case hold && len(configMap.Data) == 1 && compact == document:
 		slim.Data = configMap.Data
-		if len(slim.Data) > 1 || compact != document {
-			slim.Data = map[string]string{policy.Key: compact}
-		}
+	case hold:
+		slim.Data = map[string]string{policy.Key: compact}
 	}
 	*configMap = slim
 	return configMap
@@ -116,36 +110,37 @@ func binaryHead(data map[string][]byte) map[string][]byte {
 	return map[string][]byte{policy.Key: bytes.Clone(binary[:min(len(binary), enough)])}
 }
 
-// digestOf is netpol.DigestOf for a ConfigMap of the cache.
+// digestOf is netpol.DigestOf for a ConfigMap of the cache, too.
 func digestOf(configMap *corev1.ConfigMap) string {
-	if digest := configMap.Annotations[digestNote]; digest != "" {
-		return digest
+	if _, slim := configMap.Annotations[slimNote]; slim {
+		return hex.EncodeToString([]byte(configMap.SelfLink))
 	}
 	return netpol.DigestOf(configMap)
 }
 
 // document returns a ConfigMap of the cache with the text of its policy, which is read if the cache does not hold it, or
 // the bound that the policy is over.
-func (a *Agent) document(ctx context.Context, configMap *corev1.ConfigMap) (*corev1.ConfigMap, policy.Problems, error) {
-	if size, err := strconv.Atoi(configMap.Annotations[sizeNote]); err == nil && size > policy.MaxDocumentBytes {
-		return configMap, policy.Problems{{Path: policy.Key, Message: policy.TooLarge(size)}}, nil
+func (a *Agent) document(ctx context.Context, cached *corev1.ConfigMap) (*corev1.ConfigMap, policy.Problems, error) {
+	size := int(cached.Generation)
+	if size > policy.MaxDocumentBytes {
+		return cached, policy.Problems{{Path: policy.Key, Message: policy.TooLarge(size)}}, nil
 	}
-	if problems := a.ledger.excess(configMap.Namespace, configMap.Name); problems != nil {
-		return configMap, problems, nil
+	if problems := a.ledger.excess(cached.Namespace, cached.Name); problems != nil {
+		return cached, problems, nil
 	}
-	if configMap.Annotations[sizeNote] == "" {
-		return configMap, nil, nil
+	if size == 0 || cached.Data != nil {
+		return cached, nil, nil
 	}
-	stored, err := a.client.CoreV1().ConfigMaps(configMap.Namespace).Get(ctx, configMap.Name, metav1.GetOptions{})
+	stored, err := a.client.CoreV1().ConfigMaps(cached.Namespace).Get(ctx, cached.Name, metav1.GetOptions{})
 	if err != nil {
-		return nil, nil, fmt.Errorf("read ConfigMap %s: %w", configMap.Name, err)
+		return nil, nil, fmt.Errorf("read ConfigMap %s: %w", cached.Name, err)
 	}
-	if stored.UID != configMap.UID || stored.ResourceVersion != configMap.ResourceVersion {
-		return nil, nil, fmt.Errorf("the cache does not hold ConfigMap %s as it is yet", configMap.Name)
+	if stored.UID != cached.UID || stored.ResourceVersion != cached.ResourceVersion {
+		return nil, nil, fmt.Errorf("the cache does not hold ConfigMap %s as it is yet", cached.Name)
 	}
-	full := configMap.DeepCopy()
+	full := *cached
 	full.Data = map[string]string{policy.Key: stored.Data[policy.Key]}
-	return full, nil, nil
+	return &full, nil, nil
 }
 
 // observedPolicy returns what the cache has of a NetworkPolicy; nil for none.

@@ -46,8 +46,16 @@ type account struct {
 type document struct {
 	uid     types.UID
 	created int64 // epoch seconds
-	bytes   int   // without white space, at least leastBytes
+	size    int   // bytes without white space
 	held    int
+}
+
+// bytes is what the document counts for; nothing for the zero document.
+func (d document) bytes() int {
+	if d == (document{}) {
+		return 0
+	}
+	return max(d.size, leastBytes)
 }
 
 func newLedger() *ledger { return &ledger{namespaces: make(map[string]*account)} }
@@ -76,7 +84,7 @@ func (l *ledger) addDocument(configMap *corev1.ConfigMap, size, text int) (hold 
 	defer l.mu.Unlock()
 	a := l.open(configMap.Namespace)
 	before := a.documents[configMap.Name]
-	d := document{uid: configMap.UID, created: configMap.CreationTimestamp.Unix(), bytes: max(size, leastBytes), held: text}
+	d := document{uid: configMap.UID, created: configMap.CreationTimestamp.Unix(), size: size, held: text}
 	if hold = size <= policy.MaxDocumentBytes && text <= policy.MaxDocumentBytes && a.held-before.held+text <= maxNamespaceBytes; !hold {
 		d.held = 0
 	}
@@ -84,7 +92,7 @@ func (l *ledger) addDocument(configMap *corev1.ConfigMap, size, text int) (hold 
 		a.documents = make(map[string]document, 1)
 	}
 	a.documents[configMap.Name] = d
-	a.bytes += d.bytes - before.bytes
+	a.bytes += d.bytes() - before.bytes()
 	a.held += d.held - before.held
 	a.over = nil
 	return hold
@@ -97,7 +105,7 @@ func (l *ledger) dropDocument(namespace, name string, uid types.UID) {
 	a := l.open(namespace)
 	if d, known := a.documents[name]; known && d.uid == uid {
 		delete(a.documents, name)
-		a.bytes -= d.bytes
+		a.bytes -= d.bytes()
 		a.held -= d.held
 		a.over = nil
 	}
@@ -135,7 +143,7 @@ func (a *account) youngest() map[string]bool {
 	})
 	over, total := make(map[string]bool), 0
 	for _, name := range names {
-		if size := a.documents[name].bytes; total+size <= maxNamespaceBytes {
+		if size := a.documents[name].bytes(); total+size <= maxNamespaceBytes {
 			total += size
 		} else {
 			over[name] = true

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -191,14 +192,17 @@ func TestCachesKeepNoMoreThanIsNeeded(t *testing.T) {
 	full.Data["other"], full.BinaryData = "x", map[string][]byte{"b": nil}
 	want := configMap(valid)
 	want.Data[policy.Key], _ = policy.Compact(valid)
-	want.Annotations = map[string]string{slimNote: "", digestNote: netpol.DigestOf(full)}
+	digest, err := hex.DecodeString(netpol.DigestOf(full))
+	require.NoError(t, err)
+	want.Annotations, want.SelfLink, want.Generation = onlySlim, string(digest), int64(len(want.Data[policy.Key]))
 	slim := f.slim(full)
 	require.Equal(t, want, slim)
 	require.Equal(t, want, f.slim(slim), "as the cache does with what was listed")
-	require.Equal(t, netpol.DigestOf(configMap(valid)), digestOf(slim))
-
-	compact := configMap(want.Data[policy.Key])
-	require.Equal(t, onlySlim, f.slim(compact).Annotations, "there is nothing else to note")
+	known, problems, err := f.document(t.Context(), slim)
+	require.NoError(t, err)
+	require.Empty(t, problems)
+	require.Equal(t, want.Data, known.Data)
+	require.Equal(t, netpol.DigestOf(configMap(valid)), digestOf(known))
 }
 
 // TestCacheIsBounded: what one namespace stores takes a mebibyte at most, whatever it is, and none of it goes unjudged.
