@@ -182,6 +182,26 @@ func TestCrowdedNamespaceMayShrink(t *testing.T) {
 	require.Equal(t, ReasonInvalid, f.event(t))
 }
 
+// TestCrowdInForceIsTold: where both are in force from before, both are told of it once, and both stay.
+func TestCrowdInForceIsTold(t *testing.T) {
+	const crowd = `{"allowedDestinations": [{"name": "net", "cidr": "10.0.0.0/8", "ports": [1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31,33,35,37,39,41]}]}`
+	other := configMap(crowd)
+	other.Name, other.UID = "other", "uid-2"
+	result, problems := netpol.Evaluate(other, nil, options)
+	require.Empty(t, problems)
+	f := newFixture(t, configMap(widened), writtenFor(t, widened), other, netpol.Object(other, result))
+	for _, key := range []cache.ObjectName{key, policyKey(other)} {
+		require.NoError(t, f.sync(t.Context(), key))
+		reason, message := f.nextEvent()
+		require.Equal(t, ReasonInvalid, reason)
+		require.Contains(t, message, "10.1.0.0/24 has 23 ports and port ranges")
+		require.Contains(t, message, "; the policies stay in force, and the dataplane enforces a part of them")
+		require.NoError(t, f.sync(t.Context(), key))
+		require.Empty(t, f.event(t), "told once")
+	}
+	require.Empty(t, f.writes())
+}
+
 func second[A, B any](_ A, b B) B { return b }
 
 func inForce(t *testing.T, f *fixture, name string) *networkingv1.NetworkPolicy {

@@ -168,6 +168,16 @@ func (l *ledger) setUsage(namespace, name string, usage netpol.Usage) {
 	}
 }
 
+// usage returns what a NetworkPolicy takes.
+func (l *ledger) usage(namespace, name string) netpol.Usage {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if a := l.namespaces[namespace]; a != nil {
+		return a.written[name]
+	}
+	return netpol.Usage{}
+}
+
 // dropUsage forgets a NetworkPolicy.
 func (l *ledger) dropUsage(namespace, name string) {
 	l.mu.Lock()

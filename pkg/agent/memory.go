@@ -5,6 +5,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
@@ -21,7 +22,8 @@ type memory struct {
 	written string    // the version of the NetworkPolicy that this process wrote, where no look at it is due
 	state   string    // for the metric; empty for none
 	pairs   []pair    // what the policy names; nil for nothing, and for a policy that is not in force
-	// told is the last Event about a mistake of each ConfigMap, by name, which is not repeated; nil for none.
+	// told is the last Event about a mistake on each topic, which is not repeated; nil for none. A ConfigMap's topic is its
+	// name.
 	told map[string]string
 }
 
@@ -131,25 +133,28 @@ func (a *Agent) tell(key cache.ObjectName, configMap *corev1.ConfigMap, d decisi
 	}
 }
 
-// warn records an Event about a mistake in what is of a name, once.
-func (a *Agent) warn(key cache.ObjectName, about runtime.Object, name, reason, message string) {
-	if a.once(key, name, reason+message) {
-		a.log.Warn("policy not applied", "namespace", key.Namespace, "name", name, "reason", reason, "message", short(message))
+// warn records an Event about a mistake, once on its topic.
+func (a *Agent) warn(key cache.ObjectName, about interface {
+	runtime.Object
+	metav1.Object
+}, topic, reason, message string) {
+	if a.once(key, topic, reason+message) {
+		a.log.Warn("policy not applied", "namespace", key.Namespace, "name", about.GetName(), "reason", reason, "message", short(message))
 		a.events.Event(about, corev1.EventTypeWarning, reason, short(message))
 	}
 }
 
-// once says whether a message, which may be empty for none, is to be told: it is new.
-func (a *Agent) once(key cache.ObjectName, name, message string) (isNew bool) {
+// once says whether a message, which may be empty for none, is to be told: it is new on its topic.
+func (a *Agent) once(key cache.ObjectName, topic, message string) (isNew bool) {
 	a.remember(key, func(m *memory) {
-		isNew = message != "" && m.told[name] != message
+		isNew = message != "" && m.told[topic] != message
 		switch {
 		case message == "":
-			delete(m.told, name)
+			delete(m.told, topic)
 		case m.told == nil:
-			m.told = map[string]string{name: message}
+			m.told = map[string]string{topic: message}
 		default:
-			m.told[name] = message
+			m.told[topic] = message
 		}
 	})
 	return isNew

@@ -111,6 +111,11 @@ func (a *Agent) decide(ctx context.Context, key cache.ObjectName, configMap *cor
 		}
 	}
 	a.ledger.setUnfit(key.Namespace, key.Name, excess != nil)
+	if d.write == nil && d.reason == "" && current != nil {
+		if err := a.warnOfCrowd(ctx, key, configMap, current); err != nil {
+			return decision{}, false, err
+		}
+	}
 	if d.change {
 		whole, err := a.whole(ctx, current)
 		if err != nil {
@@ -119,6 +124,31 @@ func (a *Agent) decide(ctx context.Context, key cache.ObjectName, configMap *cor
 		d = planChange(d, whole, a.options)
 	}
 	return d, known, nil
+}
+
+// warnOfCrowd tells of a policy that is in force and too much beside the others, as it may be from before that was an
+// error. It stays: to close it would be no better than what the dataplane does.
+func (a *Agent) warnOfCrowd(ctx context.Context, key cache.ObjectName, configMap *corev1.ConfigMap, current *observed) error {
+	const topic = " beside" // no ConfigMap's name
+	cidrs, ports, others := a.ledger.together(key.Namespace, key.Name, a.ledger.usage(key.Namespace, key.Name))
+	if len(others) == 0 || !a.options.Rules.MayExceed(cidrs, ports) {
+		a.once(key, topic, "")
+		return nil
+	}
+	whole, err := a.whole(ctx, current)
+	if err != nil {
+		return err
+	}
+	problems, err := a.beside(ctx, key, whole.Spec)
+	if err != nil {
+		return err
+	}
+	if problems == nil {
+		a.once(key, topic, "")
+		return nil
+	}
+	a.warn(key, configMap, topic, ReasonInvalid, problems.Error()+"; the policies stay in force, and the dataplane enforces a part of them")
+	return nil
 }
 
 // mostRead bounds the NetworkPolicies that are read to see whether another fits beside them.
