@@ -185,3 +185,23 @@ func TestBeside(t *testing.T) {
 	require.Nil(t, TooManyBeside(60000))
 	require.NotNil(t, TooManyBeside(60001))
 }
+
+// TestTooManyRanges: without a limit of port slots, the ports of all rules together are bounded all the same. With one, the
+// destination with too many is named, however many others there are.
+func TestTooManyRanges(t *testing.T) {
+	p := &policy.Policy{}
+	for i := range 40 {
+		address := netip.AddrFrom4([4]byte{10, 0, byte(i), 0})
+		p.Destinations = append(p.Destinations, policy.Destination{Name: fmt.Sprint(i), CIDR: netip.PrefixFrom(address, 24), Ports: everyOther(1+2*i, 1000)})
+	}
+	result, problems := Compile(p, nil, Options{})
+	require.Nil(t, result)
+	require.Equal(t, "Policy validation failed: Too many ports: over all CIDRs there are more than 32768 ports and port ranges; join or drop some (allowedDestinations)", problems.Error())
+	_, problems = Compile(p, nil, Options{MaxPortSlots: DefaultPortSlots})
+	require.Len(t, problems, len(p.Destinations))
+	require.Equal(t, "Too many ports: 0 has 1000 ports and port ranges; the dataplane keeps 24 for a CIDR: join or drop ports of 0 (allowedDestinations)", problems[0].String())
+	p.Destinations = p.Destinations[:32]
+	result, problems = Compile(p, nil, Options{})
+	require.Empty(t, problems)
+	require.Len(t, result.Spec.Egress, 32)
+}

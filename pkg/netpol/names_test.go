@@ -1,6 +1,7 @@
 package netpol
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -91,6 +92,12 @@ func TestDocumentedMessages(t *testing.T) {
 	counts := func(n int) []Count { return []Count{{"b", 5}, {"big", n - 10}, {"c", 5}} }
 	var many policy.Warnings
 	warnOfPeers(manyPeers+1, counts(manyPeers+1), &many)
+	ports := &policy.Policy{}
+	for i := range 40 {
+		ports.Destinations = append(ports.Destinations, policy.Destination{CIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i)}), 24), Ports: everyOther(1+2*i, 1000)})
+	}
+	_, tooMany := Compile(ports, nil, Options{})
+	real = append(real, lines(tooMany)...)
 	exempt, problems := Judge(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system"}, Data: map[string]string{policy.Key: `{"allowedDestinations": []}`}}, nil, Options{})
 	require.Empty(t, problems)
 	real = append(real, lines(exempt)...)
