@@ -59,8 +59,8 @@ func observe(policy *networkingv1.NetworkPolicy) *observed {
 }
 
 // slimNote marks a ConfigMap of the cache, so that one that was listed is not made slim twice. It is an annotation with a
-// key that the API takes from nobody. Two fields of the metadata that no ConfigMap uses hold what is known of the policy as
-// it is stored: SelfLink its digest, as bytes, and Generation its size without white space.
+// key that the API takes from nobody. Two fields of the metadata that the agent does not need hold what is known of the policy as
+// it is stored: GenerateName its digest, as bytes, and Generation its size without white space.
 const slimNote = " slim"
 
 // onlySlim is what the notes of the cache's come to, shared by them. Never to be modified.
@@ -83,7 +83,7 @@ func (a *Agent) slim(configMap *corev1.ConfigMap) *corev1.ConfigMap {
 	document, ok := configMap.Data[policy.Key]
 	compact, size := policy.Compact(document)
 	digest, _ := hex.DecodeString(netpol.DigestOf(configMap)) // it is one
-	slim.SelfLink, slim.Generation = string(digest), int64(size)
+	slim.GenerateName, slim.Generation = string(digest), int64(size)
 	hold := a.ledger.addDocument(&slim, size, len(compact))
 	switch {
 	case !ok:
@@ -113,7 +113,7 @@ func binaryHead(data map[string][]byte) map[string][]byte {
 // digestOf is netpol.DigestOf for a ConfigMap of the cache, too.
 func digestOf(configMap *corev1.ConfigMap) string {
 	if _, slim := configMap.Annotations[slimNote]; slim {
-		return hex.EncodeToString([]byte(configMap.SelfLink))
+		return hex.EncodeToString([]byte(configMap.GenerateName))
 	}
 	return netpol.DigestOf(configMap)
 }

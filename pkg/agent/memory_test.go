@@ -194,7 +194,7 @@ func TestCachesKeepNoMoreThanIsNeeded(t *testing.T) {
 	want.Data[policy.Key], _ = policy.Compact(valid)
 	digest, err := hex.DecodeString(netpol.DigestOf(full))
 	require.NoError(t, err)
-	want.Annotations, want.SelfLink, want.Generation = onlySlim, string(digest), int64(len(want.Data[policy.Key]))
+	want.Annotations, want.GenerateName, want.Generation = onlySlim, string(digest), int64(len(want.Data[policy.Key]))
 	slim := f.slim(full)
 	require.Equal(t, want, slim)
 	require.Equal(t, want, f.slim(slim), "as the cache does with what was listed")
