@@ -181,6 +181,6 @@ func (b *bench) size(webhook, _ *process) error {
 	if err != nil {
 		return err
 	}
-	b.know("the program", fmt.Sprintf("%.2f MB", float64(info.Size())/1e6), "15.5 MB")
+	b.know("the program", fmt.Sprintf("%.2f MB", float64(info.Size())/1e6), "15 MB")
 	return nil
 }
