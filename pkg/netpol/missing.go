@@ -20,7 +20,7 @@ func missing(configMap *corev1.ConfigMap) policy.Problem {
 	if data, given := configMap.BinaryData[policy.Key]; given {
 		message += "; it is in binaryData" + encoding(data)
 	} else if key := nearKey(configMap); key != "" {
-		message += fmt.Sprintf("; the key %s is not read: name it %s, and write JSON", policy.Show(key), policy.Key)
+		message += fmt.Sprintf("; the key %s is not read: name it %s, and write JSON", policy.Sanitize(key), policy.Key)
 	}
 	return policy.Problem{Message: message, Path: "data"}
 }

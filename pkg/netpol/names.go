@@ -10,7 +10,7 @@ import (
 )
 
 // Names judges service and region names by the catalogue and the table, which may be nil.
-func Names(table *awsranges.Table) policy.Names {
+func Names(table *awsranges.Table) policy.NameCheck {
 	return func(service, region string) func() string {
 		switch {
 		case region != "" && !table.KnowsRegion(region):
@@ -23,11 +23,11 @@ func Names(table *awsranges.Table) policy.Names {
 }
 
 func serviceProblem(table *awsranges.Table, service string) string {
-	return "Invalid service: " + policy.Show(service) + after(table.ServiceHint(service))
+	return "Invalid service: " + policy.Sanitize(service) + after(table.ServiceHint(service))
 }
 
 func regionProblem(table *awsranges.Table, region string) string {
-	return "Invalid region: " + policy.Show(region) + after(table.RegionHint(region))
+	return "Invalid region: " + policy.Sanitize(region) + after(table.RegionHint(region))
 }
 
 // after puts a hint, if there is one, behind a message.
@@ -72,7 +72,7 @@ func warnOfNothing(i int, d policy.Destination, service string, a addresses, tab
 	}
 	for k, region := range d.Regions {
 		if len(family.of(table.Lookup(service, region))) == 0 {
-			warnings.Add(policy.OpensNothing, i, fmt.Sprintf("regions[%d]", k), "%s opens nothing in %s: %s has no %s prefixes there", d.Name, policy.Show(region), service, family)
+			warnings.Add(policy.OpensNothing, i, fmt.Sprintf("regions[%d]", k), "%s opens nothing in %s: %s has no %s prefixes there", d.Name, policy.Sanitize(region), service, family)
 		}
 	}
 }

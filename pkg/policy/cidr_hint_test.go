@@ -98,7 +98,7 @@ func FuzzCIDRHint(f *testing.F) {
 		if _, suggestion, ok := strings.Cut(hint, "did you mean "); ok {
 			prefix, err := netip.ParsePrefix(strings.TrimSuffix(suggestion, "?"))
 			require.NoError(t, err)
-			require.Empty(t, cidrComplaint(prefix.String(), prefix, nil))
+			require.Empty(t, cidrProblem(prefix.String(), prefix, nil))
 		}
 	})
 }

@@ -10,15 +10,15 @@ import (
 // what is no JSON all are at the mistake.
 func Locate(data []byte, problems Problems) []int {
 	offsets := make([]int, len(problems))
-	if reason, offset := flaw(data); reason != "" {
+	if reason, offset := syntaxError(data); reason != "" {
 		for i := range offsets {
 			offsets[i] = offset
 		}
 		return offsets
 	}
-	l := locator{reader: reader{rest: string(data)}, size: len(data), places: make(map[string]*located)}
+	l := locator{reader: reader{rest: string(data)}, size: len(data), places: make(map[string]*fieldOffsets)}
 	for _, p := range problems {
-		for path, more := p.Path, true; more; path, more = around(path) {
+		for path, more := p.Path, true; more; path, more = parentPath(path) {
 			l.places[path] = nil
 		}
 	}
@@ -26,7 +26,7 @@ func Locate(data []byte, problems Problems) []int {
 	for i, p := range problems {
 		path := p.Path
 		for l.places[path] == nil {
-			path, _ = around(path)
+			path, _ = parentPath(path)
 		}
 		place := l.places[path]
 		switch {
@@ -44,8 +44,8 @@ func Locate(data []byte, problems Problems) []int {
 	return offsets
 }
 
-// around cuts the last step off a path; more is false where nothing is left to cut.
-func around(path string) (outer string, more bool) {
+// parentPath cuts the last step off a path; more is false where nothing is left to cut.
+func parentPath(path string) (outer string, more bool) {
 	if path == "" {
 		return "", false
 	}
@@ -60,8 +60,8 @@ func around(path string) (outer string, more bool) {
 	return path[:max(0, strings.LastIndexAny(path, ".["))], true
 }
 
-// located is where a field stands: its value, and its name every time that it is given.
-type located struct {
+// fieldOffsets is where a field stands: its value, and its name every time that it is given.
+type fieldOffsets struct {
 	value int
 	names []int
 }
@@ -70,7 +70,7 @@ type located struct {
 type locator struct {
 	reader
 	size   int
-	places map[string]*located
+	places map[string]*fieldOffsets
 }
 
 func (l *locator) visit(path string, name int) {
@@ -81,7 +81,7 @@ func (l *locator) visit(path string, name int) {
 		l.skip() // what is in a repeated field is not looked at
 		return
 	} else if wanted {
-		l.places[path] = &located{offset, []int{name}}
+		l.places[path] = &fieldOffsets{offset, []int{name}}
 	}
 	switch first {
 	case '{':

@@ -103,7 +103,7 @@ func NearLabel(labels, annotations map[string]string) (found, path string) {
 	}{{"label", "labels", labels}, {"annotation", "annotations", annotations}} {
 		for _, key := range slices.Sorted(maps.Keys(in.keys)) {
 			if nearLabel(key) {
-				return fmt.Sprintf("the %s %s: %s", in.what, Show(key), Show(in.keys[key])), fmt.Sprintf("metadata.%s[%q]", in.path, key)
+				return fmt.Sprintf("the %s %s: %s", in.what, Sanitize(key), Sanitize(in.keys[key])), fmt.Sprintf("metadata.%s[%q]", in.path, key)
 			}
 		}
 	}

@@ -84,15 +84,15 @@ func measure(data []byte) (size, values int) {
 var byteOrderMark = []byte("\ufeff")
 
 func wellFormed(data []byte) error {
-	if reason, offset := flaw(data); reason != "" {
+	if reason, offset := syntaxError(data); reason != "" {
 		return fmt.Errorf("%s at %s%s", reason, lineColumn(data, offset), after(syntaxHint(data, offset)))
 	}
 	return nil
 }
 
-// flaw says why data is no JSON, and at which offset; an empty reason is none. It leaves the grammar, its
+// syntaxError says why data is no JSON, and at which offset; an empty reason is none. It leaves the grammar, its
 // nesting limit included, to encoding/json, and adds what that package lets pass: encoding.
-func flaw(data []byte) (reason string, offset int) {
+func syntaxError(data []byte) (reason string, offset int) {
 	if bytes.HasPrefix(data, byteOrderMark) {
 		return "starts with a byte order mark; save it as UTF-8 without one", 0
 	}

@@ -209,7 +209,7 @@ func TestShow(t *testing.T) {
 		strings.Repeat("ü", 80):  strings.Repeat("ü", 80),
 		strings.Repeat("x", 200): `"` + strings.Repeat("x", 80) + `"…`,
 	} {
-		require.Equal(t, want, Show(in))
+		require.Equal(t, want, Sanitize(in))
 	}
 }
 

@@ -55,9 +55,9 @@ func (ps Problems) Error() string {
 	return b.String()
 }
 
-// Show makes a value from a document fit for one line of a message: as it is when short and
+// Sanitize makes a value from a document fit for one line of a message: as it is when short and
 // printable, else quoted and cut, so that it can neither flood nor forge a log or a terminal.
-func Show(value string) string {
+func Sanitize(value string) string {
 	const longest = 80
 	if utf8.RuneCountInString(value) > longest {
 		cut := []rune(value)[:longest]

@@ -63,7 +63,7 @@ func TestSyntaxHint(t *testing.T) {
 		{"a comma too far away", "[1," + strings.Repeat(" ", 100) + "]", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			reason, offset := flaw([]byte(test.data))
+			reason, offset := syntaxError([]byte(test.data))
 			require.NotEmpty(t, reason)
 			require.Equal(t, test.want, syntaxHint([]byte(test.data), offset), reason)
 			document, problems := Parse([]byte(test.data))

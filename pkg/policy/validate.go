@@ -11,14 +11,14 @@ import (
 	"egress-agent/pkg/internal/nearest"
 )
 
-// Names judges an AWS service name, or, if region is not empty, the name of a region of that service. It returns nil
+// NameCheck judges an AWS service name, or, if region is not empty, the name of a region of that service. It returns nil
 // for a good name, and for a bad one what makes the message: few of the messages of a bad document are ever read.
-type Names func(service, region string) (message func() string)
+type NameCheck func(service, region string) (message func() string)
 
 // Validate checks every field of a document and returns the policy it describes. Names that only
 // AWS's ranges know are left to names; nil accepts them all. The Policy is nil exactly when there
 // are problems.
-func Validate(document *Document, names Names) (*Policy, Problems) {
+func Validate(document *Document, names NameCheck) (*Policy, Problems) {
 	if names == nil {
 		names = func(string, string) func() string { return nil }
 	}
@@ -40,7 +40,7 @@ var (
 )
 
 type validator struct {
-	names    Names
+	names    NameCheck
 	problems Problems
 	more     int // problems that are not kept
 }
@@ -67,7 +67,7 @@ func (v *validator) policy(n node) *Policy {
 		v.report(&place{name: Key}, "Invalid policy: must be an object, not %s", n.kind())
 		return p
 	}
-	v.require(n, root, "allowedDestinations")
+	v.requireField(n, root, "allowedDestinations")
 	for field, value := range v.fields(n, root, policyFields) {
 		at := root.field(field)
 		switch field {
@@ -81,18 +81,18 @@ func (v *validator) policy(n node) *Policy {
 }
 
 func (v *validator) defaultAction(n node, path *place) Action {
-	if !v.is(n, text, path, "defaultAction") {
+	if !v.isKind(n, text, path, "defaultAction") {
 		return Deny
 	}
 	action := Action(n.text())
 	if action != Deny && action != Allow {
-		v.report(path, "Invalid defaultAction: %s; must be deny or allow", Show(n.text()))
+		v.report(path, "Invalid defaultAction: %s; must be deny or allow", Sanitize(n.text()))
 	}
 	return action
 }
 
 func (v *validator) destinations(n node, path *place) []Destination {
-	if !v.is(n, list, path, "allowedDestinations") {
+	if !v.isKind(n, list, path, "allowedDestinations") {
 		return nil
 	}
 	count := n.count()
@@ -117,7 +117,7 @@ func (v *validator) destination(n node, path *place, seen map[string]bool) Desti
 		v.report(path, "Invalid destination: must be an object, not %s", n.kind())
 		return d
 	}
-	v.require(n, path, "name")
+	v.requireField(n, path, "name")
 	service, cidr := n.member("awsService"), n.member("cidr")
 	if cidr != nil && service != nil {
 		if cidr.kind() != null && service.kind() != null { // null is reported itself, and the other one is meant
@@ -149,7 +149,7 @@ func (v *validator) destination(n node, path *place, seen map[string]bool) Desti
 
 func (v *validator) name(n node, path *place, seen map[string]bool) string {
 	const longest = 63
-	if !v.is(n, text, path, "name") {
+	if !v.isKind(n, text, path, "name") {
 		return ""
 	}
 	name := n.text()
@@ -159,7 +159,7 @@ func (v *validator) name(n node, path *place, seen map[string]bool) string {
 	case length > longest:
 		v.report(path, "Invalid name: %d characters; at most %d are allowed", length, longest)
 	case !printable(name):
-		v.report(path, "Invalid name: %s; only printable characters are allowed", Show(name))
+		v.report(path, "Invalid name: %s; only printable characters are allowed", Sanitize(name))
 	case seen[name]:
 		v.report(path, "Duplicate name: %s", name)
 	}
@@ -168,7 +168,7 @@ func (v *validator) name(n node, path *place, seen map[string]bool) string {
 }
 
 func (v *validator) service(n node, path *place) string {
-	if !v.is(n, text, path, "awsService") {
+	if !v.isKind(n, text, path, "awsService") {
 		return ""
 	}
 	if n.text() == "" {
@@ -193,7 +193,7 @@ func (v *validator) judge(service, region string, path *place) {
 
 // regions judges each region by the service beside it, wherever in the entry that stands.
 func (v *validator) regions(n node, path *place, service node) []string {
-	if !v.is(n, list, path, "regions") {
+	if !v.isKind(n, list, path, "regions") {
 		return nil
 	}
 	count := n.count()
@@ -206,7 +206,7 @@ func (v *validator) regions(n node, path *place, service node) []string {
 	for item := range n.children {
 		i++
 		at := v.item(path, i)
-		if !v.is(item, text, at, "region") {
+		if !v.isKind(item, text, at, "region") {
 			continue
 		}
 		region := item.text()
@@ -214,7 +214,7 @@ func (v *validator) regions(n node, path *place, service node) []string {
 		case region == "":
 			v.report(at, `Invalid region: ""`)
 		case seen[region]:
-			v.report(at, "Duplicate region: %s", Show(region))
+			v.report(at, "Duplicate region: %s", Sanitize(region))
 			continue
 		case service != nil && service.kind() == text:
 			v.judge(service.text(), region, at)
@@ -228,8 +228,8 @@ func (v *validator) regions(n node, path *place, service node) []string {
 // usualRegions is more than AWS has.
 const usualRegions = 64
 
-// is reports a value of another kind than the field takes.
-func (v *validator) is(n node, want kind, path *place, field string) bool {
+// isKind reports a value of another kind than the field takes.
+func (v *validator) isKind(n node, want kind, path *place, field string) bool {
 	if n.kind() != want {
 		hint := ""
 		if n.kind() == null {
@@ -240,7 +240,7 @@ func (v *validator) is(n node, want kind, path *place, field string) bool {
 	return n.kind() == want
 }
 
-func (v *validator) require(n node, path *place, field string) {
+func (v *validator) requireField(n node, path *place, field string) {
 	if n.member(field) == nil {
 		v.report(path.field(field), "Missing field: %s", field)
 	}
@@ -274,7 +274,7 @@ func (v *validator) unknown(path *place, field string, known []string) {
 		v.more++
 		return
 	}
-	message := "Unknown field: " + Show(field)
+	message := "Unknown field: " + Sanitize(field)
 	if near := nearest.Name(field, known); near != "" {
 		message += "; did you mean " + strconv.Quote(near) + "?"
 	}
@@ -305,7 +305,7 @@ func (p *place) String() string {
 
 // join adds a field to a path: .field, or ["any text"] where a plain one could be misread.
 func join(path, field string) string {
-	if strings.ContainsAny(field, ".[]\" ()") || Show(field) != field {
+	if strings.ContainsAny(field, ".[]\" ()") || Sanitize(field) != field {
 		if len(field) > 80 {
 			field = field[:80] + "…"
 		}

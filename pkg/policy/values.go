@@ -7,24 +7,24 @@ import (
 )
 
 func (v *validator) cidr(n node, path *place) netip.Prefix {
-	if !v.is(n, text, path, "cidr") {
+	if !v.isKind(n, text, path, "cidr") {
 		return netip.Prefix{}
 	}
 	prefix, err := netip.ParsePrefix(n.text())
-	if complaint := cidrComplaint(n.text(), prefix, err); complaint != "" {
+	if complaint := cidrProblem(n.text(), prefix, err); complaint != "" {
 		v.report(path, "Invalid CIDR format: %s", complaint)
 	}
 	return prefix
 }
 
-// cidrComplaint says what is wrong with a CIDR, beginning with the value itself; empty when nothing.
+// cidrProblem says what is wrong with a CIDR, beginning with the value itself; empty when nothing.
 //
 // Host bits are refused rather than cut off: 10.1.0.5/24 may have meant one address or the network,
 // and AWS VPC CNI keeps two such spellings of one network as one colliding map entry
 // (aws/aws-network-policy-agent#609).
-func cidrComplaint(written string, prefix netip.Prefix, err error) string {
+func cidrProblem(written string, prefix netip.Prefix, err error) string {
 	if err != nil {
-		return Show(written) + after(cidrHint(written))
+		return Sanitize(written) + after(cidrHint(written))
 	}
 	if prefix.Addr().Is4In6() {
 		complaint := written + " is an IPv4-mapped IPv6 prefix"
@@ -47,7 +47,7 @@ var (
 )
 
 func (v *validator) ports(n node, path *place) []Port {
-	if !v.is(n, list, path, "ports") {
+	if !v.isKind(n, list, path, "ports") {
 		return nil
 	}
 	count := n.count()
@@ -81,7 +81,7 @@ func (v *validator) port(n node, list *place, i int) Port {
 		v.report(path, `Invalid port: must be a number or an object such as {"port": 53, "protocol": "UDP"}, not %s`, n.kind())
 		return p
 	}
-	v.require(n, path, "port")
+	v.requireField(n, path, "port")
 	for field, value := range v.fields(n, path, portFields) {
 		at := path.field(field)
 		switch field {
@@ -103,7 +103,7 @@ func (v *validator) port(n node, list *place, i int) Port {
 
 // portNumber returns 0 for what it reports. Only the plain spelling counts: 443, not 443.0 or 4.43e2.
 func (v *validator) portNumber(n node, path *place, field string) uint16 {
-	if !v.is(n, number, path, field) {
+	if !v.isKind(n, number, path, field) {
 		return 0
 	}
 	value := plainPort(n.text())
@@ -112,7 +112,7 @@ func (v *validator) portNumber(n node, path *place, field string) uint16 {
 			v.more++
 			return 0
 		}
-		v.report(path, "Invalid %s: %s; must be a whole number from 1 to 65535", field, Show(n.text()))
+		v.report(path, "Invalid %s: %s; must be a whole number from 1 to 65535", field, Sanitize(n.text()))
 		return 0
 	}
 	return value
@@ -128,7 +128,7 @@ func plainPort(text string) uint16 {
 }
 
 func (v *validator) protocol(n node, path *place) Protocol {
-	if !v.is(n, text, path, "protocol") {
+	if !v.isKind(n, text, path, "protocol") {
 		return TCP
 	}
 	for _, protocol := range protocols {
@@ -140,6 +140,6 @@ func (v *validator) protocol(n node, path *place) Protocol {
 	if upper := strings.ToUpper(n.text()); upper == string(TCP) || upper == string(UDP) || upper == string(SCTP) {
 		message = "; did you mean " + upper + "?"
 	}
-	v.report(path, "Invalid protocol: %s%s", Show(n.text()), message)
+	v.report(path, "Invalid protocol: %s%s", Sanitize(n.text()), message)
 	return TCP
 }
