@@ -133,9 +133,9 @@ func compare(pairs []pair, input *cli.Input, recent *awsranges.Table, stderr cli
 
 // version reads one version of a policy: one that allows nothing where there is none, nil where it is invalid.
 // The prefix goes before each mistake.
-func version(source *cli.Source, table *awsranges.Table, options netpol.Options, prefix string, stderr cli.Output) (*netpol.Version, int) {
+func version(source *cli.Source, table *awsranges.Table, options netpol.Options, prefix string, stderr cli.Output) (*netpol.PolicyVersion, int) {
 	if source == nil {
-		return &netpol.Version{Policy: &policy.Policy{DefaultAction: policy.Deny}}, cli.ExitOK
+		return &netpol.PolicyVersion{Policy: &policy.Policy{DefaultAction: policy.Deny}}, cli.ExitOK
 	}
 	result, problems := netpol.Evaluate(source.ConfigMap, table, options)
 	if problems != nil {
@@ -148,14 +148,14 @@ func version(source *cli.Source, table *awsranges.Table, options netpol.Options,
 		status = cli.ExitUsage
 	}
 	p, _ := netpol.Read(source.ConfigMap, table) // Evaluate accepted it
-	return &netpol.Version{Policy: p, Table: table}, status
+	return &netpol.PolicyVersion{Policy: p, Table: table}, status
 }
 
 func printComparison(out cli.Output, c comparison) {
 	if c.State != "changed" {
 		out.Line("%s: %s", c.source, c.State)
 	}
-	print := func(sign string, openings []netpol.Opening) {
+	print := func(sign string, openings []netpol.Difference) {
 		for _, o := range openings {
 			for _, prefix := range o.Prefixes {
 				out.Line("%s: %s: %s %s %s", c.source, blamed(o.Name, o.Path), sign, prefix, strings.Join(o.Ports, ", "))
@@ -195,7 +195,7 @@ func markdownComparison(out cli.Output, c comparison) {
 	out.Markdown("\n")
 }
 
-func markdownRow(out cli.Output, what string, o netpol.Opening) {
+func markdownRow(out cli.Output, what string, o netpol.Difference) {
 	var shown []string
 	for _, prefix := range o.Prefixes[:min(mostPrefixes, len(o.Prefixes))] {
 		shown = append(shown, prefix.String())

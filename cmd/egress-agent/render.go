@@ -58,7 +58,7 @@ func render(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 			stderr.Line("%s: %s is left out: its AWS ranges are not known; give --ranges-file", source, name)
 			status = cli.ExitUsage
 		}
-		objects = append(objects, netpol.Object(source.ConfigMap, result))
+		objects = append(objects, netpol.NetworkPolicyFor(source.ConfigMap, result))
 	}
 	if *format == "json" {
 		err = stdout.JSON(map[string]any{"apiVersion": "v1", "kind": "List", "items": objects})

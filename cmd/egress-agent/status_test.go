@@ -37,7 +37,7 @@ func sampleReport(t *testing.T) (*report, status.Cluster) {
 	made := func(configMap *corev1.ConfigMap, table *awsranges.Table) {
 		result, problems := netpol.Evaluate(configMap, table, cluster.Options)
 		require.Empty(t, problems)
-		cluster.NetworkPolicies = append(cluster.NetworkPolicies, netpol.Object(configMap, result))
+		cluster.NetworkPolicies = append(cluster.NetworkPolicies, netpol.NetworkPolicyFor(configMap, result))
 	}
 	const both = `{"allowedDestinations": [{"name": "s3", "awsService": "s3", "regions": ["us-east-1", "us-west-2"], "ports": [443]}, {"name": "db", "cidr": "10.1.0.0/24", "ports": [5432]}]}`
 	made(add("tenant-a", "egress", both), table)
@@ -159,7 +159,7 @@ func manyPolicies(t *testing.T, n int) (*report, status.Cluster) {
 		result, problems := netpol.Evaluate(configMap, table, cluster.Options)
 		require.Empty(t, problems)
 		cluster.ConfigMaps = append(cluster.ConfigMaps, configMap)
-		cluster.NetworkPolicies = append(cluster.NetworkPolicies, netpol.Object(configMap, result))
+		cluster.NetworkPolicies = append(cluster.NetworkPolicies, netpol.NetworkPolicyFor(configMap, result))
 	}
 	return &report{Cluster: "https://10.0.0.1:6443", Policies: status.Of(cluster)}, cluster
 }

@@ -131,10 +131,10 @@ func others(p status.Policy, all bool) string {
 
 // inForce is what the NetworkPolicy says of its destinations. Anyone who may edit it may write there.
 func inForce(p status.Policy) string {
-	if p.Current == nil || p.Current.Annotations[netpol.Destinations] == "" {
+	if p.Current == nil || p.Current.Annotations[netpol.DestinationsAnnotation] == "" {
 		return none
 	}
-	return oneLine(p.Current.Annotations[netpol.Destinations])
+	return oneLine(p.Current.Annotations[netpol.DestinationsAnnotation])
 }
 
 // printReasons says why policies are not applied: NAMESPACE/NAME: STATE: MESSAGE.

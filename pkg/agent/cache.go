@@ -46,12 +46,12 @@ func observe(policy *networkingv1.NetworkPolicy) *observed {
 	o := &observed{}
 	o.ObjectMeta = policy.ObjectMeta
 	o.ManagedFields = nil
-	if len(o.Labels) == 1 && netpol.Managed(&o.ObjectMeta) {
+	if len(o.Labels) == 1 && netpol.HasManagedLabel(&o.ObjectMeta) {
 		o.Labels = onlyManaged
 	}
-	if netpol.Managed(&o.ObjectMeta) || len(o.OwnerReferences) > 0 {
-		o.digest, o.cidrs = netpol.Digest(policy.Spec), netpol.CIDRs(policy.Spec)
-		if written := o.Annotations[netpol.SpecDigest]; written == o.digest {
+	if netpol.HasManagedLabel(&o.ObjectMeta) || len(o.OwnerReferences) > 0 {
+		o.digest, o.cidrs = netpol.SpecDigestOf(policy.Spec), netpol.CIDRCount(policy.Spec)
+		if written := o.Annotations[netpol.SpecDigestAnnotation]; written == o.digest {
 			o.digest = written // whose memory they share
 		}
 	}
@@ -82,7 +82,7 @@ func (a *Agent) slim(configMap *corev1.ConfigMap) *corev1.ConfigMap {
 	}
 	document, ok := configMap.Data[policy.Key]
 	compact, size := policy.Compact(document)
-	digest, _ := hex.DecodeString(netpol.DigestOf(configMap)) // it is one
+	digest, _ := hex.DecodeString(netpol.PolicyDigestOf(configMap)) // it is one
 	slim.GenerateName, slim.Generation = string(digest), int64(size)
 	hold := a.ledger.addDocument(&slim, size, len(compact))
 	switch {
@@ -115,7 +115,7 @@ func digestOf(configMap *corev1.ConfigMap) string {
 	if _, slim := configMap.Annotations[slimNote]; slim {
 		return hex.EncodeToString([]byte(configMap.GenerateName))
 	}
-	return netpol.DigestOf(configMap)
+	return netpol.PolicyDigestOf(configMap)
 }
 
 // document returns a ConfigMap of the cache with the text of its policy, which is read if the cache does not hold it, or

@@ -40,7 +40,7 @@ func TestLargeChangeTakesTwoWrites(t *testing.T) {
 	before, after := writtenFor(t, valid), writtenFor(t, widened)
 	require.Subset(t, wide.Spec.Egress, before.Spec.Egress)
 	require.Subset(t, wide.Spec.Egress, after.Spec.Egress)
-	require.Equal(t, before.Annotations[netpol.PolicyDigest], wide.Annotations[netpol.PolicyDigest])
+	require.Equal(t, before.Annotations[netpol.PolicyDigestAnnotation], wide.Annotations[netpol.PolicyDigestAnnotation])
 
 	for range 3 {
 		f.observe(t)
@@ -172,7 +172,7 @@ func TestCrowdedNamespaceMayShrink(t *testing.T) {
 	other.Name, other.UID = "other", "uid-2"
 	result, problems := netpol.Evaluate(other, nil, options)
 	require.Empty(t, problems)
-	f := newFixture(t, configMap(ports(1, 19)), writtenFor(t, ports(1, 20)), other, netpol.Object(other, result))
+	f := newFixture(t, configMap(ports(1, 19)), writtenFor(t, ports(1, 20)), other, netpol.NetworkPolicyFor(other, result))
 	require.NoError(t, f.sync(t.Context(), key))
 	require.Equal(t, ReasonApplied, f.event(t))
 	require.Len(t, inForce(t, f, "egress").Spec.Egress[1].Ports, 19)
@@ -189,7 +189,7 @@ func TestCrowdInForceIsTold(t *testing.T) {
 	other.Name, other.UID = "other", "uid-2"
 	result, problems := netpol.Evaluate(other, nil, options)
 	require.Empty(t, problems)
-	f := newFixture(t, configMap(widened), writtenFor(t, widened), other, netpol.Object(other, result))
+	f := newFixture(t, configMap(widened), writtenFor(t, widened), other, netpol.NetworkPolicyFor(other, result))
 	for _, key := range []cache.ObjectName{key, policyKey(other)} {
 		require.NoError(t, f.sync(t.Context(), key))
 		reason, message := f.nextEvent()

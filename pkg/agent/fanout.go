@@ -13,7 +13,7 @@ import (
 )
 
 // pair is a service and region that a policy names: one pointer, however many policies do.
-type pair = unique.Handle[awsranges.Pair]
+type pair = unique.Handle[awsranges.ServiceRegion]
 
 // pairsOf returns what a policy names.
 func pairsOf(p *policy.Policy) []pair {
@@ -24,10 +24,10 @@ func pairsOf(p *policy.Policy) []pair {
 		}
 		service := awsranges.Canonical(destination.Service)
 		if destination.Regions == nil {
-			named = append(named, unique.Make(awsranges.Pair{Service: service}))
+			named = append(named, unique.Make(awsranges.ServiceRegion{Service: service}))
 		}
 		for _, region := range destination.Regions {
-			named = append(named, unique.Make(awsranges.Pair{Service: service, Region: region}))
+			named = append(named, unique.Make(awsranges.ServiceRegion{Service: service, Region: region}))
 		}
 	}
 	return named
@@ -54,7 +54,7 @@ func (a *Agent) use(aws *awsranges.Table) (synced <-chan struct{}) {
 	}
 	a.used.aws, a.used.custom = aws, a.custom
 	table := awsranges.Merge(aws, a.custom)
-	change := table.Since(a.table.Load())
+	change := table.Diff(a.table.Load())
 	a.table.Store(table)
 	a.metrics.inUse(table, change)
 	keys := a.affected(change)
@@ -73,7 +73,7 @@ func (a *Agent) use(aws *awsranges.Table) (synced <-chan struct{}) {
 // affected returns the keys of the policies that a change may be felt by, and that have been synced: the
 // others are queued, and a sync that has begun looks for other ranges before it ends.
 func (a *Agent) affected(change awsranges.Change) []cache.ObjectName {
-	if change.Names {
+	if change.NamesChanged {
 		return a.everyKey()
 	}
 	changed := make(map[pair]bool, len(change.Pairs))

@@ -61,7 +61,7 @@ func (a *Agent) policyChanged(configMap metav1.Object) (key cache.ObjectName, du
 
 // policyKey is the key of a ConfigMap's NetworkPolicy.
 func policyKey(configMap metav1.Object) cache.ObjectName {
-	return cache.NewObjectName(configMap.GetNamespace(), netpol.Name(configMap.GetName()))
+	return cache.NewObjectName(configMap.GetNamespace(), netpol.NetworkPolicyName(configMap.GetName()))
 }
 
 func (a *Agent) policyGone(configMap metav1.Object) {
@@ -118,7 +118,7 @@ func (a *Agent) enqueueAll() {
 		a.queue.Add(policyKey(object.(metav1.Object)))
 	}
 	for _, object := range a.policies.List() {
-		if o, ok := object.(*observed); ok && netpol.Managed(&o.ObjectMeta) {
+		if o, ok := object.(*observed); ok && netpol.HasManagedLabel(&o.ObjectMeta) {
 			a.queue.Add(cache.MetaObjectToName(o))
 		}
 	}

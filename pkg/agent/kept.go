@@ -216,7 +216,7 @@ func (s *store) overlaid(current *corev1.ConfigMap, r keptRanges) *corev1.Config
 		AcceptedAnnotation:  r.accepted.UTC().Format(time.RFC3339),
 		ConfirmedAnnotation: r.confirmed.UTC().Format(time.RFC3339),
 		RowsAnnotation:      strconv.Itoa(len(r.table.Rows()) - held),
-		PairsAnnotation:     strconv.Itoa(r.table.Pairs()),
+		PairsAnnotation:     strconv.Itoa(r.table.ServiceRegionCount()),
 		HeldAnnotation:      strconv.Itoa(held),
 	})
 	delete(overlaid.Annotations, RefusedAnnotation)

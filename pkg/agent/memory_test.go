@@ -181,7 +181,7 @@ func TestCachesKeepNoMoreThanIsNeeded(t *testing.T) {
 	networkPolicy := writtenFor(t, valid)
 	networkPolicy.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "x"}}
 	o := observe(networkPolicy.DeepCopy())
-	require.Equal(t, netpol.Digest(networkPolicy.Spec), o.digest)
+	require.Equal(t, netpol.SpecDigestOf(networkPolicy.Spec), o.digest)
 	require.Equal(t, 3, o.cidrs)
 	require.Nil(t, o.ManagedFields)
 	require.Equal(t, networkPolicy.Labels, o.Labels)
@@ -192,7 +192,7 @@ func TestCachesKeepNoMoreThanIsNeeded(t *testing.T) {
 	full.Data["other"], full.BinaryData = "x", map[string][]byte{"b": nil}
 	want := configMap(valid)
 	want.Data[policy.Key], _ = policy.Compact(valid)
-	digest, err := hex.DecodeString(netpol.DigestOf(full))
+	digest, err := hex.DecodeString(netpol.PolicyDigestOf(full))
 	require.NoError(t, err)
 	want.Annotations, want.GenerateName, want.Generation = onlySlim, string(digest), int64(len(want.Data[policy.Key]))
 	slim := f.slim(full)
@@ -202,7 +202,7 @@ func TestCachesKeepNoMoreThanIsNeeded(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, problems)
 	require.Equal(t, want.Data, known.Data)
-	require.Equal(t, netpol.DigestOf(configMap(valid)), digestOf(known))
+	require.Equal(t, netpol.PolicyDigestOf(configMap(valid)), digestOf(known))
 }
 
 // TestCacheIsBounded: what one namespace stores takes a mebibyte at most, whatever it is, and none of it goes unjudged.

@@ -52,7 +52,7 @@ type decision struct {
 // plan decides what a ConfigMap calls for. excess is what keeps it from being judged at all. current is the NetworkPolicy
 // of that name, nil for none. known says that there has been one, made from this ConfigMap.
 func plan(configMap *corev1.ConfigMap, excess policy.Problems, current *observed, known bool, table *awsranges.Table, options Options) decision {
-	if current != nil && !netpol.Owns(configMap, &current.ObjectMeta) {
+	if current != nil && !netpol.IsOwned(configMap, &current.ObjectMeta) {
 		return decision{reason: ReasonNameConflict, message: fmt.Sprintf(
 			"NetworkPolicy %s exists and is not %s's: it stays as it is, and this policy is not applied; rename one of the two", current.Name, Name)}
 	}
@@ -83,7 +83,7 @@ func plan(configMap *corev1.ConfigMap, excess policy.Problems, current *observed
 
 // wasAccepted reports whether what is in force was made from the policy as it is now.
 func wasAccepted(configMap *corev1.ConfigMap, current *observed) bool {
-	return current != nil && current.Annotations[netpol.PolicyDigest] == digestOf(configMap)
+	return current != nil && current.Annotations[netpol.PolicyDigestAnnotation] == digestOf(configMap)
 }
 
 func planValid(configMap *corev1.ConfigMap, p *policy.Policy, current *observed, known bool, table *awsranges.Table, options Options) decision {
@@ -94,9 +94,9 @@ func planValid(configMap *corev1.ConfigMap, p *policy.Policy, current *observed,
 	if len(result.Unresolved) > 0 {
 		return planUnresolved(configMap, current, result)
 	}
-	desired := netpol.Object(configMap, result)
-	desired.Annotations[netpol.PolicyDigest] = digestOf(configMap)
-	d := decision{write: changed(current, desired), step: netpol.Whole, message: summary(desired)}
+	desired := netpol.NetworkPolicyFor(configMap, result)
+	desired.Annotations[netpol.PolicyDigestAnnotation] = digestOf(configMap)
+	d := decision{write: changed(current, desired), step: netpol.Replace, message: summary(desired)}
 	switch {
 	case d.write == nil:
 		return decision{}
@@ -105,9 +105,9 @@ func planValid(configMap *corev1.ConfigMap, p *policy.Policy, current *observed,
 	case current == nil:
 		d.reason, d.opens = ReasonApplied, true
 	default:
-		d.reason, d.opens = ReasonApplied, current.digest != desired.Annotations[netpol.SpecDigest]
+		d.reason, d.opens = ReasonApplied, current.digest != desired.Annotations[netpol.SpecDigestAnnotation]
 		d.change = d.opens && (samePolicy(&current.ObjectMeta, desired) ||
-			netpol.IsLarge(max(current.cidrs, netpol.CIDRs(desired.Spec)), options.ChunkPeers, options.Rules))
+			netpol.IsLarge(max(current.cidrs, netpol.CIDRCount(desired.Spec)), options.ChunkPeers, options.Rules))
 	}
 	return d
 }
@@ -130,7 +130,7 @@ func planChange(d decision, current *networkingv1.NetworkPolicy, options Options
 	case step == netpol.Widen:
 		wide := current.DeepCopy()
 		wide.Spec = spec
-		wide.Annotations[netpol.SpecDigest] = netpol.Digest(spec)
+		wide.Annotations[netpol.SpecDigestAnnotation] = netpol.SpecDigestOf(spec)
 		d.write = wide
 		if d.reason == ReasonApplied {
 			d.reason = ""
@@ -161,7 +161,7 @@ func cidrsOf(spec networkingv1.NetworkPolicySpec) sets.Set[string] {
 
 // samePolicy says whether both were made from the same policy.
 func samePolicy(current *metav1.ObjectMeta, desired *networkingv1.NetworkPolicy) bool {
-	return current.Annotations[netpol.PolicyDigest] == desired.Annotations[netpol.PolicyDigest]
+	return current.Annotations[netpol.PolicyDigestAnnotation] == desired.Annotations[netpol.PolicyDigestAnnotation]
 }
 
 // planExempt writes nothing, and takes back what the agent made here before the namespace was exempt.
@@ -173,22 +173,22 @@ func planExempt(configMap *corev1.ConfigMap) decision {
 // planInvalid keeps the last good policy. A NetworkPolicy without a digest of a policy never was one:
 // it is the deny-all that an invalid policy gets from the start.
 func planInvalid(configMap *corev1.ConfigMap, current *observed, problems policy.Problems, options netpol.Options) decision {
-	if current != nil && current.Annotations[netpol.PolicyDigest] != "" {
+	if current != nil && current.Annotations[netpol.PolicyDigestAnnotation] != "" {
 		return decision{reason: ReasonInvalid, message: problems.Error() + "; the last valid policy stays in force"}
 	}
 	d := decision{reason: ReasonInvalid, message: problems.Error() + "; until it is corrected, all egress" + exceptDNS(options) + " is denied"}
-	d.write, d.step = changed(current, netpol.DenyAllObject(configMap, options)), netpol.Whole
+	d.write, d.step = changed(current, netpol.DenyAllFor(configMap, options)), netpol.Replace
 	return d
 }
 
 // planUnresolved writes what needs no ranges where nothing is in force, and else leaves it alone.
 func planUnresolved(configMap *corev1.ConfigMap, current *observed, result *netpol.Result) decision {
-	partial := netpol.Object(configMap, result)
-	partial.Annotations[netpol.PolicyDigest] = digestOf(configMap)
+	partial := netpol.NetworkPolicyFor(configMap, result)
+	partial.Annotations[netpol.PolicyDigestAnnotation] = digestOf(configMap)
 	d := decision{reason: ReasonRangesUnavailable, message: fmt.Sprintf("The AWS ranges of these destinations are not known yet: %q; ", result.Unresolved)}
 	switch {
 	case current == nil:
-		d.write, d.step = partial, netpol.Whole
+		d.write, d.step = partial, netpol.Replace
 		fallthrough
 	case changed(current, partial) == nil:
 		d.message += "what needs none of them is applied"
@@ -200,7 +200,7 @@ func planUnresolved(configMap *corev1.ConfigMap, current *observed, result *netp
 
 // editedByOthers says whether current is not as the agent left it, rather than out of date.
 func editedByOthers(current *observed) bool {
-	return !netpol.Managed(&current.ObjectMeta) || current.digest != current.Annotations[netpol.SpecDigest]
+	return !netpol.HasManagedLabel(&current.ObjectMeta) || current.digest != current.Annotations[netpol.SpecDigestAnnotation]
 }
 
 // changed returns what is to be written to have current, which may be nil, as desired; nil for nothing.
@@ -216,7 +216,7 @@ func changed(current *observed, desired *networkingv1.NetworkPolicy) *networking
 
 // asDesired says whether current has everything that the agent answers for.
 func asDesired(current *observed, desired *networkingv1.NetworkPolicy) bool {
-	return current.digest == desired.Annotations[netpol.SpecDigest] &&
+	return current.digest == desired.Annotations[netpol.SpecDigestAnnotation] &&
 		contains(current.Labels, desired.Labels) && contains(current.Annotations, desired.Annotations) &&
 		owned(current.ObjectMeta, desired.OwnerReferences[0])
 }
@@ -249,7 +249,7 @@ func overlay(current, desired metav1.ObjectMeta) metav1.ObjectMeta {
 	if !owned(overlaid, desired.OwnerReferences[0]) {
 		// Such an owner is the ConfigMap's predecessor; with it gone, the NetworkPolicy would go too.
 		overlaid.OwnerReferences = slices.DeleteFunc(overlaid.OwnerReferences, func(owner metav1.OwnerReference) bool {
-			return owner.Kind == desired.OwnerReferences[0].Kind && netpol.Name(owner.Name) == desired.Name
+			return owner.Kind == desired.OwnerReferences[0].Kind && netpol.NetworkPolicyName(owner.Name) == desired.Name
 		})
 		overlaid.OwnerReferences = append(overlaid.OwnerReferences, desired.OwnerReferences...)
 	}
@@ -257,7 +257,7 @@ func overlay(current, desired metav1.ObjectMeta) metav1.ObjectMeta {
 }
 
 func summary(desired *networkingv1.NetworkPolicy) string {
-	destinations := desired.Annotations[netpol.Destinations]
+	destinations := desired.Annotations[netpol.DestinationsAnnotation]
 	if destinations == "" {
 		return fmt.Sprintf("NetworkPolicy %s is in force", desired.Name)
 	}

@@ -58,7 +58,7 @@ func (a *Agent) startRanges(ctx context.Context) (next time.Duration, err error)
 func (a *Agent) resume(ctx context.Context) {
 	for ; ctx.Err() == nil; time.Sleep(firstRetry / 4) {
 		kept, err := a.store.read(ctx)
-		var refusal *awsranges.Refusal
+		var refusal *awsranges.RefusedError
 		if err != nil && !errors.As(err, &refusal) {
 			a.log.Warn("the ranges kept in the cluster cannot be read: will retry", "configmap", RangesName, "error", err)
 			continue
@@ -183,12 +183,12 @@ func (a *Agent) keepAfter(ctx context.Context, synced <-chan struct{}, within ti
 func (a *Agent) look(ctx context.Context) error {
 	feed := a.options.Source.Feed
 	before, accepted := feed.Table(), a.kept.accepted
-	table, err := feed.Look(ctx)
+	table, err := feed.Fetch(ctx)
 	now := feed.Now()
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	var refusal *awsranges.Refusal
+	var refusal *awsranges.RefusedError
 	result := resultUnchanged
 	switch {
 	case errors.As(err, &refusal):

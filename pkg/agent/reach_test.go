@@ -166,7 +166,7 @@ func TestYoungerOfOneName(t *testing.T) {
 	long.Name, long.UID = strings.Repeat("x", 70), "long"
 	long.CreationTimestamp = metav1.NewTime(time.Unix(2000, 0))
 	short := configMap(edited)
-	short.Name, short.UID = netpol.Name(long.Name), "short"
+	short.Name, short.UID = netpol.NetworkPolicyName(long.Name), "short"
 	short.CreationTimestamp = metav1.NewTime(time.Unix(1000, 0))
 	f := newFixture(t, long, short)
 	key := policyKey(long)
@@ -223,7 +223,7 @@ func TestServiceGone(t *testing.T) {
 	f.table.Store(awsranges.Merge(testTable(t), custom))
 	require.NoError(t, f.sync(t.Context(), key))
 	require.Equal(t, ReasonApplied, f.event(t))
-	require.Equal(t, 2, netpol.CIDRs(inForce(t, f, "egress").Spec))
+	require.Equal(t, 2, netpol.CIDRCount(inForce(t, f, "egress").Spec))
 	f.observe(t)
 
 	f.table.Store(nil)
@@ -236,7 +236,7 @@ func TestServiceGone(t *testing.T) {
 	reason, message := f.nextEvent()
 	require.Equal(t, ReasonServiceGone, reason)
 	require.Equal(t, `The ranges no longer have ["our_own"]: what they opened is closed; remove them from the policy, or name what took their place`, message)
-	require.Equal(t, 1, netpol.CIDRs(inForce(t, f, "egress").Spec))
+	require.Equal(t, 1, netpol.CIDRCount(inForce(t, f, "egress").Spec))
 	f.observe(t)
 	require.NoError(t, f.sync(t.Context(), key))
 	require.Empty(t, f.event(t), "told once")
@@ -245,7 +245,7 @@ func TestServiceGone(t *testing.T) {
 	f.table.Store(awsranges.Merge(testTable(t), custom))
 	require.NoError(t, f.sync(t.Context(), key))
 	require.Equal(t, ReasonRangesChanged, f.event(t), "it is back")
-	require.Equal(t, 2, netpol.CIDRs(inForce(t, f, "egress").Spec))
+	require.Equal(t, 2, netpol.CIDRCount(inForce(t, f, "egress").Spec))
 
 	edited := configMap(strings.Replace(ours, "5432", "5433", 1))
 	f.observe(t)

@@ -30,7 +30,7 @@ func TestStatusAgrees(t *testing.T) {
 			with(writtenFor(t, document), func(p *networkingv1.NetworkPolicy) { p.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)} }))
 	}
 	if result, problems := netpol.Evaluate(configMap(valid), nil, options); problems == nil {
-		currents = append(currents, netpol.Object(configMap(valid), result)) // written without ranges
+		currents = append(currents, netpol.NetworkPolicyFor(configMap(valid), result)) // written without ranges
 	}
 	seen := make(map[status.State]int)
 	for _, document := range []string{valid, edited, invalid} {

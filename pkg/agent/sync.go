@@ -227,7 +227,7 @@ func (a *Agent) apply(ctx context.Context, current *observed, write *networkingv
 func (a *Agent) remove(ctx context.Context, key cache.ObjectName, current *observed) error {
 	told := a.recall(key).told
 	a.forget(key)
-	if current == nil || !netpol.Managed(&current.ObjectMeta) || current.DeletionTimestamp != nil {
+	if current == nil || !netpol.HasManagedLabel(&current.ObjectMeta) || current.DeletionTimestamp != nil {
 		return nil
 	}
 	if !netpol.IsMade(&current.ObjectMeta) {
@@ -294,7 +294,7 @@ func (a *Agent) readConfigMap(ctx context.Context, key cache.ObjectName, name st
 // configMapName is the name of the ConfigMap that a NetworkPolicy was made from.
 func configMapName(current *observed) string {
 	for _, owner := range current.OwnerReferences {
-		if owner.Kind == "ConfigMap" && netpol.Name(owner.Name) == current.Name {
+		if owner.Kind == "ConfigMap" && netpol.NetworkPolicyName(owner.Name) == current.Name {
 			return owner.Name
 		}
 	}

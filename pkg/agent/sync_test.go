@@ -54,9 +54,9 @@ func writtenFor(t *testing.T, document string) *networkingv1.NetworkPolicy {
 	object := configMap(document)
 	result, problems := netpol.Evaluate(object, testTable(t), options)
 	if problems != nil {
-		return netpol.DenyAllObject(object, options)
+		return netpol.DenyAllFor(object, options)
 	}
-	return netpol.Object(object, result)
+	return netpol.NetworkPolicyFor(object, result)
 }
 
 func with(policy *networkingv1.NetworkPolicy, change func(*networkingv1.NetworkPolicy)) *networkingv1.NetworkPolicy {

@@ -110,11 +110,11 @@ func TestEveryAdviceIsReachable(t *testing.T) {
 	}
 	require.Greater(t, total, 250)
 	for name, published := range publishedAs {
-		_, ok := Catalogued(published)
+		_, ok := LookupService(published)
 		require.True(t, ok, name)
 	}
 	for name := range apiOnly {
-		_, ok := Catalogued(strings.ToUpper(name))
+		_, ok := LookupService(strings.ToUpper(name))
 		require.True(t, ok, name)
 	}
 }

@@ -19,8 +19,8 @@ type Service struct {
 	// AlsoCovers says whose addresses the service's prefixes hold beside the service's own, to be
 	// read after "also covers"; empty where they hold nobody else's.
 	AlsoCovers string
-	// CallsIn says that AWS connects from these addresses, and no pod connects to them.
-	CallsIn bool
+	// InboundOnly says that AWS connects from these addresses, and no pod connects to them.
+	InboundOnly bool
 }
 
 // The services of the document of 2026-08-22. The names let admission judge a policy before any
@@ -29,13 +29,13 @@ var services = []Service{
 	{Name: "AMAZON", AlsoCovers: "every AWS service, and every AWS customer's instances and buckets"},
 	{Name: "AMAZON_APPFLOW"},
 	{Name: "AMAZON_CONNECT"},
-	{Name: "API_GATEWAY", CallsIn: true},
+	{Name: "API_GATEWAY", InboundOnly: true},
 	{Name: "AURORA_DSQL", AlsoCovers: "every AWS customer's clusters"},
 	{Name: "CHIME_MEETINGS"},
 	{Name: "CHIME_VOICECONNECTOR"},
 	{Name: "CLOUD9"},
 	{Name: "CLOUDFRONT", AlsoCovers: "every AWS customer's distributions"},
-	{Name: "CLOUDFRONT_ORIGIN_FACING", CallsIn: true},
+	{Name: "CLOUDFRONT_ORIGIN_FACING", InboundOnly: true},
 	{Name: "CODEBUILD"},
 	{Name: "DYNAMODB", AlsoCovers: "every AWS customer's tables"},
 	{Name: "EBS"},
@@ -49,7 +49,7 @@ var services = []Service{
 	{Name: "KINESIS_VIDEO_STREAMS"},
 	{Name: "MEDIA_PACKAGE_V2"},
 	{Name: "ROUTE53"},
-	{Name: "ROUTE53_HEALTHCHECKS", CallsIn: true},
+	{Name: "ROUTE53_HEALTHCHECKS", InboundOnly: true},
 	{Name: "ROUTE53_HEALTHCHECKS_PUBLISHING"},
 	{Name: "ROUTE53_RESOLVER"},
 	{Name: "S3", AlsoCovers: "every AWS customer's buckets"},
@@ -66,8 +66,8 @@ var regions = []string{
 	"us-south-1", "us-west-1", "us-west-2",
 }
 
-// Catalogued returns what the catalogue knows of a service, by its canonical name.
-func Catalogued(service string) (Service, bool) {
+// LookupService returns what the catalogue knows of a service, by its canonical name.
+func LookupService(service string) (Service, bool) {
 	i, found := slices.BinarySearchFunc(services, service, func(s Service, name string) int { return strings.Compare(s.Name, name) })
 	if !found {
 		return Service{}, false
@@ -78,7 +78,7 @@ func Catalogued(service string) (Service, bool) {
 // KnowsService says whether the catalogue or the table has the service, by its canonical name. The
 // table may be nil.
 func (t *Table) KnowsService(service string) bool {
-	if _, ok := Catalogued(service); ok {
+	if _, ok := LookupService(service); ok {
 		return true
 	}
 	return t != nil && t.regions[service] != nil

@@ -7,38 +7,38 @@ import (
 // Change is what one table has and another has not.
 type Change struct {
 	// Pairs are those whose Lookup differs, those of all regions together among them, in no order.
-	Pairs []Pair
-	// Names says that a service or a region came or went. Then a policy may have become valid or
+	Pairs []ServiceRegion
+	// NamesChanged says that a service or a region came or went. Then a policy may have become valid or
 	// invalid, whatever it names.
-	Names bool
+	NamesChanged bool
 	// Added and Removed count what is published, held prefixes not among them.
 	Added, Removed int
 }
 
-// Since tells what a table changes of the one in use before, which may be nil.
-func (t *Table) Since(before *Table) Change {
+// Diff tells what a table changes of the one in use before, which may be nil.
+func (t *Table) Diff(before *Table) Change {
 	if before == nil {
 		before = &Table{}
 	}
 	var c Change
-	for p, e := range t.pairs {
-		if !slices.Equal(e.prefixes, before.pairs[p].prefixes) {
+	for p, e := range t.byServiceRegion {
+		if !slices.Equal(e.prefixes, before.byServiceRegion[p].prefixes) {
 			c.Pairs = append(c.Pairs, p)
 		}
 	}
-	for p := range before.pairs {
-		if _, ok := t.pairs[p]; !ok {
+	for p := range before.byServiceRegion {
+		if _, ok := t.byServiceRegion[p]; !ok {
 			c.Pairs = append(c.Pairs, p)
 		}
 	}
-	c.Names = !slices.Equal(t.regionNames, before.regionNames) || !slices.Equal(t.Services(), before.Services())
-	now, then := t.published(), before.published()
-	c.Added, c.Removed = len(missing(now, then)), len(missing(then, now))
+	c.NamesChanged = !slices.Equal(t.regionNames, before.regionNames) || !slices.Equal(t.Services(), before.Services())
+	now, then := t.publishedRows(), before.publishedRows()
+	c.Added, c.Removed = len(subtractRows(now, then)), len(subtractRows(then, now))
 	return c
 }
 
-// published returns the rows that are not only held. They may be the document's own.
-func (d *document) published() []Row {
+// publishedRows returns the rows that are not only held. They may be the document's own.
+func (d *document) publishedRows() []Row {
 	isHeld := func(row Row) bool { return row.Removed != 0 }
 	if !slices.ContainsFunc(d.rows, isHeld) {
 		return d.rows

@@ -56,8 +56,8 @@ func (c Custom) read() ([]*Table, error) {
 func customDoubts(t *Table) []string {
 	var doubts []string
 	for _, service := range t.Services() {
-		rows := t.pairs[Pair{Service: service}].rows
-		if _, found := Catalogued(service); found {
+		rows := t.byServiceRegion[ServiceRegion{Service: service}].rows
+		if _, found := LookupService(service); found {
 			doubts = append(doubts, describe(rows[0])+" has the name of a service of AWS's")
 		}
 		for _, prefix := range t.Lookup(service, "") {
@@ -90,7 +90,7 @@ func HoldCustom(before, files *Table, now time.Time, hold time.Duration) *Table 
 	case files == nil:
 		files = &Table{}
 	}
-	return withHeld(before, &files.document, now, hold)
+	return applyHolds(before, &files.document, now, hold)
 }
 
 // EncodeCustom returns the custom rows of a table as Encode does the others.

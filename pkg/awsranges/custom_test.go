@@ -72,7 +72,7 @@ func FuzzHoldCustom(f *testing.F) {
 			for i, prefix := range prefixes {
 				d.rows = append(d.rows, Row{Prefix: prefix.Masked(), Service: string(rune('A' + i%2)), Region: "x"})
 			}
-			d.rows = sortedRows(d.rows)
+			d.rows = sortUnique(d.rows)
 			return Merge(nil, newTable(d, nil))
 		}
 		const hold = time.Hour

@@ -26,20 +26,20 @@ type Feed struct {
 	// Now is the clock that removed prefixes are held by, and that no document is ahead of.
 	Now func() time.Time
 
-	table *Table    // accepted, with what is held
-	seen  validator // of the document that table was last confirmed by
+	table      *Table          // accepted, with what is held
+	validators cacheValidators // of the document that table was last confirmed by
 
 	openOf *Table         // what open was counted for
 	open   []netip.Prefix // what table covers, as the next document is judged by
 }
 
-// validator is what HTTP tells whether a document is new by.
-type validator struct{ etag, lastModified string }
+// cacheValidators is what HTTP tells whether a document is new by.
+type cacheValidators struct{ etag, lastModified string }
 
 // Resume goes on from a table that was accepted before: by another Feed, or before a restart.
 func (f *Feed) Resume(table *Table) error {
-	if err := sound(nil, &table.document); err != nil {
-		return &Refusal{err}
+	if err := validateDocument(nil, &table.document); err != nil {
+		return &RefusedError{err}
 	}
 	f.table = table
 	return nil
@@ -48,84 +48,84 @@ func (f *Feed) Resume(table *Table) error {
 // Table is what the last Look that had no error returned; nil before.
 func (f *Feed) Table() *Table { return f.table }
 
-// Look asks for the document, if it has changed since the last Look that accepted one, and returns the
+// Fetch asks for the document, if it has changed since the last Fetch that accepted one, and returns the
 // table to use from now on: the very same one where nothing is new. It has AWS's rows alone, with those
 // that are held. An error, a *Refusal where there was a document, changes nothing; then nothing held is
 // dropped either.
-func (f *Feed) Look(ctx context.Context) (*Table, error) {
+func (f *Feed) Fetch(ctx context.Context) (*Table, error) {
 	if f.openOf != f.table { // now, rather than when a document waits to be used
 		f.openOf, f.open = f.table, covered(f.table)
 	}
-	d, seen, err := f.read(ctx)
+	d, seen, err := f.readSource(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if d == nil {
 		d = &f.table.document // confirmed
-	} else if err := f.judge(d); err != nil {
-		return nil, &Refusal{err}
+	} else if err := f.checkDocument(d); err != nil {
+		return nil, &RefusedError{err}
 	}
-	f.table = withHeld(f.table, d, f.Now(), f.RemovalHold)
-	f.seen = seen
+	f.table = applyHolds(f.table, d, f.Now(), f.RemovalHold)
+	f.validators = seen
 	return f.table, nil
 }
 
-func (f *Feed) judge(d *document) error {
-	if err := sound(f.table, d); err != nil {
+func (f *Feed) checkDocument(d *document) error {
+	if err := validateDocument(f.table, d); err != nil {
 		return err
 	}
 	now := f.Now()
 	if err := checkClock(d, now); err != nil {
 		return err
 	}
-	if err := follows(f.table, f.open, d, now); err != nil && d.syncToken != f.AcceptToken {
+	if err := validateSuccessor(f.table, f.open, d, now); err != nil && d.syncToken != f.AcceptToken {
 		return fmt.Errorf("%w; to accept it all the same, start with --accept-ranges %s", err, d.syncToken)
 	}
 	return nil
 }
 
-// read returns nil where the source has nothing newer than what was accepted.
-func (f *Feed) read(ctx context.Context) (*document, validator, error) {
+// readSource returns nil where the source has nothing newer than what was accepted.
+func (f *Feed) readSource(ctx context.Context) (*document, cacheValidators, error) {
 	if f.File != "" {
 		return f.readFile()
 	}
-	return f.fetch(ctx)
+	return f.fetchURL(ctx)
 }
 
-func (f *Feed) readFile() (*document, validator, error) {
+func (f *Feed) readFile() (*document, cacheValidators, error) {
 	file, err := os.Open(f.File)
 	if err != nil {
-		return nil, validator{}, err
+		return nil, cacheValidators{}, err
 	}
 	defer file.Close()
 	d, err := read(file, sourceFormat)
-	return d, validator{}, err
+	return d, cacheValidators{}, err
 }
 
-func (f *Feed) fetch(ctx context.Context) (*document, validator, error) {
+func (f *Feed) fetchURL(ctx context.Context) (*document, cacheValidators, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, f.URL, nil)
 	if err != nil {
-		return nil, validator{}, err
+		return nil, cacheValidators{}, err
 	}
-	if f.seen.etag != "" {
-		request.Header.Set("If-None-Match", f.seen.etag)
+	if f.validators.etag != "" {
+		request.Header.Set("If-None-Match", f.validators.etag)
 	}
-	if f.seen.lastModified != "" {
-		request.Header.Set("If-Modified-Since", f.seen.lastModified)
+	if f.validators.lastModified != "" {
+		request.Header.Set("If-Modified-Since", f.validators.lastModified)
 	}
 	response, err := f.Client.Do(request)
 	if err != nil {
-		return nil, validator{}, err
+		return nil, cacheValidators{}, err
 	}
 	defer response.Body.Close()
 	switch {
-	case response.StatusCode == http.StatusNotModified && f.seen != (validator{}):
-		return nil, f.seen, nil
+	case response.StatusCode == http.StatusNotModified && f.validators != (cacheValidators{}):
+		return nil, f.validators, nil
 	case response.StatusCode != http.StatusOK:
-		return nil, validator{}, fmt.Errorf("GET %s: %s", f.URL, response.Status)
+		return nil, cacheValidators{}, fmt.Errorf("GET %s: %s", f.URL, response.Status)
 	}
 	d, err := read(response.Body, sourceFormat)
-	return d, validator{etag: response.Header.Get("ETag"), lastModified: response.Header.Get("Last-Modified")}, err
+	return d, cacheValidators{etag: response.Header.Get("ETag"), lastModified: response.Header.Get("Last-Modified")}, err
 }
 
 var errInsecureRedirect = errors.New("redirected to a URL that is not https")

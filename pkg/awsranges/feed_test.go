@@ -91,7 +91,7 @@ func (s *server) feed() *Feed {
 
 func lookAt(t *testing.T, f *Feed, now time.Time) (*Table, error) {
 	f.Now = func() time.Time { return now }
-	return f.Look(t.Context())
+	return f.Fetch(t.Context())
 }
 
 func serving(body string) http.HandlerFunc {
@@ -124,7 +124,7 @@ func TestFeedAsksForWhatIsNew(t *testing.T) {
 	s.handle = serving(made(2, upTo(5)...))
 	for range 2 {
 		_, err = lookAt(t, f, time.Unix(3, 0))
-		var refusal *Refusal
+		var refusal *RefusedError
 		require.ErrorAs(t, err, &refusal, "a refused document is not remembered as seen")
 		require.EqualError(t, err, "it keeps 5 of 20 IPv4 rows, less than 85 %; to accept it all the same, start with --accept-ranges 2")
 		require.Same(t, first, f.Table())
@@ -201,7 +201,7 @@ func TestFeedFails(t *testing.T) {
 			before := f.Table()
 			_, err := lookAt(t, f, time.Unix(9, 0))
 			require.EqualError(t, err, strings.ReplaceAll(test.want, "GET URL", "GET "+s.URL))
-			var refusal *Refusal
+			var refusal *RefusedError
 			require.Equal(t, test.refused, errors.As(err, &refusal))
 			require.Same(t, before, f.Table())
 		})

@@ -19,9 +19,9 @@ const (
 // mostAhead is how far ahead of the clock a document may be published: clocks differ, not by days.
 const mostAhead = 24 * time.Hour
 
-// keptPercent of each family's rows must still be there. In three years AWS's document never lost more
+// minKeptPercent of each family's rows must still be there. In three years AWS's document never lost more
 // than 6.2 % of them at once. One service may lose all it has: that is not guarded.
-const keptPercent = 85
+const minKeptPercent = 85
 
 // reserved is address space that nobody publishes services in: this network, private, shared, loopback,
 // link-local, documentation, multicast and future use
@@ -47,16 +47,16 @@ var reserved = []netip.Prefix{
 	netip.MustParsePrefix("ff00::/8"),
 }
 
-// sound returns an error that names the first thing that AWS's own document cannot hold: a sync token
+// validateDocument returns an error that names the first thing that AWS's own document cannot hold: a sync token
 // that is no number, a row wider than /10 (IPv4) or /24 (IPv6), or one in reserved space. Rows that were
 // accepted before, which may be a nil table, have been looked at.
-func sound(accepted *Table, d *document) error {
+func validateDocument(accepted *Table, d *document) error {
 	if _, err := d.time(); err != nil {
 		return err
 	}
 	rows := d.rows
 	if accepted != nil {
-		rows = missing(d.rows, accepted.rows)
+		rows = subtractRows(d.rows, accepted.rows)
 	}
 	for _, row := range rows {
 		widest := widestIPv4
@@ -102,12 +102,12 @@ func isAhead(published int64, now time.Time) bool {
 	return published > now.Add(mostAhead).Unix()
 }
 
-// follows returns an error where a sound document does not look like a later publication of what was
+// validateSuccessor returns an error where a sound document does not look like a later publication of what was
 // accepted before: its sync token is older, it lacks more than 15 % of the IPv4 or of the IPv6
 // rows, or it opens too many addresses. Rows that are only held are not counted. A nil accepted is followed
 // by all. One whose own sync token has not come, as an earlier version took them, says nothing of age. open is
 // what covered gives of accepted.
-func follows(accepted *Table, open []netip.Prefix, d *document, now time.Time) error {
+func validateSuccessor(accepted *Table, open []netip.Prefix, d *document, now time.Time) error {
 	if accepted == nil {
 		return nil
 	}
@@ -126,11 +126,11 @@ func follows(accepted *Table, open []netip.Prefix, d *document, now time.Time) e
 	case published < before:
 		reasons = append(reasons, fmt.Sprintf("syncToken %d is older than the accepted %d", published, before))
 	}
-	then := accepted.published()
-	lost, added := missing(then, d.rows), missing(d.rows, then)
+	then := accepted.publishedRows()
+	lost, added := subtractRows(then, d.rows), subtractRows(d.rows, then)
 	for _, err := range []error{
-		keeps("IPv4", countFamily(then, 32), countFamily(lost, 32)),
-		keeps("IPv6", countFamily(then, 128), countFamily(lost, 128)),
+		checkRowLoss("IPv4", countFamily(then, 32), countFamily(lost, 32)),
+		checkRowLoss("IPv6", countFamily(then, 128), countFamily(lost, 128)),
 		grows(open, added, published-before),
 	} {
 		if err != nil {
@@ -143,9 +143,9 @@ func follows(accepted *Table, open []netip.Prefix, d *document, now time.Time) e
 	return errors.New(strings.Join(reasons, "; "))
 }
 
-func keeps(family string, rows, lost int) error {
-	if kept := rows - lost; kept*100 < rows*keptPercent {
-		return fmt.Errorf("it keeps %d of %d %s rows, less than %d %%", kept, rows, family, keptPercent)
+func checkRowLoss(family string, rows, lost int) error {
+	if kept := rows - lost; kept*100 < rows*minKeptPercent {
+		return fmt.Errorf("it keeps %d of %d %s rows, less than %d %%", kept, rows, family, minKeptPercent)
 	}
 	return nil
 }

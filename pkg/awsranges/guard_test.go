@@ -22,7 +22,7 @@ func TestSound(t *testing.T) {
 		return fmt.Sprintf(`{"syncToken": "1", "%s": [{"%s": "%s", "region": "us-east-1", "service": "S3"}]}`, family, field, prefix)
 	}
 	for _, good := range []string{"3.0.0.0/10", "198.18.0.0/15", "2600::/24", "11.0.0.0/10", "172.32.0.0/16", "223.192.0.0/10"} {
-		require.NoError(t, sound(nil, &parsed(t, row(good)).document), good)
+		require.NoError(t, validateDocument(nil, &parsed(t, row(good)).document), good)
 	}
 	for _, test := range []struct{ document, want string }{
 		{row("0.0.0.0/0"), "0.0.0.0/0 (S3, us-east-1) is wider than /10"},
@@ -45,7 +45,7 @@ func TestSound(t *testing.T) {
 		{`{"syncToken": "-1", "prefixes": [{"ip_prefix": "3.0.0.0/15", "region": "x", "service": "S3"}]}`, `syncToken "-1" is no time in epoch seconds`},
 		{`{"prefixes": [{"ip_prefix": "3.0.0.0/15", "region": "x", "service": "S3"}]}`, `syncToken "" is no time in epoch seconds`},
 	} {
-		require.EqualError(t, sound(nil, &parsed(t, test.document).document), test.want)
+		require.EqualError(t, validateDocument(nil, &parsed(t, test.document).document), test.want)
 	}
 }
 
@@ -66,7 +66,7 @@ func TestFollows(t *testing.T) {
 		{"as many, but others", made(200, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31, 33, 35, 37, 39), "it keeps 0 of 20 IPv4 rows, less than 85 %; it opens 100.00 % more IPv4 addresses, over 15.00 %"},
 		{"older", made(99, upTo(20)...), "syncToken 99 is older than the accepted 100"},
 	} {
-		err := follows(accepted, covered(accepted), &parsed(t, test.document).document, time.Unix(100, 0))
+		err := validateSuccessor(accepted, covered(accepted), &parsed(t, test.document).document, time.Unix(100, 0))
 		if test.want == "" {
 			require.NoError(t, err, test.name)
 		} else {
@@ -77,12 +77,12 @@ func TestFollows(t *testing.T) {
 	require.NoError(t, err)
 	onlyIPv4 := *both
 	onlyIPv4.rows = slices.DeleteFunc(slices.Clone(both.rows), func(r Row) bool { return r.Prefix.Addr().Is6() })
-	require.EqualError(t, follows(both, covered(both), &onlyIPv4.document, time.Unix(1_700_000_000, 0)), "it keeps 0 of 5 IPv6 rows, less than 85 %")
-	require.EqualError(t, follows(&onlyIPv4, covered(&onlyIPv4), &both.document, time.Unix(1_700_000_000, 0)), "it opens IPv6 addresses, of which there were none")
-	require.NoError(t, follows(nil, nil, &both.document, time.Unix(1_700_000_000, 0)))
-	held := withHeld(accepted, &parsed(t, made(200, upTo(17)...)).document, time.Unix(200, 0), time.Hour)
-	require.NoError(t, follows(held, covered(held), &parsed(t, made(300, upTo(15)...)).document, time.Unix(300, 0)), "what is held already is not counted as lost again")
-	require.NoError(t, follows(held, covered(held), &parsed(t, made(300, upTo(20)...)).document, time.Unix(300, 0)), "nor as opened, when it is back")
+	require.EqualError(t, validateSuccessor(both, covered(both), &onlyIPv4.document, time.Unix(1_700_000_000, 0)), "it keeps 0 of 5 IPv6 rows, less than 85 %")
+	require.EqualError(t, validateSuccessor(&onlyIPv4, covered(&onlyIPv4), &both.document, time.Unix(1_700_000_000, 0)), "it opens IPv6 addresses, of which there were none")
+	require.NoError(t, validateSuccessor(nil, nil, &both.document, time.Unix(1_700_000_000, 0)))
+	held := applyHolds(accepted, &parsed(t, made(200, upTo(17)...)).document, time.Unix(200, 0), time.Hour)
+	require.NoError(t, validateSuccessor(held, covered(held), &parsed(t, made(300, upTo(15)...)).document, time.Unix(300, 0)), "what is held already is not counted as lost again")
+	require.NoError(t, validateSuccessor(held, covered(held), &parsed(t, made(300, upTo(20)...)).document, time.Unix(300, 0)), "nor as opened, when it is back")
 }
 
 // TestFeedRefusesAdditions that AWS cannot have meant, and a document of a day that has not come.

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// withHeld returns the table to use once a document is accepted after what was accepted before, which may
+// applyHolds returns the table to use once a document is accepted after what was accepted before, which may
 // be nil. It has all that the document publishes; and what accepted has besides, each (prefix, service,
 // region) for hold from when it was first missed:
 //
@@ -15,11 +15,11 @@ import (
 //
 // since more than one removed prefix in five is published again within a day. now is when the document
 // was read. Where nothing changes it is accepted itself that is returned.
-func withHeld(accepted *Table, d *document, now time.Time, hold time.Duration) *Table {
-	rows := d.published()
+func applyHolds(accepted *Table, d *document, now time.Time, hold time.Duration) *Table {
+	rows := d.publishedRows()
 	if accepted != nil {
 		var held []Row
-		for _, row := range missing(accepted.rows, rows) {
+		for _, row := range subtractRows(accepted.rows, rows) {
 			if row.Removed == 0 || row.Removed > now.Unix() {
 				row.Removed = now.Unix()
 			}
@@ -27,7 +27,7 @@ func withHeld(accepted *Table, d *document, now time.Time, hold time.Duration) *
 				held = append(held, row)
 			}
 		}
-		rows = merged(rows, held)
+		rows = mergeRows(rows, held)
 		if accepted.syncToken == d.syncToken && accepted.createDate == d.createDate && slices.Equal(rows, accepted.rows) {
 			return accepted
 		}
@@ -35,8 +35,8 @@ func withHeld(accepted *Table, d *document, now time.Time, hold time.Duration) *
 	return newTable(&document{d.syncToken, d.createDate, rows}, accepted)
 }
 
-// merged returns the rows of both, sorted as they are.
-func merged(a, b []Row) []Row {
+// mergeRows returns the rows of both, sorted as they are.
+func mergeRows(a, b []Row) []Row {
 	if len(b) == 0 {
 		return a
 	}
@@ -49,8 +49,8 @@ func merged(a, b []Row) []Row {
 	return append(both, a...)
 }
 
-// missing returns the rows of a, in its order, whose keys b lacks. Both are sorted.
-func missing(a, b []Row) []Row {
+// subtractRows returns the rows of a, in its order, whose keys b lacks. Both are sorted.
+func subtractRows(a, b []Row) []Row {
 	var found []Row
 	for i, row := range a {
 		if len(b) == 0 {

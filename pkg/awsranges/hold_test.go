@@ -20,42 +20,42 @@ func TestHold(t *testing.T) {
 		}
 		return found
 	}
-	first := withHeld(nil, &parsed(t, made(1, 0, 2, 4)).document, at(0), hold)
+	first := applyHolds(nil, &parsed(t, made(1, 0, 2, 4)).document, at(0), hold)
 	require.Equal(t, []string{"198.18.0.0/24", "198.18.2.0/24", "198.18.4.0/24"}, lookup(first))
 	require.Nil(t, first.Held())
-	require.Same(t, first, withHeld(first, &parsed(t, made(1, 0, 2, 4)).document, at(1), hold), "nothing is new")
+	require.Same(t, first, applyHolds(first, &parsed(t, made(1, 0, 2, 4)).document, at(1), hold), "nothing is new")
 
-	removed := withHeld(first, &parsed(t, made(2, 0, 6)).document, at(2), hold)
+	removed := applyHolds(first, &parsed(t, made(2, 0, 6)).document, at(2), hold)
 	require.Equal(t, []string{"198.18.0.0/24", "198.18.2.0/24", "198.18.4.0/24", "198.18.6.0/24"}, lookup(removed), "added at once, held what is gone")
 	require.Len(t, removed.Held(), 2)
 	require.Equal(t, at(2).Unix(), removed.Held()[0].Removed)
-	require.Equal(t, Change{Pairs: nil, Names: false, Added: 1, Removed: 2}, func() Change {
-		c := removed.Since(first)
-		require.ElementsMatch(t, []Pair{{"S3", "us-east-1"}, {"S3", ""}}, c.Pairs)
+	require.Equal(t, Change{Pairs: nil, NamesChanged: false, Added: 1, Removed: 2}, func() Change {
+		c := removed.Diff(first)
+		require.ElementsMatch(t, []ServiceRegion{{"S3", "us-east-1"}, {"S3", ""}}, c.Pairs)
 		c.Pairs = nil
 		return c
 	}())
-	require.Same(t, removed, withHeld(removed, &parsed(t, made(2, 0, 6)).document, at(25), hold), "still held")
+	require.Same(t, removed, applyHolds(removed, &parsed(t, made(2, 0, 6)).document, at(25), hold), "still held")
 
 	restarted, err := Parse(encoded(t, removed))
 	require.NoError(t, err)
 	require.Equal(t, removed, restarted, "holds survive a restart")
 
-	back := withHeld(restarted, &parsed(t, made(3, 0, 4, 6)).document, at(20), hold)
+	back := applyHolds(restarted, &parsed(t, made(3, 0, 4, 6)).document, at(20), hold)
 	require.Equal(t, lookup(removed), lookup(back), "one is published again: nothing to do")
 	require.Len(t, back.Held(), 1)
-	require.Empty(t, back.Since(removed).Pairs)
+	require.Empty(t, back.Diff(removed).Pairs)
 
-	dropped := withHeld(back, &back.document, at(26), hold)
+	dropped := applyHolds(back, &back.document, at(26), hold)
 	require.Equal(t, []string{"198.18.0.0/24", "198.18.4.0/24", "198.18.6.0/24"}, lookup(dropped))
 	require.Nil(t, dropped.Held())
 	require.Equal(t, "3", dropped.SyncToken())
 
-	gone := withHeld(dropped, &parsed(t, made(4, 0, 6)).document, at(30), hold)
+	gone := applyHolds(dropped, &parsed(t, made(4, 0, 6)).document, at(30), hold)
 	require.Equal(t, at(30).Unix(), gone.Held()[0].Removed, "held anew after it was back")
-	early := withHeld(gone, &gone.document, at(-30), hold)
+	early := applyHolds(gone, &gone.document, at(-30), hold)
 	require.Equal(t, at(-30).Unix(), early.Held()[0].Removed, "a clock set back does not hold for longer")
-	require.Nil(t, withHeld(first, &parsed(t, made(2, 0)).document, at(1), 0).Held(), "without a hold")
+	require.Nil(t, applyHolds(first, &parsed(t, made(2, 0)).document, at(1), 0).Held(), "without a hold")
 }
 
 func TestSince(t *testing.T) {
@@ -70,22 +70,22 @@ func TestSince(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		after *Table
-		pairs []Pair
+		pairs []ServiceRegion
 		names bool
 	}{
 		{"nothing", document(ec2, s3, s3), nil, false},
 		{"what aggregates to the same", document(ec2, s3, row("3.0.0.0/25", "S3", "us-east-1")), nil, false},
-		{"a prefix", document(ec2, row("3.2.0.0/24", "S3", "us-east-1")), []Pair{{"S3", "us-east-1"}, {"S3", ""}}, false},
-		{"a prefix from one region to another", document(s3, ec2, row("3.0.0.0/24", "S3", "us-west-2")), []Pair{{"S3", "us-west-2"}}, true},
-		{"a service gone", document(s3), []Pair{{"EC2", "us-east-1"}, {"EC2", ""}}, true},
+		{"a prefix", document(ec2, row("3.2.0.0/24", "S3", "us-east-1")), []ServiceRegion{{"S3", "us-east-1"}, {"S3", ""}}, false},
+		{"a prefix from one region to another", document(s3, ec2, row("3.0.0.0/24", "S3", "us-west-2")), []ServiceRegion{{"S3", "us-west-2"}}, true},
+		{"a service gone", document(s3), []ServiceRegion{{"EC2", "us-east-1"}, {"EC2", ""}}, true},
 		{"a region gone", document(row("3.0.0.0/24", "S3", "x"), row("3.1.0.0/24", "EC2", "x")),
-			[]Pair{{"S3", "us-east-1"}, {"S3", "x"}, {"EC2", "us-east-1"}, {"EC2", "x"}}, true},
+			[]ServiceRegion{{"S3", "us-east-1"}, {"S3", "x"}, {"EC2", "us-east-1"}, {"EC2", "x"}}, true},
 	} {
-		c := test.after.Since(before)
+		c := test.after.Diff(before)
 		require.ElementsMatch(t, test.pairs, c.Pairs, test.name)
-		require.Equal(t, test.names, c.Names, test.name)
+		require.Equal(t, test.names, c.NamesChanged, test.name)
 	}
-	c := before.Since(nil)
+	c := before.Diff(nil)
 	require.Len(t, c.Pairs, 4)
 	require.Equal(t, 2, c.Added)
 }

@@ -27,8 +27,8 @@ const (
 	customFormat
 )
 
-// published is a row of AWS's ip-ranges.json, with either of the prefixes.
-type published struct {
+// jsonRow is a row of AWS's ip-ranges.json, with either of the prefixes.
+type jsonRow struct {
 	IPv4    string `json:"ip_prefix,omitempty"`
 	IPv6    string `json:"ipv6_prefix,omitempty"`
 	Region  string `json:"region"`
@@ -38,7 +38,7 @@ type published struct {
 
 // stored is a row as Encode writes it.
 type stored struct {
-	published
+	jsonRow
 	Removed int64 `json:"removed,omitempty"` // Row.Removed
 }
 
@@ -63,7 +63,7 @@ func Parse(data []byte) (*Table, error) {
 // parse reads a document row by row as it arrives: it is never held whole, and most of the work is done
 // when the last byte comes.
 func parse(r io.Reader, f format) (*document, error) {
-	p := &parser{format: f, decoder: json.NewDecoder(r), pairs: make(map[Pair]*[]Row)}
+	p := &parser{format: f, decoder: json.NewDecoder(r), pairs: make(map[ServiceRegion]*[]Row)}
 	if f != storedFormat {
 		p.decoder.DisallowUnknownFields()
 	}
@@ -78,7 +78,7 @@ func parse(r io.Reader, f format) (*document, error) {
 		slices.SortFunc(*p.pairs[pair], func(a, b Row) int { return Compare(a.Prefix, b.Prefix) })
 		rows = append(rows, *p.pairs[pair]...)
 	}
-	p.rows = sortedRows(rows)
+	p.rows = sortUnique(rows)
 	return &p.document, nil
 }
 
@@ -86,8 +86,8 @@ type parser struct {
 	document
 	format  format
 	decoder *json.Decoder
-	pairs   map[Pair]*[]Row // by the service's spelling in the document
-	count   int             // of rows
+	pairs   map[ServiceRegion]*[]Row // by the service's spelling in the document
+	count   int                      // of rows
 }
 
 func (p *parser) parse() error {
@@ -111,9 +111,9 @@ func (p *parser) parse() error {
 		case "createDate":
 			err = p.value(&p.createDate)
 		case "prefixes":
-			err = p.list("prefixes", func(r *published) string { return r.IPv4 }, netip.Addr.Is4)
+			err = p.list("prefixes", func(r *jsonRow) string { return r.IPv4 }, netip.Addr.Is4)
 		case "ipv6_prefixes":
-			err = p.list("ipv6_prefixes", func(r *published) string { return r.IPv6 }, netip.Addr.Is6)
+			err = p.list("ipv6_prefixes", func(r *jsonRow) string { return r.IPv6 }, netip.Addr.Is6)
 		default:
 			if p.format != storedFormat {
 				return fmt.Errorf("no ip-ranges document: unknown field %q; it has syncToken, createDate, prefixes and ipv6_prefixes", field)
@@ -134,28 +134,28 @@ func (p *parser) parse() error {
 }
 
 // list reads the rows of one family.
-func (p *parser) list(field string, prefix func(*published) string, ofFamily func(netip.Addr) bool) error {
+func (p *parser) list(field string, prefix func(*jsonRow) string, ofFamily func(netip.Addr) bool) error {
 	if err := p.delimiter('['); err != nil {
 		return err
 	}
 	var r stored // one for all: what is read into allocates
 	var into any = &r
 	if p.format != storedFormat {
-		into = &r.published
+		into = &r.jsonRow
 	}
 	for i := 0; p.decoder.More(); i++ {
 		r = stored{}
 		if err := p.value(into); err != nil {
 			return unknownField(field, i, err)
 		}
-		parsed, err := r.parse(prefix(&r.published), ofFamily)
+		parsed, err := r.parse(prefix(&r.jsonRow), ofFamily)
 		if err != nil {
 			return fmt.Errorf("%s[%d]: %w", field, i, err)
 		}
-		rows, ok := p.pairs[Pair{r.Service, r.Region}]
+		rows, ok := p.pairs[ServiceRegion{r.Service, r.Region}]
 		if !ok {
 			rows = new([]Row)
-			p.pairs[Pair{r.Service, r.Region}] = rows
+			p.pairs[ServiceRegion{r.Service, r.Region}] = rows
 		}
 		row := Row{Prefix: parsed, Removed: r.Removed}
 		if len(*rows) > 0 {

@@ -60,45 +60,45 @@ func Read(r io.Reader) (*Table, error) {
 	return newTable(d, nil), nil
 }
 
-// Refusal is the error of a document that was read whole, and is not believed.
-type Refusal struct{ Reason error }
+// RefusedError is the error of a document that was read whole, and is not believed.
+type RefusedError struct{ Reason error }
 
 // Error gives the reason.
-func (r *Refusal) Error() string { return r.Reason.Error() }
+func (r *RefusedError) Error() string { return r.Reason.Error() }
 
 // Unwrap returns the reason.
-func (r *Refusal) Unwrap() error { return r.Reason }
+func (r *RefusedError) Unwrap() error { return r.Reason }
 
 func read(r io.Reader, f format) (*document, error) {
-	transfer := &remembering{reader: r}
+	transfer := &errorRecorder{reader: r}
 	d, err := parsePlainOrGzip(transfer, f)
 	switch {
 	case transfer.err != nil:
 		return nil, transfer.err
 	case err != nil:
-		return nil, &Refusal{err}
+		return nil, &RefusedError{err}
 	}
 	return d, nil
 }
 
 func parsePlainOrGzip(r io.Reader, f format) (*document, error) {
-	buffered := bufio.NewReader(&bounded{r, maxBytes})
+	buffered := bufio.NewReader(&maxBytesReader{r, maxBytes})
 	magic, _ := buffered.Peek(len(gzipMagic)) // what fails here fails again below
 	if !bytes.Equal(magic, gzipMagic) {
-		return parse(filling{buffered}, f)
+		return parse(fullReader{buffered}, f)
 	}
 	unzipped, err := gzip.NewReader(buffered)
 	if err != nil {
 		return nil, fmt.Errorf("unzip: %w", err)
 	}
-	return parse(filling{&bounded{unzipped, maxBytes}}, f)
+	return parse(fullReader{&maxBytesReader{unzipped, maxBytes}}, f)
 }
 
-// filling reads as much as is asked for. The decoder looks at white space anew after each read, and would
+// fullReader reads as much as is asked for. The decoder looks at white space anew after each read, and would
 // do so without end where there is much of it and each read gives little.
-type filling struct{ reader io.Reader }
+type fullReader struct{ reader io.Reader }
 
-func (f filling) Read(data []byte) (int, error) {
+func (f fullReader) Read(data []byte) (int, error) {
 	n, err := io.ReadFull(f.reader, data)
 	if err == io.ErrUnexpectedEOF {
 		err = io.EOF
@@ -106,13 +106,13 @@ func (f filling) Read(data []byte) (int, error) {
 	return n, err
 }
 
-// remembering tells what a reader failed with from what was wrong with what it read.
-type remembering struct {
+// errorRecorder tells what a reader failed with from what was wrong with what it read.
+type errorRecorder struct {
 	reader io.Reader
 	err    error
 }
 
-func (r *remembering) Read(data []byte) (int, error) {
+func (r *errorRecorder) Read(data []byte) (int, error) {
 	n, err := r.reader.Read(data)
 	if err != nil && err != io.EOF {
 		r.err = err
@@ -120,13 +120,13 @@ func (r *remembering) Read(data []byte) (int, error) {
 	return n, err
 }
 
-// bounded fails where a reader has more than rest bytes.
-type bounded struct {
+// maxBytesReader fails where a reader has more than rest bytes.
+type maxBytesReader struct {
 	reader io.Reader
 	rest   int
 }
 
-func (b *bounded) Read(data []byte) (int, error) {
+func (b *maxBytesReader) Read(data []byte) (int, error) {
 	n, err := b.reader.Read(data)
 	if b.rest -= n; b.rest < 0 {
 		return 0, fmt.Errorf("it has more than %d MiB", maxBytes>>20)

@@ -57,7 +57,7 @@ func TestRealDocument(t *testing.T) {
 		require.Equal(t, test.ipv4, ipv4, "%s %s", test.service, test.region)
 	}
 	for _, service := range table.Services() {
-		_, known := Catalogued(service)
+		_, known := LookupService(service)
 		require.True(t, known, "%s is not in the catalogue", service)
 		for _, region := range table.Regions(service) {
 			require.Contains(t, regions, region)
@@ -84,7 +84,7 @@ func TestRealPublications(t *testing.T) {
 		table, err := lookAt(t, f, time.Unix(seconds, 0))
 		require.NoError(t, err, file)
 		if before != nil {
-			pairs += len(table.Since(before).Pairs)
+			pairs += len(table.Diff(before).Pairs)
 		}
 		if i%20 != 0 {
 			continue
@@ -92,13 +92,13 @@ func TestRealPublications(t *testing.T) {
 		restarted, err := Parse(encoded(t, table))
 		require.NoError(t, err)
 		require.True(t, slices.Equal(table.Rows(), restarted.Rows()))
-		require.Empty(t, table.Since(restarted).Pairs)
+		require.Empty(t, table.Diff(restarted).Pairs)
 	}
 	t.Logf("%d publications, %d changes of a pair", len(files), pairs)
 
 	first, err := ReadFile(files[0])
 	require.NoError(t, err)
-	require.NoError(t, follows(first, covered(first), &f.Table().document, f.Now()), "nor one after a month's pause")
+	require.NoError(t, validateSuccessor(first, covered(first), &f.Table().document, f.Now()), "nor one after a month's pause")
 }
 
 // BenchmarkParse reports how much longer Parse takes than the decoding it cannot do without: the
@@ -109,8 +109,8 @@ func BenchmarkParse(b *testing.B) {
 	for b.Loop() {
 		floor += nanoseconds(func() {
 			var d struct {
-				IPv4 []published `json:"prefixes"`
-				IPv6 []published `json:"ipv6_prefixes"`
+				IPv4 []jsonRow `json:"prefixes"`
+				IPv6 []jsonRow `json:"ipv6_prefixes"`
 			}
 			require.NoError(b, json.Unmarshal(data, &d))
 		})

@@ -15,17 +15,17 @@ import (
 // Table holds the prefixes of every (service, region). It is immutable, and safe for concurrent use.
 type Table struct {
 	document
-	pairs       map[Pair]entry
-	regions     map[string][]string // of each service, sorted
-	regionNames []string            // of all services together, sorted
+	byServiceRegion map[ServiceRegion]indexEntry
+	regions         map[string][]string // of each service, sorted
+	regionNames     []string            // of all services together, sorted
 }
 
-// Pair is a service, by its canonical name, in a region, or in all of them together where Region is
+// ServiceRegion is a service, by its canonical name, in a region, or in all of them together where Region is
 // empty.
-type Pair struct{ Service, Region string }
+type ServiceRegion struct{ Service, Region string }
 
-// entry is what a table has of a pair.
-type entry struct {
+// indexEntry is what a table has of a pair.
+type indexEntry struct {
 	rows     []Row
 	prefixes []netip.Prefix // aggregated
 }
@@ -39,7 +39,7 @@ type Row struct {
 	Removed int64        // since when AWS, or the custom file, no longer has it, in epoch seconds; 0 while it does
 }
 
-func comparePairs(a, b Pair) int {
+func comparePairs(a, b ServiceRegion) int {
 	if c := strings.Compare(a.Service, b.Service); c != 0 {
 		return c
 	}
@@ -48,7 +48,7 @@ func comparePairs(a, b Pair) int {
 
 // compareKeys orders rows by what they are of.
 func compareKeys(a, b Row) int {
-	if c := comparePairs(Pair{a.Service, a.Region}, Pair{b.Service, b.Region}); c != 0 {
+	if c := comparePairs(ServiceRegion{a.Service, a.Region}, ServiceRegion{b.Service, b.Region}); c != 0 {
 		return c
 	}
 	return Compare(a.Prefix, b.Prefix)
@@ -68,8 +68,8 @@ func compareRows(a, b Row) int {
 	return cmp.Compare(a.Removed, b.Removed)
 }
 
-// sortedRows sorts rows in place, which often are already, and leaves one of each key.
-func sortedRows(rows []Row) []Row {
+// sortUnique sorts rows in place, which often are already, and leaves one of each key.
+func sortUnique(rows []Row) []Row {
 	for i := 1; i < len(rows); i++ {
 		if compareKeys(rows[i-1], rows[i]) >= 0 {
 			slices.SortFunc(rows, compareRows)
@@ -110,11 +110,11 @@ func (t *Table) Held() []Row {
 // name. Nil where the table has none. The slice belongs to the table and must not be modified;
 // nothing is allocated.
 func (t *Table) Lookup(service, region string) []netip.Prefix {
-	return t.pairs[Pair{service, region}].prefixes
+	return t.byServiceRegion[ServiceRegion{service, region}].prefixes
 }
 
-// Pairs counts the services and regions that the table has prefixes of.
-func (t *Table) Pairs() int { return len(t.pairs) - len(t.regions) }
+// ServiceRegionCount counts the services and regions that the table has prefixes of.
+func (t *Table) ServiceRegionCount() int { return len(t.byServiceRegion) - len(t.regions) }
 
 // Services returns the canonical names of the table's services, sorted.
 func (t *Table) Services() []string { return slices.Sorted(maps.Keys(t.regions)) }
@@ -140,49 +140,49 @@ func Merge(aws *Table, custom ...*Table) *Table {
 			merged.rows = append(merged.rows, row)
 		}
 	}
-	merged.rows = sortedRows(merged.rows)
+	merged.rows = sortUnique(merged.rows)
 	return newTable(merged, aws)
 }
 
 // newTable derives the lookups from a document. Those that a table before, which may be nil, has already
 // are shared with it.
 func newTable(d *document, before *Table) *Table {
-	t := &Table{document: *d, pairs: make(map[Pair]entry), regions: make(map[string][]string)}
+	t := &Table{document: *d, byServiceRegion: make(map[ServiceRegion]indexEntry), regions: make(map[string][]string)}
 	if before == nil {
 		before = &Table{}
 	}
 	known := make(map[string]bool)
 	for rest := t.rows; len(rest) > 0; {
-		ofService := leading(rest, func(row Row) bool { return row.Service == rest[0].Service })
-		all := Pair{Service: rest[0].Service}
+		ofService := takeWhile(rest, func(row Row) bool { return row.Service == rest[0].Service })
+		all := ServiceRegion{Service: rest[0].Service}
 		var everywhere []netip.Prefix
 		for rest := ofService; len(rest) > 0; {
-			ofRegion := leading(rest, func(row Row) bool { return row.Region == rest[0].Region })
-			pair := Pair{all.Service, rest[0].Region}
-			e := before.pairs[pair]
+			ofRegion := takeWhile(rest, func(row Row) bool { return row.Region == rest[0].Region })
+			pair := ServiceRegion{all.Service, rest[0].Region}
+			e := before.byServiceRegion[pair]
 			if !slices.Equal(ofRegion, e.rows) {
 				e.prefixes = slices.Clone(aggregateSorted(prefixesOf(ofRegion)))
 			}
-			t.pairs[pair] = entry{ofRegion, e.prefixes}
+			t.byServiceRegion[pair] = indexEntry{ofRegion, e.prefixes}
 			t.regions[pair.Service] = append(t.regions[pair.Service], pair.Region)
 			known[pair.Region] = true
 			everywhere = append(everywhere, e.prefixes...)
 			rest = rest[len(ofRegion):]
 		}
-		e := before.pairs[all]
+		e := before.byServiceRegion[all]
 		if !slices.Equal(ofService, e.rows) {
 			slices.SortFunc(everywhere, Compare)
 			e.prefixes = slices.Clone(aggregateSorted(everywhere)) // not to hold on to the longer list
 		}
-		t.pairs[all] = entry{ofService, e.prefixes}
+		t.byServiceRegion[all] = indexEntry{ofService, e.prefixes}
 		rest = rest[len(ofService):]
 	}
 	t.regionNames = slices.Sorted(maps.Keys(known))
 	return t
 }
 
-// leading returns the rows up to the first that is not like them.
-func leading(rows []Row, like func(Row) bool) []Row {
+// takeWhile returns the rows up to the first that is not like them.
+func takeWhile(rows []Row, like func(Row) bool) []Row {
 	n := 0
 	for n < len(rows) && like(rows[n]) {
 		n++

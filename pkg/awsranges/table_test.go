@@ -153,7 +153,7 @@ func TestCatalogue(t *testing.T) {
 	require.Equal(t, "ROUTE53_HEALTHCHECKS", Canonical("route53-HealthChecks"))
 	require.Equal(t, "dynamodb", none.NearestService("dynamo-db"))
 	for _, s := range services {
-		got, ok := Catalogued(s.Name)
+		got, ok := LookupService(s.Name)
 		require.True(t, ok, "%s cannot be found: the list must be sorted", s.Name)
 		require.Equal(t, s, got)
 		require.Equal(t, s.Name, Canonical(s.Name))

@@ -10,9 +10,9 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// Version is a valid policy with the table that its services are looked up in. The table may be nil: a
+// PolicyVersion is a valid policy with the table that its services are looked up in. The table may be nil: a
 // service that it does not know stands for no address.
-type Version struct {
+type PolicyVersion struct {
 	Policy *policy.Policy
 	Table  *awsranges.Table
 }
@@ -21,12 +21,12 @@ type Version struct {
 type Comparison struct {
 	// Opens are the new version's entries to blame, in its order; Closes are those of the old one. Two
 	// entries that open the same are both there. Empty, and not nil, for none.
-	Opens  []Opening `json:"opens"`
-	Closes []Opening `json:"closes"`
+	Opens  []Difference `json:"opens"`
+	Closes []Difference `json:"closes"`
 }
 
-// Opening is what one entry allows that the other version does not, with all its entries together.
-type Opening struct {
+// Difference is what one entry allows that the other version does not, with all its entries together.
+type Difference struct {
 	// Name and Path are the entry's; Name is empty for defaultAction.
 	Name string `json:"name,omitempty"`
 	Path string `json:"path"`
@@ -38,10 +38,10 @@ type Opening struct {
 
 // Compare says which addresses and ports a version opens and closes that takes the place of another, in the
 // cluster's family. Of one policy by two tables, it is what other ranges open and close.
-func Compare(before, after Version, family Family) Comparison {
+func Compare(before, after PolicyVersion, family Family) Comparison {
 	old, recent := entriesOf(before, family), entriesOf(after, family)
 	spans := spansOf(append(slices.Clone(old), recent...))
-	return Comparison{Opens: beyond(recent, old, spans), Closes: beyond(old, recent, spans)}
+	return Comparison{Opens: notIn(recent, old, spans), Closes: notIn(old, recent, spans)}
 }
 
 // entry is a destination, or defaultAction, with the addresses it stands for.
@@ -51,22 +51,22 @@ type entry struct {
 	prefixes   []netip.Prefix
 }
 
-func entriesOf(v Version, family Family) []entry {
+func entriesOf(v PolicyVersion, family Family) []entry {
 	if v.Policy.DefaultAction == policy.Allow {
 		everywhere := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
-		return []entry{{path: "defaultAction", prefixes: only(family, everywhere)}}
+		return []entry{{path: "defaultAction", prefixes: inFamily(family, everywhere)}}
 	}
 	entries := make([]entry, 0, len(v.Policy.Destinations))
 	for i, d := range v.Policy.Destinations {
 		prefixes, _ := resolve(d, v.Table)
-		entries = append(entries, entry{d.Name, fmt.Sprintf("allowedDestinations[%d]", i), d.Ports, only(family, slices.Clone(prefixes))})
+		entries = append(entries, entry{d.Name, fmt.Sprintf("allowedDestinations[%d]", i), d.Ports, inFamily(family, slices.Clone(prefixes))})
 	}
 	return entries
 }
 
-// only returns the prefixes that pods of the family can reach. It writes over the slice.
-func only(family Family, prefixes []netip.Prefix) []netip.Prefix {
-	return slices.DeleteFunc(prefixes, func(prefix netip.Prefix) bool { return !family.has(prefix) })
+// inFamily returns the prefixes that pods of the family can reach. It writes over the slice.
+func inFamily(family Family, prefixes []netip.Prefix) []netip.Prefix {
+	return slices.DeleteFunc(prefixes, func(prefix netip.Prefix) bool { return !family.includes(prefix) })
 }
 
 // otherProtocols stands for the protocols without ports, which an entry without ports opens too.
@@ -108,8 +108,8 @@ func (e entry) opens(span policy.Port) bool {
 	})
 }
 
-// beyond returns what each entry opens that none of the others does.
-func beyond(entries, others []entry, spans []policy.Port) []Opening {
+// notIn returns what each entry opens that none of the others does.
+func notIn(entries, others []entry, spans []policy.Port) []Difference {
 	allowed := make([][]netip.Prefix, len(spans)) // by the others
 	for i, span := range spans {
 		for _, other := range others {
@@ -119,7 +119,7 @@ func beyond(entries, others []entry, spans []policy.Port) []Opening {
 		}
 		allowed[i] = awsranges.Aggregate(allowed[i])
 	}
-	openings := []Opening{}
+	openings := []Difference{}
 	for _, e := range entries {
 		type group struct {
 			prefixes []netip.Prefix
@@ -142,7 +142,7 @@ func beyond(entries, others []entry, spans []policy.Port) []Opening {
 			groups[same].spans = append(groups[same].spans, span)
 		}
 		for _, g := range groups {
-			openings = append(openings, Opening{e.name, e.path, portNames(g.spans, len(spans)), g.prefixes})
+			openings = append(openings, Difference{e.name, e.path, portNames(g.spans, len(spans)), g.prefixes})
 		}
 	}
 	return openings
@@ -157,7 +157,7 @@ func portNames(spans []policy.Port, all int) []string {
 	if spans[0].Protocol == otherProtocols {
 		names, spans = []string{"protocols without ports"}, spans[1:]
 	}
-	for _, p := range joined(slices.Clone(spans)) {
+	for _, p := range mergeRanges(slices.Clone(spans)) {
 		names = append(names, p.String())
 	}
 	return names

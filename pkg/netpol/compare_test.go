@@ -49,12 +49,12 @@ func TestCompareProperty(t *testing.T) {
 }
 
 // randomVersion keeps to few addresses and ports, so that entries overlap. It may have no table.
-func randomVersion(t *testing.T, random *rand.Rand) Version {
+func randomVersion(t *testing.T, random *rand.Rand) PolicyVersion {
 	number := func(n int) uint16 { return uint16(1 + random.IntN(n)) }
 	prefix := func() netip.Prefix {
 		return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(random.IntN(16))}), 28+random.IntN(5)).Masked()
 	}
-	v := Version{Policy: &policy.Policy{DefaultAction: policy.Deny}}
+	v := PolicyVersion{Policy: &policy.Policy{DefaultAction: policy.Deny}}
 	if random.IntN(10) == 0 {
 		v.Policy.DefaultAction = policy.Allow
 	}
@@ -94,7 +94,7 @@ func tableOf(t *testing.T, rows ...string) *awsranges.Table {
 }
 
 // allowing returns the paths of the entries that allow a target, in the policy's order; nil for none.
-func allowing(v Version, target Target) []string {
+func allowing(v PolicyVersion, target Target) []string {
 	var paths []string
 	for _, reason := range Explain(v.Policy, v.Table, Options{Family: IPv4}, target).Reasons {
 		paths = append(paths, reason.Path)
@@ -103,7 +103,7 @@ func allowing(v Version, target Target) []string {
 }
 
 // toBlameFor reads openings as a person does: it returns the paths of those that a target is in; nil for none.
-func toBlameFor(openings []Opening, target Target) []string {
+func toBlameFor(openings []Difference, target Target) []string {
 	var paths []string
 	for _, o := range openings {
 		if slices.ContainsFunc(o.Prefixes, func(p netip.Prefix) bool { return p.Contains(target.Address) }) &&
@@ -129,13 +129,13 @@ func TestCompareEveryPort(t *testing.T) {
 	https := &policy.Policy{Destinations: []policy.Destination{{Name: "web", CIDR: cidr, Ports: []policy.Port{{Protocol: policy.TCP, First: 443, Last: 443}}}}}
 	every := &policy.Policy{Destinations: []policy.Destination{{Name: "all", CIDR: cidr}}}
 	require.Equal(t, Comparison{
-		Opens: []Opening{{"all", "allowedDestinations[0]",
+		Opens: []Difference{{"all", "allowedDestinations[0]",
 			[]string{"protocols without ports", "SCTP 1-65535", "TCP 1-442", "TCP 444-65535", "UDP 1-65535"}, []netip.Prefix{cidr}}},
-		Closes: []Opening{},
-	}, Compare(Version{https, nil}, Version{every, nil}, IPv4))
+		Closes: []Difference{},
+	}, Compare(PolicyVersion{https, nil}, PolicyVersion{every, nil}, IPv4))
 	require.Equal(t, Comparison{
-		Opens: []Opening{}, Closes: []Opening{{"all", "allowedDestinations[0]", []string{"every port"}, []netip.Prefix{cidr}}},
-	}, Compare(Version{every, nil}, Version{&policy.Policy{}, nil}, IPv4))
+		Opens: []Difference{}, Closes: []Difference{{"all", "allowedDestinations[0]", []string{"every port"}, []netip.Prefix{cidr}}},
+	}, Compare(PolicyVersion{every, nil}, PolicyVersion{&policy.Policy{}, nil}, IPv4))
 }
 
 // TestCompareTables compares a policy, the second entry of which is S3 in us-east-1, by two tables. What an entry
@@ -153,11 +153,11 @@ func TestCompareTables(t *testing.T) {
 	}
 	s3 := service("s3", "us-east-1")
 	s3.Name = "s3"
-	opening := func(prefix string) []Opening {
+	opening := func(prefix string) []Difference {
 		if prefix == "" {
-			return []Opening{}
+			return []Difference{}
 		}
-		return []Opening{{"s3", "allowedDestinations[1]", []string{"TCP 443"}, []netip.Prefix{netip.MustParsePrefix(prefix)}}}
+		return []Difference{{"s3", "allowedDestinations[1]", []string{"TCP 443"}, []netip.Prefix{netip.MustParsePrefix(prefix)}}}
 	}
 	for _, test := range []struct {
 		name          string
@@ -178,9 +178,9 @@ func TestCompareTables(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			p := &policy.Policy{Destinations: []policy.Destination{test.first, s3}}
 			require.Equal(t, Comparison{Opens: opening(test.opens), Closes: opening(test.closes)},
-				Compare(Version{p, test.before}, Version{p, test.after}, test.family))
+				Compare(PolicyVersion{p, test.before}, PolicyVersion{p, test.after}, test.family))
 			p.DefaultAction = policy.Allow
-			require.Equal(t, Comparison{Opens: []Opening{}, Closes: []Opening{}}, Compare(Version{p, test.before}, Version{p, test.after}, test.family))
+			require.Equal(t, Comparison{Opens: []Difference{}, Closes: []Difference{}}, Compare(PolicyVersion{p, test.before}, PolicyVersion{p, test.after}, test.family))
 		})
 	}
 }

@@ -49,7 +49,7 @@ func compile(p *policy.Policy, table *awsranges.Table, options Options, warnings
 	case problems != nil:
 		return nil, problems
 	case p.DefaultAction == policy.Allow:
-		result.Spec = spec([]networkingv1.NetworkPolicyEgressRule{everything()})
+		result.Spec = spec([]networkingv1.NetworkPolicyEgressRule{allowAllRule()})
 	default:
 		result.Spec = spec(appendPrefixRules(baseRules(options), blocks, sets))
 	}
@@ -58,7 +58,7 @@ func compile(p *policy.Policy, table *awsranges.Table, options Options, warnings
 }
 
 // check is all of Compile but the spec: it gives what the spec is made of. Warnings may be nil for none.
-func check(p *policy.Policy, table *awsranges.Table, options Options, warnings *policy.Warnings) (result *Result, blocks []block, sets *portSets, problems policy.Problems) {
+func check(p *policy.Policy, table *awsranges.Table, options Options, warnings *policy.Warnings) (result *Result, blocks []prefixPorts, sets *portSets, problems policy.Problems) {
 	result, sets = &Result{}, newPortSets()
 	if p.DefaultAction == policy.Allow {
 		return result, nil, sets, nil
@@ -71,13 +71,13 @@ func check(p *policy.Policy, table *awsranges.Table, options Options, warnings *
 			result.Unresolved = append(result.Unresolved, d.Name)
 			continue
 		}
-		g.add(a, sets.of(d.Ports))
+		g.add(a, sets.setFor(d.Ports))
 		result.Counts = append(result.Counts, Count{d.Name, a.count})
 	}
 	if problem := sets.tooLarge(p, options); problem != nil {
 		return result, nil, sets, problem
 	}
-	blocks = merge(g.gather(), sets)
+	blocks = normalize(g.gather(), sets)
 	if sets.overflow {
 		return result, nil, sets, policy.Problems{{Path: "allowedDestinations", Message: fmt.Sprintf(
 			"Too many ports: over all CIDRs there are more than %d ports and port ranges; join or drop some", maxRanges)}}
@@ -128,13 +128,13 @@ func baseRules(options Options) []networkingv1.NetworkPolicyEgressRule {
 		return nil
 	}
 	const usual = 3 // with those of the prefixes
-	return append(make([]networkingv1.NetworkPolicyEgressRule, 0, usual), dnsRule(options.DNSCIDRs).api())
+	return append(make([]networkingv1.NetworkPolicyEgressRule, 0, usual), dnsRule(options.DNSCIDRs).toAPI())
 }
 
 // appendPrefixRules adds one rule for each set of ports among the blocks, sorted by it. Blocks are sorted, and are
 // left sorted by their ports first.
-func appendPrefixRules(rules []networkingv1.NetworkPolicyEgressRule, blocks []block, sets *portSets) []networkingv1.NetworkPolicyEgressRule {
-	slices.SortStableFunc(blocks, func(a, b block) int {
+func appendPrefixRules(rules []networkingv1.NetworkPolicyEgressRule, blocks []prefixPorts, sets *portSets) []networkingv1.NetworkPolicyEgressRule {
+	slices.SortStableFunc(blocks, func(a, b prefixPorts) int {
 		if a.ports == b.ports {
 			return 0
 		}
@@ -145,7 +145,7 @@ func appendPrefixRules(rules []networkingv1.NetworkPolicyEgressRule, blocks []bl
 		ports := blocks[first].ports
 		for end = first + 1; end < len(blocks) && blocks[end].ports == ports; end++ {
 		}
-		rules = append(rules, rule{first: peers[first], rest: peers[first+1 : end], ports: sets.sets[ports].api()}.api())
+		rules = append(rules, rule{first: peers[first], rest: peers[first+1 : end], ports: sets.sets[ports].toAPI()}.toAPI())
 	}
 	return rules
 }

@@ -167,12 +167,12 @@ func TestMerge(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			sets := newPortSets()
-			var blocks []block
+			var blocks []prefixPorts
 			for _, e := range test.in {
-				blocks = append(blocks, block{netip.MustParsePrefix(e.cidr), sets.of(e.ports)})
+				blocks = append(blocks, prefixPorts{netip.MustParsePrefix(e.cidr), sets.setFor(e.ports)})
 			}
 			var got []entry
-			for _, b := range merge(blocks, sets) {
+			for _, b := range normalize(blocks, sets) {
 				got = append(got, entry{b.prefix.String(), sets.sets[b.ports].ranges})
 			}
 			require.Equal(t, test.want, got)
@@ -220,15 +220,15 @@ func TestObject(t *testing.T) {
 	}
 	result, problems := Evaluate(configMap, testTable(t), Options{Family: IPv4, AllowDNS: true, DNSCIDRs: []netip.Prefix{netip.MustParsePrefix("169.254.20.10/32")}})
 	require.Empty(t, problems)
-	object := Object(configMap, result)
+	object := NetworkPolicyFor(configMap, result)
 	require.Equal(t, map[string]string{ManagedByLabel: ManagedBy}, object.Labels)
-	require.Equal(t, "s3=2 db=1", object.Annotations[Destinations])
+	require.Equal(t, "s3=2 db=1", object.Annotations[DestinationsAnnotation])
 	require.Equal(t, "169.254.20.10/32", object.Spec.Egress[0].To[1].IPBlock.CIDR)
 	encoded, err := json.Marshal(object)
 	require.NoError(t, err)
 	var decoded networkingv1.NetworkPolicy
 	require.NoError(t, json.Unmarshal(encoded, &decoded))
-	require.Equal(t, object.Annotations[SpecDigest], Digest(decoded.Spec), "a digest survives the API server")
+	require.Equal(t, object.Annotations[SpecDigestAnnotation], SpecDigestOf(decoded.Spec), "a digest survives the API server")
 }
 
 // TestCompileAllocations holds the seed policy to 100 allocations.
@@ -260,12 +260,12 @@ func TestName(t *testing.T) {
 		{strings.Repeat("x", 45) + "-" + strings.Repeat("y", 20), ""},
 		{strings.Repeat("x", 46) + "." + strings.Repeat("y", 20), ""},
 	} {
-		got := Name(test.configMap)
+		got := NetworkPolicyName(test.configMap)
 		require.LessOrEqual(t, len(got), longestName)
 		require.Regexp(t, `^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`, got)
 		if test.want != "" {
 			require.Equal(t, test.want, got)
 		}
 	}
-	require.NotEqual(t, Name(strings.Repeat("x", 99)+"a"), Name(strings.Repeat("x", 99)+"b"))
+	require.NotEqual(t, NetworkPolicyName(strings.Repeat("x", 99)+"a"), NetworkPolicyName(strings.Repeat("x", 99)+"b"))
 }

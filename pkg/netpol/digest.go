@@ -13,13 +13,13 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// Digest returns a SHA-256 of a spec, in hex. Equal specs have equal digests, also after a round
+// SpecDigestOf returns a SHA-256 of a spec, in hex. Equal specs have equal digests, also after a round
 // through the API server, which sends a field that is empty as one that is left out; specs that differ in
 // anything else, be it order, have different ones.
 //
 // It reads every spec of a cluster when an agent starts. So what policies are full of is written out here,
 // in no particular format but with nothing that could be read in two ways, and only the rest as JSON.
-func Digest(spec networkingv1.NetworkPolicySpec) string {
+func SpecDigestOf(spec networkingv1.NetworkPolicySpec) string {
 	text := make([]byte, 0, 1024)
 	text = appendSelector(text, 's', &spec.PodSelector)
 	for _, policyType := range spec.PolicyTypes {

@@ -74,26 +74,26 @@ func TestDigest(t *testing.T) {
 	for name, change := range changes {
 		spec := base()
 		change(spec)
-		digest := Digest(*spec)
+		digest := SpecDigestOf(*spec)
 		require.Empty(t, seen[digest], "%s has the digest of %s", name, seen[digest])
 		seen[digest] = name
 		encoded, err := json.Marshal(spec)
 		require.NoError(t, err)
 		var again networkingv1.NetworkPolicySpec
 		require.NoError(t, json.Unmarshal(encoded, &again))
-		require.Equal(t, digest, Digest(again), name)
+		require.Equal(t, digest, SpecDigestOf(again), name)
 	}
 	empty := base()
 	empty.Egress[0].Ports, empty.Ingress = []networkingv1.NetworkPolicyPort{}, []networkingv1.NetworkPolicyIngressRule{}
 	left := base()
 	left.Egress[0].Ports = nil
-	require.Equal(t, Digest(*left), Digest(*empty))
+	require.Equal(t, SpecDigestOf(*left), SpecDigestOf(*empty))
 }
 
 // TestCounted reads back what counted writes, and nothing else.
 func TestCounted(t *testing.T) {
 	for _, counts := range [][]Count{nil, {{"s3", 15}}, {{"s3", 15}, {"a b", 0}, {"a=1 b", 7}, {`"quoted"`, 1}, {"`", 2}, {"'x'", 3}, {"and", 4}}} {
-		got, complete := Counted(counted(counts))
+		got, complete := ParseCounts(formatCounts(counts))
 		require.True(t, complete)
 		require.Equal(t, counts, got)
 	}
@@ -101,12 +101,12 @@ func TestCounted(t *testing.T) {
 	for i := range many {
 		many[i] = Count{"n", i}
 	}
-	got, complete := Counted(counted(many))
+	got, complete := ParseCounts(formatCounts(many))
 	require.False(t, complete, "it names the first of many")
 	require.Equal(t, many[:len(got)], got)
 	require.NotEmpty(t, got)
 	for _, wrong := range []string{"s3", "s3=", "s3=x", "s3=-1", "=1", `"s3=1`, "s3=1  db=2", "s3=99999999999"} {
-		_, complete := Counted(wrong)
+		_, complete := ParseCounts(wrong)
 		require.False(t, complete, wrong)
 	}
 }

@@ -93,7 +93,7 @@ func Explain(p *policy.Policy, table *awsranges.Table, options Options, target T
 	e := Explanation{Reasons: []Reason{}, Nearest: []string{}}
 	if p.DefaultAction == policy.Allow {
 		e.Reasons = append(e.Reasons, Reason{Path: "defaultAction"})
-	} else if host := netip.PrefixFrom(target.Address, target.Address.BitLen()); !options.Family.has(host) {
+	} else if host := netip.PrefixFrom(target.Address, target.Address.BitLen()); !options.Family.includes(host) {
 		e.Nearest = append(e.Nearest, fmt.Sprintf("%s is not in the cluster's address family, %s", target.Address, options.Family))
 	} else {
 		e.explainDNS(options, target)
@@ -107,9 +107,9 @@ func Explain(p *policy.Policy, table *awsranges.Table, options Options, target T
 		return e
 	}
 	if len(e.Nearest) == 0 {
-		e.Nearest = append(e.Nearest, whoHas(table, target.Address))
+		e.Nearest = append(e.Nearest, describeOwners(table, target.Address))
 	}
-	if mayBeService(target.Address) && options.Family.has(netip.PrefixFrom(target.Address, target.Address.BitLen())) {
+	if mayBeService(target.Address) && options.Family.includes(netip.PrefixFrom(target.Address, target.Address.BitLen())) {
 		e.Nearest = append(e.Nearest, serviceHint(target))
 	}
 	return e
@@ -135,7 +135,7 @@ func (e *Explanation) explainDestination(i int, d policy.Destination, table *aws
 		near("cannot be told: the AWS ranges are not known")
 		return
 	}
-	covering, elsewhere := covers(d, path, table, target.Address)
+	covering, elsewhere := matchDestination(d, path, table, target.Address)
 	open := d.Ports == nil || slices.ContainsFunc(d.Ports, func(p policy.Port) bool {
 		return p.Protocol == target.Protocol && p.First <= target.Port && target.Port <= p.Last
 	})
@@ -149,9 +149,9 @@ func (e *Explanation) explainDestination(i int, d policy.Destination, table *aws
 	}
 }
 
-// covers returns what of a destination holds an address, and the regions of its service, not named by
+// matchDestination returns what of a destination holds an address, and the regions of its service, not named by
 // it, that do.
-func covers(d policy.Destination, path string, table *awsranges.Table, address netip.Addr) (covering []Reason, elsewhere []string) {
+func matchDestination(d policy.Destination, path string, table *awsranges.Table, address netip.Addr) (covering []Reason, elsewhere []string) {
 	if d.Service == "" {
 		if d.CIDR.Contains(address) {
 			covering = []Reason{{Name: d.Name, Path: path, Prefix: d.CIDR.String()}}
@@ -210,8 +210,8 @@ func portList(ports []policy.Port) string {
 	return strings.Join(list, ", ")
 }
 
-// whoHas says to which services an address belongs that no destination comes near.
-func whoHas(table *awsranges.Table, address netip.Addr) string {
+// describeOwners says to which services an address belongs that no destination comes near.
+func describeOwners(table *awsranges.Table, address netip.Addr) string {
 	if table == nil {
 		return fmt.Sprintf("no destination covers %s", address)
 	}

@@ -46,7 +46,7 @@ func TestExplain(t *testing.T) {
 		{"name": "bills", "awsService": "billing", "ports": [443]}]}`
 	parsed, problems := policy.Parse([]byte(document))
 	require.Empty(t, problems)
-	p, problems := policy.Validate(parsed, Names(custom))
+	p, problems := policy.Validate(parsed, NameCheck(custom))
 	require.Empty(t, problems)
 	dns := Options{Family: IPv4, AllowDNS: true, DNSCIDRs: []netip.Prefix{netip.MustParsePrefix("169.254.20.10/32")}}
 	for _, test := range []struct {

@@ -17,9 +17,9 @@ type gathering struct {
 	sets    *portSets
 	known   map[serviceRegions]addresses
 	byPair  map[serviceRegions]*part
-	parts   []*part // those of services, in the order they were first named
-	several int     // how many of them are several regions together
-	blocks  []block // of CIDRs
+	parts   []*part       // those of services, in the order they were first named
+	several int           // how many of them are several regions together
+	blocks  []prefixPorts // of CIDRs
 }
 
 // serviceRegions is a service, by its canonical name, in some regions: none for all, and several sorted and joined.
@@ -52,7 +52,7 @@ func (a addresses) prefixes() []netip.Prefix {
 
 func newGathering(table *awsranges.Table, family Family, sets *portSets, destinations int) *gathering {
 	return &gathering{
-		table: table, family: family, sets: sets, blocks: make([]block, 0, destinations),
+		table: table, family: family, sets: sets, blocks: make([]prefixPorts, 0, destinations),
 		known: make(map[serviceRegions]addresses), byPair: make(map[serviceRegions]*part),
 	}
 }
@@ -60,7 +60,7 @@ func newGathering(table *awsranges.Table, family Family, sets *portSets, destina
 // lookup returns what a destination stands for, the same for equal ones.
 func (g *gathering) lookup(d policy.Destination) addresses {
 	if d.Service == "" {
-		if !g.family.has(d.CIDR) {
+		if !g.family.includes(d.CIDR) {
 			return addresses{resolved: true}
 		}
 		return addresses{cidr: d.CIDR, count: 1, resolved: true}
@@ -117,7 +117,7 @@ func (g *gathering) part(key serviceRegions, regions []string) *part {
 // add opens ports to the addresses.
 func (g *gathering) add(a addresses, ports setID) {
 	if a.cidr.IsValid() {
-		g.blocks = append(g.blocks, block{a.cidr, ports})
+		g.blocks = append(g.blocks, prefixPorts{a.cidr, ports})
 	}
 	for _, part := range a.parts {
 		if n := len(part.ports); n == 0 || part.ports[n-1] != ports {
@@ -127,7 +127,7 @@ func (g *gathering) add(a addresses, ports setID) {
 }
 
 // gather returns the blocks of all that was added, in no order.
-func (g *gathering) gather() []block {
+func (g *gathering) gather() []prefixPorts {
 	total := len(g.blocks)
 	for _, part := range g.parts {
 		total += len(part.prefixes)
@@ -137,7 +137,7 @@ func (g *gathering) gather() []block {
 	for _, part := range g.parts {
 		ports := g.union(part.ports, unions)
 		for _, prefix := range part.prefixes {
-			blocks = append(blocks, block{prefix, ports})
+			blocks = append(blocks, prefixPorts{prefix, ports})
 		}
 	}
 	return blocks

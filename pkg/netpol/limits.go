@@ -27,22 +27,22 @@ const (
 // block that contains them, since the dataplane looks up the longest prefix alone and copies what
 // containing ones allow. Blocks are merged and sorted. The blocks with the most slots come first, and of those with the
 // same entries to blame only one.
-func slotProblems(blocks []block, sets *portSets, p *policy.Policy, g *gathering, options Options) policy.Problems {
+func slotProblems(blocks []prefixPorts, sets *portSets, p *policy.Policy, g *gathering, options Options) policy.Problems {
 	const examined = 100 // a policy can have thousands, and one shows what to do
 	if options.MaxPortSlots == 0 {
 		return nil
 	}
-	var tooMany []slotted
-	for s := range slotsOf(blocks, sets) {
+	var tooMany []prefixSlots
+	for s := range slotsPerPrefix(blocks, sets) {
 		if options.exceedsSlots(s.slots) {
 			tooMany = append(tooMany, s)
 		}
 	}
-	slices.SortStableFunc(tooMany, func(a, b slotted) int { return b.slots - a.slots })
+	slices.SortStableFunc(tooMany, func(a, b prefixSlots) int { return b.slots - a.slots })
 	var problems policy.Problems
 	told := make(map[string]bool)
 	for _, s := range tooMany[:min(len(tooMany), examined)] {
-		blamed := toBlame(s.prefix, p, g)
+		blamed := destinationsOpening(s.prefix, p, g)
 		if told[blamed] {
 			continue
 		}
@@ -83,27 +83,27 @@ func (s *portSets) tooLarge(p *policy.Policy, options Options) policy.Problems {
 		if s.total <= long || len(problems) == policy.MaxProblems {
 			break
 		}
-		if ranges := len(joined(slices.Clone(d.Ports))); options.exceedsSlots(ranges) {
+		if ranges := len(mergeRanges(slices.Clone(d.Ports))); options.exceedsSlots(ranges) {
 			problems = append(problems, slotProblem(d.Name, ranges, d.Name, options))
 		}
 	}
 	return problems
 }
 
-type slotted struct {
+type prefixSlots struct {
 	prefix netip.Prefix
 	slots  int
 }
 
-// slotsOf yields each block's prefix with its slots, own and inherited. Blocks are sorted.
-func slotsOf(blocks []block, sets *portSets) func(yield func(slotted) bool) {
-	return func(yield func(slotted) bool) {
-		var containers []slotted // of the current block, the outermost first
+// slotsPerPrefix yields each block's prefix with its slots, own and inherited. Blocks are sorted.
+func slotsPerPrefix(blocks []prefixPorts, sets *portSets) func(yield func(prefixSlots) bool) {
+	return func(yield func(prefixSlots) bool) {
+		var containers []prefixSlots // of the current block, the outermost first
 		for _, b := range blocks {
 			for n := len(containers); n > 0 && !awsranges.Contains(containers[n-1].prefix, b.prefix); n = len(containers) {
 				containers = containers[:n-1]
 			}
-			s := slotted{b.prefix, sets.sets[b.ports].slots()}
+			s := prefixSlots{b.prefix, sets.sets[b.ports].slots()}
 			if n := len(containers); n > 0 {
 				s.slots += containers[n-1].slots
 			}
@@ -123,8 +123,8 @@ func (s portSet) slots() int {
 	return len(s.ranges)
 }
 
-// toBlame names the destinations that open any address of the prefix.
-func toBlame(prefix netip.Prefix, p *policy.Policy, g *gathering) string {
+// destinationsOpening names the destinations that open any address of the prefix.
+func destinationsOpening(prefix netip.Prefix, p *policy.Policy, g *gathering) string {
 	const shown = 10
 	overlapping := make(map[*part]bool)
 	for _, part := range g.parts {
@@ -155,7 +155,7 @@ func overlapsAny(sorted []netip.Prefix, prefix netip.Prefix) bool {
 func warnOfPeers(peers int, counts []Count, warnings *policy.Warnings) {
 	if peers > manyPeers && peers <= maxPeers {
 		warnings.AddProblem(policy.ManyCIDRs, policy.Problem{Path: "allowedDestinations", Message: fmt.Sprintf(
-			"the policy has %d CIDRs; the dataplane updates more than %d in several steps: %s", peers, manyPeers, largest(counts))})
+			"the policy has %d CIDRs; the dataplane updates more than %d in several steps: %s", peers, manyPeers, formatLargest(counts))})
 	}
 }
 
@@ -165,11 +165,11 @@ func peerProblems(peers int, counts []Count) policy.Problems {
 		return nil
 	}
 	return policy.Problems{{Path: "allowedDestinations", Message: fmt.Sprintf(
-		"Too many CIDRs: %d; at most %d fit in the dataplane beside those they replace: %s", peers, maxPeers, largest(counts))}}
+		"Too many CIDRs: %d; at most %d fit in the dataplane beside those they replace: %s", peers, maxPeers, formatLargest(counts))}}
 }
 
-// largest names the destinations with the most CIDRs, and how many each has.
-func largest(counts []Count) string {
+// formatLargest names the destinations with the most CIDRs, and how many each has.
+func formatLargest(counts []Count) string {
 	const shown = 2 // their names fit in a warning
 	sorted := slices.Clone(counts)
 	slices.SortStableFunc(sorted, func(a, b Count) int { return b.CIDRs - a.CIDRs })

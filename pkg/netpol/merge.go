@@ -8,13 +8,13 @@ import (
 	"egress-agent/pkg/awsranges"
 )
 
-// block is a prefix with the ports that are open to all of it.
-type block struct {
+// prefixPorts is a prefix with the ports that are open to all of it.
+type prefixPorts struct {
 	prefix netip.Prefix
 	ports  setID
 }
 
-// merge returns the same opening as blocks gives, in fewer blocks: each prefix once, none that only
+// normalize returns the same opening as blocks gives, in fewer blocks: each prefix once, none that only
 // repeats what a containing one opens, no two halves with equal ports. Sorted by prefix, IPv4 first.
 //
 //	10.0.0.0/22 ├─────────────────┤ 443
@@ -26,30 +26,30 @@ type block struct {
 //	10.0.2.0/23         ├─────────┤ 5432
 //
 // It works in place, and leaves blocks in any order.
-func merge(blocks []block, sets *portSets) []block {
-	slices.SortFunc(blocks, func(a, b block) int { return awsranges.Compare(a.prefix, b.prefix) })
-	blocks = dropRepeated(blocks, sets)
+func normalize(blocks []prefixPorts, sets *portSets) []prefixPorts {
+	slices.SortFunc(blocks, func(a, b prefixPorts) int { return awsranges.Compare(a.prefix, b.prefix) })
+	blocks = dropCovered(blocks, sets)
 	if nothingToJoin(blocks) {
 		return blocks
 	}
-	return mergeHalves(blocks, sets)
+	return mergeSiblings(blocks, sets)
 }
 
 // nothingToJoin says, of sorted blocks, that none lies in another and no two are halves with equal ports:
 // halves are neighbours then. It is so for most policies, and saves them mergeHalves.
-func nothingToJoin(blocks []block) bool {
+func nothingToJoin(blocks []prefixPorts) bool {
 	for i := 1; i < len(blocks); i++ {
 		previous, b := blocks[i-1], blocks[i]
-		if awsranges.Contains(previous.prefix, b.prefix) || previous.ports == b.ports && otherHalf(b.prefix) == previous.prefix {
+		if awsranges.Contains(previous.prefix, b.prefix) || previous.ports == b.ports && sibling(b.prefix) == previous.prefix {
 			return false
 		}
 	}
 	return true
 }
 
-// dropRepeated takes sorted blocks, in which a prefix follows those that contain it, and leaves each
+// dropCovered takes sorted blocks, in which a prefix follows those that contain it, and leaves each
 // the ports that none of those opens. It works in place.
-func dropRepeated(blocks []block, sets *portSets) []block {
+func dropCovered(blocks []prefixPorts, sets *portSets) []prefixPorts {
 	type container struct {
 		netip.Prefix
 		chain int // of it and those around it; 0 while nothing was seen in it
@@ -76,21 +76,21 @@ func dropRepeated(blocks []block, sets *portSets) []block {
 				}
 				innermost.chain = sets.chain(outer, owns[n-1])
 			}
-			own = sets.lessen(own, containers[n-1].chain, inherited)
+			own = sets.withoutCovered(own, containers[n-1].chain, inherited)
 		}
 		if own == noPorts {
 			continue
 		}
 		containers, inherited, owns = append(containers, container{Prefix: prefix}), append(inherited, sets.sets[own]), append(owns, own)
-		kept = append(kept, block{prefix, own})
+		kept = append(kept, prefixPorts{prefix, own})
 	}
 	return kept
 }
 
-// mergeHalves joins halves with equal ports from the longest prefixes up, so that what is joined can
+// mergeSiblings joins halves with equal ports from the longest prefixes up, so that what is joined can
 // be joined again. Their parent may already be there with other ports, and then gets theirs too. It
 // leaves blocks in another order.
-func mergeHalves(blocks []block, sets *portSets) []block {
+func mergeSiblings(blocks []prefixPorts, sets *portSets) []prefixPorts {
 	const longest = 128
 	ports := make(map[netip.Prefix]setID, len(blocks))
 	for _, b := range blocks {
@@ -98,7 +98,7 @@ func mergeHalves(blocks []block, sets *portSets) []block {
 	}
 	join := func(prefix netip.Prefix) (parent netip.Prefix, isNew bool) {
 		own, here := ports[prefix]
-		other := otherHalf(prefix)
+		other := sibling(prefix)
 		if others, there := ports[other]; !here || !there || own != others {
 			return netip.Prefix{}, false
 		}
@@ -109,7 +109,7 @@ func mergeHalves(blocks []block, sets *portSets) []block {
 		ports[parent] = sets.union(own, parents)
 		return parent, !there
 	}
-	slices.SortFunc(blocks, func(a, b block) int { return cmp.Compare(b.prefix.Bits(), a.prefix.Bits()) })
+	slices.SortFunc(blocks, func(a, b prefixPorts) int { return cmp.Compare(b.prefix.Bits(), a.prefix.Bits()) })
 	var joined []netip.Prefix // of the length before, and so of this one
 	for length := longest; length > 0; length-- {
 		var parents []netip.Prefix
@@ -126,19 +126,19 @@ func mergeHalves(blocks []block, sets *portSets) []block {
 		}
 		joined = parents
 	}
-	merged := make([]block, 0, len(ports))
+	merged := make([]prefixPorts, 0, len(ports))
 	for prefix, own := range ports {
 		if own != noPorts { // a rule without ports would open every port
-			merged = append(merged, block{prefix, own})
+			merged = append(merged, prefixPorts{prefix, own})
 		}
 	}
-	slices.SortFunc(merged, func(a, b block) int { return awsranges.Compare(a.prefix, b.prefix) })
+	slices.SortFunc(merged, func(a, b prefixPorts) int { return awsranges.Compare(a.prefix, b.prefix) })
 	return merged
 }
 
-// otherHalf returns the prefix that together with this one makes a prefix one bit shorter; the zero
+// sibling returns the prefix that together with this one makes a prefix one bit shorter; the zero
 // Prefix where there is none shorter.
-func otherHalf(prefix netip.Prefix) netip.Prefix {
+func sibling(prefix netip.Prefix) netip.Prefix {
 	if prefix.Bits() == 0 {
 		return netip.Prefix{}
 	}

@@ -9,8 +9,8 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// Names judges service and region names by the catalogue and the table, which may be nil.
-func Names(table *awsranges.Table) policy.NameCheck {
+// NameCheck judges service and region names by the catalogue and the table, which may be nil.
+func NameCheck(table *awsranges.Table) policy.NameCheck {
 	return func(service, region string) func() string {
 		switch {
 		case region != "" && !table.KnowsRegion(region):
@@ -41,20 +41,20 @@ func after(hint string) string {
 // warn adds what the i-th destination opens beyond its name, or that it opens nothing. a is what lookup gave for it.
 func warn(i int, d policy.Destination, a addresses, table *awsranges.Table, family Family, warnings *policy.Warnings) {
 	if d.Service == "" {
-		if !family.has(d.CIDR) {
+		if !family.includes(d.CIDR) {
 			warnings.Add(policy.OpensNothing, i, "cidr", "%s opens nothing: %s is not in the cluster's address family, %s", d.Name, d.CIDR, family)
 		}
 		return
 	}
 	service := awsranges.Canonical(d.Service)
-	catalogued, _ := awsranges.Catalogued(service)
-	if catalogued.CallsIn {
+	catalogued, _ := awsranges.LookupService(service)
+	if catalogued.InboundOnly {
 		warnings.Add(policy.InboundOnly, i, "awsService", "%s names %s, from where AWS connects to you; pods do not connect to it", d.Name, service)
 	}
 	if catalogued.AlsoCovers != "" {
 		counted := ""
 		if a.count > 0 && warnings.Wants(policy.AlsoCovers) {
-			counted = ": " + count(a.prefixes(), family)
+			counted = ": " + formatAddressCount(a.prefixes(), family)
 		}
 		warnings.Add(policy.AlsoCovers, i, "awsService", "%s opens %s, which also covers %s%s", d.Name, service, catalogued.AlsoCovers, counted)
 	}
@@ -77,13 +77,13 @@ func warnOfNothing(i int, d policy.Destination, service string, a addresses, tab
 	}
 }
 
-// count gives the number of addresses in disjoint prefixes, as "2621440 IPv4 addresses and 2^80 IPv6
+// formatAddressCount gives the number of addresses in disjoint prefixes, as "2621440 IPv4 addresses and 2^80 IPv6
 // addresses", each family where it has any; IPv6 to the power of two below it.
-func count(prefixes []netip.Prefix, family Family) string {
+func formatAddressCount(prefixes []netip.Prefix, family Family) string {
 	var ipv4 int64
 	var ipv6 big.Int
 	for _, prefix := range prefixes {
-		if !family.has(prefix) {
+		if !family.includes(prefix) {
 			continue
 		}
 		if hostBits := prefix.Addr().BitLen() - prefix.Bits(); prefix.Addr().Is4() {

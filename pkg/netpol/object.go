@@ -20,12 +20,12 @@ import (
 const (
 	ManagedByLabel = "app.kubernetes.io/managed-by"
 	ManagedBy      = "egress-agent"
-	// PolicyDigest is the SHA-256 of policy.json, in hex; absent where the policy was not valid.
-	PolicyDigest = "egress-controller/policy-digest"
-	// SpecDigest is Digest of the spec as it was written, by which an edit by others is told.
-	SpecDigest = "egress-controller/spec-digest"
-	// Destinations counts each destination's prefixes, as s3=15 db=1.
-	Destinations = "egress-controller/destinations"
+	// PolicyDigestAnnotation is the SHA-256 of policy.json, in hex; absent where the policy was not valid.
+	PolicyDigestAnnotation = "egress-controller/policy-digest"
+	// SpecDigestAnnotation is Digest of the spec as it was written, by which an edit by others is told.
+	SpecDigestAnnotation = "egress-controller/spec-digest"
+	// DestinationsAnnotation counts each destination's prefixes, as s3=15 db=1.
+	DestinationsAnnotation = "egress-controller/destinations"
 )
 
 // Evaluate walks the whole line for a ConfigMap: Parse, Validate, Compile. What it accepts,
@@ -78,7 +78,7 @@ func Read(configMap *corev1.ConfigMap, table *awsranges.Table) (*policy.Policy, 
 	if problems != nil {
 		return nil, problems
 	}
-	return policy.Validate(document, Names(table))
+	return policy.Validate(document, NameCheck(table))
 }
 
 // ReadAccepted is Read for a policy that was accepted before, by a table with more names: it accepts any name of a service
@@ -111,33 +111,33 @@ func ReadAccepted(configMap *corev1.ConfigMap, table *awsranges.Table) (p *polic
 // IsMade reports whether the agent made a NetworkPolicy from a ConfigMap, be it gone: it has the label, and for its owner
 // a ConfigMap whose NetworkPolicy has that name. The label alone anyone could have copied.
 func IsMade(networkPolicy *metav1.ObjectMeta) bool {
-	return Managed(networkPolicy) && slices.ContainsFunc(networkPolicy.OwnerReferences, func(owner metav1.OwnerReference) bool {
-		return owner.APIVersion == "v1" && owner.Kind == "ConfigMap" && Name(owner.Name) == networkPolicy.Name
+	return HasManagedLabel(networkPolicy) && slices.ContainsFunc(networkPolicy.OwnerReferences, func(owner metav1.OwnerReference) bool {
+		return owner.APIVersion == "v1" && owner.Kind == "ConfigMap" && NetworkPolicyName(owner.Name) == networkPolicy.Name
 	})
 }
 
-// Object returns the NetworkPolicy of a ConfigMap that Evaluate accepted. It has an ownerReference
+// NetworkPolicyFor returns the NetworkPolicy of a ConfigMap that Evaluate accepted. It has an ownerReference
 // where the ConfigMap has a UID.
-func Object(configMap *corev1.ConfigMap, result *Result) *networkingv1.NetworkPolicy {
-	object := object(configMap, result.Spec)
-	object.Annotations[PolicyDigest] = DigestOf(configMap)
-	object.Annotations[Destinations] = counted(result.Counts)
+func NetworkPolicyFor(configMap *corev1.ConfigMap, result *Result) *networkingv1.NetworkPolicy {
+	object := newNetworkPolicy(configMap, result.Spec)
+	object.Annotations[PolicyDigestAnnotation] = PolicyDigestOf(configMap)
+	object.Annotations[DestinationsAnnotation] = formatCounts(result.Counts)
 	return object
 }
 
-// DenyAllObject returns the NetworkPolicy for a ConfigMap of which no valid version was ever seen.
-func DenyAllObject(configMap *corev1.ConfigMap, options Options) *networkingv1.NetworkPolicy {
-	return object(configMap, DenyAll(options))
+// DenyAllFor returns the NetworkPolicy for a ConfigMap of which no valid version was ever seen.
+func DenyAllFor(configMap *corev1.ConfigMap, options Options) *networkingv1.NetworkPolicy {
+	return newNetworkPolicy(configMap, DenyAll(options))
 }
 
-func object(configMap *corev1.ConfigMap, spec networkingv1.NetworkPolicySpec) *networkingv1.NetworkPolicy {
+func newNetworkPolicy(configMap *corev1.ConfigMap, spec networkingv1.NetworkPolicySpec) *networkingv1.NetworkPolicy {
 	policy := &networkingv1.NetworkPolicy{
 		TypeMeta: metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicy"},
 		ObjectMeta: metav1.ObjectMeta{
-			Name:        Name(configMap.Name),
+			Name:        NetworkPolicyName(configMap.Name),
 			Namespace:   configMap.Namespace,
 			Labels:      map[string]string{ManagedByLabel: ManagedBy},
-			Annotations: map[string]string{SpecDigest: Digest(spec)},
+			Annotations: map[string]string{SpecDigestAnnotation: SpecDigestOf(spec)},
 		},
 		Spec: spec,
 	}
@@ -147,21 +147,21 @@ func object(configMap *corev1.ConfigMap, spec networkingv1.NetworkPolicySpec) *n
 	return policy
 }
 
-// DigestOf returns what PolicyDigest says of a NetworkPolicy that is made from the ConfigMap as it is.
-func DigestOf(configMap *corev1.ConfigMap) string {
+// PolicyDigestOf returns what PolicyDigest says of a NetworkPolicy that is made from the ConfigMap as it is.
+func PolicyDigestOf(configMap *corev1.ConfigMap) string {
 	digest := sha256.Sum256([]byte(configMap.Data[policy.Key]))
 	return hex.EncodeToString(digest[:])
 }
 
-// Managed says whether a NetworkPolicy has the label of those that the agent writes.
-func Managed(networkPolicy *metav1.ObjectMeta) bool {
+// HasManagedLabel says whether a NetworkPolicy has the label of those that the agent writes.
+func HasManagedLabel(networkPolicy *metav1.ObjectMeta) bool {
 	return networkPolicy.Labels[ManagedByLabel] == ManagedBy
 }
 
-// Owns says whether the NetworkPolicy of a ConfigMap's name is the agent's to write: by its label or,
+// IsOwned says whether the NetworkPolicy of a ConfigMap's name is the agent's to write: by its label or,
 // should someone have taken that off, by its owner.
-func Owns(configMap *corev1.ConfigMap, networkPolicy *metav1.ObjectMeta) bool {
-	return Managed(networkPolicy) || slices.ContainsFunc(networkPolicy.OwnerReferences, func(owner metav1.OwnerReference) bool {
+func IsOwned(configMap *corev1.ConfigMap, networkPolicy *metav1.ObjectMeta) bool {
+	return HasManagedLabel(networkPolicy) || slices.ContainsFunc(networkPolicy.OwnerReferences, func(owner metav1.OwnerReference) bool {
 		return owner.UID == configMap.UID
 	})
 }
@@ -170,9 +170,9 @@ func Owns(configMap *corev1.ConfigMap, networkPolicy *metav1.ObjectMeta) bool {
 // from 58 characters on those collide (aws/amazon-network-policy-controller-k8s#59).
 const longestName = 57
 
-// Name returns the NetworkPolicy's name for a ConfigMap's: the same, or, over 57 characters, cut and
+// NetworkPolicyName returns the NetworkPolicy's name for a ConfigMap's: the same, or, over 57 characters, cut and
 // with a hash of the whole for its end.
-func Name(configMap string) string {
+func NetworkPolicyName(configMap string) string {
 	const hashed = 10
 	if len(configMap) <= longestName {
 		return configMap
@@ -182,9 +182,9 @@ func Name(configMap string) string {
 	return cut + "-" + hex.EncodeToString(hash[:])[:hashed]
 }
 
-// counted gives the Destinations annotation, which Counted reads. It stops well before the 256 KiB that an object's
+// formatCounts gives the Destinations annotation, which Counted reads. It stops well before the 256 KiB that an object's
 // annotations may take together.
-func counted(counts []Count) string {
+func formatCounts(counts []Count) string {
 	const longest = 32 << 10
 	var b strings.Builder
 	for i, c := range counts {
@@ -204,9 +204,9 @@ func counted(counts []Count) string {
 	return b.String()
 }
 
-// Counted reads a Destinations annotation, in its order; nil where it is empty. complete is false where it
+// ParseCounts reads a Destinations annotation, in its order; nil where it is empty. complete is false where it
 // names only the first of many, or is not as the agent writes it.
-func Counted(annotation string) (counts []Count, complete bool) {
+func ParseCounts(annotation string) (counts []Count, complete bool) {
 	for rest := annotation; rest != ""; {
 		quoted := ""
 		if rest[0] == '"' {

@@ -38,8 +38,8 @@ func ParseFamily(value, serviceHost string) (Family, error) {
 	return "", fmt.Errorf("unknown IP family %q: must be auto, ipv4, ipv6 or dual", value)
 }
 
-// has says whether pods of the family can reach the prefix; none can an invalid one.
-func (f Family) has(prefix netip.Prefix) bool {
+// includes says whether pods of the family can reach the prefix; none can an invalid one.
+func (f Family) includes(prefix netip.Prefix) bool {
 	return prefix.IsValid() && (f == Dual || (f == IPv6) == prefix.Addr().Is6())
 }
 
@@ -94,7 +94,7 @@ func (o Options) Validate() error {
 			errs = append(errs, fmt.Errorf("DNS CIDR %s has host bits set; did you mean %s?", prefix, prefix.Masked()))
 		case prefix.Addr().Is4In6():
 			errs = append(errs, fmt.Errorf("DNS CIDR %s is an IPv4-mapped IPv6 prefix", prefix))
-		case !o.Family.has(prefix):
+		case !o.Family.includes(prefix):
 			errs = append(errs, fmt.Errorf("DNS CIDR %s is not in the cluster's address family, %s", prefix, o.Family))
 		}
 	}

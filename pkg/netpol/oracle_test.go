@@ -80,7 +80,7 @@ func checkShape(t *testing.T, spec networkingv1.NetworkPolicySpec) {
 	}
 	for cidr, ports := range seenCIDRs {
 		if prefix := netip.MustParsePrefix(cidr); prefix.Bits() > 0 {
-			require.NotEqual(t, ports, seenCIDRs[otherHalf(prefix).String()], "%s and its other half have equal ports", cidr)
+			require.NotEqual(t, ports, seenCIDRs[sibling(prefix).String()], "%s and its other half have equal ports", cidr)
 		}
 	}
 }

@@ -37,13 +37,13 @@ func (s portSet) compare(other portSet) int {
 	return slices.CompareFunc(s.ranges, other.ranges, comparePorts)
 }
 
-// joined sorts ranges and joins what overlaps or touches. It works in place.
+// mergeRanges sorts ranges and joins what overlaps or touches. It works in place.
 //
 //	440-443 ├──┤
 //	444-450     ├─────┤   touches: joined
 //	446-448       ├─┤     contained
 //	440-450 ├─────────┤   the result
-func joined(ranges []policy.Port) []policy.Port {
+func mergeRanges(ranges []policy.Port) []policy.Port {
 	if !slices.IsSortedFunc(ranges, comparePorts) {
 		slices.SortFunc(ranges, comparePorts)
 	}
@@ -58,9 +58,9 @@ func joined(ranges []policy.Port) []policy.Port {
 	return kept
 }
 
-// reach returns the last port up to which the set holds every one from a port of a protocol on; less
+// lastContiguous returns the last port up to which the set holds every one from a port of a protocol on; less
 // than the port where it does not hold that.
-func (s portSet) reach(protocol policy.Protocol, port int) int {
+func (s portSet) lastContiguous(protocol policy.Protocol, port int) int {
 	if s.every {
 		return math.MaxUint16
 	}
@@ -73,12 +73,12 @@ func (s portSet) reach(protocol policy.Protocol, port int) int {
 	return int(s.ranges[behind-1].Last)
 }
 
-// covered says whether the sets together hold all of a range.
-func covered(r policy.Port, sets []portSet) bool {
+// isCovered says whether the sets together hold all of a range.
+func isCovered(r policy.Port, sets []portSet) bool {
 	for next := int(r.First); next <= int(r.Last); {
 		reached := next - 1
 		for _, s := range sets {
-			reached = max(reached, s.reach(r.Protocol, next))
+			reached = max(reached, s.lastContiguous(r.Protocol, next))
 		}
 		if reached < next {
 			return false
@@ -127,15 +127,15 @@ func (s *portSets) chain(outer int, own setID) int {
 	return s.chains[key]
 }
 
-// of returns the set of a destination's ports; nil is every port.
-func (s *portSets) of(ports []policy.Port) setID {
+// setFor returns the set of a destination's ports; nil is every port.
+func (s *portSets) setFor(ports []policy.Port) setID {
 	if ports == nil {
 		return everyPort
 	}
-	return s.id(portSet{ranges: joined(slices.Clone(ports))})
+	return s.intern(portSet{ranges: mergeRanges(slices.Clone(ports))})
 }
 
-func (s *portSets) id(set portSet) setID {
+func (s *portSets) intern(set portSet) setID {
 	if set.every {
 		return everyPort
 	}
@@ -170,12 +170,12 @@ func (s *portSets) union(ids ...setID) setID {
 		}
 		all = append(all, s.sets[id].ranges...)
 	}
-	return s.id(portSet{ranges: joined(all)})
+	return s.intern(portSet{ranges: mergeRanges(all)})
 }
 
-// lessen returns own without the ranges that the inherited sets hold wholly: those of the containers of this chain. A
+// withoutCovered returns own without the ranges that the inherited sets hold wholly: those of the containers of this chain. A
 // range that they hold in part stays whole: cutting it could leave two where there was one, and the dataplane counts.
-func (s *portSets) lessen(own setID, chain int, inherited []portSet) setID {
+func (s *portSets) withoutCovered(own setID, chain int, inherited []portSet) setID {
 	if own == everyPort {
 		if slices.ContainsFunc(inherited, func(set portSet) bool { return set.every }) {
 			return noPorts
@@ -193,19 +193,19 @@ func (s *portSets) lessen(own setID, chain int, inherited []portSet) setID {
 
 func (s *portSets) without(own setID, inherited []portSet) setID {
 	ranges := s.sets[own].ranges
-	rest := slices.DeleteFunc(slices.Clone(ranges), func(r policy.Port) bool { return covered(r, inherited) })
+	rest := slices.DeleteFunc(slices.Clone(ranges), func(r policy.Port) bool { return isCovered(r, inherited) })
 	switch len(rest) {
 	case 0:
 		return noPorts
 	case len(ranges):
 		return own
 	}
-	return s.id(portSet{ranges: rest})
+	return s.intern(portSet{ranges: rest})
 }
 
-// api gives the set as a rule's ports. Nil, which Kubernetes reads as every port, is given for that
+// toAPI gives the set as a rule's ports. Nil, which Kubernetes reads as every port, is given for that
 // set alone.
-func (s portSet) api() []networkingv1.NetworkPolicyPort {
+func (s portSet) toAPI() []networkingv1.NetworkPolicyPort {
 	if s.every {
 		return nil
 	}

@@ -20,7 +20,7 @@ type rule struct {
 	ports []networkingv1.NetworkPolicyPort // nil is every port
 }
 
-func (r rule) api() networkingv1.NetworkPolicyEgressRule {
+func (r rule) toAPI() networkingv1.NetworkPolicyEgressRule {
 	to := make([]networkingv1.NetworkPolicyPeer, 0, 1+len(r.rest))
 	return networkingv1.NetworkPolicyEgressRule{To: append(append(to, r.first), r.rest...), Ports: r.ports}
 }
@@ -63,5 +63,7 @@ func dnsRule(more []netip.Prefix) rule {
 	return rule{first: dnsPods, rest: prefixPeers(len(more), func(i int) netip.Prefix { return more[i] }), ports: dnsPorts}
 }
 
-// everything is the one rule without peers: what "defaultAction": "allow" asks for in so many words.
-func everything() networkingv1.NetworkPolicyEgressRule { return networkingv1.NetworkPolicyEgressRule{} }
+// allowAllRule is the one rule without peers: what "defaultAction": "allow" asks for in so many words.
+func allowAllRule() networkingv1.NetworkPolicyEgressRule {
+	return networkingv1.NetworkPolicyEgressRule{}
+}

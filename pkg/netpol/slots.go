@@ -24,7 +24,7 @@ type Usage struct {
 
 // UsageOf counts.
 func UsageOf(spec networkingv1.NetworkPolicySpec) Usage {
-	usage := Usage{CIDRs: CIDRs(spec)}
+	usage := Usage{CIDRs: CIDRCount(spec)}
 	for _, rule := range spec.Egress {
 		if !slices.ContainsFunc(rule.To, func(peer networkingv1.NetworkPolicyPeer) bool { return peer.IPBlock != nil }) {
 			continue
@@ -50,7 +50,7 @@ func Beside(own networkingv1.NetworkPolicySpec, others []networkingv1.NetworkPol
 	if count := len(slots.cidrs); count > maxPeers {
 		return tooManyBeside(count)
 	}
-	prefix, most := slots.Most(own)
+	prefix, most := slots.Max(own)
 	if !options.exceedsSlots(most) {
 		return nil
 	}
@@ -74,7 +74,7 @@ func tooManyBeside(count int) policy.Problems {
 
 // Slots are the port slots of each CIDR that some specs, which apply to the same pods, have between them.
 type Slots struct {
-	cidrs []slotted // sorted
+	cidrs []prefixSlots // sorted
 }
 
 // SlotsOf counts. A CIDR may stand in several rules and specs, and has as many slots as there are distinct
@@ -97,7 +97,7 @@ func SlotsOf(specs ...networkingv1.NetworkPolicySpec) Slots {
 	}
 	delete(open, netip.Prefix{})  // of peers that are no CIDR
 	var containers []netip.Prefix // of the current CIDR, the outermost first; open holds what they inherit
-	var cidrs []slotted
+	var cidrs []prefixSlots
 	for _, prefix := range slices.SortedFunc(maps.Keys(open), awsranges.Compare) {
 		for n := len(containers); n > 0 && !awsranges.Contains(containers[n-1], prefix); n = len(containers) {
 			containers = containers[:n-1]
@@ -105,15 +105,15 @@ func SlotsOf(specs ...networkingv1.NetworkPolicySpec) Slots {
 		if n := len(containers); n > 0 {
 			maps.Copy(open[prefix], open[containers[n-1]])
 		}
-		cidrs = append(cidrs, slotted{prefix, len(open[prefix])})
+		cidrs = append(cidrs, prefixSlots{prefix, len(open[prefix])})
 		containers = append(containers, prefix)
 	}
 	return Slots{cidrs}
 }
 
-// Most returns the CIDR with the most slots, DNS's not counted, among those of one of the specs and those
+// Max returns the CIDR with the most slots, DNS's not counted, among those of one of the specs and those
 // that lie in them, and of several the first; 0 slots where there is none.
-func (s Slots) Most(spec networkingv1.NetworkPolicySpec) (worst netip.Prefix, slots int) {
+func (s Slots) Max(spec networkingv1.NetworkPolicySpec) (worst netip.Prefix, slots int) {
 	own := make(map[netip.Prefix]bool)
 	for _, rule := range spec.Egress {
 		for _, peer := range rule.To {

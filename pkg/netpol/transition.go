@@ -18,8 +18,8 @@ type Step string
 // allowed before and after may be denied (measured: 44 % of them for half a second, when ports 443
 // became 443 and 80 on 1,753 CIDRs; none with the union of both written first).
 const (
-	// Whole writes the desired spec at once: it only adds, or it is small.
-	Whole Step = "whole"
+	// Replace writes the desired spec at once: it only adds, or it is small.
+	Replace Step = "whole"
 	// Widen writes the union of both, which denies nothing that either allows.
 	Widen Step = "widen"
 	// Narrow writes the desired spec over one that holds all of it, and more: the second write, due
@@ -32,18 +32,18 @@ const (
 // was stopped between the writes goes on where it was. chunk is the number of peers up to which every
 // change is one write.
 func Transition(current, desired networkingv1.NetworkPolicySpec, chunk int, options Options) (Step, networkingv1.NetworkPolicySpec) {
-	before, after := openingsOf(current), openingsOf(desired)
-	if !IsLarge(max(CIDRs(current), CIDRs(desired)), chunk, options) || holds(after, before) {
-		return Whole, desired
+	before, after := peerPortsOf(current), peerPortsOf(desired)
+	if !IsLarge(max(CIDRCount(current), CIDRCount(desired)), chunk, options) || containsAll(after, before) {
+		return Replace, desired
 	}
-	if holds(before, after) {
+	if containsAll(before, after) {
 		return Narrow, desired
 	}
 	union := unionOf(current, desired)
 	if !canStand(union, options) {
 		// Ports that the dataplane loses at random, or a write that is refused each time, would be worse than the gap
 		// of a moment.
-		return Whole, desired
+		return Replace, desired
 	}
 	return Widen, union
 }
@@ -68,22 +68,22 @@ const maxEncoded = 1 << 20
 // canStand reports whether a union is within the limits of a pod and of an API server.
 func canStand(union networkingv1.NetworkPolicySpec, options Options) bool {
 	slots := SlotsOf(union)
-	_, most := slots.Most(union)
+	_, most := slots.Max(union)
 	return !options.exceedsSlots(most) && len(slots.cidrs) <= maxPeers && union.Size() <= maxEncoded
 }
 
-// opening is one peer of a rule with the rule's ports, both as JSON; an empty peer is all of them.
-type opening struct{ peer, ports string }
+// peerPorts is one peer of a rule with the rule's ports, both as JSON; an empty peer is all of them.
+type peerPorts struct{ peer, ports string }
 
-func openingsOf(spec networkingv1.NetworkPolicySpec) map[opening]bool {
-	openings := make(map[opening]bool)
+func peerPortsOf(spec networkingv1.NetworkPolicySpec) map[peerPorts]bool {
+	openings := make(map[peerPorts]bool)
 	for _, rule := range spec.Egress {
-		ports := encoded(rule.Ports)
+		ports := jsonKey(rule.Ports)
 		if len(rule.To) == 0 {
-			openings[opening{"", ports}] = true
+			openings[peerPorts{"", ports}] = true
 		}
 		for _, peer := range rule.To {
-			openings[opening{peerKey(peer), ports}] = true
+			openings[peerPorts{peerKey(peer), ports}] = true
 		}
 	}
 	return openings
@@ -94,10 +94,10 @@ func peerKey(peer networkingv1.NetworkPolicyPeer) string {
 	if peer.IPBlock != nil && len(peer.IPBlock.Except) == 0 {
 		return peer.IPBlock.CIDR
 	}
-	return encoded(peer)
+	return jsonKey(peer)
 }
 
-func encoded(value any) string {
+func jsonKey(value any) string {
 	data, err := json.Marshal(value)
 	if err != nil {
 		panic(err) // strings, numbers and lists of them always encode
@@ -132,8 +132,8 @@ func Holds(whole, part networkingv1.NetworkPolicySpec) bool {
 	return each(part, func(o opened) bool { return all[o] })
 }
 
-// holds says whether every opening of part is one of whole.
-func holds(whole, part map[opening]bool) bool {
+// containsAll says whether every opening of part is one of whole.
+func containsAll(whole, part map[peerPorts]bool) bool {
 	for o := range part {
 		if !whole[o] {
 			return false
@@ -142,8 +142,8 @@ func holds(whole, part map[opening]bool) bool {
 	return true
 }
 
-// CIDRs counts the peers of a spec's rules that are CIDRs.
-func CIDRs(spec networkingv1.NetworkPolicySpec) int {
+// CIDRCount counts the peers of a spec's rules that are CIDRCount.
+func CIDRCount(spec networkingv1.NetworkPolicySpec) int {
 	count := 0
 	for _, rule := range spec.Egress {
 		for _, peer := range rule.To {
@@ -161,10 +161,10 @@ func unionOf(current, desired networkingv1.NetworkPolicySpec) networkingv1.Netwo
 	union := *desired.DeepCopy()
 	byPorts := make(map[string]int)
 	for i, rule := range union.Egress {
-		byPorts[encoded(rule.Ports)] = i
+		byPorts[jsonKey(rule.Ports)] = i
 	}
 	for _, rule := range current.Egress {
-		i, both := byPorts[encoded(rule.Ports)]
+		i, both := byPorts[jsonKey(rule.Ports)]
 		if !both {
 			union.Egress = append(union.Egress, *rule.DeepCopy())
 			continue

@@ -43,16 +43,16 @@ func TestTransition(t *testing.T) {
 		{"CIDRs change", https, compiled(t, "10.0.1.0", 300, tcp(443)), []Step{Widen, Narrow}},
 		{"a CIDR is dropped", https, compiled(t, "10.0.0.0", 299, tcp(443)), []Step{Narrow}},
 		{"most are dropped", https, compiled(t, "10.0.0.0", 1, tcp(443)), []Step{Narrow}},
-		{"a CIDR is added", https, compiled(t, "10.0.0.0", 301, tcp(443)), []Step{Whole}},
+		{"a CIDR is added", https, compiled(t, "10.0.0.0", 301, tcp(443)), []Step{Replace}},
 		{"it grows from small, and changes", compiled(t, "10.0.0.0", 2, tcp(80)), https, []Step{Widen, Narrow}},
-		{"small", compiled(t, "10.0.0.0", 184, tcp(443)), compiled(t, "10.0.0.0", 184, tcp(80)), []Step{Whole}},
+		{"small", compiled(t, "10.0.0.0", 184, tcp(443)), compiled(t, "10.0.0.0", 184, tcp(80)), []Step{Replace}},
 		{"with DNS's peers it may take two objects", compiled(t, "10.0.0.0", 185, tcp(443)), compiled(t, "10.0.0.0", 185, tcp(80)), []Step{Widen, Narrow}},
-		{"more CIDRs than a pod's map takes", compiled(t, "10.0.0.0", 15001, tcp(443)), compiled(t, "11.0.0.0", 15001, tcp(443)), []Step{Whole}},
-		{"more bytes than etcd takes", compiled(t, "2001:db8:1111:2222:3333:4444:5555:0", 13000, tcp(443)), compiled(t, "2001:db8:1111:2222:3333:4444:6666:0", 13000, tcp(443)), []Step{Whole}},
+		{"more CIDRs than a pod's map takes", compiled(t, "10.0.0.0", 15001, tcp(443)), compiled(t, "11.0.0.0", 15001, tcp(443)), []Step{Replace}},
+		{"more bytes than etcd takes", compiled(t, "2001:db8:1111:2222:3333:4444:5555:0", 13000, tcp(443)), compiled(t, "2001:db8:1111:2222:3333:4444:6666:0", 13000, tcp(443)), []Step{Replace}},
 		{"as many as it takes", compiled(t, "10.0.0.0", 15000, tcp(443)), compiled(t, "11.0.0.0", 15000, tcp(443)), []Step{Widen, Narrow}},
-		{"to everything", https, spec([]networkingv1.NetworkPolicyEgressRule{everything()}), []Step{Widen, Narrow}},
-		{"from everything", spec([]networkingv1.NetworkPolicyEgressRule{everything()}), https, []Step{Widen, Narrow}},
-		{"more slots than there are", compiled(t, "10.0.0.0", 300, everyOther(1000, 12)...), compiled(t, "10.0.0.0", 300, everyOther(3000, 11)...), []Step{Whole}},
+		{"to everything", https, spec([]networkingv1.NetworkPolicyEgressRule{allowAllRule()}), []Step{Widen, Narrow}},
+		{"from everything", spec([]networkingv1.NetworkPolicyEgressRule{allowAllRule()}), https, []Step{Widen, Narrow}},
+		{"more slots than there are", compiled(t, "10.0.0.0", 300, everyOther(1000, 12)...), compiled(t, "10.0.0.0", 300, everyOther(3000, 11)...), []Step{Replace}},
 		{"as many slots as there are", compiled(t, "10.0.0.0", 300, everyOther(1000, 11)...), compiled(t, "10.0.0.0", 300, everyOther(3000, 11)...), []Step{Widen, Narrow}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -67,7 +67,7 @@ func TestTransition(t *testing.T) {
 			}
 			require.Equal(t, test.desired, current)
 			step, write := Transition(current, test.desired, chunk, Options{AllowDNS: true, MaxPortSlots: DefaultPortSlots})
-			require.Equal(t, Whole, step, "nothing is left to do")
+			require.Equal(t, Replace, step, "nothing is left to do")
 			require.Equal(t, test.desired, write)
 		})
 	}
@@ -91,7 +91,7 @@ func TestTransitionUnion(t *testing.T) {
 		}
 		widened++
 		blocksBefore, blocksAfter, blocksUnion := blocksOf(before.Spec), blocksOf(after.Spec), blocksOf(union)
-		_, slots := SlotsOf(union).Most(union)
+		_, slots := SlotsOf(union).Max(union)
 		for _, address := range append(points(one, table, random), points(other, table, random)...) {
 			for _, protocol := range []policy.Protocol{policy.TCP, policy.UDP, "ICMP"} {
 				for _, port := range []uint16{1, 53, 80, 443, 444, 450} {
@@ -112,10 +112,10 @@ func TestTransitionUnion(t *testing.T) {
 
 // TestTransitionUnionWithEverything joins a rule for every port with one for every port and peer.
 func TestTransitionUnionWithEverything(t *testing.T) {
-	some, all := compiled(t, "10.0.0.0", 300), spec([]networkingv1.NetworkPolicyEgressRule{everything()})
+	some, all := compiled(t, "10.0.0.0", 300), spec([]networkingv1.NetworkPolicyEgressRule{allowAllRule()})
 	for _, change := range [][2]networkingv1.NetworkPolicySpec{{some, all}, {all, some}} {
 		step, union := Transition(change[0], change[1], 200, Options{AllowDNS: true, MaxPortSlots: DefaultPortSlots})
 		require.Equal(t, Widen, step)
-		require.Contains(t, union.Egress, everything())
+		require.Contains(t, union.Egress, allowAllRule())
 	}
 }

@@ -39,7 +39,7 @@ func allowsEgress(networkPolicy *networkingv1.NetworkPolicy) bool {
 }
 
 func other(networkPolicy *networkingv1.NetworkPolicy) Other {
-	o := Other{Name: networkPolicy.Name, Policy: netpol.Managed(&networkPolicy.ObjectMeta)}
+	o := Other{Name: networkPolicy.Name, Policy: netpol.HasManagedLabel(&networkPolicy.ObjectMeta)}
 	if selector := &networkPolicy.Spec.PodSelector; len(selector.MatchLabels)+len(selector.MatchExpressions) > 0 {
 		o.Pods = metav1.FormatLabelSelector(selector)
 	}
@@ -63,14 +63,14 @@ func (n *namespace) slots(spec networkingv1.NetworkPolicySpec) int {
 	if n.taken == nil {
 		var specs []networkingv1.NetworkPolicySpec
 		for _, networkPolicy := range n.byName {
-			if netpol.Managed(&networkPolicy.ObjectMeta) {
+			if netpol.HasManagedLabel(&networkPolicy.ObjectMeta) {
 				specs = append(specs, networkPolicy.Spec)
 			}
 		}
 		slots := netpol.SlotsOf(specs...)
 		n.taken, n.dns = &slots, slices.ContainsFunc(specs, netpol.OpensDNS)
 	}
-	_, most := n.taken.Most(spec)
+	_, most := n.taken.Max(spec)
 	if n.dns {
 		most += netpol.DNSSlots
 	}

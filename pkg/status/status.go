@@ -133,7 +133,7 @@ func Of(c Cluster) []Policy {
 }
 
 func (c Cluster) policy(configMap *corev1.ConfigMap, n *namespace) Policy {
-	name := netpol.Name(configMap.Name)
+	name := netpol.NetworkPolicyName(configMap.Name)
 	current := n.byName[name]
 	p := Policy{
 		Namespace: configMap.Namespace, Name: configMap.Name, Messages: []string{}, Destinations: []Destination{},
@@ -142,7 +142,7 @@ func (c Cluster) policy(configMap *corev1.ConfigMap, n *namespace) Policy {
 	var document *policy.Policy
 	p.State, p.Messages, document = c.state(configMap, current, n)
 	if current != nil && p.State != NameConflict {
-		p.Current, p.NetworkPolicy, p.CIDRs = current, name, netpol.CIDRs(current.Spec)
+		p.Current, p.NetworkPolicy, p.CIDRs = current, name, netpol.CIDRCount(current.Spec)
 		p.PortSlots = n.slots(current.Spec)
 	}
 	p.Others = n.others(p.NetworkPolicy)
@@ -180,7 +180,7 @@ func countsOf(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy) 
 	if current == nil || !madeFrom(configMap, current) {
 		return known
 	}
-	counts, _ := netpol.Counted(current.Annotations[netpol.Destinations])
+	counts, _ := netpol.ParseCounts(current.Annotations[netpol.DestinationsAnnotation])
 	for _, count := range counts {
 		known[count.Name] = count.CIDRs
 	}
@@ -189,7 +189,7 @@ func countsOf(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy) 
 
 // madeFrom says whether the agent made a NetworkPolicy from the policy as it is now, and so accepted it.
 func madeFrom(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy) bool {
-	return current.Annotations[netpol.PolicyDigest] == netpol.DigestOf(configMap)
+	return current.Annotations[netpol.PolicyDigestAnnotation] == netpol.PolicyDigestOf(configMap)
 }
 
 // state judges as the agent does, with one difference: it does not know the agent's flags and custom ranges.
@@ -197,7 +197,7 @@ func madeFrom(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy) 
 // is not compared with what these options would make of it.
 func (c Cluster) state(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy, n *namespace) (State, []string, *policy.Policy) {
 	document, problems := netpol.Read(configMap, c.Table)
-	accepted := current != nil && netpol.Owns(configMap, &current.ObjectMeta) && madeFrom(configMap, current)
+	accepted := current != nil && netpol.IsOwned(configMap, &current.ObjectMeta) && madeFrom(configMap, current)
 	var unresolved []string
 	switch {
 	case accepted:
@@ -208,7 +208,7 @@ func (c Cluster) state(configMap *corev1.ConfigMap, current *networkingv1.Networ
 	case problems == nil:
 		var result *netpol.Result
 		if result, problems = netpol.Compile(document, c.Table, c.Options); problems == nil {
-			problems = netpol.Beside(result.Spec, n.made(netpol.Name(configMap.Name)), c.Options)
+			problems = netpol.Beside(result.Spec, n.made(netpol.NetworkPolicyName(configMap.Name)), c.Options)
 			if !c.RangesHidden {
 				unresolved = result.Unresolved
 			}
@@ -217,7 +217,7 @@ func (c Cluster) state(configMap *corev1.ConfigMap, current *networkingv1.Networ
 	switch {
 	case netpol.IsExempt(configMap.Namespace, netpol.DefaultNamespace):
 		return NamespaceExempt, []string{fmt.Sprintf("The agent writes nothing in %s, which the cluster or the agent itself rests on; put the policy into the namespace of the pods", configMap.Namespace)}, document
-	case current != nil && !netpol.Owns(configMap, &current.ObjectMeta):
+	case current != nil && !netpol.IsOwned(configMap, &current.ObjectMeta):
 		return NameConflict, []string{fmt.Sprintf("NetworkPolicy %s exists and is not egress-agent's: it stays as it is, and this policy is not applied; rename one of the two", current.Name)}, document
 	case current != nil && current.DeletionTimestamp != nil:
 		return Pending, []string{fmt.Sprintf("NetworkPolicy %s is being deleted; the agent makes it anew once it is gone", current.Name)}, document
@@ -227,7 +227,7 @@ func (c Cluster) state(configMap *corev1.ConfigMap, current *networkingv1.Networ
 		return Pending, []string{fmt.Sprintf("NetworkPolicy %s was made before the AWS ranges of these destinations were known: %q; the agent has not come to it, or does not run", current.Name, unresolved)}, document
 	case len(unresolved) > 0:
 		return RangesUnavailable, []string{fmt.Sprintf("The AWS ranges of these destinations are not known: %q; the agent applies them once they are", unresolved)}, document
-	case accepted && netpol.Managed(&current.ObjectMeta) && current.Annotations[netpol.SpecDigest] == netpol.Digest(current.Spec):
+	case accepted && netpol.HasManagedLabel(&current.ObjectMeta) && current.Annotations[netpol.SpecDigestAnnotation] == netpol.SpecDigestOf(current.Spec):
 		return Applied, []string{}, document
 	}
 	return Pending, []string{waiting(current, accepted)}, document
@@ -246,14 +246,14 @@ func acceptedDocument(configMap *corev1.ConfigMap) *policy.Policy {
 // leftOut returns the services of a policy that what was made from it lacks: their ranges were not known.
 // Where there are no AWS ranges at all, nothing keeps up those that it has, and they count too.
 func leftOut(document *policy.Policy, current *networkingv1.NetworkPolicy, noRanges bool) []string {
-	counts, complete := netpol.Counted(current.Annotations[netpol.Destinations])
+	counts, complete := netpol.ParseCounts(current.Annotations[netpol.DestinationsAnnotation])
 	if document == nil || document.DefaultAction == policy.Allow || !complete {
 		return nil
 	}
 	var names []string
 	for _, d := range document.Destinations {
 		counted := slices.ContainsFunc(counts, func(count netpol.Count) bool { return count.Name == d.Name })
-		_, inCatalogue := awsranges.Catalogued(awsranges.Canonical(d.Service))
+		_, inCatalogue := awsranges.LookupService(awsranges.Canonical(d.Service))
 		if d.Service != "" && (!counted || noRanges && inCatalogue) {
 			names = append(names, d.Name)
 		}
@@ -266,7 +266,7 @@ func mistakes(problems policy.Problems, current *networkingv1.NetworkPolicy) []s
 	for _, problem := range problems {
 		messages = append(messages, problem.String())
 	}
-	if current != nil && current.Annotations[netpol.PolicyDigest] != "" {
+	if current != nil && current.Annotations[netpol.PolicyDigestAnnotation] != "" {
 		return append(messages, "Until it is corrected, the last valid policy stays in force")
 	}
 	return append(messages, "Until it is corrected, all egress but DNS is denied")

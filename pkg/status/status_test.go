@@ -37,9 +37,9 @@ func configMap(name, document string) *corev1.ConfigMap {
 // made is what the agent makes of a policy with a table, which may be nil, and perhaps something after that.
 func made(t *testing.T, name, document string, table *awsranges.Table, after ...func(*networkingv1.NetworkPolicy)) *networkingv1.NetworkPolicy {
 	source := configMap(name, document)
-	networkPolicy := netpol.DenyAllObject(source, options)
+	networkPolicy := netpol.DenyAllFor(source, options)
 	if result, problems := netpol.Evaluate(source, table, options); problems == nil {
-		networkPolicy = netpol.Object(source, result)
+		networkPolicy = netpol.NetworkPolicyFor(source, result)
 	}
 	for _, change := range after {
 		change(networkPolicy)
@@ -177,7 +177,7 @@ func TestStateOfOthers(t *testing.T) {
 	require.Equal(t, []string{"The agent writes nothing in kube-system, which the cluster or the agent itself rests on; put the policy into the namespace of the pods"}, policies[0].Messages)
 
 	const crowd = `{"allowedDestinations": [{"name": "net", "cidr": "10.0.0.0/8", "ports": [1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31,33,35,37,39,41,43]}]}`
-	denied := netpol.DenyAllObject(configMap("egress", edited), options)
+	denied := netpol.DenyAllFor(configMap("egress", edited), options)
 	policies = Of(Cluster{
 		ConfigMaps:      []*corev1.ConfigMap{configMap("egress", edited), configMap("other", crowd)},
 		NetworkPolicies: []*networkingv1.NetworkPolicy{denied, made(t, "other", crowd, nil)}, Options: options,

@@ -217,7 +217,7 @@ func (w *world) settles() {
 		digests := make(map[string]string)
 		for _, policy := range policies.Items {
 			if strings.HasPrefix(policy.Namespace, "fault-"+w.name+"-") {
-				digests[policy.Namespace+"/"+policy.Name] = netpol.Digest(policy.Spec)
+				digests[policy.Namespace+"/"+policy.Name] = netpol.SpecDigestOf(policy.Spec)
 			}
 		}
 		for _, configMap := range configMaps.Items {
@@ -226,7 +226,7 @@ func (w *world) settles() {
 				continue
 			}
 			result, problems := netpol.Evaluate(&configMap, table, rules)
-			if problems != nil || digests[key] != netpol.Digest(result.Spec) {
+			if problems != nil || digests[key] != netpol.SpecDigestOf(result.Spec) {
 				difference = key + " is not as it renders"
 				return false
 			}

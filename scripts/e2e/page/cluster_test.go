@@ -55,7 +55,7 @@ func (c *cluster) add(t *testing.T, namespace, name, document string, applied bo
 	if applied {
 		result, problems := netpol.Evaluate(&configMap, c.ranges, options)
 		require.Empty(t, problems)
-		c.networkPolicies = append(c.networkPolicies, *netpol.Object(&configMap, result))
+		c.networkPolicies = append(c.networkPolicies, *netpol.NetworkPolicyFor(&configMap, result))
 	}
 }
 
