@@ -132,7 +132,7 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	registry := cli.NewRegistry(program)
 	a := agent.New(client, events, agent.Options{
-		Rules:       rules,
+		Compile:     rules,
 		Source:      o.source(),
 		Namespace:   o.namespace,
 		LeaderElect: o.leaderElect,

@@ -33,8 +33,8 @@ const Name = "egress-agent"
 
 // Options say how an agent works.
 type Options struct {
-	// Rules shape every policy.
-	Rules netpol.Options
+	// Compile shape every policy.
+	Compile netpol.Options
 	// Source is where the AWS ranges come from.
 	Source Source
 	// Namespace is the agent's own, with its Lease and the ConfigMap of ranges.
@@ -58,9 +58,9 @@ type Agent struct {
 	options     Options
 	log         *slog.Logger
 
-	configMaps cache.Indexer // of those labelled as policies
-	policies   cache.Indexer // of NetworkPolicies, as observed
-	informers  []cache.Controller
+	configMaps      cache.Indexer // of those labelled as policies
+	networkPolicies cache.Indexer // of NetworkPolicies, as observed
+	informers       []cache.Controller
 
 	// queue holds the keys of NetworkPolicies, whether they exist or are to.
 	queue workqueue.TypedRateLimitingInterface[cache.ObjectName]
@@ -69,29 +69,29 @@ type Agent struct {
 	ledger *ledger
 	table  atomic.Pointer[awsranges.Table] // in use; nil for none
 
-	full    chan struct{} // closed when the caches are
-	leading atomic.Bool
-	// mayWrite is an error where the Lease may be another agent's by now; nil where none is elected.
-	mayWrite func() error
+	cachesSynced chan struct{} // closed when the caches are
+	isLeader     atomic.Bool
+	// checkLease is an error where the Lease may be another agent's by now; nil where none is elected.
+	checkLease func() error
 
 	// Of the goroutine that refreshes the ranges.
-	custom *awsranges.Table // an organisation's own services; nil for none
-	used   struct{ aws, custom *awsranges.Table }
-	files  struct{ ranges, custom *filewatch.Files }
-	kept   keptRanges
-	store  store
+	custom       *awsranges.Table // an organisation's own services; nil for none
+	published    struct{ aws, custom *awsranges.Table }
+	watchedFiles struct{ ranges, custom *filewatch.Files }
+	kept         acceptedRanges
+	store        rangesStore
 
-	fanout  fanout
+	fanout  rollout
 	metrics *metrics
 
 	broadcaster record.EventBroadcaster
-	slowEvents  *slowRecorder
+	slowEvents  *pacedRecorder
 	events      recorder // that, but for tests
 
 	mu         sync.Mutex
-	remembered map[cache.ObjectName]*memory   // of every policy
-	seen       map[cache.ObjectName]time.Time // when a change was seen that has not been synced
-	wide       map[cache.ObjectName]time.Time // since when a NetworkPolicy waits for the second write of a change
+	remembered map[cache.ObjectName]*policyState // of every policy
+	changedAt  map[cache.ObjectName]time.Time    // when a change was seen that has not been synced
+	widenedAt  map[cache.ObjectName]time.Time    // since when a NetworkPolicy waits for the second write of a change
 }
 
 // byPolicyKey indexes those ConfigMaps whose NetworkPolicy has another name, by its key.
@@ -103,17 +103,17 @@ func New(client, events kubernetes.Interface, options Options, log *slog.Logger)
 	order := newFairQueue()
 	a := &Agent{
 		client: client, eventClient: events, options: options, log: log,
-		queue:       newQueue(options.Metrics, order),
-		order:       order,
-		ledger:      newLedger(),
-		store:       store{client: client, namespace: options.Namespace},
-		full:        make(chan struct{}),
-		mayWrite:    func() error { return nil },
-		metrics:     newMetrics(options.Metrics, options.Source.Feed.Now),
-		broadcaster: record.NewBroadcaster(),
-		remembered:  make(map[cache.ObjectName]*memory),
-		seen:        make(map[cache.ObjectName]time.Time),
-		wide:        make(map[cache.ObjectName]time.Time),
+		queue:        newQueue(options.Metrics, order),
+		order:        order,
+		ledger:       newLedger(),
+		store:        rangesStore{client: client, namespace: options.Namespace},
+		cachesSynced: make(chan struct{}),
+		checkLease:   func() error { return nil },
+		metrics:      newMetrics(options.Metrics, options.Source.Feed.Now),
+		broadcaster:  record.NewBroadcaster(),
+		remembered:   make(map[cache.ObjectName]*policyState),
+		changedAt:    make(map[cache.ObjectName]time.Time),
+		widenedAt:    make(map[cache.ObjectName]time.Time),
 	}
 	a.slowEvents = newSlowRecorder(a.broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: Name}), a.metrics.eventsDropped, func() bool { return a.queue.Len() > 0 })
 	a.events = a.slowEvents
@@ -140,22 +140,22 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.log.Info("filling caches")
 	running.Go(func() {
 		if cache.WaitFor(watching, "", synced...) {
-			close(a.full)
+			close(a.cachesSynced)
 		}
 	})
 	if !a.options.LeaderElect {
 		return a.lead(ctx, context.WithoutCancel(ctx))
 	}
-	if !a.waitFull(ctx) {
+	if !a.waitForCaches(ctx) {
 		return nil
 	}
 	return a.elect(ctx)
 }
 
-// waitFull waits until the caches are full. It is false where the context ended first.
-func (a *Agent) waitFull(ctx context.Context) bool {
+// waitForCaches waits until the caches are full. It is false where the context ended first.
+func (a *Agent) waitForCaches(ctx context.Context) bool {
 	select {
-	case <-a.full:
+	case <-a.cachesSynced:
 		return true
 	case <-ctx.Done():
 		return false
@@ -172,19 +172,19 @@ func (a *Agent) lead(ctx, requests context.Context) error {
 	requests, cancel := context.WithCancel(requests)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(stopWithin, cancel) })()
-	a.leading.Store(true)
+	a.isLeader.Store(true)
 	a.metrics.leader.Set(1)
 	defer a.metrics.leader.Set(0)
-	defer a.leading.Store(false)
+	defer a.isLeader.Store(false)
 
-	next, err := a.startRanges(ctx) // while the caches fill, where they are not full
+	next, err := a.loadInitial(ctx) // while the caches fill, where they are not full
 	if err != nil {
 		return err
 	}
-	if !a.waitFull(ctx) {
+	if !a.waitForCaches(ctx) {
 		return nil
 	}
-	a.use(a.options.Source.Feed.Table())
+	a.publish(a.options.Source.Feed.Table())
 	a.enqueueAll()
 	var running sync.WaitGroup
 	for range a.options.Workers {
@@ -193,7 +193,7 @@ func (a *Agent) lead(ctx, requests context.Context) error {
 			}
 		})
 	}
-	running.Go(func() { a.refreshRanges(ctx, next) })
+	running.Go(func() { a.runRefresh(ctx, next) })
 	a.log.Info("running", "configmaps", len(a.configMaps.ListKeys()), "workers", a.options.Workers)
 	<-ctx.Done()
 	a.log.Info("stopping")
@@ -206,11 +206,11 @@ func (a *Agent) lead(ctx, requests context.Context) error {
 // both.
 func (a *Agent) Ready() (status string, ready bool) {
 	select {
-	case <-a.full:
+	case <-a.cachesSynced:
 	default:
 		return "filling caches", false
 	}
-	if a.leading.Load() {
+	if a.isLeader.Load() {
 		return "leading", true
 	}
 	return "standby", true
@@ -231,7 +231,7 @@ func (a *Agent) processNext(ctx, requests context.Context) bool {
 	a.metrics.syncs.Observe(time.Since(start).Seconds())
 	if err != nil {
 		if ctx.Err() == nil {
-			a.metrics.failed(err)
+			a.metrics.countSyncError(err)
 			a.log.Warn("will retry", "namespace", key.Namespace, "name", key.Name, "error", err, "failures", a.queue.NumRequeues(key)+1)
 		}
 		a.queue.AddRateLimited(key)

@@ -18,9 +18,9 @@ import (
 
 // What the caches keep of each object: what decisions need, and no more.
 
-// observed is a NetworkPolicy without its spec. As an object of the API, which a list takes, it is that of its
+// networkPolicyMeta is a NetworkPolicy without its spec. As an object of the API, which a list takes, it is that of its
 // metadata.
-type observed struct {
+type networkPolicyMeta struct {
 	metav1.PartialObjectMetadata
 	digest string // of the spec, as netpol.Digest gives it; empty for one that is not the agent's
 	cidrs  int    // of the spec, as netpol.CIDRs counts them; 0 for one that is not the agent's
@@ -33,17 +33,17 @@ var (
 )
 
 // observe makes a NetworkPolicy slim, and counts what it takes of its namespace's pods. It takes its metadata over.
-func (a *Agent) observe(policy *networkingv1.NetworkPolicy) *observed {
+func (a *Agent) observe(policy *networkingv1.NetworkPolicy) *networkPolicyMeta {
 	if netpol.IsMade(&policy.ObjectMeta) {
 		a.ledger.setUsage(policy.Namespace, policy.Name, netpol.UsageOf(policy.Spec))
 	} else {
 		a.ledger.dropUsage(policy.Namespace, policy.Name)
 	}
-	return observe(policy)
+	return metaOf(policy)
 }
 
-func observe(policy *networkingv1.NetworkPolicy) *observed {
-	o := &observed{}
+func metaOf(policy *networkingv1.NetworkPolicy) *networkPolicyMeta {
+	o := &networkPolicyMeta{}
 	o.ObjectMeta = policy.ObjectMeta
 	o.ManagedFields = nil
 	if len(o.Labels) == 1 && netpol.HasManagedLabel(&o.ObjectMeta) {
@@ -143,13 +143,13 @@ func (a *Agent) document(ctx context.Context, cached *corev1.ConfigMap) (*corev1
 	return &full, nil, nil
 }
 
-// observedPolicy returns what the cache has of a NetworkPolicy; nil for none.
-func (a *Agent) observedPolicy(key cache.ObjectName) (*observed, error) {
-	object, exists, err := a.policies.GetByKey(key.String())
+// cachedNetworkPolicy returns what the cache has of a NetworkPolicy; nil for none.
+func (a *Agent) cachedNetworkPolicy(key cache.ObjectName) (*networkPolicyMeta, error) {
+	object, exists, err := a.networkPolicies.GetByKey(key.String())
 	if err != nil || !exists {
 		return nil, err
 	}
-	o, ok := object.(*observed)
+	o, ok := object.(*networkPolicyMeta)
 	if !ok {
 		return nil, fmt.Errorf("the cache of NetworkPolicies holds a %T", object)
 	}

@@ -29,7 +29,7 @@ func changing(t *testing.T, objects ...runtime.Object) *fixture {
 }
 
 // settle lets the time pass that the second write waits for.
-func (f *fixture) settle() { f.wide[key] = time.Now().Add(-2 * f.options.Settle) }
+func (f *fixture) settle() { f.widenedAt[key] = time.Now().Add(-2 * f.options.Settle) }
 
 func TestLargeChangeTakesTwoWrites(t *testing.T) {
 	f := changing(t, configMap(widened), writtenFor(t, valid))
@@ -56,7 +56,7 @@ func TestLargeChangeTakesTwoWrites(t *testing.T) {
 	f.observe(t)
 	require.NoError(t, f.sync(t.Context(), key))
 	require.Empty(t, f.writes())
-	require.Empty(t, f.wide, "nothing is left to wait for")
+	require.Empty(t, f.widenedAt, "nothing is left to wait for")
 }
 
 // TestLargeChangeSurvivesItsAgent has another agent find what the first write left.

@@ -40,9 +40,9 @@ func withCustom(t *testing.T, file string, noAWS bool, objects ...runtime.Object
 // begin does what the agent's start does, and a refresh after it.
 func (f *feeding) begin(t *testing.T) {
 	f.client.ClearActions()
-	_, err := f.startRanges(t.Context())
+	_, err := f.loadInitial(t.Context())
 	require.NoError(t, err)
-	f.keepAfter(t.Context(), f.use(f.options.Source.Feed.Table()), 0)
+	f.saveRangesAfter(t.Context(), f.publish(f.options.Source.Feed.Table()), 0)
 }
 
 // ledger is what is in use of a service that a file loses.
@@ -77,31 +77,31 @@ func TestWithdrawnCustomServiceIsHeld(t *testing.T) {
 
 			write(test.after)
 			f.client.ClearActions()
-			f.rereadCustom(t.Context(), 0)
+			f.reloadCustom(t.Context(), 0)
 			require.Equal(t, "[10.30.0.0/24]", f.ledger())
 			require.True(t, f.table.Load().KnowsService("LEDGER"))
 			require.Equal(t, []string{"update configmaps"}, f.writes())
 			f.client.ClearActions()
-			f.rereadCustom(t.Context(), 0)
+			f.reloadCustom(t.Context(), 0)
 			require.Empty(t, f.verbs(), "nothing is new")
 
 			now := f.now
 			f = withCustom(t, file, test.noAWS, f.keptOrNone(t)...)
 			require.Empty(t, f.writes(), "another process finds what it would keep")
 			f.now = now.Add(23 * time.Hour)
-			_ = f.refresh(t.Context(), 0)
+			_ = f.refreshOnce(t.Context(), 0)
 			require.Equal(t, "[10.30.0.0/24]", f.ledger())
 
 			f.now = now.Add(24 * time.Hour)
 			f.client.ClearActions()
-			_ = f.refresh(t.Context(), 0)
+			_ = f.refreshOnce(t.Context(), 0)
 			require.Equal(t, "[]", f.ledger())
 			require.False(t, f.table.Load().KnowsService("LEDGER"))
 			require.Equal(t, []string{"update configmaps"}, f.writes())
 			_, stored := f.kept(t).BinaryData[CustomKey]
 			require.Equal(t, test.after == billing, stored)
 			f.client.ClearActions()
-			_ = f.refresh(t.Context(), 0)
+			_ = f.refreshOnce(t.Context(), 0)
 			require.Empty(t, f.writes())
 		})
 	}
@@ -121,7 +121,7 @@ func TestCustomFileLostWhileDown(t *testing.T) {
 	require.Equal(t, "[10.30.0.0/24]", f.ledger())
 	require.Equal(t, []string{"update configmaps"}, f.writes(), "since when is kept")
 	f.now = f.now.Add(24 * time.Hour)
-	require.NoError(t, f.refresh(t.Context(), 0))
+	require.NoError(t, f.refreshOnce(t.Context(), 0))
 	require.Equal(t, "[]", f.ledger())
 	require.NotContains(t, f.kept(t).BinaryData, CustomKey)
 }
@@ -159,7 +159,7 @@ func TestBadCustomFile(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, []byte(everything), 0o600))
 	f := newFeeding(t)
 	f.options.Source.Custom.Files = []string{file}
-	_, err := f.startRanges(t.Context())
+	_, err := f.loadInitial(t.Context())
 	require.EqualError(t, err, "read the custom ranges: "+file+
 		": 0.0.0.0/0 (S3, dublin) has the name of a service of AWS's (1 more like this); correct it, or start with --trust-custom-ranges")
 
@@ -167,12 +167,12 @@ func TestBadCustomFile(t *testing.T) {
 	f = withCustom(t, file, false)
 	before := f.table.Load()
 	require.NoError(t, os.WriteFile(file, []byte(everything), 0o600))
-	f.rereadCustom(t.Context(), 0)
+	f.reloadCustom(t.Context(), 0)
 	require.Same(t, before, f.table.Load())
 	require.Contains(t, f.log.String(), "custom ranges not reread: they stay as they were")
 
 	f.options.Source.Custom.Trusted = true
-	f.rereadCustom(t.Context(), 0)
+	f.reloadCustom(t.Context(), 0)
 	require.Len(t, f.table.Load().Lookup("S3", "dublin"), 1)
 	require.Contains(t, f.log.String(), "0.0.0.0/0 (S3, dublin) is wider than /8")
 }
@@ -185,12 +185,12 @@ func TestCustomRangesTooLarge(t *testing.T) {
 	require.Contains(t, f.kept(t).BinaryData, CustomKey)
 	f.store.aws.data = make([]byte, largestConfigMap) // as if AWS's had grown to that
 	f.client.ClearActions()
-	require.NoError(t, f.refresh(t.Context(), 0))
+	require.NoError(t, f.refreshOnce(t.Context(), 0))
 	require.Equal(t, []string{"update configmaps"}, f.writes())
 	require.Contains(t, f.log.String(), "custom ranges not kept in the cluster")
 	require.Len(t, f.kept(t).BinaryData[RangesKey], largestConfigMap)
 	require.NotContains(t, f.kept(t).BinaryData, CustomKey)
 	f.client.ClearActions()
-	require.NoError(t, f.refresh(t.Context(), 0))
+	require.NoError(t, f.refreshOnce(t.Context(), 0))
 	require.Empty(t, f.writes())
 }

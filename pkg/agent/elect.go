@@ -60,7 +60,7 @@ func (a *Agent) elect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.mayWrite = func() error {
+	a.checkLease = func() error {
 		// Less than the Lease lasts, and more than it takes to renew: a process that was stopped for a while
 		// knows it before its renewal fails.
 		if !elector.IsLeader() || elector.Check(renewDeadline-leaseDuration) != nil {

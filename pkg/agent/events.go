@@ -18,8 +18,8 @@ const EventsPerSecond = 20
 
 // eventsWaiting is how many Events may wait for that, and eventsOfOne how many of them of one namespace.
 const (
-	eventsWaiting = 1000
-	eventsOfOne   = eventsWaiting / 10
+	eventQueueSize = 1000
+	eventsOfOne    = eventQueueSize / 10
 )
 
 // recorder is what Events are told to.
@@ -27,9 +27,9 @@ type recorder interface {
 	Event(object runtime.Object, eventType, reason, message string)
 }
 
-// slowRecorder passes Events on at their pace. It never waits: one too many, of all or of its namespace, is dropped, and
+// pacedRecorder passes Events on at their pace. It never waits: one too many, of all or of its namespace, is dropped, and
 // counted.
-type slowRecorder struct {
+type pacedRecorder struct {
 	recorder record.EventRecorder
 	waiting  chan func()
 	dropped  prometheus.Counter
@@ -39,11 +39,11 @@ type slowRecorder struct {
 	of map[string]int // how many wait of each namespace
 }
 
-func newSlowRecorder(recorder record.EventRecorder, dropped prometheus.Counter, busy func() bool) *slowRecorder {
-	return &slowRecorder{recorder: recorder, waiting: make(chan func(), eventsWaiting), dropped: dropped, busy: busy, of: make(map[string]int)}
+func newSlowRecorder(recorder record.EventRecorder, dropped prometheus.Counter, busy func() bool) *pacedRecorder {
+	return &pacedRecorder{recorder: recorder, waiting: make(chan func(), eventQueueSize), dropped: dropped, busy: busy, of: make(map[string]int)}
 }
 
-func (r *slowRecorder) Event(object runtime.Object, eventType, reason, message string) {
+func (r *pacedRecorder) Event(object runtime.Object, eventType, reason, message string) {
 	namespace := ""
 	if accessor, err := meta.Accessor(object); err == nil {
 		namespace = accessor.GetNamespace()
@@ -63,7 +63,7 @@ func (r *slowRecorder) Event(object runtime.Object, eventType, reason, message s
 	r.dropped.Inc()
 }
 
-func (r *slowRecorder) count(namespace string, more int) int {
+func (r *pacedRecorder) count(namespace string, more int) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.of[namespace] += more; r.of[namespace] == 0 {
@@ -73,14 +73,14 @@ func (r *slowRecorder) count(namespace string, more int) int {
 }
 
 // run passes Events on until the context ends: one a second while policies wait.
-func (r *slowRecorder) run(ctx context.Context) {
+func (r *pacedRecorder) run(ctx context.Context) {
 	limiter := flowcontrol.NewTokenBucketRateLimiter(EventsPerSecond, 1)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case record := <-r.waiting:
-			r.letPoliciesGo(ctx)
+			r.waitWhileBusy(ctx)
 			record()
 			if limiter.Wait(ctx) != nil {
 				return
@@ -89,10 +89,10 @@ func (r *slowRecorder) run(ctx context.Context) {
 	}
 }
 
-// letPoliciesGo waits until no policy does, and no longer than a second.
-func (r *slowRecorder) letPoliciesGo(ctx context.Context) {
+// waitWhileBusy waits until no policy does, and no longer than a second.
+func (r *pacedRecorder) waitWhileBusy(ctx context.Context) {
 	const look = 50 * time.Millisecond
-	for waited := time.Duration(0); waited < policiesFirst && r.busy() && ctx.Err() == nil; waited += look {
+	for waited := time.Duration(0); waited < backgroundDelay && r.busy() && ctx.Err() == nil; waited += look {
 		time.Sleep(look)
 	}
 }

@@ -12,12 +12,12 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// pair is a service and region that a policy names: one pointer, however many policies do.
-type pair = unique.Handle[awsranges.ServiceRegion]
+// serviceRegion is a service and region that a policy names: one pointer, however many policies do.
+type serviceRegion = unique.Handle[awsranges.ServiceRegion]
 
-// pairsOf returns what a policy names.
-func pairsOf(p *policy.Policy) []pair {
-	var named []pair
+// serviceRegionsOf returns what a policy names.
+func serviceRegionsOf(p *policy.Policy) []serviceRegion {
+	var named []serviceRegion
 	for _, destination := range p.Destinations {
 		if destination.Service == "" {
 			continue
@@ -33,8 +33,8 @@ func pairsOf(p *policy.Policy) []pair {
 	return named
 }
 
-// pairs counts the services in a region that a change is of.
-func pairs(change awsranges.Change) int {
+// countServiceRegions counts the services in a region that a change is of.
+func countServiceRegions(change awsranges.Change) int {
 	count := 0
 	for _, pair := range change.Pairs {
 		if pair.Region != "" {
@@ -44,24 +44,24 @@ func pairs(change awsranges.Change) int {
 	return count
 }
 
-// use puts AWS's rows, which may be nil, and the custom ones in use, and queues the policies that name a
+// publish puts AWS's rows, which may be nil, and the custom ones in use, and queues the policies that name a
 // service and region whose prefixes changed. The channel is closed when all of them have been synced.
-func (a *Agent) use(aws *awsranges.Table) (synced <-chan struct{}) {
-	if aws == a.used.aws && a.custom == a.used.custom {
+func (a *Agent) publish(aws *awsranges.Table) (synced <-chan struct{}) {
+	if aws == a.published.aws && a.custom == a.published.custom {
 		nothing := make(chan struct{})
 		close(nothing)
 		return nothing
 	}
-	a.used.aws, a.used.custom = aws, a.custom
+	a.published.aws, a.published.custom = aws, a.custom
 	table := awsranges.Merge(aws, a.custom)
 	change := table.Diff(a.table.Load())
 	a.table.Store(table)
-	a.metrics.inUse(table, change)
-	keys := a.affected(change)
+	a.metrics.setTable(table, change)
+	keys := a.keysNaming(change)
 	synced = a.fanout.start(table, keys, func(written, waiting int) {
 		a.metrics.policiesWritten.Add(float64(written))
 		a.log.Info("AWS ranges in use", "syncToken", table.SyncToken(), "createDate", table.CreateDate(), "rows", len(table.Rows()),
-			"pairsChanged", pairs(change), "prefixesAdded", change.Added, "prefixesRemoved", change.Removed, "held", len(table.Held()),
+			"pairsChanged", countServiceRegions(change), "prefixesAdded", change.Added, "prefixesRemoved", change.Removed, "held", len(table.Held()),
 			"policiesAffected", len(keys), "policiesWritten", written, "policiesWaiting", waiting)
 	})
 	for _, key := range keys {
@@ -70,13 +70,13 @@ func (a *Agent) use(aws *awsranges.Table) (synced <-chan struct{}) {
 	return synced
 }
 
-// affected returns the keys of the policies that a change may be felt by, and that have been synced: the
+// keysNaming returns the keys of the policies that a change may be felt by, and that have been synced: the
 // others are queued, and a sync that has begun looks for other ranges before it ends.
-func (a *Agent) affected(change awsranges.Change) []cache.ObjectName {
+func (a *Agent) keysNaming(change awsranges.Change) []cache.ObjectName {
 	if change.NamesChanged {
-		return a.everyKey()
+		return a.allKeys()
 	}
-	changed := make(map[pair]bool, len(change.Pairs))
+	changed := make(map[serviceRegion]bool, len(change.Pairs))
 	for _, p := range change.Pairs {
 		changed[unique.Make(p)] = true
 	}
@@ -84,15 +84,15 @@ func (a *Agent) affected(change awsranges.Change) []cache.ObjectName {
 	defer a.mu.Unlock()
 	var keys []cache.ObjectName
 	for key, m := range a.remembered {
-		if slices.ContainsFunc(m.pairs, func(p pair) bool { return changed[p] }) {
+		if slices.ContainsFunc(m.serviceRegions, func(p serviceRegion) bool { return changed[p] }) {
 			keys = append(keys, key)
 		}
 	}
 	return keys
 }
 
-// everyKey returns the key of each policy's NetworkPolicy.
-func (a *Agent) everyKey() []cache.ObjectName {
+// allKeys returns the key of each policy's NetworkPolicy.
+func (a *Agent) allKeys() []cache.ObjectName {
 	objects := a.configMaps.List()
 	keys := make([]cache.ObjectName, 0, len(objects))
 	for _, object := range objects {
@@ -103,23 +103,23 @@ func (a *Agent) everyKey() []cache.ObjectName {
 	return keys
 }
 
-// fanout follows a new table to the policies it affects, and tells when all of them have been looked at.
-type fanout struct {
+// rollout follows a new table to the policies it affects, and tells when all of them have been looked at.
+type rollout struct {
 	mu       sync.Mutex
 	table    *awsranges.Table
 	waiting  map[cache.ObjectName]bool
 	written  int
 	finished func(written, waiting int) // nil once called
-	over     chan struct{}              // closed with that
+	done     chan struct{}              // closed with that
 }
 
 // start follows another table, and returns a channel that is closed when there is nothing left to follow.
 // What was still waiting for the one before is told of that one.
-func (f *fanout) start(table *awsranges.Table, keys []cache.ObjectName, finished func(written, waiting int)) <-chan struct{} {
+func (f *rollout) start(table *awsranges.Table, keys []cache.ObjectName, finished func(written, waiting int)) <-chan struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.finish()
-	f.table, f.written, f.finished, f.over = table, 0, finished, make(chan struct{})
+	f.table, f.written, f.finished, f.done = table, 0, finished, make(chan struct{})
 	f.waiting = make(map[cache.ObjectName]bool, len(keys))
 	for _, key := range keys {
 		f.waiting[key] = true
@@ -127,11 +127,11 @@ func (f *fanout) start(table *awsranges.Table, keys []cache.ObjectName, finished
 	if len(keys) == 0 {
 		f.finish()
 	}
-	return f.over
+	return f.done
 }
 
-// done says that a policy was synced with a table, and whether it was written.
-func (f *fanout) done(key cache.ObjectName, table *awsranges.Table, written bool) {
+// policySynced says that a policy was synced with a table, and whether it was written.
+func (f *rollout) policySynced(key cache.ObjectName, table *awsranges.Table, written bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if table != f.table || !f.waiting[key] {
@@ -146,10 +146,10 @@ func (f *fanout) done(key cache.ObjectName, table *awsranges.Table, written bool
 	}
 }
 
-func (f *fanout) finish() {
+func (f *rollout) finish() {
 	if f.finished != nil {
 		f.finished(f.written, len(f.waiting))
 		f.finished, f.waiting = nil, nil
-		close(f.over)
+		close(f.done)
 	}
 }

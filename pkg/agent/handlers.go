@@ -24,7 +24,7 @@ func (a *Agent) watchPolicies() {
 	var configMapInformer, policyInformer cache.Controller
 	a.configMaps, configMapInformer = newInformer(core.RESTClient(), "configmaps", core.ConfigMaps(metav1.NamespaceAll), policy.Label+"="+policy.LabelValue,
 		a.slim, a.enqueuing(a.policyChanged, a.policyGone), cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc, byPolicyKey: indexPolicyKey})
-	a.policies, policyInformer = newInformer(networking.RESTClient(), "networkpolicies", networking.NetworkPolicies(metav1.NamespaceAll), "",
+	a.networkPolicies, policyInformer = newInformer(networking.RESTClient(), "networkpolicies", networking.NetworkPolicies(metav1.NamespaceAll), "",
 		a.observe, a.enqueuing(a.networkPolicyChanged, a.networkPolicyGone), cache.Indexers{})
 	a.informers = []cache.Controller{configMapInformer, policyInformer}
 }
@@ -44,7 +44,7 @@ func indexPolicyKey(object any) ([]string, error) {
 func (a *Agent) networkPolicyChanged(policy metav1.Object) (key cache.ObjectName, due bool) {
 	key = cache.MetaObjectToName(policy)
 	a.enqueueUnfit(key.Namespace, key.Name)
-	return key, a.recall(key).written != policy.GetResourceVersion()
+	return key, a.get(key).writtenVersion != policy.GetResourceVersion()
 }
 
 // policyChanged notes when a policy was seen to change.
@@ -53,8 +53,8 @@ func (a *Agent) policyChanged(configMap metav1.Object) (key cache.ObjectName, du
 	a.enqueueUnfit(key.Namespace, key.Name)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if _, waiting := a.seen[key]; !waiting {
-		a.seen[key] = time.Now()
+	if _, waiting := a.changedAt[key]; !waiting {
+		a.changedAt[key] = time.Now()
 	}
 	return key, true
 }
@@ -95,7 +95,7 @@ func (a *Agent) enqueuing(about func(metav1.Object) (key cache.ObjectName, due b
 		if deleted {
 			gone(accessor)
 		}
-		if !a.leading.Load() {
+		if !a.isLeader.Load() {
 			return
 		}
 		if key, due := about(accessor); due || deleted {
@@ -117,8 +117,8 @@ func (a *Agent) enqueueAll() {
 	for _, object := range configMaps {
 		a.queue.Add(policyKey(object.(metav1.Object)))
 	}
-	for _, object := range a.policies.List() {
-		if o, ok := object.(*observed); ok && netpol.HasManagedLabel(&o.ObjectMeta) {
+	for _, object := range a.networkPolicies.List() {
+		if o, ok := object.(*networkPolicyMeta); ok && netpol.HasManagedLabel(&o.ObjectMeta) {
 			a.queue.Add(cache.MetaObjectToName(o))
 		}
 	}
@@ -127,7 +127,7 @@ func (a *Agent) enqueueAll() {
 // configMapOf returns the ConfigMap that the NetworkPolicy of this key is made from; nil for none. Of several whose
 // NetworkPolicies would have one name the oldest has it, and of those of one second the one that has it now; the others
 // are younger. current is the NetworkPolicy, nil for none.
-func (a *Agent) configMapOf(key cache.ObjectName, current *observed) (oldest *corev1.ConfigMap, younger []*corev1.ConfigMap, err error) {
+func (a *Agent) configMapOf(key cache.ObjectName, current *networkPolicyMeta) (oldest *corev1.ConfigMap, younger []*corev1.ConfigMap, err error) {
 	objects, err := a.configMaps.ByIndex(byPolicyKey, key.String())
 	if err != nil {
 		return nil, nil, err

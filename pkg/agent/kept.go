@@ -46,16 +46,16 @@ const largestConfigMap = 1 << 20
 // changes, too, that somebody still looks.
 const confirmedWithin = 24 * time.Hour
 
-// keptRanges is what the ConfigMap of ranges keeps. The zero value is none.
-type keptRanges struct {
-	table               *awsranges.Table // AWS's rows, and those held; no custom ones; nil for none yet
-	custom              *awsranges.Table // the custom ones, and those held; nil for none
-	accepted, confirmed time.Time
-	refused             string // empty for no refusal since
+// acceptedRanges is what the ConfigMap of ranges keeps. The zero value is none.
+type acceptedRanges struct {
+	table                   *awsranges.Table // AWS's rows, and those held; no custom ones; nil for none yet
+	custom                  *awsranges.Table // the custom ones, and those held; nil for none
+	acceptedAt, confirmedAt time.Time
+	refusedReason           string // empty for no refusal since
 }
 
-// store keeps ranges in the cluster.
-type store struct {
+// rangesStore keeps ranges in the cluster.
+type rangesStore struct {
 	client    kubernetes.Interface
 	namespace string
 
@@ -84,21 +84,21 @@ func (e *encodedTable) encode(table *awsranges.Table, encode func(*awsranges.Tab
 	return true, nil
 }
 
-// read returns what is kept, and the zero value where nothing is. What is read need not be encoded again. An
+// load returns what is kept, and the zero value where nothing is. What is read need not be encoded again. An
 // error that is a *awsranges.Refusal is about one of the documents, and leaves the other as it was read.
-func (s *store) read(ctx context.Context) (keptRanges, error) {
+func (s *rangesStore) load(ctx context.Context) (acceptedRanges, error) {
 	configMap, err := s.client.CoreV1().ConfigMaps(s.namespace).Get(ctx, RangesName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return keptRanges{}, nil
+		return acceptedRanges{}, nil
 	}
 	if err != nil {
-		return keptRanges{}, err
+		return acceptedRanges{}, err
 	}
 	s.last = configMap
-	r := keptRanges{refused: configMap.Annotations[RefusedAnnotation]}
+	r := acceptedRanges{refusedReason: configMap.Annotations[RefusedAnnotation]}
 	// Times that cannot be read are long ago.
-	r.accepted, _ = time.Parse(time.RFC3339, configMap.Annotations[AcceptedAnnotation])
-	r.confirmed, _ = time.Parse(time.RFC3339, configMap.Annotations[ConfirmedAnnotation])
+	r.acceptedAt, _ = time.Parse(time.RFC3339, configMap.Annotations[AcceptedAnnotation])
+	r.confirmedAt, _ = time.Parse(time.RFC3339, configMap.Annotations[ConfirmedAnnotation])
 	var errs []error
 	if data, ok := configMap.BinaryData[CustomKey]; ok {
 		if r.custom, err = awsranges.DecodeCustom(data); err != nil {
@@ -117,9 +117,9 @@ func (s *store) read(ctx context.Context) (keptRanges, error) {
 	return r, errors.Join(errs...)
 }
 
-// keep makes the ConfigMap what it is to be, with no write where it is, and returns the bytes of its data.
+// save makes the ConfigMap what it is to be, with no write where it is, and returns the bytes of its data.
 // Labels and annotations of others stay. The custom ranges are left out where they do not fit beside AWS's.
-func (s *store) keep(ctx context.Context, r keptRanges) (size int, err error) {
+func (s *rangesStore) save(ctx context.Context, r acceptedRanges) (size int, err error) {
 	changed, err := s.aws.encode(r.table, awsranges.Encode)
 	if err != nil {
 		return 0, err
@@ -143,15 +143,15 @@ func (s *store) keep(ctx context.Context, r keptRanges) (size int, err error) {
 }
 
 // customFits says whether there is room for the custom ranges, if there are any.
-func (s *store) customFits() bool {
+func (s *rangesStore) customFits() bool {
 	return s.custom.data == nil || len(s.aws.data)+len(s.custom.data) <= largestConfigMap
 }
 
-func (s *store) compareAndWrite(ctx context.Context, r keptRanges) error {
+func (s *rangesStore) compareAndWrite(ctx context.Context, r acceptedRanges) error {
 	configMaps := s.client.CoreV1().ConfigMaps(s.namespace)
 	current, err := configMaps.Get(ctx, RangesName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		desired := s.overlaid(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: RangesName}}, r)
+		desired := s.withRanges(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: RangesName}}, r)
 		created, err := configMaps.Create(ctx, desired, metav1.CreateOptions{FieldManager: Name})
 		if err == nil {
 			s.last = created
@@ -162,35 +162,35 @@ func (s *store) compareAndWrite(ctx context.Context, r keptRanges) error {
 		return err
 	}
 	s.last = current
-	if s.isKept(current, r) {
+	if s.isCurrent(current, r) {
 		return nil
 	}
 	return s.update(ctx, current, r)
 }
 
 // update writes over a version of the ConfigMap, and fails where that is not the latest.
-func (s *store) update(ctx context.Context, current *corev1.ConfigMap, r keptRanges) error {
-	updated, err := s.client.CoreV1().ConfigMaps(s.namespace).Update(ctx, s.overlaid(current, r), metav1.UpdateOptions{FieldManager: Name})
+func (s *rangesStore) update(ctx context.Context, current *corev1.ConfigMap, r acceptedRanges) error {
+	updated, err := s.client.CoreV1().ConfigMaps(s.namespace).Update(ctx, s.withRanges(current, r), metav1.UpdateOptions{FieldManager: Name})
 	if err == nil {
 		s.last = updated
 	}
 	return err
 }
 
-// isKept says whether nothing needs to be written. That the ranges were confirmed again does not, until
+// isCurrent says whether nothing needs to be written. That the ranges were confirmed again does not, until
 // what the ConfigMap says of it is too old.
-func (s *store) isKept(current *corev1.ConfigMap, r keptRanges) bool {
+func (s *rangesStore) isCurrent(current *corev1.ConfigMap, r acceptedRanges) bool {
 	confirmed, err := time.Parse(time.RFC3339, current.Annotations[ConfirmedAnnotation])
-	if err == nil && r.confirmed.Sub(confirmed).Abs() < confirmedWithin {
-		r.confirmed = confirmed
+	if err == nil && r.confirmedAt.Sub(confirmed).Abs() < confirmedWithin {
+		r.confirmedAt = confirmed
 	}
-	desired := s.overlaid(current, r)
+	desired := s.withRanges(current, r)
 	return maps.Equal(desired.Annotations, current.Annotations) && maps.Equal(desired.Labels, current.Labels) &&
 		len(current.Data) == 0 && maps.EqualFunc(desired.BinaryData, current.BinaryData, bytes.Equal)
 }
 
-// overlaid returns current with all that the agent answers for.
-func (s *store) overlaid(current *corev1.ConfigMap, r keptRanges) *corev1.ConfigMap {
+// withRanges returns current with all that the agent answers for.
+func (s *rangesStore) withRanges(current *corev1.ConfigMap, r acceptedRanges) *corev1.ConfigMap {
 	overlaid := current.DeepCopy()
 	if overlaid.Labels == nil {
 		overlaid.Labels = make(map[string]string)
@@ -213,15 +213,15 @@ func (s *store) overlaid(current *corev1.ConfigMap, r keptRanges) *corev1.Config
 	held := len(r.table.Held())
 	maps.Copy(overlaid.Annotations, map[string]string{
 		SyncTokenAnnotation: r.table.SyncToken(),
-		AcceptedAnnotation:  r.accepted.UTC().Format(time.RFC3339),
-		ConfirmedAnnotation: r.confirmed.UTC().Format(time.RFC3339),
+		AcceptedAnnotation:  r.acceptedAt.UTC().Format(time.RFC3339),
+		ConfirmedAnnotation: r.confirmedAt.UTC().Format(time.RFC3339),
 		RowsAnnotation:      strconv.Itoa(len(r.table.Rows()) - held),
 		PairsAnnotation:     strconv.Itoa(r.table.ServiceRegionCount()),
 		HeldAnnotation:      strconv.Itoa(held),
 	})
 	delete(overlaid.Annotations, RefusedAnnotation)
-	if r.refused != "" {
-		overlaid.Annotations[RefusedAnnotation] = r.refused
+	if r.refusedReason != "" {
+		overlaid.Annotations[RefusedAnnotation] = r.refusedReason
 	}
 	return overlaid
 }

@@ -52,7 +52,7 @@ func TestListSlim(t *testing.T) {
 	client, err := kubernetes.NewForConfig(&rest.Config{Host: server.URL})
 	require.NoError(t, err)
 	listed := func() (runtime.Object, error) {
-		return listSlim(t.Context(), client.NetworkingV1().RESTClient(), "networkpolicies", metav1.ListOptions{ResourceVersion: "0", LabelSelector: "a=b"}, observe)
+		return listSlim(t.Context(), client.NetworkingV1().RESTClient(), "networkpolicies", metav1.ListOptions{ResourceVersion: "0", LabelSelector: "a=b"}, metaOf)
 	}
 
 	object, err := listed()
@@ -61,7 +61,7 @@ func TestListSlim(t *testing.T) {
 	require.Equal(t, "12345", slim.ResourceVersion)
 	require.Len(t, slim.Items, len(list.Items))
 	for i, item := range slim.Items {
-		require.Equal(t, observe(&list.Items[i]), item.Object)
+		require.Equal(t, metaOf(&list.Items[i]), item.Object)
 	}
 
 	answer = func(w http.ResponseWriter) { http.Error(w, "no", http.StatusForbidden) }
@@ -123,7 +123,7 @@ func TestListPages(t *testing.T) {
 	client, err := kubernetes.NewForConfig(&rest.Config{Host: server.URL})
 	require.NoError(t, err)
 	pages := pager.New(func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-		return listSlim(ctx, client.NetworkingV1().RESTClient(), "networkpolicies", options, observe)
+		return listSlim(ctx, client.NetworkingV1().RESTClient(), "networkpolicies", options, metaOf)
 	})
 	all, _, err := pages.ListWithAlloc(t.Context(), metav1.ListOptions{})
 	require.NoError(t, err)
@@ -131,7 +131,7 @@ func TestListPages(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, items, 600)
 	for _, item := range items {
-		require.IsType(t, &observed{}, item)
+		require.IsType(t, &networkPolicyMeta{}, item)
 	}
 }
 

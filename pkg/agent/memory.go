@@ -16,62 +16,62 @@ import (
 // What the agent remembers, and may forget at any time without harm: when the second write of a change
 // is due, and what it has told whom.
 
-// memory is what is remembered of every policy.
-type memory struct {
-	known   types.UID // of the ConfigMap whose NetworkPolicy this process has seen in place
-	written string    // the version of the NetworkPolicy that this process wrote, where no look at it is due
-	state   string    // for the metric; empty for none
-	pairs   []pair    // what the policy names; nil for nothing, and for a policy that is not in force
+// policyState is what is remembered of every policy.
+type policyState struct {
+	ownerUID       types.UID       // of the ConfigMap whose NetworkPolicy this process has seen in place
+	writtenVersion string          // the version of the NetworkPolicy that this process wrote, where no look at it is due
+	state          string          // for the metric; empty for none
+	serviceRegions []serviceRegion // what the policy names; nil for nothing, and for a policy that is not in force
 	// told is the last Event about a mistake on each topic, which is not repeated; nil for none. A ConfigMap's topic is its
 	// name.
 	told map[string]string
 }
 
-func (a *Agent) recall(key cache.ObjectName) memory {
+func (a *Agent) get(key cache.ObjectName) policyState {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if m := a.remembered[key]; m != nil {
 		return *m
 	}
-	return memory{}
+	return policyState{}
 }
 
-func (a *Agent) remember(key cache.ObjectName, change func(*memory)) {
+func (a *Agent) update(key cache.ObjectName, change func(*policyState)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	m := a.remembered[key]
 	if m == nil {
-		m = &memory{}
+		m = &policyState{}
 		a.remembered[key] = m
 	}
 	change(m)
 }
 
-func (a *Agent) forget(key cache.ObjectName) {
+func (a *Agent) drop(key cache.ObjectName) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if m := a.remembered[key]; m != nil && m.state != "" {
 		a.metrics.policies.WithLabelValues(m.state).Dec()
 	}
 	delete(a.remembered, key)
-	delete(a.wide, key)
+	delete(a.widenedAt, key)
 }
 
-// takeSeen returns since when a change waits to be synced; the zero time for none.
-func (a *Agent) takeSeen(key cache.ObjectName) time.Time {
+// takeChangedAt returns since when a change waits to be synced; the zero time for none.
+func (a *Agent) takeChangedAt(key cache.ObjectName) time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	seen := a.seen[key]
-	delete(a.seen, key)
+	seen := a.changedAt[key]
+	delete(a.changedAt, key)
 	return seen
 }
 
-// putSeen puts back what takeSeen took, after a sync that failed.
-func (a *Agent) putSeen(key cache.ObjectName, seen time.Time) {
+// restoreChangedAt puts back what takeSeen took, after a sync that failed.
+func (a *Agent) restoreChangedAt(key cache.ObjectName, seen time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !seen.IsZero() {
-		a.seen[key] = seen
+		a.changedAt[key] = seen
 	}
 }
 
@@ -86,7 +86,7 @@ func (a *Agent) setState(key cache.ObjectName, reason string) {
 	case ReasonRangesUnavailable:
 		state = stateUnavailable
 	}
-	a.remember(key, func(m *memory) {
+	a.update(key, func(m *policyState) {
 		if m.state == state {
 			return
 		}
@@ -98,19 +98,19 @@ func (a *Agent) setState(key cache.ObjectName, reason string) {
 	})
 }
 
-// isDue says whether a step may be made now. The second write of a change waits for the first to settle,
+// stepDelay says whether a step may be made now. The second write of a change waits for the first to settle,
 // from when the agent sees that it is there: whether this agent wrote it or another.
-func (a *Agent) isDue(key cache.ObjectName, step netpol.Step) bool {
+func (a *Agent) stepDelay(key cache.ObjectName, step netpol.Step) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if step != netpol.Narrow {
-		delete(a.wide, key)
+		delete(a.widenedAt, key)
 		return true
 	}
-	since, waiting := a.wide[key]
+	since, waiting := a.widenedAt[key]
 	if !waiting {
 		since = time.Now()
-		a.wide[key] = since
+		a.widenedAt[key] = since
 	}
 	rest := a.options.Settle - time.Since(since)
 	if rest > 0 {
@@ -120,14 +120,14 @@ func (a *Agent) isDue(key cache.ObjectName, step netpol.Step) bool {
 	return true
 }
 
-// tell records the Event of a decision. One about a mistake is given once, not at every look at it.
-func (a *Agent) tell(key cache.ObjectName, configMap *corev1.ConfigMap, d decision) {
+// reportDecision records the Event of a decision. One about a mistake is given once, not at every look at it.
+func (a *Agent) reportDecision(key cache.ObjectName, configMap *corev1.ConfigMap, d decision) {
 	switch d.reason {
 	case ReasonApplied, ReasonRestored, ReasonRangesChanged:
-		a.events.Event(configMap, corev1.EventTypeNormal, d.reason, short(d.message))
+		a.events.Event(configMap, corev1.EventTypeNormal, d.reason, truncate(d.message))
 		fallthrough
 	case "":
-		a.once(key, configMap.Name, "")
+		a.isNewWarning(key, configMap.Name, "")
 	default:
 		a.warn(key, configMap, configMap.Name, d.reason, d.message)
 	}
@@ -138,15 +138,15 @@ func (a *Agent) warn(key cache.ObjectName, about interface {
 	runtime.Object
 	metav1.Object
 }, topic, reason, message string) {
-	if a.once(key, topic, reason+message) {
-		a.log.Warn("policy not applied", "namespace", key.Namespace, "name", about.GetName(), "reason", reason, "message", short(message))
-		a.events.Event(about, corev1.EventTypeWarning, reason, short(message))
+	if a.isNewWarning(key, topic, reason+message) {
+		a.log.Warn("policy not applied", "namespace", key.Namespace, "name", about.GetName(), "reason", reason, "message", truncate(message))
+		a.events.Event(about, corev1.EventTypeWarning, reason, truncate(message))
 	}
 }
 
-// once says whether a message, which may be empty for none, is to be told: it is new on its topic.
-func (a *Agent) once(key cache.ObjectName, topic, message string) (isNew bool) {
-	a.remember(key, func(m *memory) {
+// isNewWarning says whether a message, which may be empty for none, is to be told: it is new on its topic.
+func (a *Agent) isNewWarning(key cache.ObjectName, topic, message string) (isNew bool) {
+	a.update(key, func(m *policyState) {
 		isNew = message != "" && m.told[topic] != message
 		switch {
 		case message == "":
@@ -160,8 +160,8 @@ func (a *Agent) once(key cache.ObjectName, topic, message string) (isNew bool) {
 	return isNew
 }
 
-// short cuts a message to what an Event holds.
-func short(message string) string {
+// truncate cuts a message to what an Event holds.
+func truncate(message string) string {
 	const longest = 1024 // bytes
 	if len(message) <= longest {
 		return message

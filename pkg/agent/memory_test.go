@@ -112,11 +112,11 @@ func TestOwnWritesAreNoNews(t *testing.T) {
 
 func TestNothingIsWrittenWithoutTheLease(t *testing.T) {
 	f := newFixture(t, configMap(valid))
-	f.mayWrite = func() error { return errors.New("the Lease may be lost") }
+	f.checkLease = func() error { return errors.New("the Lease may be lost") }
 	require.Error(t, f.sync(t.Context(), key), "it is retried")
 	require.Empty(t, f.verbs())
 	f = newFixture(t, with(writtenFor(t, valid), func(p *networkingv1.NetworkPolicy) {}))
-	f.mayWrite = func() error { return errors.New("the Lease may be lost") }
+	f.checkLease = func() error { return errors.New("the Lease may be lost") }
 	require.Error(t, f.sync(t.Context(), key))
 	require.Empty(t, f.writes(), "nor deleted")
 }
@@ -124,13 +124,13 @@ func TestNothingIsWrittenWithoutTheLease(t *testing.T) {
 func TestLagIsThatOfTheChange(t *testing.T) {
 	f := newFixture(t, configMap(valid))
 	f.policyChanged(configMap(valid))
-	f.mayWrite = func() error { return errors.New("not now") }
+	f.checkLease = func() error { return errors.New("not now") }
 	require.Error(t, f.sync(t.Context(), key))
-	require.Contains(t, f.seen, key, "a failure keeps it waiting")
-	f.mayWrite = func() error { return nil }
+	require.Contains(t, f.changedAt, key, "a failure keeps it waiting")
+	f.checkLease = func() error { return nil }
 	require.NoError(t, f.sync(t.Context(), key))
-	require.Empty(t, f.seen)
-	require.Equal(t, 1, testutil.CollectAndCount(f.metrics.lag))
+	require.Empty(t, f.changedAt)
+	require.Equal(t, 1, testutil.CollectAndCount(f.metrics.applyLatency))
 }
 
 func TestTooManyEventsAreDropped(t *testing.T) {
@@ -141,7 +141,7 @@ func TestTooManyEventsAreDropped(t *testing.T) {
 		slow.Event(configMap(valid), corev1.EventTypeNormal, ReasonApplied, "x")
 	}
 	require.EqualValues(t, 3, testutil.ToFloat64(f.metrics.eventsDropped), "one namespace leaves room for others")
-	for i := range eventsWaiting - eventsOfOne + 4 {
+	for i := range eventQueueSize - eventsOfOne + 4 {
 		other := configMap(valid)
 		other.Namespace = fmt.Sprint("tenant-", i)
 		slow.Event(other, corev1.EventTypeNormal, ReasonApplied, "x")
@@ -180,7 +180,7 @@ func TestEventsLetPoliciesGo(t *testing.T) {
 func TestCachesKeepNoMoreThanIsNeeded(t *testing.T) {
 	networkPolicy := writtenFor(t, valid)
 	networkPolicy.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "x"}}
-	o := observe(networkPolicy.DeepCopy())
+	o := metaOf(networkPolicy.DeepCopy())
 	require.Equal(t, netpol.SpecDigestOf(networkPolicy.Spec), o.digest)
 	require.Equal(t, 3, o.cidrs)
 	require.Nil(t, o.ManagedFields)

@@ -33,7 +33,7 @@ type metrics struct {
 	syncs         prometheus.Histogram
 	syncErrors    *prometheus.CounterVec
 	writes        *prometheus.CounterVec
-	lag           prometheus.Histogram
+	applyLatency  prometheus.Histogram
 	leader        prometheus.Gauge
 	eventsDropped prometheus.Counter
 
@@ -79,7 +79,7 @@ func newMetrics(registry prometheus.Registerer, now func() time.Time) *metrics {
 		writes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "egress_agent_networkpolicy_writes_total", Help: "NetworkPolicies written, by verb.",
 		}, []string{"verb"}),
-		lag: prometheus.NewHistogram(prometheus.HistogramOpts{
+		applyLatency: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "egress_agent_configmap_to_networkpolicy_seconds",
 			Help: "Time from when a change of a policy is seen to when its NetworkPolicy is written.", Buckets: durations,
 		}),
@@ -108,7 +108,7 @@ func newMetrics(registry prometheus.Registerer, now func() time.Time) *metrics {
 	for _, verb := range []string{"create", "update", "delete"} {
 		m.writes.WithLabelValues(verb)
 	}
-	registry.MustRegister(m.policies, m.syncs, m.syncErrors, m.writes, m.lag, m.leader, m.eventsDropped)
+	registry.MustRegister(m.policies, m.syncs, m.syncErrors, m.writes, m.applyLatency, m.leader, m.eventsDropped)
 	registry.MustRegister(m.refreshes, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "egress_agent_ranges_age_seconds",
 		Help: "Time since the ranges in use were last found to be the source's latest; -1 for never.",
@@ -122,8 +122,8 @@ func newMetrics(registry prometheus.Registerer, now func() time.Time) *metrics {
 	return m
 }
 
-// failed counts a sync that is to be retried. The reasons are those of the API server, which are few.
-func (m *metrics) failed(err error) {
+// countSyncError counts a sync that is to be retried. The reasons are those of the API server, which are few.
+func (m *metrics) countSyncError(err error) {
 	reason := string(apierrors.ReasonForError(err))
 	if reason == "" {
 		reason = "Other"
@@ -131,13 +131,13 @@ func (m *metrics) failed(err error) {
 	m.syncErrors.WithLabelValues(reason).Inc()
 }
 
-// inUse tells of a table and of what it changed.
-func (m *metrics) inUse(table *awsranges.Table, change awsranges.Change) {
+// setTable tells of a table and of what it changed.
+func (m *metrics) setTable(table *awsranges.Table, change awsranges.Change) {
 	token, _ := strconv.ParseFloat(table.SyncToken(), 64) // 0 where custom ranges are all there is
 	m.syncToken.Set(token)
 	m.rows.Set(float64(len(table.Rows())))
 	m.held.Set(float64(len(table.Held())))
-	m.pairsChanged.Add(float64(pairs(change)))
+	m.pairsChanged.Add(float64(countServiceRegions(change)))
 	m.prefixesAdded.Add(float64(change.Added))
 	m.prefixesRemoved.Add(float64(change.Removed))
 }

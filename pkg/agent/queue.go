@@ -35,18 +35,18 @@ type queueMetrics struct {
 
 func (m queueMetrics) NewDepthMetric(string) workqueue.GaugeMetric          { return m.depth }
 func (m queueMetrics) NewLatencyMetric(string) workqueue.HistogramMetric    { return m.age }
-func (queueMetrics) NewAddsMetric(string) workqueue.CounterMetric           { return untold{} }
-func (queueMetrics) NewWorkDurationMetric(string) workqueue.HistogramMetric { return untold{} }
+func (queueMetrics) NewAddsMetric(string) workqueue.CounterMetric           { return noopMetric{} }
+func (queueMetrics) NewWorkDurationMetric(string) workqueue.HistogramMetric { return noopMetric{} }
 func (queueMetrics) NewUnfinishedWorkSecondsMetric(string) workqueue.SettableGaugeMetric {
-	return untold{}
+	return noopMetric{}
 }
 func (queueMetrics) NewLongestRunningProcessorSecondsMetric(string) workqueue.SettableGaugeMetric {
-	return untold{}
+	return noopMetric{}
 }
-func (queueMetrics) NewRetriesMetric(string) workqueue.CounterMetric { return untold{} }
+func (queueMetrics) NewRetriesMetric(string) workqueue.CounterMetric { return noopMetric{} }
 
-type untold struct{}
+type noopMetric struct{}
 
-func (untold) Inc()            {}
-func (untold) Set(float64)     {}
-func (untold) Observe(float64) {}
+func (noopMetric) Inc()            {}
+func (noopMetric) Set(float64)     {}
+func (noopMetric) Observe(float64) {}

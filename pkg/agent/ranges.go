@@ -20,44 +20,44 @@ type Source struct {
 	Interval time.Duration    // between two looks at the feed
 }
 
-// firstRetry is how soon after a failure the feed is looked at again. Each further one waits twice as
+// minRetryDelay is how soon after a failure the feed is looked at again. Each further one waits twice as
 // long, up to the interval.
-const firstRetry = time.Second
+const minRetryDelay = time.Second
 
 // ReasonRangesRefused is that of the Event on the agent's Lease about a document that is not believed.
 const ReasonRangesRefused = "RangesRefused"
 
-// startRanges reads what can be had before the first policy is judged: what was kept in the cluster or, where
+// loadInitial reads what can be had before the first policy is judged: what was kept in the cluster or, where
 // there is nothing, what a first look finds. It returns when to look next. A file that
 // cannot be read is a mistake in the deployment, and an error; a URL that does not answer now may answer
 // later.
-func (a *Agent) startRanges(ctx context.Context) (next time.Duration, err error) {
+func (a *Agent) loadInitial(ctx context.Context) (next time.Duration, err error) {
 	source := a.options.Source
-	a.files.ranges, a.files.custom = filewatch.Watch(source.Feed.File), filewatch.Watch(source.Custom.Files...)
-	custom, err := a.readCustom()
+	a.watchedFiles.ranges, a.watchedFiles.custom = filewatch.Watch(source.Feed.File), filewatch.Watch(source.Custom.Files...)
+	custom, err := a.loadCustom()
 	if err != nil {
 		return 0, err
 	}
-	a.resume(ctx)
+	a.loadSaved(ctx)
 	a.holdCustom(custom)
-	next = policiesFirst
+	next = backgroundDelay
 	if source.Feed.Table() == nil {
 		next = source.Interval
-		if err := a.look(ctx); err != nil {
+		if err := a.fetchRanges(ctx); err != nil {
 			if source.Feed.File != "" && ctx.Err() == nil {
 				return 0, fmt.Errorf("read the AWS ranges from %s: %w", source.Feed.File, err)
 			}
-			next = firstRetry
+			next = minRetryDelay
 		}
 	}
 	return next, nil
 }
 
-// resume goes on from the ranges that are kept in the cluster, if there are any. While the API server does
+// loadSaved goes on from the ranges that are kept in the cluster, if there are any. While the API server does
 // not say, it waits: without them, what is held would be closed, and any document would do.
-func (a *Agent) resume(ctx context.Context) {
-	for ; ctx.Err() == nil; time.Sleep(firstRetry / 4) {
-		kept, err := a.store.read(ctx)
+func (a *Agent) loadSaved(ctx context.Context) {
+	for ; ctx.Err() == nil; time.Sleep(minRetryDelay / 4) {
+		kept, err := a.store.load(ctx)
 		var refusal *awsranges.RefusedError
 		if err != nil && !errors.As(err, &refusal) {
 			a.log.Warn("the ranges kept in the cluster cannot be read: will retry", "configmap", RangesName, "error", err)
@@ -69,7 +69,7 @@ func (a *Agent) resume(ctx context.Context) {
 				err = errors.Join(err, fmt.Errorf("%s: %w", RangesKey, notResumed))
 			} else {
 				a.kept = kept
-				a.metrics.confirmed.Store(kept.confirmed.Unix())
+				a.metrics.confirmed.Store(kept.confirmedAt.Unix())
 			}
 		}
 		if err != nil {
@@ -79,8 +79,8 @@ func (a *Agent) resume(ctx context.Context) {
 	}
 }
 
-// readCustom returns what the custom files have; nil for no files.
-func (a *Agent) readCustom() (*awsranges.Table, error) {
+// loadCustom returns what the custom files have; nil for no files.
+func (a *Agent) loadCustom() (*awsranges.Table, error) {
 	files := a.options.Source.Custom
 	files.Note = func(message string) { a.log.Warn("custom ranges taken as they are", "reason", message) }
 	custom, err := awsranges.ReadFiles("", files)
@@ -97,42 +97,42 @@ func (a *Agent) holdCustom(files *awsranges.Table) {
 	a.custom = awsranges.HoldCustom(a.custom, files, feed.Now(), feed.RemovalHold)
 }
 
-// refreshRanges looks at the feed after next and then at each interval, after a failure sooner, and when
+// runRefresh looks at the feed after next and then at each interval, after a failure sooner, and when
 // a file has changed. The waiting times vary by a tenth, so that many agents do not ask at once.
-func (a *Agent) refreshRanges(ctx context.Context, next time.Duration) {
+func (a *Agent) runRefresh(ctx context.Context, next time.Duration) {
 	source := a.options.Source
 	poll := time.NewTicker(filewatch.Interval)
 	defer poll.Stop()
-	due := time.NewTimer(varied(next))
+	due := time.NewTimer(jitter(next))
 	defer due.Stop()
-	a.keepAfter(ctx, a.fanout.over, policiesFirst)
-	for retry := firstRetry; ; {
+	a.saveRangesAfter(ctx, a.fanout.done, backgroundDelay)
+	for retry := minRetryDelay; ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-due.C:
 		case <-poll.C:
-			if a.files.custom.Changed() {
-				a.rereadCustom(ctx, policiesFirst)
+			if a.watchedFiles.custom.Changed() {
+				a.reloadCustom(ctx, backgroundDelay)
 			}
-			if !a.files.ranges.Changed() {
+			if !a.watchedFiles.ranges.Changed() {
 				continue
 			}
 		}
-		if err := a.refresh(ctx, policiesFirst); err != nil {
+		if err := a.refreshOnce(ctx, backgroundDelay); err != nil {
 			next, retry = min(retry, source.Interval), min(2*retry, source.Interval)
 		} else {
-			next, retry = source.Interval, firstRetry
+			next, retry = source.Interval, minRetryDelay
 		}
-		due.Reset(varied(next))
+		due.Reset(jitter(next))
 	}
 }
 
-func varied(d time.Duration) time.Duration { return d - d/10 + rand.N(d/5+1) }
+func jitter(d time.Duration) time.Duration { return d - d/10 + rand.N(d/5+1) }
 
-// rereadCustom keeps the organisation's own services as they were when they cannot be read any more.
-func (a *Agent) rereadCustom(ctx context.Context, within time.Duration) {
-	custom, err := a.readCustom()
+// reloadCustom keeps the organisation's own services as they were when they cannot be read any more.
+func (a *Agent) reloadCustom(ctx context.Context, within time.Duration) {
+	custom, err := a.loadCustom()
 	if err != nil {
 		a.log.Warn("custom ranges not reread: they stay as they were", "error", err)
 		return
@@ -143,26 +143,26 @@ func (a *Agent) rereadCustom(ctx context.Context, within time.Duration) {
 		return
 	}
 	a.log.Info("custom ranges changed", "rows", len(a.custom.Rows()), "held", len(a.custom.Held()))
-	a.keepAfter(ctx, a.use(a.options.Source.Feed.Table()), within)
+	a.saveRangesAfter(ctx, a.publish(a.options.Source.Feed.Table()), within)
 }
 
-// policiesFirst is how long the policies go before what would only delay them: a look at the feed where there
+// backgroundDelay is how long the policies go before what would only delay them: a look at the feed where there
 // are ranges to go on with, the ConfigMap of ranges, which is a hundred times larger than a NetworkPolicy, and
 // each Event.
-const policiesFirst = time.Second
+const backgroundDelay = time.Second
 
-// refresh looks at the feed, ends what was held of custom ranges, puts in use what is new and, once the policies
+// refreshOnce looks at the feed, ends what was held of custom ranges, puts in use what is new and, once the policies
 // have been written or the time is over, keeps it in the cluster; a crash in between costs another look. An error
 // means that there is nothing new that can be trusted.
-func (a *Agent) refresh(ctx context.Context, within time.Duration) error {
-	err := a.look(ctx)
+func (a *Agent) refreshOnce(ctx context.Context, within time.Duration) error {
+	err := a.fetchRanges(ctx)
 	a.holdCustom(a.custom) // whatever became of the look
-	a.keepAfter(ctx, a.use(a.options.Source.Feed.Table()), within)
+	a.saveRangesAfter(ctx, a.publish(a.options.Source.Feed.Table()), within)
 	return err
 }
 
-// keepAfter keeps the ranges, if there are any or were, when the policies are synced or the time is over.
-func (a *Agent) keepAfter(ctx context.Context, synced <-chan struct{}, within time.Duration) {
+// saveRangesAfter keeps the ranges, if there are any or were, when the policies are synced or the time is over.
+func (a *Agent) saveRangesAfter(ctx context.Context, synced <-chan struct{}, within time.Duration) {
 	a.kept.custom = nil
 	if a.custom != nil && len(a.custom.Rows()) > 0 {
 		a.kept.custom = a.custom
@@ -173,16 +173,16 @@ func (a *Agent) keepAfter(ctx context.Context, synced <-chan struct{}, within ti
 	select {
 	case <-ctx.Done():
 	case <-synced:
-		a.keep(ctx)
+		a.saveRanges(ctx)
 	case <-time.After(within):
-		a.keep(ctx)
+		a.saveRanges(ctx)
 	}
 }
 
-// look asks the feed for what is new, and tells what came of it.
-func (a *Agent) look(ctx context.Context) error {
+// fetchRanges asks the feed for what is new, and tells what came of it.
+func (a *Agent) fetchRanges(ctx context.Context) error {
 	feed := a.options.Source.Feed
-	before, accepted := feed.Table(), a.kept.accepted
+	before, accepted := feed.Table(), a.kept.acceptedAt
 	table, err := feed.Fetch(ctx)
 	now := feed.Now()
 	if ctx.Err() != nil {
@@ -193,42 +193,42 @@ func (a *Agent) look(ctx context.Context) error {
 	switch {
 	case errors.As(err, &refusal):
 		result = resultRefused
-		a.refuse(ctx, short(refusal.Error()))
+		a.reportRefused(ctx, truncate(refusal.Error()))
 	case err != nil:
 		result = resultFailed
 		a.log.Warn("AWS ranges not refreshed", "error", err)
 	case table != before:
 		result = resultAccepted
-		a.kept = keptRanges{table: table, accepted: now, confirmed: now}
+		a.kept = acceptedRanges{table: table, acceptedAt: now, confirmedAt: now}
 		if before != nil && before.SyncToken() == table.SyncToken() {
-			a.kept.accepted = accepted // only what is held is other than before
+			a.kept.acceptedAt = accepted // only what is held is other than before
 		}
 	default:
-		a.kept.confirmed, a.kept.refused = now, ""
+		a.kept.confirmedAt, a.kept.refusedReason = now, ""
 	}
 	a.metrics.refreshes.WithLabelValues(result).Inc()
 	if a.kept.table != nil {
-		a.metrics.confirmed.Store(a.kept.confirmed.Unix())
+		a.metrics.confirmed.Store(a.kept.confirmedAt.Unix())
 	}
 	return err
 }
 
-// refuse tells of a document that is not believed, once, where the operators of the agent look.
-func (a *Agent) refuse(ctx context.Context, reason string) {
+// reportRefused tells of a document that is not believed, once, where the operators of the agent look.
+func (a *Agent) reportRefused(ctx context.Context, reason string) {
 	a.log.Warn("AWS ranges refused: the last accepted ones stay in use", "reason", reason)
-	if a.kept.refused != reason {
-		a.kept.refused = reason
-		a.events.Event(a.lease(ctx), corev1.EventTypeWarning, ReasonRangesRefused, short("The last accepted AWS ranges stay in use: "+reason))
+	if a.kept.refusedReason != reason {
+		a.kept.refusedReason = reason
+		a.events.Event(a.lease(ctx), corev1.EventTypeWarning, ReasonRangesRefused, truncate("The last accepted AWS ranges stay in use: "+reason))
 	}
 }
 
-// keep makes the ConfigMap of ranges hold what is in use. That it cannot is told, and is no reason to do
+// saveRanges makes the ConfigMap of ranges hold what is in use. That it cannot is told, and is no reason to do
 // without them.
-func (a *Agent) keep(ctx context.Context) {
-	if a.mayWrite() != nil {
+func (a *Agent) saveRanges(ctx context.Context) {
+	if a.checkLease() != nil {
 		return
 	}
-	size, err := a.store.keep(ctx, a.kept)
+	size, err := a.store.save(ctx, a.kept)
 	if err != nil && ctx.Err() == nil {
 		a.metrics.storeErrors.Inc()
 		a.log.Warn("AWS ranges not kept in the cluster: a restart would not find them", "namespace", a.options.Namespace, "configmap", RangesName, "error", err)

@@ -51,7 +51,7 @@ func (f *feeding) look(t *testing.T, sample string) ([]string, error) {
 	}
 	require.NoError(t, os.WriteFile(f.file, data, 0o600))
 	f.client.ClearActions()
-	err := f.refresh(t.Context(), 0)
+	err := f.refreshOnce(t.Context(), 0)
 	return f.verbs(), err
 }
 
@@ -93,8 +93,8 @@ func TestRangesAreKept(t *testing.T) {
 	// What another process goes on from is the same, and nothing is written.
 	next := newFeeding(t, f.kept(t))
 	next.now = f.now
-	next.resume(t.Context())
-	next.use(next.options.Source.Feed.Table())
+	next.loadSaved(t.Context())
+	next.publish(next.options.Source.Feed.Table())
 	require.Equal(t, f.table.Load(), next.table.Load())
 	verbs, err = next.look(t, "ip-ranges-next.json")
 	require.NoError(t, err)
@@ -153,7 +153,7 @@ func TestResumeRefuses(t *testing.T) {
 		"what nobody publishes": `{"syncToken": "1", "prefixes": [{"ip_prefix": "0.0.0.0/0", "region": "x", "service": "S3"}]}`,
 	} {
 		f := newFeeding(t, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "egress-system", Name: RangesName}, BinaryData: map[string][]byte{RangesKey: []byte(data)}})
-		f.resume(t.Context())
+		f.loadSaved(t.Context())
 		require.Contains(t, f.log.String(), "are not used", name)
 		require.Nil(t, f.options.Source.Feed.Table(), name)
 	}
@@ -170,18 +170,18 @@ func TestResumeWaitsForTheAPIServer(t *testing.T) {
 		failures--
 		return failures >= 0, nil, errors.New("try later")
 	})
-	f.resume(t.Context())
+	f.loadSaved(t.Context())
 	require.Equal(t, "1700000000", f.options.Source.Feed.Table().SyncToken())
 	require.Equal(t, 2, strings.Count(f.log.String(), "will retry"))
 }
 
 func TestStopWhileTheFirstDocumentIsRead(t *testing.T) {
 	f := newFeeding(t) // whose file is not there
-	_, err := f.startRanges(t.Context())
+	_, err := f.loadInitial(t.Context())
 	require.Error(t, err)
 	stopped, stop := context.WithCancel(t.Context())
 	stop()
-	_, err = f.startRanges(stopped)
+	_, err = f.loadInitial(stopped)
 	require.NoError(t, err, "it is a clean stop")
 }
 
@@ -256,7 +256,7 @@ func TestOnlyAffectedPoliciesAreQueued(t *testing.T) {
 	require.Empty(t, queued())
 	f.custom, err = awsranges.ReadFile("../../testdata/ranges/custom.json")
 	require.NoError(t, err)
-	f.use(f.options.Source.Feed.Table())
+	f.publish(f.options.Source.Feed.Table())
 	require.Len(t, queued(), 8, "a service came")
 }
 
@@ -288,21 +288,21 @@ func TestFanout(t *testing.T) {
 			return false
 		}
 	}
-	var f fanout
+	var f rollout
 	require.True(t, isOver(f.start(first, nil, tell("none"))))
 	over := f.start(first, []cache.ObjectName{a, b}, tell("both"))
-	f.done(a, first, true)
-	f.done(a, first, true)
-	f.done(b, second, true)
+	f.policySynced(a, first, true)
+	f.policySynced(a, first, true)
+	f.policySynced(b, second, true)
 	require.False(t, isOver(over), "one waits: twice is once, and with another table is not at all")
-	f.done(b, first, false)
+	f.policySynced(b, first, false)
 	require.True(t, isOver(over))
-	f.done(b, first, true)
+	f.policySynced(b, first, true)
 	over = f.start(first, []cache.ObjectName{a, b}, tell("overtaken"))
-	f.done(a, first, true)
+	f.policySynced(a, first, true)
 	f.start(second, []cache.ObjectName{a}, tell("last"))
 	require.True(t, isOver(over))
-	f.done(a, second, true)
+	f.policySynced(a, second, true)
 	require.Equal(t, []string{"none 0 0", "both 1 0", "overtaken 1 1", "last 1 0"}, told)
 }
 

@@ -196,7 +196,7 @@ func TestStandbyKeepsNothing(t *testing.T) {
 	orphan := writtenFor(t, valid)
 	orphan.Name = "orphan"
 	f := newFixture(t, configMap(valid), orphan)
-	f.leading.Store(false)
+	f.isLeader.Store(false)
 	configMaps, policies := f.enqueuing(f.policyChanged, f.policyGone), f.enqueuing(f.networkPolicyChanged, f.networkPolicyGone)
 	for i := range 1000 {
 		source := configMap(valid)
@@ -206,9 +206,9 @@ func TestStandbyKeepsNothing(t *testing.T) {
 		configMaps.OnDelete(source)
 	}
 	require.Zero(t, f.queue.Len())
-	require.Empty(t, f.seen)
+	require.Empty(t, f.changedAt)
 	require.Empty(t, f.remembered)
-	f.leading.Store(true)
+	f.isLeader.Store(true)
 	f.enqueueAll()
 	require.Equal(t, []string{"tenant-a/egress", "tenant-a/orphan"}, f.queued(2))
 }

@@ -37,17 +37,17 @@ func TestStatusAgrees(t *testing.T) {
 		for _, table := range []*awsranges.Table{testTable(t), nil} {
 			for _, current := range append(currents, nil) {
 				cluster := status.Cluster{ConfigMaps: []*corev1.ConfigMap{configMap(document)}, Table: table, Options: options}
-				var o *observed
+				var o *networkPolicyMeta
 				if current != nil {
 					cluster.NetworkPolicies = append(cluster.NetworkPolicies, current)
-					o = observe(current)
+					o = metaOf(current)
 				}
-				d := plan(configMap(document), nil, o, false, table, Options{Rules: options, ChunkPeers: 200})
+				d := plan(configMap(document), nil, o, false, table, Options{Compile: options, ChunkPeers: 200})
 				got := status.Of(cluster)[0].State
 				want, refused := states[d.reason]
 				switch {
 				case refused:
-				case d.write != nil || current != nil && current.DeletionTimestamp != nil:
+				case d.desired != nil || current != nil && current.DeletionTimestamp != nil:
 					want = status.Pending
 				default:
 					want = status.Applied

@@ -19,21 +19,21 @@ import (
 // sync makes the NetworkPolicy of this key what its ConfigMap calls for. An error means to try again.
 func (a *Agent) sync(ctx context.Context, key cache.ObjectName) error {
 	table := a.table.Load()
-	seen := a.takeSeen(key)
+	seen := a.takeChangedAt(key)
 	written, err := a.syncWith(ctx, key, table)
 	if err != nil {
-		a.putSeen(key, seen)
+		a.restoreChangedAt(key, seen)
 		return err
 	}
 	if written && !seen.IsZero() {
-		a.metrics.lag.Observe(time.Since(seen).Seconds())
+		a.metrics.applyLatency.Observe(time.Since(seen).Seconds())
 	}
-	a.fanout.done(key, table, written)
+	a.fanout.policySynced(key, table, written)
 	return nil
 }
 
 func (a *Agent) syncWith(ctx context.Context, key cache.ObjectName, table *awsranges.Table) (written bool, err error) {
-	current, err := a.observedPolicy(key)
+	current, err := a.cachedNetworkPolicy(key)
 	if err != nil {
 		return false, err
 	}
@@ -49,55 +49,55 @@ func (a *Agent) syncWith(ctx context.Context, key cache.ObjectName, table *awsra
 			"NetworkPolicy %s is that of ConfigMap %s, which is older, so this policy is not applied; give this ConfigMap another name", key.Name, configMap.Name))
 	}
 	if netpol.IsExempt(key.Namespace, a.options.Namespace) {
-		a.tell(key, configMap, planExempt(configMap))
+		a.reportDecision(key, configMap, planExempt(configMap))
 		return false, a.removeMade(ctx, key, current)
 	}
 	d, known, err := a.decide(ctx, key, configMap, current, table)
-	if err != nil || !a.isDue(key, d.step) {
+	if err != nil || !a.stepDelay(key, d.step) {
 		return false, err
 	}
-	if d.write != nil {
+	if d.desired != nil {
 		if current == nil && known {
-			still, err := a.isStill(ctx, key, configMap)
+			still, err := a.stillExists(ctx, key, configMap)
 			if err != nil || !still {
 				return false, err
 			}
 		}
-		written, err := a.apply(ctx, current, d.write)
+		written, err := a.apply(ctx, current, d.desired)
 		if err != nil || written == nil {
 			return false, err
 		}
-		a.ledger.setUsage(key.Namespace, key.Name, netpol.UsageOf(d.write.Spec))
+		a.ledger.setUsage(key.Namespace, key.Name, netpol.UsageOf(d.desired.Spec))
 		if d.step != netpol.Widen { // after which another look is due
-			a.remember(key, func(m *memory) { m.written = written.ResourceVersion })
+			a.update(key, func(m *policyState) { m.writtenVersion = written.ResourceVersion })
 		}
 		a.log.Info("NetworkPolicy written", "namespace", key.Namespace, "name", key.Name, "reason", d.reason, "step", d.step, "new", current == nil)
 	}
 	if d.reason != ReasonNameConflict {
-		a.remember(key, func(m *memory) { m.known = configMap.UID })
+		a.update(key, func(m *policyState) { m.ownerUID = configMap.UID })
 	}
 	a.setState(key, d.reason)
-	a.tell(key, configMap, d)
-	return d.write != nil, nil
+	a.reportDecision(key, configMap, d)
+	return d.desired != nil, nil
 }
 
 // decide returns what the cluster calls for, and whether a NetworkPolicy of this ConfigMap was seen in place before.
-func (a *Agent) decide(ctx context.Context, key cache.ObjectName, configMap *corev1.ConfigMap, current *observed, table *awsranges.Table) (d decision, known bool, err error) {
+func (a *Agent) decide(ctx context.Context, key cache.ObjectName, configMap *corev1.ConfigMap, current *networkPolicyMeta, table *awsranges.Table) (d decision, known bool, err error) {
 	configMap, excess, err := a.document(ctx, configMap)
 	if err != nil {
 		return decision{}, false, err
 	}
-	known = a.recall(key).known == configMap.UID
+	known = a.get(key).ownerUID == configMap.UID
 	d = plan(configMap, excess, current, known, table, a.options)
-	a.remember(key, func(m *memory) { m.pairs = d.pairs })
+	a.update(key, func(m *policyState) { m.serviceRegions = d.pairs })
 	if a.table.Load() != table {
 		a.queue.Add(key) // what affected this policy may not have known that it does
 	}
 	if d.opens {
-		problems, err := a.beside(ctx, key, d.write.Spec)
+		problems, err := a.beside(ctx, key, d.desired.Spec)
 		if problems != nil && current != nil {
 			var whole *networkingv1.NetworkPolicy
-			if whole, err = a.whole(ctx, current); err == nil && netpol.Holds(whole.Spec, d.write.Spec) {
+			if whole, err = a.readNetworkPolicy(ctx, current); err == nil && netpol.Holds(whole.Spec, d.desired.Spec) {
 				problems = nil // too much already, it only becomes less
 			}
 		}
@@ -106,36 +106,36 @@ func (a *Agent) decide(ctx context.Context, key cache.ObjectName, configMap *cor
 		}
 		if excess = problems; problems != nil {
 			pairs := d.pairs
-			d = planInvalid(configMap, current, problems, a.options.Rules)
+			d = planInvalid(configMap, current, problems, a.options.Compile)
 			d.pairs = pairs
 		}
 	}
 	a.ledger.setUnfit(key.Namespace, key.Name, excess != nil)
-	if d.write == nil && d.reason == "" && current != nil {
+	if d.desired == nil && d.reason == "" && current != nil {
 		if err := a.warnOfCrowd(ctx, key, configMap, current); err != nil {
 			return decision{}, false, err
 		}
 	}
-	if d.change {
-		whole, err := a.whole(ctx, current)
+	if d.needsSpec {
+		whole, err := a.readNetworkPolicy(ctx, current)
 		if err != nil {
 			return decision{}, false, err
 		}
-		d = planChange(d, whole, a.options)
+		d = planTransition(d, whole, a.options)
 	}
 	return d, known, nil
 }
 
 // warnOfCrowd tells of a policy that is in force and too much beside the others, as it may be from before that was an
 // error. It stays: to close it would be no better than what the dataplane does.
-func (a *Agent) warnOfCrowd(ctx context.Context, key cache.ObjectName, configMap *corev1.ConfigMap, current *observed) error {
+func (a *Agent) warnOfCrowd(ctx context.Context, key cache.ObjectName, configMap *corev1.ConfigMap, current *networkPolicyMeta) error {
 	const topic = " beside" // no ConfigMap's name
 	cidrs, ports, others := a.ledger.together(key.Namespace, key.Name, a.ledger.usage(key.Namespace, key.Name))
-	if len(others) == 0 || !a.options.Rules.MayExceed(cidrs, ports) {
-		a.once(key, topic, "")
+	if len(others) == 0 || !a.options.Compile.MayExceed(cidrs, ports) {
+		a.isNewWarning(key, topic, "")
 		return nil
 	}
-	whole, err := a.whole(ctx, current)
+	whole, err := a.readNetworkPolicy(ctx, current)
 	if err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func (a *Agent) warnOfCrowd(ctx context.Context, key cache.ObjectName, configMap
 		return err
 	}
 	if problems == nil {
-		a.once(key, topic, "")
+		a.isNewWarning(key, topic, "")
 		return nil
 	}
 	a.warn(key, configMap, topic, ReasonInvalid, problems.Error()+"; the policies stay in force, and the dataplane enforces a part of them")
@@ -158,7 +158,7 @@ const mostRead = 100
 // force. Nil for nothing. It reads these only if they may be too much together.
 func (a *Agent) beside(ctx context.Context, key cache.ObjectName, own networkingv1.NetworkPolicySpec) (policy.Problems, error) {
 	cidrs, ports, others := a.ledger.together(key.Namespace, key.Name, netpol.UsageOf(own))
-	if len(others) == 0 || !a.options.Rules.MayExceed(cidrs, ports) {
+	if len(others) == 0 || !a.options.Compile.MayExceed(cidrs, ports) {
 		return nil, nil
 	}
 	if problems := netpol.TooManyBeside(cidrs); problems != nil {
@@ -179,11 +179,11 @@ func (a *Agent) beside(ctx context.Context, key cache.ObjectName, own networking
 		}
 		specs = append(specs, other.Spec)
 	}
-	return netpol.Beside(own, specs, a.options.Rules), nil
+	return netpol.Beside(own, specs, a.options.Compile), nil
 }
 
-// whole reads a NetworkPolicy that the cache has without its spec.
-func (a *Agent) whole(ctx context.Context, current *observed) (*networkingv1.NetworkPolicy, error) {
+// readNetworkPolicy reads a NetworkPolicy that the cache has without its spec.
+func (a *Agent) readNetworkPolicy(ctx context.Context, current *networkPolicyMeta) (*networkingv1.NetworkPolicy, error) {
 	policy, err := a.client.NetworkingV1().NetworkPolicies(current.Namespace).Get(ctx, current.Name, metav1.GetOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("read NetworkPolicy %s: %w", current.Name, err)
@@ -197,8 +197,8 @@ func (a *Agent) whole(ctx context.Context, current *observed) (*networkingv1.Net
 // apply is the one place that writes a NetworkPolicy, and returns it as it is then. An update carries the
 // version that the decision was made on, so that it cannot undo a change the caches had not seen. Nil where
 // the namespace is being deleted, and nothing is to be done.
-func (a *Agent) apply(ctx context.Context, current *observed, write *networkingv1.NetworkPolicy) (written *networkingv1.NetworkPolicy, err error) {
-	if err := a.mayWrite(); err != nil {
+func (a *Agent) apply(ctx context.Context, current *networkPolicyMeta, write *networkingv1.NetworkPolicy) (written *networkingv1.NetworkPolicy, err error) {
+	if err := a.checkLease(); err != nil {
 		return nil, err
 	}
 	policies := a.client.NetworkingV1().NetworkPolicies(write.Namespace)
@@ -224,14 +224,14 @@ func (a *Agent) apply(ctx context.Context, current *observed, write *networkingv
 // remove deletes a NetworkPolicy that the agent made and that has no ConfigMap. Without it the pods are open,
 // so the API server itself must say that the ConfigMap is gone: the cache of one kind may be behind
 // that of the other. One that only has the label stays: somebody else made it.
-func (a *Agent) remove(ctx context.Context, key cache.ObjectName, current *observed) error {
-	told := a.recall(key).told
-	a.forget(key)
+func (a *Agent) remove(ctx context.Context, key cache.ObjectName, current *networkPolicyMeta) error {
+	told := a.get(key).told
+	a.drop(key)
 	if current == nil || !netpol.HasManagedLabel(&current.ObjectMeta) || current.DeletionTimestamp != nil {
 		return nil
 	}
 	if !netpol.IsMade(&current.ObjectMeta) {
-		a.remember(key, func(m *memory) { m.told = told })
+		a.update(key, func(m *policyState) { m.told = told })
 		a.warn(key, &networkingv1.NetworkPolicy{ObjectMeta: current.ObjectMeta}, key.Name, ReasonNotMade, fmt.Sprintf(
 			"It has the label %s=%s, but no ConfigMap for its owner: %s leaves it as it is; take the label off, or delete it", netpol.ManagedByLabel, netpol.ManagedBy, Name))
 		return nil
@@ -247,11 +247,11 @@ func (a *Agent) remove(ctx context.Context, key cache.ObjectName, current *obser
 }
 
 // removeMade deletes a NetworkPolicy that the agent made; another, or none, it leaves.
-func (a *Agent) removeMade(ctx context.Context, key cache.ObjectName, current *observed) error {
+func (a *Agent) removeMade(ctx context.Context, key cache.ObjectName, current *networkPolicyMeta) error {
 	if current == nil || !netpol.IsMade(&current.ObjectMeta) || current.DeletionTimestamp != nil {
 		return nil
 	}
-	if err := a.mayWrite(); err != nil {
+	if err := a.checkLease(); err != nil {
 		return err
 	}
 	err := a.client.NetworkingV1().NetworkPolicies(key.Namespace).Delete(ctx, key.Name, metav1.DeleteOptions{
@@ -268,10 +268,10 @@ func (a *Agent) removeMade(ctx context.Context, key cache.ObjectName, current *o
 	return nil
 }
 
-// isStill says whether the ConfigMap of a NetworkPolicy that is gone has not gone as well. With it goes its
+// stillExists says whether the ConfigMap of a NetworkPolicy that is gone has not gone as well. With it goes its
 // NetworkPolicy, and a cache that is behind would have that back each time the garbage collector deletes it. Once the
 // cache catches up, another look is due.
-func (a *Agent) isStill(ctx context.Context, key cache.ObjectName, configMap *corev1.ConfigMap) (bool, error) {
+func (a *Agent) stillExists(ctx context.Context, key cache.ObjectName, configMap *corev1.ConfigMap) (bool, error) {
 	now, err := a.readConfigMap(ctx, key, configMap.Name)
 	return now != nil && now.UID == configMap.UID, err
 }
@@ -292,7 +292,7 @@ func (a *Agent) readConfigMap(ctx context.Context, key cache.ObjectName, name st
 }
 
 // configMapName is the name of the ConfigMap that a NetworkPolicy was made from.
-func configMapName(current *observed) string {
+func configMapName(current *networkPolicyMeta) string {
 	for _, owner := range current.OwnerReferences {
 		if owner.Kind == "ConfigMap" && netpol.NetworkPolicyName(owner.Name) == current.Name {
 			return owner.Name

@@ -74,11 +74,11 @@ type fixture struct {
 func newFixture(t *testing.T, objects ...runtime.Object) *fixture {
 	client := fake.NewClientset(objects...)
 	a := New(client, client, Options{
-		Rules: options, Source: Source{Feed: &awsranges.Feed{Now: time.Now}, Interval: time.Minute}, Namespace: "egress-system",
+		Compile: options, Source: Source{Feed: &awsranges.Feed{Now: time.Now}, Interval: time.Minute}, Namespace: "egress-system",
 		Workers: 1, ChunkPeers: 200, Metrics: prometheus.NewRegistry(),
 	}, slog.New(slog.DiscardHandler))
 	a.table.Store(testTable(t))
-	a.leading.Store(true)
+	a.isLeader.Store(true)
 	events := record.NewFakeRecorder(10)
 	a.events = events
 	f := &fixture{a, client, events}
@@ -96,7 +96,7 @@ func (f *fixture) see(t *testing.T, object runtime.Object) {
 			require.NoError(t, f.configMaps.Add(f.slim(object.DeepCopy())))
 		}
 	case *networkingv1.NetworkPolicy:
-		require.NoError(t, f.policies.Add(f.Agent.observe(object.DeepCopy())))
+		require.NoError(t, f.networkPolicies.Add(f.Agent.observe(object.DeepCopy())))
 	}
 }
 
@@ -104,7 +104,7 @@ func (f *fixture) see(t *testing.T, object runtime.Object) {
 func (f *fixture) observe(t *testing.T) {
 	list, err := f.client.NetworkingV1().NetworkPolicies("").List(t.Context(), metav1.ListOptions{})
 	require.NoError(t, err)
-	require.NoError(t, f.policies.Replace(nil, ""))
+	require.NoError(t, f.networkPolicies.Replace(nil, ""))
 	for i := range list.Items {
 		f.see(t, &list.Items[i])
 	}

@@ -43,7 +43,7 @@ func embed(t *testing.T, s *source, change ...func(*agent.Options)) *embedded {
 	fetch.Transport = trusting(s)
 	e := &embedded{registry: prometheus.NewRegistry(), log: &lockedBuffer{}}
 	options := agent.Options{
-		Rules: netpol.Options{Family: netpol.IPv4, AllowDNS: true, MaxPortSlots: netpol.DefaultPortSlots},
+		Compile: netpol.Options{Family: netpol.IPv4, AllowDNS: true, MaxPortSlots: netpol.DefaultPortSlots},
 		Source: agent.Source{
 			Feed:     &awsranges.Feed{URL: s.url(), Client: fetch, RemovalHold: 24 * time.Hour, Now: time.Now},
 			Interval: 50 * time.Millisecond,
