@@ -35,16 +35,16 @@ const (
 	pageTimeout = time.Minute // a page may have 500 NetworkPolicies of thousands of CIDRs
 )
 
-// found is what was read.
-type found struct {
+// clusterState is what was read.
+type clusterState struct {
 	server  string
 	cluster status.Cluster
 	ranges  *rangesInUse // without its age; nil for none
 }
 
-// inUse returns the ranges with their age: since they were last found to be the latest or, of a file, since
+// rangesWithAge returns the ranges with their age: since they were last found to be the latest or, of a file, since
 // they were published.
-func (f *found) inUse(now time.Time) *rangesInUse {
+func (f *clusterState) rangesWithAge(now time.Time) *rangesInUse {
 	if f.ranges == nil {
 		return nil
 	}
@@ -89,7 +89,7 @@ func (o *statusOptions) connect() (client *kubernetes.Clientset, server, source 
 }
 
 // read reads the ranges and the policies.
-func (o *statusOptions) read(ctx context.Context, progress *progress, note func(format string, args ...any)) (*found, error) {
+func (o *statusOptions) read(ctx context.Context, progress *progress, note func(format string, args ...any)) (*clusterState, error) {
 	table, err := o.rules.Table(func(message string) { note("note: %s", message) })
 	if err != nil {
 		return nil, err
@@ -99,7 +99,7 @@ func (o *statusOptions) read(ctx context.Context, progress *progress, note func(
 		return nil, err
 	}
 	defer progress.start(server)()
-	f := &found{server: server}
+	f := &clusterState{server: server}
 	explain := func(err error, what string) error { return o.explain(err, what, server, source) }
 	selector := policy.Label + "=" + policy.LabelValue
 	f.cluster.ConfigMaps, err = list[*corev1.ConfigMap](ctx, progress, selector, func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
@@ -116,7 +116,7 @@ func (o *statusOptions) read(ctx context.Context, progress *progress, note func(
 	}
 	if o.rules.RangesFile != "" {
 		f.cluster.Table, f.ranges = table, &rangesInUse{Source: o.rules.RangesFile}
-		f.ranges.of(table)
+		f.ranges.setTable(table)
 		return f, nil
 	}
 	err = f.readRanges(ctx, client, o.namespace, note)
@@ -144,13 +144,13 @@ func list[T metav1.Object](ctx context.Context, progress *progress, selector str
 }
 
 // readRanges reads those that the agent keeps. That they may not be read is no reason to say nothing.
-func (f *found) readRanges(ctx context.Context, client kubernetes.Interface, namespace string, note func(format string, args ...any)) error {
+func (f *clusterState) readRanges(ctx context.Context, client kubernetes.Interface, namespace string, note func(format string, args ...any)) error {
 	name := namespace + "/" + agent.RangesName
 	configMap, err := client.CoreV1().ConfigMaps(namespace).Get(ctx, agent.RangesName, metav1.GetOptions{})
 	switch {
 	case apierrors.IsForbidden(err):
 		note("note: ConfigMap %s may not be read: the age of the AWS ranges is not known", name)
-		f.cluster.RangesHidden = true
+		f.cluster.RangesUnreadable = true
 		return nil
 	case apierrors.IsNotFound(err):
 		return nil
@@ -164,19 +164,19 @@ func (f *found) readRanges(ctx context.Context, client kubernetes.Interface, nam
 	table, err := awsranges.Read(bytes.NewReader(data))
 	if err != nil {
 		note("note: the AWS ranges in ConfigMap %s cannot be read: %v", name, err)
-		f.cluster.RangesHidden = true
+		f.cluster.RangesUnreadable = true
 		return nil
 	}
 	f.cluster.Table = table
 	f.ranges = &rangesInUse{Source: "ConfigMap " + name, Refused: oneLine(configMap.Annotations[agent.RefusedAnnotation])}
-	f.ranges.of(table)
+	f.ranges.setTable(table)
 	if confirmed, err := time.Parse(time.RFC3339, configMap.Annotations[agent.ConfirmedAnnotation]); err == nil {
 		f.ranges.Confirmed = &confirmed
 	}
 	return nil
 }
 
-func (r *rangesInUse) of(table *awsranges.Table) {
+func (r *rangesInUse) setTable(table *awsranges.Table) {
 	r.SyncToken, r.Held = table.SyncToken(), len(table.Held())
 	if seconds, err := strconv.ParseInt(r.SyncToken, 10, 64); err == nil {
 		r.Published = time.Unix(seconds, 0).UTC()

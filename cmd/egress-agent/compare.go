@@ -20,34 +20,34 @@ type comparison struct {
 	source cli.Source
 }
 
-// pair is a policy in two versions; either may be nil, and both are one where only the ranges differ.
-type pair struct{ before, after *cli.Source }
+// versionPair is a policy in two versions; either may be nil, and both are one where only the ranges differ.
+type versionPair struct{ before, after *cli.Source }
 
-// matched matches policies by namespace and name, in the new order and then the old one, and a lone bare
+// matchVersions matches policies by namespace and name, in the new order and then the old one, and a lone bare
 // policy.json with another. What is left is matched by its name without the hash that kustomize appends, where one
 // policy of each version has that: each edit gives another hash.
-func matched(base, sources []cli.Source) []pair {
-	if len(base) == 1 && len(sources) == 1 && base[0].Bare() && sources[0].Bare() {
-		return []pair{{&base[0], &sources[0]}}
+func matchVersions(base, sources []cli.Source) []versionPair {
+	if len(base) == 1 && len(sources) == 1 && base[0].IsBarePolicy() && sources[0].IsBarePolicy() {
+		return []versionPair{{&base[0], &sources[0]}}
 	}
-	var all []pair
+	var all []versionPair
 	at := make(map[string]int)
 	for i := range sources {
-		at[sources[i].Policy()] = len(all)
-		all = append(all, pair{nil, &sources[i]})
+		at[sources[i].PolicyName()] = len(all)
+		all = append(all, versionPair{nil, &sources[i]})
 	}
 	for i := range base {
-		if same, ok := at[base[i].Policy()]; ok {
+		if same, ok := at[base[i].PolicyName()]; ok {
 			all[same].before = &base[i]
 		} else {
-			all = append(all, pair{&base[i], nil})
+			all = append(all, versionPair{&base[i], nil})
 		}
 	}
 	return rehashed(all)
 }
 
 // rehashed joins pairs of one version each, of policies whose names differ by the hash alone.
-func rehashed(all []pair) []pair {
+func rehashed(all []versionPair) []versionPair {
 	type left struct{ added, removed []int }
 	byName := make(map[string]left)
 	for i, p := range all {
@@ -71,7 +71,7 @@ func rehashed(all []pair) []pair {
 			joined[l.removed[0]] = true
 		}
 	}
-	var kept []pair
+	var kept []versionPair
 	for i, p := range all {
 		if !joined[i] {
 			kept = append(kept, p)
@@ -84,11 +84,11 @@ func hashless(source *cli.Source) string {
 	return source.ConfigMap.Namespace + "/" + policy.WithoutHash(source.ConfigMap.Name)
 }
 
-// unedited pairs each policy with itself.
-func unedited(sources []cli.Source) []pair {
-	all := make([]pair, len(sources))
+// sameVersions pairs each policy with itself.
+func sameVersions(sources []cli.Source) []versionPair {
+	all := make([]versionPair, len(sources))
 	for i := range sources {
-		all[i] = pair{&sources[i], &sources[i]}
+		all[i] = versionPair{&sources[i], &sources[i]}
 	}
 	return all
 }
@@ -96,7 +96,7 @@ func unedited(sources []cli.Source) []pair {
 // compare compares the versions of each pair: the one before by the ranges of the input, the one after by the
 // recent ones. The status is ExitInvalid where one is invalid, and ExitUsage where ranges are missing, as stderr
 // says.
-func compare(pairs []pair, input *cli.Input, recent *awsranges.Table, stderr cli.Output) (comparisons []comparison, status int) {
+func compare(pairs []versionPair, input *cli.Input, recent *awsranges.Table, stderr cli.Output) (comparisons []comparison, status int) {
 	comparisons = []comparison{}
 	for _, p := range pairs {
 		before, beforeStatus := version(p.before, input.Table, input.Options, "", stderr)
@@ -158,7 +158,7 @@ func printComparison(out cli.Output, c comparison) {
 	print := func(sign string, openings []netpol.Difference) {
 		for _, o := range openings {
 			for _, prefix := range o.Prefixes {
-				out.Line("%s: %s: %s %s %s", c.source, blamed(o.Name, o.Path), sign, prefix, strings.Join(o.Ports, ", "))
+				out.Line("%s: %s: %s %s %s", c.source, entryLabel(o.Name, o.Path), sign, prefix, strings.Join(o.Ports, ", "))
 			}
 		}
 	}
@@ -166,8 +166,8 @@ func printComparison(out cli.Output, c comparison) {
 	print("-", c.Closes)
 }
 
-// blamed names an entry of a policy by its name, where it has one, and its path.
-func blamed(name, path string) string {
+// entryLabel names an entry of a policy by its name, where it has one, and its path.
+func entryLabel(name, path string) string {
 	if name == "" {
 		return path
 	}
@@ -178,7 +178,7 @@ func blamed(name, path string) string {
 const mostPrefixes = 20
 
 func markdownComparison(out cli.Output, c comparison) {
-	out.Markdown("#### %s: %s\n\n", c.source.Policy(), c.State)
+	out.Markdown("#### %s: %s\n\n", c.source.PolicyName(), c.State)
 	if c.State == "removed" {
 		out.Markdown("Without another policy, the pods of its namespace may connect to everything.\n\n")
 	}
@@ -203,7 +203,7 @@ func markdownRow(out cli.Output, what string, o netpol.Difference) {
 	if more := len(o.Prefixes) - mostPrefixes; more > 0 {
 		shown = append(shown, fmt.Sprintf("and %d more", more))
 	}
-	out.Markdown("| %s | "+cell(len(shown))+" | "+cell(len(o.Ports))+" | %s |\n", values(what, shown, o.Ports, blamed(o.Name, o.Path))...)
+	out.Markdown("| %s | "+cell(len(shown))+" | "+cell(len(o.Ports))+" | %s |\n", values(what, shown, o.Ports, entryLabel(o.Name, o.Path))...)
 }
 
 // cell is the format of a cell of so many lines.

@@ -46,18 +46,18 @@ func diff(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	if status != cli.ExitOK {
 		return status
 	}
-	err := cli.OneOf(*format, "text", "json", "markdown")
+	err := cli.CheckFormat(*format, "text", "json", "markdown")
 	switch {
 	case *base != "" && *against != "":
 		err = errors.Join(err, errors.New("two comparisons at once: give --base or --against"))
-	case *base == "" && (files.Rules.RangesFile == "" || *against == ""):
+	case *base == "" && (files.Policy.RangesFile == "" || *against == ""):
 		err = errors.Join(err, errors.New("nothing to compare: give --base FILE, or --ranges-file OLD and --against NEW"))
 	}
 	if err != nil {
 		stderr.Complain(flags.Name(), err)
 		return cli.ExitUsage
 	}
-	var pairs []pair
+	var pairs []versionPair
 	recent := input.Table
 	if *base != "" {
 		old := cli.ReadPolicies([]string{*base}, stdin, stderr)
@@ -65,13 +65,13 @@ func diff(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 		if len(old.Sources) == 0 && len(old.Unread) > 0 {
 			return input.Report(stderr, flags.Name(), cli.ExitUsage) // nothing is new because its old version is unread
 		}
-		pairs = matched(old.Sources, input.Sources)
+		pairs = matchVersions(old.Sources, input.Sources)
 	} else {
-		if recent, err = awsranges.ReadFiles(*against, files.Rules.Custom()); err != nil {
+		if recent, err = awsranges.ReadFiles(*against, files.Policy.Custom()); err != nil {
 			stderr.Line("%s: %v", flags.Name(), err)
 			return cli.ExitUsage
 		}
-		pairs = unedited(input.Sources)
+		pairs = sameVersions(input.Sources)
 	}
 	comparisons, status := compare(pairs, input, recent, stderr)
 	if *format == "json" {

@@ -53,7 +53,7 @@ func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 		return status
 	}
 	targets, err := parseTargets(to)
-	if err := errors.Join(err, cli.OneOf(*format, "text", "json")); err != nil {
+	if err := errors.Join(err, cli.CheckFormat(*format, "text", "json")); err != nil {
 		stderr.Complain(flags.Name(), err)
 		return cli.ExitUsage
 	}

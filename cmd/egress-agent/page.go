@@ -311,11 +311,11 @@ func (p *page) inForce(spec networkingv1.NetworkPolicySpec) {
 }
 
 func (p *page) others(each status.Policy) {
-	if len(each.Others) == 0 {
+	if len(each.OtherPolicies) == 0 {
 		return
 	}
 	p.write("<h4>What else opens egress in %s</h4>\n<ul class=\"plain\">\n", each.Namespace)
-	for _, other := range each.Others {
+	for _, other := range each.OtherPolicies {
 		p.write("<li>NetworkPolicy %s", other.Name)
 		if other.Policy {
 			p.write(", made from another policy")

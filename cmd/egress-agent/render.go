@@ -36,7 +36,7 @@ func render(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	if status, ok := cli.Parse(flags, args, renderUsage, stdout, stderr); !ok {
 		return status
 	}
-	err := cli.OneOf(*format, "yaml", "json")
+	err := cli.CheckFormat(*format, "yaml", "json")
 	if err != nil {
 		stderr.Complain(flags.Name(), err)
 		return cli.ExitUsage

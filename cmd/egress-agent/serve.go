@@ -159,14 +159,14 @@ const fetchTimeout = 30 * time.Second
 func (o *options) source() agent.Source {
 	return agent.Source{
 		Feed: &awsranges.Feed{
-			File:        o.Rules.RangesFile,
+			File:        o.Policy.RangesFile,
 			URL:         o.rangesURL,
 			Client:      awsranges.NewClient(fetchTimeout),
 			RemovalHold: o.removalHold,
 			AcceptToken: o.acceptRanges,
 			Now:         time.Now,
 		},
-		Custom:   o.Rules.Custom(),
+		Custom:   o.Policy.Custom(),
 		Interval: o.refreshInterval,
 	}
 }

@@ -88,7 +88,7 @@ type rangesInUse struct {
 func (r *rangesInUse) age() time.Duration { return time.Duration(r.AgeSeconds) * time.Second }
 
 type statusOptions struct {
-	rules      *cli.Rules
+	rules      *cli.PolicyFlags
 	kubeconfig string
 	tenant     string
 	namespace  string
@@ -97,7 +97,7 @@ type statusOptions struct {
 
 func statusOf(ctx context.Context, args []string, stdout, stderr cli.Output) int {
 	flags := flag.NewFlagSet(program+" status", flag.ContinueOnError)
-	o := &statusOptions{rules: cli.NewRules()}
+	o := &statusOptions{rules: cli.NewPolicyFlags()}
 	o.rules.AddFlags(flags)
 	flags.StringVar(&o.tenant, "n", "", "the `namespace` whose policies are shown; left out, all of them")
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `FILE`; left out, those in KUBECONFIG, else ~/.kube/config, else the Pod's service account")
@@ -107,7 +107,7 @@ func statusOf(ctx context.Context, args []string, stdout, stderr cli.Output) int
 		return status
 	}
 	options, err := o.rules.Options()
-	if err := errors.Join(err, o.validate(), cli.NoArguments(flags)); err != nil {
+	if err := errors.Join(err, o.validate(), cli.CheckNoArguments(flags)); err != nil {
 		stderr.Complain(flags.Name(), err)
 		return cli.ExitUsage
 	}
@@ -118,8 +118,8 @@ func statusOf(ctx context.Context, args []string, stdout, stderr cli.Output) int
 		return cli.ExitUsage
 	}
 	found.cluster.Options = options
-	r := &report{Cluster: found.server, Made: time.Now().UTC().Truncate(time.Second), Policies: status.Of(found.cluster)}
-	r.Ranges = found.inUse(r.Made)
+	r := &report{Cluster: found.server, Made: time.Now().UTC().Truncate(time.Second), Policies: status.Policies(found.cluster)}
+	r.Ranges = found.rangesWithAge(r.Made)
 	if len(r.Policies) == 0 {
 		stderr.Line("%s", nothingFound(o.tenant))
 	}
@@ -127,7 +127,7 @@ func statusOf(ctx context.Context, args []string, stdout, stderr cli.Output) int
 }
 
 func (o *statusOptions) validate() error {
-	errs := []error{cli.OneOf(o.format, "text", "wide", "json", "html")}
+	errs := []error{cli.CheckFormat(o.format, "text", "wide", "json", "html")}
 	for _, given := range []struct{ flag, namespace string }{{"-n", o.tenant}, {"--namespace", o.namespace}} {
 		if problems := validation.IsDNS1123Label(given.namespace); given.namespace != "" && len(problems) > 0 {
 			errs = append(errs, fmt.Errorf("invalid %s %q: %s", given.flag, given.namespace, problems[0]))

@@ -17,8 +17,8 @@ func TestStatusEscapes(t *testing.T) {
 	const name = "::error::\x1b[31m\u009b\u202e##[error]<b>\ufffd\n::error::\t"
 	r := &report{Cluster: name, Ranges: &rangesInUse{Source: name, SyncToken: name, Refused: name}, Policies: []status.Policy{{
 		Namespace: name, Name: name, State: status.Pending, Messages: []string{name}, NetworkPolicy: name, DefaultAction: "deny",
-		Destinations: []status.Destination{{Name: name, CIDR: name, Ports: []string{name}}, {Name: "s", Service: name, Regions: []string{name}}},
-		Others:       []status.Other{{Name: name, Pods: name}},
+		Destinations:  []status.Destination{{Name: name, CIDR: name, Ports: []string{name}}, {Name: "s", Service: name, Regions: []string{name}}},
+		OtherPolicies: []status.OtherPolicy{{Name: name, Pods: name}},
 	}}}
 	for _, format := range []string{"text", "wide", "json", "html"} {
 		var stdout, stderr bytes.Buffer

@@ -59,9 +59,9 @@ func sampleReport(t *testing.T) (*report, status.Cluster) {
 	of("tenant-a", "web", map[string]string{"app": "web"}, rule)
 	confirmed := time.Date(2026, 11, 24, 7, 30, 0, 0, time.UTC)
 	made1 := confirmed.Add(5*time.Hour + 31*time.Minute)
-	f := found{ranges: &rangesInUse{Source: "ConfigMap egress-system/egress-ranges", Confirmed: &confirmed}}
-	f.ranges.of(table)
-	return &report{Cluster: "https://10.0.0.1:6443", Made: made1, Ranges: f.inUse(made1), Policies: status.Of(cluster)}, cluster
+	f := clusterState{ranges: &rangesInUse{Source: "ConfigMap egress-system/egress-ranges", Confirmed: &confirmed}}
+	f.ranges.setTable(table)
+	return &report{Cluster: "https://10.0.0.1:6443", Made: made1, Ranges: f.rangesWithAge(made1), Policies: status.Policies(cluster)}, cluster
 }
 
 // TestStatusGolden prints to testdata/status; UPDATE_GOLDEN=1 rewrites it.
@@ -124,7 +124,7 @@ func TestPageEscapes(t *testing.T) {
 		p := &r.Policies[i]
 		p.Namespace, p.Name, p.NetworkPolicy, p.Messages = hostile, hostile, hostile, []string{hostile}
 		p.Destinations = []status.Destination{{Name: hostile, CIDR: hostile, Ports: []string{hostile}}, {Name: hostile, Service: hostile, Regions: []string{hostile}}, {Name: hostile, Service: "S3", Regions: []string{hostile}}}
-		p.Others = []status.Other{{Name: hostile, Pods: hostile}}
+		p.OtherPolicies = []status.OtherPolicy{{Name: hostile, Pods: hostile}}
 	}
 	frame := strings.Count(pageFrame, "<script") // its own
 	var html bytes.Buffer
@@ -161,7 +161,7 @@ func manyPolicies(t *testing.T, n int) (*report, status.Cluster) {
 		cluster.ConfigMaps = append(cluster.ConfigMaps, configMap)
 		cluster.NetworkPolicies = append(cluster.NetworkPolicies, netpol.NetworkPolicyFor(configMap, result))
 	}
-	return &report{Cluster: "https://10.0.0.1:6443", Policies: status.Of(cluster)}, cluster
+	return &report{Cluster: "https://10.0.0.1:6443", Policies: status.Policies(cluster)}, cluster
 }
 
 // TestStatusWrong is what can be wrong before a cluster is asked.

@@ -111,11 +111,11 @@ func (r *report) rangesOf(p status.Policy) string {
 
 func others(p status.Policy, all bool) string {
 	const shown = 2
-	if len(p.Others) == 0 {
+	if len(p.OtherPolicies) == 0 {
 		return none
 	}
 	var names []string
-	for i, other := range p.Others {
+	for i, other := range p.OtherPolicies {
 		if i == shown && !all {
 			names = append(names, "...")
 			break
@@ -126,7 +126,7 @@ func others(p status.Policy, all bool) string {
 		}
 		names = append(names, name)
 	}
-	return fmt.Sprintf("%d (%s)", len(p.Others), strings.Join(names, ", "))
+	return fmt.Sprintf("%d (%s)", len(p.OtherPolicies), strings.Join(names, ", "))
 }
 
 // inForce is what the NetworkPolicy says of its destinations. Anyone who may edit it may write there.

@@ -63,9 +63,9 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if !ok {
 		return status
 	}
-	spendMemory()
+	tuneGC()
 	certificate, certErr := admission.NewCertificate(o.certFile, o.keyFile, log)
-	ranges, rangesErr := admission.NewRanges(o.Rules.RangesFile, o.Rules.Custom(), log)
+	ranges, rangesErr := admission.NewRanges(o.Policy.RangesFile, o.Policy.Custom(), log)
 	if err := errors.Join(certErr, rangesErr); err != nil {
 		log.Error("cannot start", "error", err)
 		return cli.ExitUsage
@@ -74,7 +74,7 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	go ranges.Run(ctx)
 	registry := cli.NewRegistry(program)
 	metrics := admission.NewMetrics(registry, certificate, ranges)
-	handler := closing(ctx, admission.Handler(ranges.Table, rules, metrics, log))
+	handler := closeWhenStopping(ctx, admission.Handler(ranges.Table, rules, metrics, log))
 	limit := func(l net.Listener) net.Listener { return admission.Limit(l, metrics) }
 	if err := o.run(ctx, admission.NewServer(handler, certificate, metrics, log), limit, registry, log); err != nil {
 		log.Error("failed", "error", err)
@@ -83,10 +83,10 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return cli.ExitOK
 }
 
-// spendMemory lets garbage be collected less often than by default, where the environment does not say how
+// tuneGC lets garbage be collected less often than by default, where the environment does not say how
 // often: little is alive but the ranges, and each review adds a little. More would be hardly faster, and let garbage pile up after
 // large reviews.
-func spendMemory() {
+func tuneGC() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(350)
 	}
@@ -133,9 +133,9 @@ func (o *options) run(ctx context.Context, reviews *http.Server, limit func(net.
 	return reviews.Shutdown(stopping)
 }
 
-// closing asks clients, once the context has ended, to come again on another connection, which leads to
+// closeWhenStopping asks clients, once the context has ended, to come again on another connection, which leads to
 // another Pod: a stop closes idle ones at once, also where the next request is on its way.
-func closing(ctx context.Context, next http.Handler) http.Handler {
+func closeWhenStopping(ctx context.Context, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if ctx.Err() != nil {
 			w.Header().Set("Connection", "close")

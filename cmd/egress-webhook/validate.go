@@ -40,16 +40,16 @@ Exit status: 0 all valid, 1 a policy is invalid, 2 wrong usage or unreadable inp
 
 // verdict is one policy's, as -o json prints it.
 type verdict struct {
-	File      string    `json:"file"`
-	Namespace string    `json:"namespace"`
-	Name      string    `json:"name"`
-	Valid     bool      `json:"valid"`
-	Problems  []finding `json:"problems"` // [] rather than null, as are Warnings
-	Warnings  []finding `json:"warnings"`
+	File      string              `json:"file"`
+	Namespace string              `json:"namespace"`
+	Name      string              `json:"name"`
+	Valid     bool                `json:"valid"`
+	Problems  []positionedProblem `json:"problems"` // [] rather than null, as are Warnings
+	Warnings  []positionedProblem `json:"warnings"`
 }
 
-// finding is a problem or a warning, and where in the file it is.
-type finding struct {
+// positionedProblem is a problem or a warning, and where in the file it is.
+type positionedProblem struct {
 	policy.Problem
 	cli.Position
 }
@@ -62,7 +62,7 @@ func validate(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	if status, ok := cli.Parse(flags, args, validateUsage, stdout, stderr); !ok {
 		return status
 	}
-	if err := cli.OneOf(*format, "text", "json", "github"); err != nil {
+	if err := cli.CheckFormat(*format, "text", "json", "github"); err != nil {
 		stderr.Complain(flags.Name(), err)
 		return cli.ExitUsage
 	}
@@ -72,7 +72,7 @@ func validate(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	}
 	verdicts := make([]verdict, 0, len(input.Sources))
 	for _, source := range input.Sources {
-		v := judge(source, input)
+		v := verdictOf(source, input)
 		verdicts = append(verdicts, v)
 		if !v.Valid {
 			status = cli.ExitInvalid
@@ -99,7 +99,7 @@ func validate(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	return input.Report(stderr, flags.Name(), status)
 }
 
-func judge(source cli.Source, input *cli.Input) verdict {
+func verdictOf(source cli.Source, input *cli.Input) verdict {
 	warnings, problems := netpol.Judge(source.ConfigMap, input.Table, input.Options)
 	return verdict{
 		File: source.File, Namespace: source.ConfigMap.Namespace, Name: source.ConfigMap.Name,
@@ -107,14 +107,14 @@ func judge(source cli.Source, input *cli.Input) verdict {
 	}
 }
 
-func findings(source cli.Source, problems policy.Problems) []finding {
-	found := make([]finding, len(problems))
+func findings(source cli.Source, problems policy.Problems) []positionedProblem {
+	found := make([]positionedProblem, len(problems))
 	if len(problems) == 0 {
 		return found
 	}
 	positions := source.Positions(problems)
 	for i, p := range problems {
-		found[i] = finding{p, positions[i]}
+		found[i] = positionedProblem{p, positions[i]}
 	}
 	return found
 }
@@ -135,10 +135,10 @@ func printVerdict(stdout, stderr cli.Output, source cli.Source, v verdict) {
 }
 
 // annotate prints GitHub's workflow commands, which mark the lines of a file. What was piped in has no file to mark.
-func annotate(out cli.Output, source cli.Source, level string, found []finding) {
+func annotate(out cli.Output, source cli.Source, level string, found []positionedProblem) {
 	for _, f := range found {
-		if source.Piped() {
-			mark(out, level, source.File, f.Position, source.Policy()+": "+f.Problem.String())
+		if source.FromStdin() {
+			mark(out, level, source.File, f.Position, source.PolicyName()+": "+f.Problem.String())
 		} else {
 			mark(out, level, source.File, f.Position, f.Problem.String())
 		}

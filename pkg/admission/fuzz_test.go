@@ -59,7 +59,7 @@ func verdict(body []byte) (allowed bool, message string, warnings []string, know
 	if problems != nil {
 		return false, problems.Error(), nil, true
 	}
-	return true, "", texts(result.Warnings), true
+	return true, "", formatWarnings(result.Warnings), true
 }
 
 // requireVerdict requires an answer that says what verdict says, under the review's UID.

@@ -55,8 +55,8 @@ func Handler(table func() *awsranges.Table, options netpol.Options, metrics *Met
 	}
 }
 
-// refusal is why a request gets no verdict.
-type refusal struct {
+// httpError is why a request gets no verdict.
+type httpError struct {
 	status int
 	reason string // one of reasons
 	err    error
@@ -74,8 +74,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // serve answers a review, or says why not.
-func (h *handler) serve(w http.ResponseWriter, r *http.Request) *refusal {
-	if refused := refuseHead(w, r); refused != nil {
+func (h *handler) serve(w http.ResponseWriter, r *http.Request) *httpError {
+	if refused := checkHeader(w, r); refused != nil {
 		return refused
 	}
 	h.metrics.inFlight.Inc()
@@ -109,7 +109,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) *refusal {
 
 // judge waits for its turn, and for another once it knows whose the review is. One whose caller leaves meanwhile is never
 // judged.
-func (h *handler) judge(ctx context.Context, client string, body []byte) (*Request, *Response, *refusal) {
+func (h *handler) judge(ctx context.Context, client string, body []byte) (*Request, *Response, *httpError) {
 	var request *Request
 	var response *Response
 	var err error
@@ -117,7 +117,7 @@ func (h *handler) judge(ctx context.Context, client string, body []byte) (*Reque
 		return nil, nil, left
 	}
 	if err != nil {
-		return nil, nil, &refusal{http.StatusBadRequest, reasonMalformed, err}
+		return nil, nil, &httpError{http.StatusBadRequest, reasonMalformed, err}
 	}
 	namespace := ""
 	if request != nil {
@@ -127,32 +127,32 @@ func (h *handler) judge(ctx context.Context, client string, body []byte) (*Reque
 		return nil, nil, left
 	}
 	if err != nil {
-		return nil, nil, &refusal{http.StatusBadRequest, reasonMalformed, err}
+		return nil, nil, &httpError{http.StatusBadRequest, reasonMalformed, err}
 	}
 	return request, response, nil
 }
 
-func (h *handler) inTurn(ctx context.Context, client, namespace string, work func()) *refusal {
+func (h *handler) inTurn(ctx context.Context, client, namespace string, work func()) *httpError {
 	if err := h.judging.take(ctx, client, namespace); err != nil {
-		return &refusal{http.StatusServiceUnavailable, reasonLeft, fmt.Errorf("the caller left before its review was judged: %w", err)}
+		return &httpError{http.StatusServiceUnavailable, reasonLeft, fmt.Errorf("the caller left before its review was judged: %w", err)}
 	}
 	defer h.judging.end()
 	work()
 	return nil
 }
 
-// refuseHead judges all but the body.
-func refuseHead(w http.ResponseWriter, r *http.Request) *refusal {
+// checkHeader judges all but the body.
+func checkHeader(w http.ResponseWriter, r *http.Request) *httpError {
 	if r.URL.Path != path {
-		return &refusal{http.StatusNotFound, reasonPath, fmt.Errorf("nothing is at %q; reviews go to %s", r.URL.Path, path)}
+		return &httpError{http.StatusNotFound, reasonPath, fmt.Errorf("nothing is at %q; reviews go to %s", r.URL.Path, path)}
 	}
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
-		return &refusal{http.StatusMethodNotAllowed, reasonMethod, fmt.Errorf("the method is %q, not POST", r.Method)}
+		return &httpError{http.StatusMethodNotAllowed, reasonMethod, fmt.Errorf("the method is %q, not POST", r.Method)}
 	}
 	if contentType := r.Header.Get("Content-Type"); contentType != mediaType { // which it may be with parameters
 		if media, _, _ := mime.ParseMediaType(contentType); media != mediaType {
-			return &refusal{http.StatusUnsupportedMediaType, reasonContentType, fmt.Errorf("the content type is %q, not %s", contentType, mediaType)}
+			return &httpError{http.StatusUnsupportedMediaType, reasonContentType, fmt.Errorf("the content type is %q, not %s", contentType, mediaType)}
 		}
 	}
 	if r.ContentLength > maxBody {
@@ -161,8 +161,8 @@ func refuseHead(w http.ResponseWriter, r *http.Request) *refusal {
 	return nil
 }
 
-func tooLarge() *refusal {
-	return &refusal{http.StatusRequestEntityTooLarge, reasonTooLarge, fmt.Errorf("the body is larger than %d bytes", maxBody)}
+func tooLarge() *httpError {
+	return &httpError{http.StatusRequestEntityTooLarge, reasonTooLarge, fmt.Errorf("the body is larger than %d bytes", maxBody)}
 }
 
 // body is a request's, whose memory is charged to its client before it is taken, and never before its bytes arrive.
@@ -174,7 +174,7 @@ type body struct {
 	charged int64
 }
 
-func (b *body) read(w http.ResponseWriter, r *http.Request) *refusal {
+func (b *body) read(w http.ResponseWriter, r *http.Request) *httpError {
 	from := http.MaxBytesReader(w, r.Body, maxBody)
 	for {
 		if refused := b.grow(w, r.ContentLength); refused != nil {
@@ -191,16 +191,16 @@ func (b *body) read(w http.ResponseWriter, r *http.Request) *refusal {
 		case errors.As(err, &large):
 			return tooLarge()
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			return &refusal{http.StatusRequestTimeout, reasonBody, fmt.Errorf("the body did not come within %s", readTimeout)}
+			return &httpError{http.StatusRequestTimeout, reasonBody, fmt.Errorf("the body did not come within %s", readTimeout)}
 		default:
-			return &refusal{http.StatusBadRequest, reasonBody, fmt.Errorf("read the body: %w", err)}
+			return &httpError{http.StatusBadRequest, reasonBody, fmt.Errorf("read the body: %w", err)}
 		}
 	}
 }
 
 // grow makes room in the buffer, twice as much as before, or as much as the body is said to have once half of that is
 // there.
-func (b *body) grow(w http.ResponseWriter, length int64) *refusal {
+func (b *body) grow(w http.ResponseWriter, length int64) *httpError {
 	if b.buffer.Available() > 0 && b.charged > 0 {
 		return nil
 	}
@@ -211,7 +211,7 @@ func (b *body) grow(w http.ResponseWriter, length int64) *refusal {
 	size = max(size, int64(b.buffer.Cap()))
 	if !b.charge(size) {
 		w.Header().Set("Retry-After", "1")
-		return &refusal{http.StatusTooManyRequests, reasonBusy, errors.New("too many reviews are in flight; come again in a second")}
+		return &httpError{http.StatusTooManyRequests, reasonBusy, errors.New("too many reviews are in flight; come again in a second")}
 	}
 	b.buffer.Grow(int(size) - b.buffer.Len())
 	return nil

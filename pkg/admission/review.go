@@ -30,7 +30,7 @@ func Review(request *Request, table *awsranges.Table, options netpol.Options) (*
 		return nil, err
 	}
 	object := request.Object
-	if !isPolicy(object) || object.Metadata.DeletionTimestamp != nil || sameForAgent(request.OldObject, object) {
+	if !isPolicy(object) || object.Metadata.DeletionTimestamp != nil || isUnchanged(request.OldObject, object) {
 		return allowed(request, nil), nil
 	}
 	warnings, problems := netpol.Judge(object.configMap(request), table, options)
@@ -62,9 +62,9 @@ func isPolicy(object *ConfigMap) bool {
 	return object.Metadata.Labels.Policy == policy.LabelValue
 }
 
-// sameForAgent says that an update leaves alone what the agent reads. Such an update passes even on
+// isUnchanged says that an update leaves alone what the agent reads. Such an update passes even on
 // a bad policy, which must not lock its object against annotations or the loss of a finalizer.
-func sameForAgent(old, object *ConfigMap) bool {
+func isUnchanged(old, object *ConfigMap) bool {
 	if old == nil || !isPolicy(old) {
 		return false
 	}
@@ -73,7 +73,7 @@ func sameForAgent(old, object *ConfigMap) bool {
 }
 
 func allowed(request *Request, warnings policy.Problems) *Response {
-	return &Response{UID: request.UID, Allowed: true, Warnings: texts(warnings)}
+	return &Response{UID: request.UID, Allowed: true, Warnings: formatWarnings(warnings)}
 }
 
 func denied(request *Request, problems policy.Problems) *Response {
@@ -99,9 +99,9 @@ func causes(problems policy.Problems) []metav1.StatusCause {
 	return list
 }
 
-// texts gives warnings, of which the most severe come first, as an API server takes them: it cuts each at 256 characters, and from 4,096
+// formatWarnings gives warnings, of which the most severe come first, as an API server takes them: it cuts each at 256 characters, and from 4,096
 // in all on it drops them silently (k8s.io/apiserver, pkg/endpoints/filters/warning.go).
-func texts(warnings policy.Problems) []string {
+func formatWarnings(warnings policy.Problems) []string {
 	const longest, room = 256, 4096 - 64
 	var list []string
 	total := 0

@@ -43,7 +43,7 @@ func TestStatusAgrees(t *testing.T) {
 					o = metaOf(current)
 				}
 				d := plan(configMap(document), nil, o, false, table, Options{Compile: options, ChunkPeers: 200})
-				got := status.Of(cluster)[0].State
+				got := status.Policies(cluster)[0].State
 				want, refused := states[d.reason]
 				switch {
 				case refused:

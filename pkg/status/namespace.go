@@ -13,23 +13,23 @@ import (
 // namespace is what the policies of one have in common.
 type namespace struct {
 	byName map[string]*networkingv1.NetworkPolicy // nil for none
-	egress []Other                                // all that allow egress, sorted; nil before the first look
+	egress []OtherPolicy                          // all that allow egress, sorted; nil before the first look
 	taken  *netpol.Slots                          // of the agent's; nil before the first look
 	dns    bool                                   // whether one of those opens DNS
 }
 
 // others returns all that allow egress but one, where it is named; empty, and not nil, for none.
-func (n *namespace) others(name string) []Other {
+func (n *namespace) others(name string) []OtherPolicy {
 	if n.egress == nil {
-		n.egress = []Other{}
+		n.egress = []OtherPolicy{}
 		for _, networkPolicy := range n.byName {
 			if allowsEgress(networkPolicy) {
 				n.egress = append(n.egress, other(networkPolicy))
 			}
 		}
-		slices.SortFunc(n.egress, func(a, b Other) int { return strings.Compare(a.Name, b.Name) })
+		slices.SortFunc(n.egress, func(a, b OtherPolicy) int { return strings.Compare(a.Name, b.Name) })
 	}
-	return slices.DeleteFunc(slices.Clone(n.egress), func(o Other) bool { return o.Name == name })
+	return slices.DeleteFunc(slices.Clone(n.egress), func(o OtherPolicy) bool { return o.Name == name })
 }
 
 // allowsEgress is false for one that only denies, too: it takes nothing away that another allows.
@@ -38,8 +38,8 @@ func allowsEgress(networkPolicy *networkingv1.NetworkPolicy) bool {
 	return len(networkPolicy.Spec.Egress) > 0 && (len(types) == 0 || slices.Contains(types, networkingv1.PolicyTypeEgress))
 }
 
-func other(networkPolicy *networkingv1.NetworkPolicy) Other {
-	o := Other{Name: networkPolicy.Name, Policy: netpol.HasManagedLabel(&networkPolicy.ObjectMeta)}
+func other(networkPolicy *networkingv1.NetworkPolicy) OtherPolicy {
+	o := OtherPolicy{Name: networkPolicy.Name, Policy: netpol.HasManagedLabel(&networkPolicy.ObjectMeta)}
 	if selector := &networkPolicy.Spec.PodSelector; len(selector.MatchLabels)+len(selector.MatchExpressions) > 0 {
 		o.Pods = metav1.FormatLabelSelector(selector)
 	}

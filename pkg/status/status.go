@@ -48,8 +48,8 @@ type Cluster struct {
 	NetworkPolicies []*networkingv1.NetworkPolicy
 	// Table are the ranges in use; nil where there are none. RangesHidden says that there may be, but that
 	// they could not be read: then what the agent wrote says whether it knew them.
-	Table        *awsranges.Table
-	RangesHidden bool
+	Table            *awsranges.Table
+	RangesUnreadable bool
 	// Options are the agent's. Where they are not, what it has accepted is still not called invalid.
 	Options netpol.Options
 }
@@ -74,9 +74,9 @@ type Policy struct {
 	// limit.
 	PortSlots    int `json:"portSlots"`
 	MaxPortSlots int `json:"maxPortSlots"`
-	// Others are the other NetworkPolicies of the namespace that allow egress too, sorted by name. Together
+	// OtherPolicies are the other NetworkPolicies of the namespace that allow egress too, sorted by name. Together
 	// they allow what any of them does.
-	Others []Other `json:"others"`
+	OtherPolicies []OtherPolicy `json:"others"`
 
 	// Current is the NetworkPolicy itself; nil while there is none.
 	Current *networkingv1.NetworkPolicy `json:"-"`
@@ -95,8 +95,8 @@ type Destination struct {
 	CIDRs *int `json:"cidrs,omitempty"`
 }
 
-// Other is another NetworkPolicy that allows egress.
-type Other struct {
+// OtherPolicy is another NetworkPolicy that allows egress.
+type OtherPolicy struct {
 	Name string `json:"name"`
 	// Policy says that it is made from another policy of the namespace.
 	Policy bool `json:"policy"`
@@ -106,8 +106,8 @@ type Other struct {
 	Pods string `json:"pods,omitempty"`
 }
 
-// Of says how each policy of a cluster stands, sorted by namespace and name; empty, and not nil, for none.
-func Of(c Cluster) []Policy {
+// Policies says how each policy of a cluster stands, sorted by namespace and name; empty, and not nil, for none.
+func Policies(c Cluster) []Policy {
 	namespaces := make(map[string]*namespace)
 	for _, networkPolicy := range c.NetworkPolicies {
 		n := namespaces[networkPolicy.Namespace]
@@ -145,7 +145,7 @@ func (c Cluster) policy(configMap *corev1.ConfigMap, n *namespace) Policy {
 		p.Current, p.NetworkPolicy, p.CIDRs = current, name, netpol.CIDRCount(current.Spec)
 		p.PortSlots = n.slots(current.Spec)
 	}
-	p.Others = n.others(p.NetworkPolicy)
+	p.OtherPolicies = n.others(p.NetworkPolicy)
 	if document == nil {
 		return p
 	}
@@ -177,7 +177,7 @@ func destination(d policy.Destination, counts map[string]int) Destination {
 // from the policy as it is now.
 func countsOf(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy) map[string]int {
 	known := make(map[string]int)
-	if current == nil || !madeFrom(configMap, current) {
+	if current == nil || !isMadeFrom(configMap, current) {
 		return known
 	}
 	counts, _ := netpol.ParseCounts(current.Annotations[netpol.DestinationsAnnotation])
@@ -187,8 +187,8 @@ func countsOf(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy) 
 	return known
 }
 
-// madeFrom says whether the agent made a NetworkPolicy from the policy as it is now, and so accepted it.
-func madeFrom(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy) bool {
+// isMadeFrom says whether the agent made a NetworkPolicy from the policy as it is now, and so accepted it.
+func isMadeFrom(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy) bool {
 	return current.Annotations[netpol.PolicyDigestAnnotation] == netpol.PolicyDigestOf(configMap)
 }
 
@@ -197,19 +197,19 @@ func madeFrom(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy) 
 // is not compared with what these options would make of it.
 func (c Cluster) state(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy, n *namespace) (State, []string, *policy.Policy) {
 	document, problems := netpol.Read(configMap, c.Table)
-	accepted := current != nil && netpol.IsOwned(configMap, &current.ObjectMeta) && madeFrom(configMap, current)
+	accepted := current != nil && netpol.IsOwned(configMap, &current.ObjectMeta) && isMadeFrom(configMap, current)
 	var unresolved []string
 	switch {
 	case accepted:
 		if problems != nil {
 			document = acceptedDocument(configMap)
 		}
-		unresolved = leftOut(document, current, !c.RangesHidden && !c.Table.HasAWS())
+		unresolved = unresolvedServices(document, current, !c.RangesUnreadable && !c.Table.HasAWS())
 	case problems == nil:
 		var result *netpol.Result
 		if result, problems = netpol.Compile(document, c.Table, c.Options); problems == nil {
 			problems = netpol.Beside(result.Spec, n.made(netpol.NetworkPolicyName(configMap.Name)), c.Options)
-			if !c.RangesHidden {
+			if !c.RangesUnreadable {
 				unresolved = result.Unresolved
 			}
 		}
@@ -222,7 +222,7 @@ func (c Cluster) state(configMap *corev1.ConfigMap, current *networkingv1.Networ
 	case current != nil && current.DeletionTimestamp != nil:
 		return Pending, []string{fmt.Sprintf("NetworkPolicy %s is being deleted; the agent makes it anew once it is gone", current.Name)}, document
 	case problems != nil && !accepted:
-		return Invalid, mistakes(problems, current), document
+		return Invalid, problemMessages(problems, current), document
 	case len(unresolved) > 0 && accepted && c.Table.HasAWS():
 		return Pending, []string{fmt.Sprintf("NetworkPolicy %s was made before the AWS ranges of these destinations were known: %q; the agent has not come to it, or does not run", current.Name, unresolved)}, document
 	case len(unresolved) > 0:
@@ -230,7 +230,7 @@ func (c Cluster) state(configMap *corev1.ConfigMap, current *networkingv1.Networ
 	case accepted && netpol.HasManagedLabel(&current.ObjectMeta) && current.Annotations[netpol.SpecDigestAnnotation] == netpol.SpecDigestOf(current.Spec):
 		return Applied, []string{}, document
 	}
-	return Pending, []string{waiting(current, accepted)}, document
+	return Pending, []string{pendingMessage(current, accepted)}, document
 }
 
 // acceptedDocument reads a policy whose names the agent knows, from custom ranges of its own.
@@ -243,9 +243,9 @@ func acceptedDocument(configMap *corev1.ConfigMap) *policy.Policy {
 	return accepted
 }
 
-// leftOut returns the services of a policy that what was made from it lacks: their ranges were not known.
+// unresolvedServices returns the services of a policy that what was made from it lacks: their ranges were not known.
 // Where there are no AWS ranges at all, nothing keeps up those that it has, and they count too.
-func leftOut(document *policy.Policy, current *networkingv1.NetworkPolicy, noRanges bool) []string {
+func unresolvedServices(document *policy.Policy, current *networkingv1.NetworkPolicy, noRanges bool) []string {
 	counts, complete := netpol.ParseCounts(current.Annotations[netpol.DestinationsAnnotation])
 	if document == nil || document.DefaultAction == policy.Allow || !complete {
 		return nil
@@ -261,7 +261,7 @@ func leftOut(document *policy.Policy, current *networkingv1.NetworkPolicy, noRan
 	return names
 }
 
-func mistakes(problems policy.Problems, current *networkingv1.NetworkPolicy) []string {
+func problemMessages(problems policy.Problems, current *networkingv1.NetworkPolicy) []string {
 	var messages []string
 	for _, problem := range problems {
 		messages = append(messages, problem.String())
@@ -272,7 +272,7 @@ func mistakes(problems policy.Problems, current *networkingv1.NetworkPolicy) []s
 	return append(messages, "Until it is corrected, all egress but DNS is denied")
 }
 
-func waiting(current *networkingv1.NetworkPolicy, accepted bool) string {
+func pendingMessage(current *networkingv1.NetworkPolicy, accepted bool) string {
 	switch {
 	case current == nil:
 		return "There is no NetworkPolicy yet: the agent has not come to it, or does not run"

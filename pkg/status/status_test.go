@@ -103,11 +103,11 @@ func TestState(t *testing.T) {
 		{"everything, without ranges", open, made(t, "egress", open, nil), nil, false, options, Applied, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			cluster := Cluster{ConfigMaps: []*corev1.ConfigMap{configMap("egress", test.document)}, Table: test.table, RangesHidden: test.hidden, Options: test.options}
+			cluster := Cluster{ConfigMaps: []*corev1.ConfigMap{configMap("egress", test.document)}, Table: test.table, RangesUnreadable: test.hidden, Options: test.options}
 			if test.current != nil {
 				cluster.NetworkPolicies = append(cluster.NetworkPolicies, test.current)
 			}
-			policies := Of(cluster)
+			policies := Policies(cluster)
 			require.Len(t, policies, 1)
 			require.Equal(t, test.want, policies[0].State)
 			require.Equal(t, test.messages, append([]string(nil), policies[0].Messages...))
@@ -117,7 +117,7 @@ func TestState(t *testing.T) {
 
 func TestOf(t *testing.T) {
 	table := testTable(t)
-	require.Equal(t, []Policy{}, Of(Cluster{}))
+	require.Equal(t, []Policy{}, Policies(Cluster{}))
 	other := func(name string, types []networkingv1.PolicyType, egress ...networkingv1.NetworkPolicyEgressRule) *networkingv1.NetworkPolicy {
 		return &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "tenant-a", Name: name}, Spec: networkingv1.NetworkPolicySpec{PolicyTypes: types, Egress: egress}}
 	}
@@ -129,7 +129,7 @@ func TestOf(t *testing.T) {
 	more := strings.NewReplacer("10.1.0.0/24", "10.1.0.0/16", "5432", "5433").Replace(edited)
 	first := configMap("a-first", valid)
 	first.Namespace = "tenant-0"
-	policies := Of(Cluster{
+	policies := Policies(Cluster{
 		ConfigMaps: []*corev1.ConfigMap{configMap("more", more), configMap("egress", valid), first},
 		NetworkPolicies: []*networkingv1.NetworkPolicy{
 			made(t, "more", more, table), made(t, "egress", valid, table), some, elsewhere,
@@ -141,7 +141,7 @@ func TestOf(t *testing.T) {
 	})
 	require.Len(t, policies, 3)
 	require.Equal(t, "tenant-0", policies[0].Namespace)
-	require.Equal(t, []Other{}, policies[0].Others)
+	require.Equal(t, []OtherPolicy{}, policies[0].OtherPolicies)
 	require.Zero(t, policies[0].PortSlots, "nothing is in force")
 	require.Empty(t, policies[0].NetworkPolicy)
 	require.Nil(t, policies[0].Destinations[0].CIDRs, "nothing is in force")
@@ -156,29 +156,29 @@ func TestOf(t *testing.T) {
 	}, p.Destinations)
 	require.Equal(t, 3, p.CIDRs)
 	require.Equal(t, 5, p.PortSlots, "two of its own, one of the other policy's 10.1.0.0/16, and DNS's")
-	require.Equal(t, []Other{{Name: "all", Everything: true}, {Name: "more", Policy: true}, {Name: "web", Pods: "app=web"}}, p.Others)
+	require.Equal(t, []OtherPolicy{{Name: "all", Everything: true}, {Name: "more", Policy: true}, {Name: "web", Pods: "app=web"}}, p.OtherPolicies)
 
-	conflict := Of(Cluster{ConfigMaps: []*corev1.ConfigMap{configMap("web", valid)}, NetworkPolicies: []*networkingv1.NetworkPolicy{some}, Options: options})[0]
+	conflict := Policies(Cluster{ConfigMaps: []*corev1.ConfigMap{configMap("web", valid)}, NetworkPolicies: []*networkingv1.NetworkPolicy{some}, Options: options})[0]
 	require.Equal(t, NameConflict, conflict.State)
-	require.Equal(t, []Other{{Name: "web", Pods: "app=web"}}, conflict.Others, "what has its name opens egress all the same")
+	require.Equal(t, []OtherPolicy{{Name: "web", Pods: "app=web"}}, conflict.OtherPolicies, "what has its name opens egress all the same")
 	require.Zero(t, conflict.CIDRs)
 
 	require.Equal(t, "more", policies[2].Name)
 	require.Equal(t, 5, policies[2].PortSlots, "10.1.0.0/24 lies in its 10.1.0.0/16")
-	require.Equal(t, []Other{{Name: "all", Everything: true}, {Name: "egress", Policy: true}, {Name: "web", Pods: "app=web"}}, policies[2].Others)
+	require.Equal(t, []OtherPolicy{{Name: "all", Everything: true}, {Name: "egress", Policy: true}, {Name: "web", Pods: "app=web"}}, policies[2].OtherPolicies)
 }
 
 // TestStateOfOthers: what keeps a policy from being applied may be its namespace, or the policies beside it.
 func TestStateOfOthers(t *testing.T) {
 	system := configMap("egress", edited)
 	system.Namespace = "kube-system"
-	policies := Of(Cluster{ConfigMaps: []*corev1.ConfigMap{system}, Options: options})
+	policies := Policies(Cluster{ConfigMaps: []*corev1.ConfigMap{system}, Options: options})
 	require.Equal(t, NamespaceExempt, policies[0].State)
 	require.Equal(t, []string{"The agent writes nothing in kube-system, which the cluster or the agent itself rests on; put the policy into the namespace of the pods"}, policies[0].Messages)
 
 	const crowd = `{"allowedDestinations": [{"name": "net", "cidr": "10.0.0.0/8", "ports": [1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31,33,35,37,39,41,43]}]}`
 	denied := netpol.DenyAllFor(configMap("egress", edited), options)
-	policies = Of(Cluster{
+	policies = Policies(Cluster{
 		ConfigMaps:      []*corev1.ConfigMap{configMap("egress", edited), configMap("other", crowd)},
 		NetworkPolicies: []*networkingv1.NetworkPolicy{denied, made(t, "other", crowd, nil)}, Options: options,
 	})

@@ -21,14 +21,14 @@ type Input struct {
 
 // Files is the flag -f of an offline verb, with the flags that shape its policies.
 type Files struct {
-	Rules *Rules
-	names Strings
+	Policy *PolicyFlags
+	names  Strings
 }
 
 // AddFlags registers the flags.
 func (f *Files) AddFlags(flags *flag.FlagSet) {
-	f.Rules = NewRules()
-	f.Rules.AddFlags(flags)
+	f.Policy = NewPolicyFlags()
+	f.Policy.AddFlags(flags)
 	flags.Var(&f.names, "f", "read policies from `FILE`, from every .yaml, .yml and .json file of a folder and those in it, or, for -, from standard input (repeatable; arguments are further files)")
 }
 
@@ -36,14 +36,14 @@ func (f *Files) AddFlags(flags *flag.FlagSet) {
 // told why. What could not be read of the files is no reason not to judge the others: Report says it in the end.
 func (f *Files) Open(flags *flag.FlagSet, stdin io.Reader, stderr Output) (*Input, int) {
 	usage := f.arguments(flags)
-	options, err := f.Rules.Options()
+	options, err := f.Policy.Options()
 	if err := errors.Join(usage, err); err != nil {
 		stderr.Complain(flags.Name(), err)
 		return nil, ExitUsage
 	}
 	input := &Input{Options: options}
 	note := func(message string) { stderr.Line("%s: note: %s", flags.Name(), message) }
-	if input.Table, err = f.Rules.Table(note); err != nil {
+	if input.Table, err = f.Policy.Table(note); err != nil {
 		stderr.Line("%s: %v", flags.Name(), err)
 		return nil, ExitUsage
 	}
@@ -68,8 +68,8 @@ func (f *Files) arguments(flags *flag.FlagSet) error {
 	return nil
 }
 
-// OneOf is an error where the value of -o is none of the formats.
-func OneOf(value string, formats ...string) error {
+// CheckFormat is an error where the value of -o is none of the formats.
+func CheckFormat(value string, formats ...string) error {
 	if slices.Contains(formats, value) {
 		return nil
 	}

@@ -22,25 +22,25 @@ type Source struct {
 
 // String gives FILE: NAMESPACE/NAME, without what is not known: a bare policy.json has no name.
 func (s Source) String() string {
-	if s.Bare() {
+	if s.IsBarePolicy() {
 		return s.File
 	}
-	return s.File + ": " + s.Policy()
+	return s.File + ": " + s.PolicyName()
 }
 
-// Policy gives NAMESPACE/NAME, or the name alone where the namespace is left to kubectl.
-func (s Source) Policy() string {
+// PolicyName gives NAMESPACE/NAME, or the name alone where the namespace is left to kubectl.
+func (s Source) PolicyName() string {
 	if s.ConfigMap.Namespace == "" {
 		return s.ConfigMap.Name
 	}
 	return s.ConfigMap.Namespace + "/" + s.ConfigMap.Name
 }
 
-// Piped says whether the source came from standard input.
-func (s Source) Piped() bool { return s.File == Stdin }
+// FromStdin says whether the source came from standard input.
+func (s Source) FromStdin() bool { return s.File == Stdin }
 
-// Bare says whether the source is a policy.json without a ConfigMap around it.
-func (s Source) Bare() bool { return s.value == nil }
+// IsBarePolicy says whether the source is a policy.json without a ConfigMap around it.
+func (s Source) IsBarePolicy() bool { return s.value == nil }
 
 // object takes the ConfigMaps in one object. Of other kinds it reads the kind alone: their fields may have
 // any shape.
@@ -181,7 +181,7 @@ func (m *manifest) unlabelled(source Source) {
 	}
 	message := fmt.Sprintf("it has %s, and needs the label %s: %s; without that nobody reads its %s", near, policy.Label, policy.LabelValue, policy.Key)
 	m.notes.Line("%s: Warning: %s", source, message)
-	m.found.Warnings = append(m.found.Warnings, Remark{File: m.file, At: source.metadata[path], Message: source.Policy() + ": " + message})
+	m.found.Warnings = append(m.found.Warnings, Remark{File: m.file, At: source.metadata[path], Message: source.PolicyName() + ": " + message})
 }
 
 // binary returns binaryData: of its keys, policy.json alone with what it holds.

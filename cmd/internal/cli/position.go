@@ -58,7 +58,7 @@ func (s Source) Positions(problems policy.Problems) []Position {
 func (s Source) inDocument(problems policy.Problems) []Position {
 	positions := make([]Position, len(problems))
 	value, given := s.ConfigMap.Data[policy.Key]
-	if !s.Bare() && (!given || value == "" || !s.lines.utf8) {
+	if !s.IsBarePolicy() && (!given || value == "" || !s.lines.utf8) {
 		for i := range positions {
 			positions[i] = Position{s.value.Line, s.value.Column}
 		}
@@ -70,7 +70,7 @@ func (s Source) inDocument(problems policy.Problems) []Position {
 		order[i] = i
 	}
 	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(offsets[a], offsets[b]) })
-	if s.Bare() {
+	if s.IsBarePolicy() {
 		c := s.lines.at(1)
 		for _, i := range order {
 			for c.offset < offsets[i] {

@@ -70,8 +70,8 @@ func revision() (commit, date string) {
 	return commit + modified, date
 }
 
-// NoArguments is an error where flags are followed by anything.
-func NoArguments(flags *flag.FlagSet) error {
+// CheckNoArguments is an error where flags are followed by anything.
+func CheckNoArguments(flags *flag.FlagSet) error {
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}

@@ -20,8 +20,8 @@ const (
 	ExitUsage   = 2 // wrong usage, or unreadable input
 )
 
-// Rules are the flags that shape every policy, the same for the programs and their offline verbs.
-type Rules struct {
+// PolicyFlags are the flags that shape every policy, the same for the programs and their offline verbs.
+type PolicyFlags struct {
 	RangesFile   string
 	CustomRanges Strings
 	TrustCustom  bool
@@ -31,13 +31,13 @@ type Rules struct {
 	MaxPortSlots int
 }
 
-// NewRules returns the defaults.
-func NewRules() *Rules {
-	return &Rules{IPFamily: "auto", AllowDNS: true, MaxPortSlots: netpol.DefaultPortSlots}
+// NewPolicyFlags returns the defaults.
+func NewPolicyFlags() *PolicyFlags {
+	return &PolicyFlags{IPFamily: "auto", AllowDNS: true, MaxPortSlots: netpol.DefaultPortSlots}
 }
 
 // AddFlags registers the flags.
-func (r *Rules) AddFlags(flags *flag.FlagSet) {
+func (r *PolicyFlags) AddFlags(flags *flag.FlagSet) {
 	flags.StringVar(&r.RangesFile, "ranges-file", r.RangesFile, "read AWS's ip-ranges.json from `FILE`, plain or gzip")
 	flags.Var(&r.CustomRanges, "custom-ranges", "add an organisation's own services from `FILE`, in the format of ip-ranges.json (repeatable)")
 	flags.BoolVar(&r.TrustCustom, "trust-custom-ranges", r.TrustCustom, "take custom ranges that bear a name of AWS's, such as s3, or are wider than /8 (IPv6: /32)")
@@ -48,7 +48,7 @@ func (r *Rules) AddFlags(flags *flag.FlagSet) {
 }
 
 // Options checks the flags, and returns what they say. The error joins all that is wrong.
-func (r *Rules) Options() (netpol.Options, error) {
+func (r *PolicyFlags) Options() (netpol.Options, error) {
 	family, err := netpol.ParseFamily(r.IPFamily, os.Getenv("KUBERNETES_SERVICE_HOST"))
 	errs := []error{err}
 	options := netpol.Options{Family: family, AllowDNS: r.AllowDNS, MaxPortSlots: r.MaxPortSlots}
@@ -67,13 +67,13 @@ func (r *Rules) Options() (netpol.Options, error) {
 }
 
 // Custom returns the custom ranges that the flags name.
-func (r *Rules) Custom() awsranges.Custom {
+func (r *PolicyFlags) Custom() awsranges.Custom {
 	return awsranges.Custom{Files: r.CustomRanges, Trusted: r.TrustCustom}
 }
 
 // Table reads the ranges that the flags name; nil where they name none. note is called for each custom row
 // that only --trust-custom-ranges allows.
-func (r *Rules) Table(note func(message string)) (*awsranges.Table, error) {
+func (r *PolicyFlags) Table(note func(message string)) (*awsranges.Table, error) {
 	custom := r.Custom()
 	custom.Note = note
 	return awsranges.ReadFiles(r.RangesFile, custom)

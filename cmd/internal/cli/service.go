@@ -22,7 +22,7 @@ import (
 
 // Service are the flags that both programs have when they run.
 type Service struct {
-	Rules     *Rules
+	Policy    *PolicyFlags
 	HTTPAddr  string
 	logFormat string
 	logLevel  string
@@ -31,12 +31,12 @@ type Service struct {
 
 // NewService returns the defaults.
 func NewService() *Service {
-	return &Service{Rules: NewRules(), HTTPAddr: ":8080", logFormat: "text", logLevel: "info"}
+	return &Service{Policy: NewPolicyFlags(), HTTPAddr: ":8080", logFormat: "text", logLevel: "info"}
 }
 
 // AddFlags registers the flags.
 func (s *Service) AddFlags(flags *flag.FlagSet) {
-	s.Rules.AddFlags(flags)
+	s.Policy.AddFlags(flags)
 	flags.StringVar(&s.HTTPAddr, "http-addr", s.HTTPAddr, "`address` that serves /healthz, /readyz and /metrics")
 	flags.StringVar(&s.logFormat, "log-format", s.logFormat, "`format` of the log, on standard error: text or json")
 	flags.StringVar(&s.logLevel, "log-level", s.logLevel, "least `level` logged: debug, info, warn or error")
@@ -53,9 +53,9 @@ func (s *Service) Parse(flags *flag.FlagSet, args []string, usage string, valida
 		fmt.Fprintln(stdout, Version(flags.Name()))
 		return options, nil, ExitOK, false
 	}
-	options, rulesErr := s.Rules.Options()
+	options, rulesErr := s.Policy.Options()
 	log, logErr := s.logger(stderr)
-	if err := errors.Join(rulesErr, logErr, validate(), NoArguments(flags)); err != nil {
+	if err := errors.Join(rulesErr, logErr, validate(), CheckNoArguments(flags)); err != nil {
 		NewOutput(stderr).Complain(flags.Name(), err)
 		return options, nil, ExitUsage, false
 	}
