@@ -25,6 +25,7 @@ import (
 
 	"egress-agent/pkg/agent"
 	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/netpol"
 	"egress-agent/pkg/policy"
 	"egress-agent/pkg/status"
 )
@@ -88,8 +89,8 @@ func (o *statusOptions) connect() (client *kubernetes.Clientset, server, source 
 	return client, config.Host, source, nil
 }
 
-// read reads the ranges and the policies.
-func (o *statusOptions) read(ctx context.Context, progress *progress, note func(format string, args ...any)) (*clusterState, error) {
+// read reads the ranges and the policies. options are taken for the agent's if it has saved none.
+func (o *statusOptions) read(ctx context.Context, options netpol.Options, progress *progress, note func(format string, args ...any)) (*clusterState, error) {
 	table, err := o.rules.Table(func(message string) { note("note: %s", message) })
 	if err != nil {
 		return nil, err
@@ -99,7 +100,7 @@ func (o *statusOptions) read(ctx context.Context, progress *progress, note func(
 		return nil, err
 	}
 	defer progress.start(server)()
-	f := &clusterState{server: server}
+	f := &clusterState{server: server, cluster: status.Cluster{Options: options, AgentNamespace: o.namespace}}
 	explain := func(err error, what string) error { return o.explain(err, what, server, source) }
 	selector := policy.Label + "=" + policy.LabelValue
 	f.cluster.ConfigMaps, err = list[*corev1.ConfigMap](ctx, progress, selector, func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
@@ -150,13 +151,20 @@ func (f *clusterState) readRanges(ctx context.Context, client kubernetes.Interfa
 	switch {
 	case apierrors.IsForbidden(err):
 		note("note: ConfigMap %s may not be read: the age of the AWS ranges is not known", name)
-		f.cluster.RangesUnreadable = true
+		f.cluster.RangesIncomplete = true
 		return nil
 	case apierrors.IsNotFound(err):
 		return nil
 	case err != nil:
 		return err
 	}
+	f.readOptions(configMap.Annotations[agent.OptionsAnnotation])
+	custom, err := readCustom(configMap)
+	if err != nil {
+		note("note: the custom ranges in ConfigMap %s cannot be read: %v", name, err)
+		f.cluster.RangesIncomplete = true
+	}
+	f.cluster.Table = custom
 	data, ok := configMap.BinaryData[agent.RangesKey]
 	if !ok {
 		return nil // it has custom ranges alone
@@ -164,16 +172,36 @@ func (f *clusterState) readRanges(ctx context.Context, client kubernetes.Interfa
 	table, err := awsranges.Read(bytes.NewReader(data))
 	if err != nil {
 		note("note: the AWS ranges in ConfigMap %s cannot be read: %v", name, err)
-		f.cluster.RangesUnreadable = true
+		f.cluster.RangesIncomplete = true
 		return nil
 	}
-	f.cluster.Table = table
+	f.cluster.Table = awsranges.Merge(table, custom)
 	f.ranges = &rangesInUse{Source: "ConfigMap " + name, Refused: oneLine(configMap.Annotations[agent.RefusedAnnotation])}
 	f.ranges.setTable(table)
 	if confirmed, err := time.Parse(time.RFC3339, configMap.Annotations[agent.ConfirmedAnnotation]); err == nil {
 		f.ranges.Confirmed = &confirmed
 	}
 	return nil
+}
+
+// readOptions takes the options that the agent saved, which a reader's flags need not match. Without them, the agent is
+// older than this program, or has ranges that it could not save.
+func (f *clusterState) readOptions(saved string) {
+	options, err := netpol.ParseOptions(saved)
+	if err != nil {
+		f.cluster.RangesIncomplete = true
+		return
+	}
+	f.cluster.Options = options
+}
+
+// readCustom returns the custom ranges that the agent saved; nil if there are none.
+func readCustom(configMap *corev1.ConfigMap) (*awsranges.Table, error) {
+	data, ok := configMap.BinaryData[agent.CustomKey]
+	if !ok {
+		return nil, nil
+	}
+	return awsranges.DecodeCustom(data)
 }
 
 func (r *rangesInUse) setTable(table *awsranges.Table) {

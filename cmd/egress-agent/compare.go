@@ -137,18 +137,17 @@ func version(source *cli.Source, table *awsranges.Table, options netpol.Options,
 	if source == nil {
 		return &netpol.PolicyVersion{Policy: &policy.Policy{DefaultAction: policy.Deny}}, cli.ExitOK
 	}
-	result, problems := netpol.Evaluate(source.ConfigMap, table, options)
-	if problems != nil {
-		stderr.Problems(*source, prefix, problems)
+	compiled := netpol.CompileConfigMap(source.ConfigMap, netpol.Inputs{Table: table, Options: options})
+	if compiled.Problems != nil {
+		stderr.Problems(*source, prefix, compiled.Problems)
 		return nil, cli.ExitInvalid
 	}
 	status := cli.ExitOK
-	for _, name := range result.Unresolved {
+	for _, name := range compiled.Unresolved {
 		stderr.Line("%s: %s is left out: its AWS ranges are not known; give --ranges-file", source, name)
 		status = cli.ExitUsage
 	}
-	p, _ := netpol.Read(source.ConfigMap, table) // Evaluate accepted it
-	return &netpol.PolicyVersion{Policy: p, Table: table}, status
+	return &netpol.PolicyVersion{Policy: compiled.Policy, Table: table}, status
 }
 
 func printComparison(out cli.Output, c comparison) {

@@ -63,17 +63,14 @@ func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	}
 	answers, allowed := []explained{}, make(map[connection]bool)
 	for _, source := range input.Sources {
-		p, problems := netpol.Read(source.ConfigMap, input.Table)
-		if problems == nil {
-			_, problems = netpol.Compile(p, input.Table, input.Options) // what the dataplane does not take is not applied
-		}
-		if problems != nil {
-			stderr.Problems(source, "", problems)
+		compiled := netpol.CompileConfigMap(source.ConfigMap, netpol.Inputs{Table: input.Table, Options: input.Options})
+		if compiled.Problems != nil {
+			stderr.Problems(source, "", compiled.Problems)
 			status = cli.ExitInvalid
 			continue
 		}
 		for _, target := range targets {
-			e := netpol.Explain(p, input.Table, input.Options, target)
+			e := netpol.Explain(compiled.Policy, input.Table, input.Options, target)
 			this := connection{source.ConfigMap.Namespace, target}
 			allowed[this] = allowed[this] || e.Allowed
 			answers = append(answers, explained{source.File, source.ConfigMap.Namespace, source.ConfigMap.Name, target.String(), e})

@@ -47,18 +47,18 @@ func render(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	}
 	objects := []any{}
 	for _, source := range input.Sources {
-		result, problems := netpol.Evaluate(source.ConfigMap, input.Table, input.Options)
-		if problems != nil {
-			stderr.Problems(source, "", problems)
+		compiled := netpol.CompileConfigMap(source.ConfigMap, netpol.Inputs{Table: input.Table, Options: input.Options})
+		if compiled.Problems != nil {
+			stderr.Problems(source, "", compiled.Problems)
 			status = max(status, cli.ExitInvalid)
 			continue
 		}
-		stderr.Problems(source, "Warning: ", result.Warnings)
-		for _, name := range result.Unresolved {
+		stderr.Problems(source, "Warning: ", compiled.Warnings)
+		for _, name := range compiled.Unresolved {
 			stderr.Line("%s: %s is left out: its AWS ranges are not known; give --ranges-file", source, name)
 			status = cli.ExitUsage
 		}
-		objects = append(objects, netpol.NetworkPolicyFor(source.ConfigMap, result))
+		objects = append(objects, netpol.NetworkPolicyFor(source.ConfigMap, compiled))
 	}
 	if *format == "json" {
 		err = stdout.JSON(map[string]any{"apiVersion": "v1", "kind": "List", "items": objects})

@@ -112,12 +112,11 @@ func statusOf(ctx context.Context, args []string, stdout, stderr cli.Output) int
 		return cli.ExitUsage
 	}
 	note := func(format string, args ...any) { stderr.Line(flags.Name()+": "+format, args...) }
-	found, err := o.read(ctx, newProgress(stderr.Unescaped()), note)
+	found, err := o.read(ctx, options, newProgress(stderr.Unescaped()), note)
 	if err != nil {
 		note("%s", oneLine(err.Error()))
 		return cli.ExitUsage
 	}
-	found.cluster.Options = options
 	r := &report{Cluster: found.server, Made: time.Now().UTC().Truncate(time.Second), Policies: status.Policies(found.cluster)}
 	r.Ranges = found.rangesWithAge(r.Made)
 	if len(r.Policies) == 0 {

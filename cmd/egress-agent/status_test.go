@@ -35,9 +35,9 @@ func sampleReport(t *testing.T) (*report, status.Cluster) {
 		return configMap
 	}
 	made := func(configMap *corev1.ConfigMap, table *awsranges.Table) {
-		result, problems := netpol.Evaluate(configMap, table, cluster.Options)
-		require.Empty(t, problems)
-		cluster.NetworkPolicies = append(cluster.NetworkPolicies, netpol.NetworkPolicyFor(configMap, result))
+		compiled := netpol.CompileConfigMap(configMap, netpol.Inputs{Table: table, Options: cluster.Options})
+		require.Empty(t, compiled.Problems)
+		cluster.NetworkPolicies = append(cluster.NetworkPolicies, netpol.NetworkPolicyFor(configMap, compiled))
 	}
 	const both = `{"allowedDestinations": [{"name": "s3", "awsService": "s3", "regions": ["us-east-1", "us-west-2"], "ports": [443]}, {"name": "db", "cidr": "10.1.0.0/24", "ports": [5432]}]}`
 	made(add("tenant-a", "egress", both), table)
@@ -156,10 +156,10 @@ func manyPolicies(t *testing.T, n int) (*report, status.Cluster) {
 	for i := range n {
 		configMap := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: fmt.Sprintf("tenant-%04d", i), Name: "egress"}, Data: map[string]string{policy.Key: fmt.Sprintf(
 			`{"allowedDestinations": [{"name": "aws", "awsService": "amazon", "ports": [443]}, {"name": "db", "cidr": "10.%d.%d.0/24", "ports": [5432]}]}`, i/256, i%256)}}
-		result, problems := netpol.Evaluate(configMap, table, cluster.Options)
-		require.Empty(t, problems)
+		compiled := netpol.CompileConfigMap(configMap, netpol.Inputs{Table: table, Options: cluster.Options})
+		require.Empty(t, compiled.Problems)
 		cluster.ConfigMaps = append(cluster.ConfigMaps, configMap)
-		cluster.NetworkPolicies = append(cluster.NetworkPolicies, netpol.NetworkPolicyFor(configMap, result))
+		cluster.NetworkPolicies = append(cluster.NetworkPolicies, netpol.NetworkPolicyFor(configMap, compiled))
 	}
 	return &report{Cluster: "https://10.0.0.1:6443", Policies: status.Policies(cluster)}, cluster
 }

@@ -100,10 +100,10 @@ func validate(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 }
 
 func verdictOf(source cli.Source, input *cli.Input) verdict {
-	warnings, problems := netpol.Judge(source.ConfigMap, input.Table, input.Options)
+	compiled := netpol.CompileConfigMap(source.ConfigMap, netpol.Inputs{Table: input.Table, Options: input.Options})
 	return verdict{
 		File: source.File, Namespace: source.ConfigMap.Namespace, Name: source.ConfigMap.Name,
-		Valid: problems == nil, Problems: findings(source, problems), Warnings: findings(source, warnings),
+		Valid: compiled.Problems == nil, Problems: findings(source, compiled.Problems), Warnings: findings(source, compiled.Warnings),
 	}
 }
 

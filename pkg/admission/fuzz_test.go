@@ -55,7 +55,8 @@ func verdict(body []byte) (allowed bool, message string, warnings []string, know
 			return true, "", nil, true
 		}
 	}
-	result, problems := netpol.Evaluate(&object, nil, options)
+	result := netpol.CompileConfigMap(&object, netpol.Inputs{Options: options})
+	problems := result.Problems
 	if problems != nil {
 		return false, problems.Error(), nil, true
 	}

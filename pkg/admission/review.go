@@ -33,11 +33,11 @@ func Review(request *Request, table *awsranges.Table, options netpol.Options) (*
 	if !isPolicy(object) || object.Metadata.DeletionTimestamp != nil || isUnchanged(request.OldObject, object) {
 		return allowed(request, nil), nil
 	}
-	warnings, problems := netpol.Judge(object.configMap(request), table, options)
-	if problems != nil {
-		return denied(request, problems), nil
+	compiled := netpol.CompileConfigMap(object.configMap(request), netpol.Inputs{Table: table, Options: options})
+	if compiled.Problems != nil {
+		return denied(request, compiled.Problems), nil
 	}
-	return allowed(request, warnings), nil
+	return allowed(request, compiled.Warnings), nil
 }
 
 func wellFormed(request *Request) error {

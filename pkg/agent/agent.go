@@ -106,7 +106,7 @@ func New(client, events kubernetes.Interface, options Options, log *slog.Logger)
 		queue:        newQueue(options.Metrics, order),
 		order:        order,
 		ledger:       newLedger(),
-		store:        rangesStore{client: client, namespace: options.Namespace},
+		store:        rangesStore{client: client, namespace: options.Namespace, options: options.Compile.String()},
 		cachesSynced: make(chan struct{}),
 		checkLease:   func() error { return nil },
 		metrics:      newMetrics(options.Metrics, options.Source.Feed.Now),

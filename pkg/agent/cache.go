@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,12 +19,17 @@ import (
 
 // What the caches keep of each object: what decisions need, and no more.
 
-// networkPolicyMeta is a NetworkPolicy without its spec. As an object of the API, which a list takes, it is that of its
-// metadata.
+// networkPolicyMeta is a NetworkPolicy without its spec and its PolicyAnnotation. The informer's list takes it as an
+// object of the API by its metadata. What is counted and hashed is empty for a NetworkPolicy that is not the agent's.
 type networkPolicyMeta struct {
 	metav1.PartialObjectMetadata
-	digest string // of the spec, as netpol.Digest gives it; empty for one that is not the agent's
-	cidrs  int    // of the spec, as netpol.CIDRs counts them; 0 for one that is not the agent's
+	SpecDigest     string
+	CIDRCount      int
+	DocumentDigest string
+}
+
+func (m *networkPolicyMeta) current() *netpol.Current {
+	return &netpol.Current{ObjectMeta: &m.ObjectMeta, SpecDigest: m.SpecDigest, CIDRCount: m.CIDRCount, DocumentDigest: m.DocumentDigest}
 }
 
 // What the labels of nearly all objects come to, shared by them. Never to be modified.
@@ -50,10 +56,15 @@ func metaOf(policy *networkingv1.NetworkPolicy) *networkPolicyMeta {
 		o.Labels = onlyManaged
 	}
 	if netpol.HasManagedLabel(&o.ObjectMeta) || len(o.OwnerReferences) > 0 {
-		o.digest, o.cidrs = netpol.SpecDigestOf(policy.Spec), netpol.CIDRCount(policy.Spec)
-		if written := o.Annotations[netpol.SpecDigestAnnotation]; written == o.digest {
-			o.digest = written // whose memory they share
+		whole := netpol.CurrentOf(policy)
+		o.SpecDigest, o.CIDRCount, o.DocumentDigest = whole.SpecDigest, whole.CIDRCount, whole.DocumentDigest
+		if written := o.Annotations[netpol.SpecDigestAnnotation]; written == o.SpecDigest {
+			o.SpecDigest = written // the same memory
 		}
+	}
+	if o.DocumentDigest != "" {
+		o.Annotations = maps.Clone(o.Annotations) // others may have the object, too
+		delete(o.Annotations, netpol.PolicyAnnotation)
 	}
 	return o
 }

@@ -170,9 +170,7 @@ func TestCrowdedNamespaceMayShrink(t *testing.T) {
 	}
 	other := configMap(ports(1000, 20))
 	other.Name, other.UID = "other", "uid-2"
-	result, problems := netpol.Evaluate(other, nil, options)
-	require.Empty(t, problems)
-	f := newFixture(t, configMap(ports(1, 19)), writtenFor(t, ports(1, 20)), other, netpol.NetworkPolicyFor(other, result))
+	f := newFixture(t, configMap(ports(1, 19)), writtenFor(t, ports(1, 20)), other, madeFrom(t, other))
 	require.NoError(t, f.sync(t.Context(), key))
 	require.Equal(t, ReasonApplied, f.event(t))
 	require.Len(t, inForce(t, f, "egress").Spec.Egress[1].Ports, 19)
@@ -187,9 +185,7 @@ func TestCrowdInForceIsTold(t *testing.T) {
 	const crowd = `{"allowedDestinations": [{"name": "net", "cidr": "10.0.0.0/8", "ports": [1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31,33,35,37,39,41]}]}`
 	other := configMap(crowd)
 	other.Name, other.UID = "other", "uid-2"
-	result, problems := netpol.Evaluate(other, nil, options)
-	require.Empty(t, problems)
-	f := newFixture(t, configMap(widened), writtenFor(t, widened), other, netpol.NetworkPolicyFor(other, result))
+	f := newFixture(t, configMap(widened), writtenFor(t, widened), other, madeFrom(t, other))
 	for _, key := range []cache.ObjectName{key, policyKey(other)} {
 		require.NoError(t, f.sync(t.Context(), key))
 		reason, message := f.nextEvent()

@@ -15,10 +15,16 @@ import (
 // serviceRegion is a service and region that a policy names: one pointer, however many policies do.
 type serviceRegion = unique.Handle[awsranges.ServiceRegion]
 
-// serviceRegionsOf returns what a policy names.
-func serviceRegionsOf(p *policy.Policy) []serviceRegion {
+// serviceRegionsOf returns what policies name, of which any may be nil.
+func serviceRegionsOf(policies ...*policy.Policy) []serviceRegion {
+	var destinations []policy.Destination
+	for _, p := range policies {
+		if p != nil {
+			destinations = append(destinations, p.Destinations...)
+		}
+	}
 	var named []serviceRegion
-	for _, destination := range p.Destinations {
+	for _, destination := range destinations {
 		if destination.Service == "" {
 			continue
 		}

@@ -37,6 +37,8 @@ const (
 	PairsAnnotation     = "egress-controller/pairs"      // in how many (service, region)
 	HeldAnnotation      = "egress-controller/held"       // how many prefixes AWS has removed are still in use
 	RefusedAnnotation   = "egress-controller/refused"    // why a document was refused since; absent where none was
+	// OptionsAnnotation is netpol.Options.String of the leader; absent while the ConfigMap lacks ranges that it uses.
+	OptionsAnnotation = "egress-controller/agent-options"
 )
 
 // largestConfigMap is what the API server takes, in bytes (corev1.MaxSecretSize is the same for a Secret).
@@ -58,6 +60,7 @@ type acceptedRanges struct {
 type rangesStore struct {
 	client    kubernetes.Interface
 	namespace string
+	options   string // for OptionsAnnotation
 
 	aws, custom encodedTable
 	last        *corev1.ConfigMap // as last seen; nil before
@@ -200,8 +203,13 @@ func (s *rangesStore) withRanges(current *corev1.ConfigMap, r acceptedRanges) *c
 		overlaid.Annotations = make(map[string]string)
 	}
 	overlaid.Data, overlaid.BinaryData = nil, make(map[string][]byte)
-	if s.custom.data != nil && s.customFits() {
-		overlaid.BinaryData[CustomKey] = s.custom.data
+	overlaid.Annotations[OptionsAnnotation] = s.options
+	if s.custom.data != nil {
+		if s.customFits() {
+			overlaid.BinaryData[CustomKey] = s.custom.data
+		} else {
+			delete(overlaid.Annotations, OptionsAnnotation)
+		}
 	}
 	if r.table == nil {
 		if data, ok := current.BinaryData[RangesKey]; ok {

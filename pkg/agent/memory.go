@@ -75,15 +75,15 @@ func (a *Agent) restoreChangedAt(key cache.ObjectName, seen time.Time) {
 	}
 }
 
-// setState counts a policy by what the reason of a decision says of it.
-func (a *Agent) setState(key cache.ObjectName, reason string) {
+// setState counts a policy by its state.
+func (a *Agent) setState(key cache.ObjectName, of netpol.State) {
 	state := stateApplied
-	switch reason {
-	case ReasonInvalid:
+	switch of {
+	case netpol.Invalid:
 		state = stateInvalid
-	case ReasonNameConflict:
+	case netpol.NameConflict:
 		state = stateConflict
-	case ReasonRangesUnavailable:
+	case netpol.RangesUnavailable:
 		state = stateUnavailable
 	}
 	a.update(key, func(m *policyState) {
@@ -120,16 +120,15 @@ func (a *Agent) stepDelay(key cache.ObjectName, step netpol.Step) bool {
 	return true
 }
 
-// reportDecision records the Event of a decision. One about a mistake is given once, not at every look at it.
+// reportDecision records the Events of a decision.
 func (a *Agent) reportDecision(key cache.ObjectName, configMap *corev1.ConfigMap, d decision) {
-	switch d.reason {
-	case ReasonApplied, ReasonRestored, ReasonRangesChanged:
-		a.events.Event(configMap, corev1.EventTypeNormal, d.reason, truncate(d.message))
-		fallthrough
-	case "":
+	if d.warning == "" {
 		a.isNewWarning(key, configMap.Name, "")
-	default:
-		a.warn(key, configMap, configMap.Name, d.reason, d.message)
+	} else {
+		a.warn(key, configMap, configMap.Name, d.warning, d.problem)
+	}
+	if d.reason != "" {
+		a.events.Event(configMap, corev1.EventTypeNormal, d.reason, truncate(d.message))
 	}
 }
 

@@ -181,8 +181,11 @@ func TestCachesKeepNoMoreThanIsNeeded(t *testing.T) {
 	networkPolicy := writtenFor(t, valid)
 	networkPolicy.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "x"}}
 	o := metaOf(networkPolicy.DeepCopy())
-	require.Equal(t, netpol.SpecDigestOf(networkPolicy.Spec), o.digest)
-	require.Equal(t, 3, o.cidrs)
+	require.Equal(t, netpol.SpecDigestOf(networkPolicy.Spec), o.SpecDigest)
+	require.Equal(t, 3, o.CIDRCount)
+	require.NotEmpty(t, networkPolicy.Annotations[netpol.PolicyAnnotation])
+	require.NotContains(t, o.Annotations, netpol.PolicyAnnotation)
+	require.Equal(t, netpol.DocumentDigest(networkPolicy.Annotations[netpol.PolicyAnnotation]), o.DocumentDigest)
 	require.Nil(t, o.ManagedFields)
 	require.Equal(t, networkPolicy.Labels, o.Labels)
 

@@ -68,7 +68,7 @@ func TestRangesAreKept(t *testing.T) {
 	require.Equal(t, []string{"get configmaps", "create configmaps"}, verbs)
 	require.Equal(t, map[string]string{
 		SyncTokenAnnotation: "1700000000", AcceptedAnnotation: "2023-11-14T22:13:20Z", ConfirmedAnnotation: "2023-11-14T22:13:20Z",
-		RowsAnnotation: "18", PairsAnnotation: "10", HeldAnnotation: "0",
+		OptionsAnnotation: "ipv4 dns max-port-slots=24", RowsAnnotation: "18", PairsAnnotation: "10", HeldAnnotation: "0",
 	}, f.kept(t).Annotations)
 	stored, err := awsranges.Read(bytes.NewReader(f.kept(t).BinaryData[RangesKey]))
 	require.NoError(t, err)

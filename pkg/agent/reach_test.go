@@ -235,7 +235,7 @@ func TestServiceGone(t *testing.T) {
 	require.NoError(t, f.sync(t.Context(), key))
 	reason, message := f.nextEvent()
 	require.Equal(t, ReasonServiceGone, reason)
-	require.Equal(t, `The ranges no longer have ["our_own"]: what they opened is closed; remove them from the policy, or name what took their place`, message)
+	require.Equal(t, `The ranges no longer have ["our_own"], so what they opened is closed; remove them from the policy, or name their successors`, message)
 	require.Equal(t, 1, netpol.CIDRCount(inForce(t, f, "egress").Spec))
 	f.observe(t)
 	require.NoError(t, f.sync(t.Context(), key))

@@ -17,9 +17,6 @@ import (
 // TestStatusAgrees has every policy in every situation: what status reads off the cluster is what the agent
 // decides on it.
 func TestStatusAgrees(t *testing.T) {
-	states := map[string]status.State{
-		ReasonInvalid: status.Invalid, ReasonNameConflict: status.NameConflict, ReasonRangesUnavailable: status.RangesUnavailable,
-	}
 	var currents []*networkingv1.NetworkPolicy
 	for _, document := range []string{valid, edited, invalid} {
 		currents = append(currents,
@@ -29,31 +26,24 @@ func TestStatusAgrees(t *testing.T) {
 			with(writtenFor(t, document), func(p *networkingv1.NetworkPolicy) { p.Labels, p.OwnerReferences = nil, nil }),
 			with(writtenFor(t, document), func(p *networkingv1.NetworkPolicy) { p.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)} }))
 	}
-	if result, problems := netpol.Evaluate(configMap(valid), nil, options); problems == nil {
-		currents = append(currents, netpol.NetworkPolicyFor(configMap(valid), result)) // written without ranges
-	}
+	currents = append(currents, netpol.Assess(configMap(valid), nil, netpol.Inputs{Options: options}).Desired[0]) // written without ranges
 	seen := make(map[status.State]int)
 	for _, document := range []string{valid, edited, invalid} {
 		for _, table := range []*awsranges.Table{testTable(t), nil} {
 			for _, current := range append(currents, nil) {
 				cluster := status.Cluster{ConfigMaps: []*corev1.ConfigMap{configMap(document)}, Table: table, Options: options}
-				var o *networkPolicyMeta
+				var inCluster *netpol.Current
 				if current != nil {
 					cluster.NetworkPolicies = append(cluster.NetworkPolicies, current)
-					o = metaOf(current)
+					inCluster = metaOf(current).current()
 				}
-				d := plan(configMap(document), nil, o, false, table, Options{Compile: options, ChunkPeers: 200})
-				got := status.Policies(cluster)[0].State
-				want, refused := states[d.reason]
-				switch {
-				case refused:
-				case d.desired != nil || current != nil && current.DeletionTimestamp != nil:
-					want = status.Pending
-				default:
-					want = status.Applied
+				agents := netpol.Assess(configMap(document), inCluster, netpol.Inputs{Table: table, Options: options})
+				got := status.Policies(cluster)[0]
+				require.Equal(t, agents.State, got.State, "policy %s, NetworkPolicy %+v, ranges %t", document, current, table != nil)
+				if agents.State != netpol.Pending {
+					require.Equal(t, agents.Messages(), append([]string(nil), got.Messages...))
 				}
-				require.Equal(t, want, got, "policy %s, NetworkPolicy %+v, ranges %t: %+v", document, current, table != nil, d)
-				seen[got]++
+				seen[got.State]++
 			}
 		}
 	}

@@ -48,18 +48,19 @@ func (a *Agent) syncWith(ctx context.Context, key cache.ObjectName, table *awsra
 		a.warn(key, loser, loser.Name, ReasonNameConflict, fmt.Sprintf(
 			"NetworkPolicy %s is that of ConfigMap %s, which is older, so this policy is not applied; give this ConfigMap another name", key.Name, configMap.Name))
 	}
+	in := netpol.Inputs{Table: table, Options: a.options.Compile, AgentNamespace: a.options.Namespace, PolicyDigest: digestOf(configMap)}
 	if netpol.IsExempt(key.Namespace, a.options.Namespace) {
-		a.reportDecision(key, configMap, planExempt(configMap))
+		a.reportDecision(key, configMap, plan(netpol.Assess(configMap, nil, in), nil, false, a.options))
 		return false, a.removeMade(ctx, key, current)
 	}
-	d, known, err := a.decide(ctx, key, configMap, current, table)
+	assessment, d, err := a.decide(ctx, key, configMap, current, in)
 	if err != nil || !a.stepDelay(key, d.step) {
 		return false, err
 	}
 	if d.desired != nil {
-		if current == nil && known {
-			still, err := a.stillExists(ctx, key, configMap)
-			if err != nil || !still {
+		if assessment.Cause == netpol.CauseMissing && a.wasThere(key, configMap) {
+			exists, err := a.stillExists(ctx, key, configMap)
+			if err != nil || !exists {
 				return false, err
 			}
 		}
@@ -68,62 +69,104 @@ func (a *Agent) syncWith(ctx context.Context, key cache.ObjectName, table *awsra
 			return false, err
 		}
 		a.ledger.setUsage(key.Namespace, key.Name, netpol.UsageOf(d.desired.Spec))
-		if d.step != netpol.Widen { // after which another look is due
+		if d.step != netpol.Widen { // after which another sync is due
 			a.update(key, func(m *policyState) { m.writtenVersion = written.ResourceVersion })
 		}
-		a.log.Info("NetworkPolicy written", "namespace", key.Namespace, "name", key.Name, "reason", d.reason, "step", d.step, "new", current == nil)
+		a.log.Info("NetworkPolicy written", "namespace", key.Namespace, "name", key.Name, "cause", assessment.Cause, "step", d.step)
 	}
-	if d.reason != ReasonNameConflict {
+	if assessment.State != netpol.NameConflict {
 		a.update(key, func(m *policyState) { m.ownerUID = configMap.UID })
 	}
-	a.setState(key, d.reason)
+	a.setState(key, assessment.State)
 	a.reportDecision(key, configMap, d)
 	return d.desired != nil, nil
 }
 
-// decide returns what the cluster calls for, and whether a NetworkPolicy of this ConfigMap was seen in place before.
-func (a *Agent) decide(ctx context.Context, key cache.ObjectName, configMap *corev1.ConfigMap, current *networkPolicyMeta, table *awsranges.Table) (d decision, known bool, err error) {
-	configMap, excess, err := a.document(ctx, configMap)
+// wasThere reports whether this process has seen a NetworkPolicy that was made from the ConfigMap.
+func (a *Agent) wasThere(key cache.ObjectName, configMap *corev1.ConfigMap) bool {
+	return a.get(key).ownerUID == configMap.UID
+}
+
+// decide returns what to write for a policy, and why.
+func (a *Agent) decide(ctx context.Context, key cache.ObjectName, configMap *corev1.ConfigMap, current *networkPolicyMeta, in netpol.Inputs) (*netpol.Assessment, decision, error) {
+	configMap, exceeded, err := a.document(ctx, configMap)
 	if err != nil {
-		return decision{}, false, err
+		return nil, decision{}, err
 	}
-	known = a.get(key).ownerUID == configMap.UID
-	d = plan(configMap, excess, current, known, table, a.options)
-	a.update(key, func(m *policyState) { m.serviceRegions = d.pairs })
-	if a.table.Load() != table {
-		a.queue.Add(key) // what affected this policy may not have known that it does
+	in.Exceeded = exceeded
+	assessment, err := a.assess(ctx, configMap, current, in)
+	if err != nil {
+		return nil, decision{}, err
 	}
-	if d.opens {
-		problems, err := a.beside(ctx, key, d.desired.Spec)
-		if problems != nil && current != nil {
-			var whole *networkingv1.NetworkPolicy
-			if whole, err = a.readNetworkPolicy(ctx, current); err == nil && netpol.Holds(whole.Spec, d.desired.Spec) {
-				problems = nil // too much already, it only becomes less
+	named := serviceRegionsOf(assessment.Policy, assessment.LastPolicy)
+	a.update(key, func(m *policyState) { m.serviceRegions = named })
+	if a.table.Load() != in.Table {
+		a.queue.Add(key) // publish may not have known that the table concerns this policy
+	}
+	if assessment.Opens {
+		if in.Exceeded, err = a.exceeds(ctx, key, current, assessment.Desired[0].Spec); err != nil {
+			return nil, decision{}, err
+		}
+		switch {
+		case in.Exceeded == nil:
+		case assessment.State == netpol.Invalid: // its last valid version stays as it is
+			assessment.Desired, assessment.Cause = nil, ""
+		default:
+			exceeded = in.Exceeded
+			if assessment, err = a.assess(ctx, configMap, current, in); err != nil {
+				return nil, decision{}, err
+			}
+			if last := serviceRegionsOf(assessment.LastPolicy); last != nil {
+				a.update(key, func(m *policyState) { m.serviceRegions = append(m.serviceRegions, last...) })
 			}
 		}
-		if err != nil {
-			return decision{}, false, err
-		}
-		if excess = problems; problems != nil {
-			pairs := d.pairs
-			d = planInvalid(configMap, current, problems, a.options.Compile)
-			d.pairs = pairs
-		}
 	}
-	a.ledger.setUnfit(key.Namespace, key.Name, excess != nil)
-	if d.desired == nil && d.reason == "" && current != nil {
+	a.ledger.setUnfit(key.Namespace, key.Name, exceeded != nil)
+	d := plan(assessment, current, a.wasThere(key, configMap), a.options)
+	if d.desired == nil && d.warning == "" && current != nil {
 		if err := a.warnOfCrowd(ctx, key, configMap, current); err != nil {
-			return decision{}, false, err
+			return nil, decision{}, err
 		}
 	}
 	if d.needsSpec {
 		whole, err := a.readNetworkPolicy(ctx, current)
 		if err != nil {
-			return decision{}, false, err
+			return nil, decision{}, err
 		}
-		d = planTransition(d, whole, a.options)
+		d = planTransition(d, assessment.Cause, whole, a.options)
 	}
-	return d, known, nil
+	return assessment, d, nil
+}
+
+// assess reads the last valid policy from the NetworkPolicy if the ConfigMap's is invalid.
+func (a *Agent) assess(ctx context.Context, configMap *corev1.ConfigMap, current *networkPolicyMeta, in netpol.Inputs) (*netpol.Assessment, error) {
+	var seen *netpol.Current
+	if current != nil {
+		seen = current.current()
+	}
+	assessment := netpol.Assess(configMap, seen, in)
+	if !assessment.NeedsDocument {
+		return assessment, nil
+	}
+	whole, err := a.readNetworkPolicy(ctx, current)
+	if err != nil {
+		return nil, err
+	}
+	return netpol.Assess(configMap, netpol.CurrentOf(whole), in), nil
+}
+
+// exceeds returns what keeps a spec from applying beside the other policies of its namespace. It returns nil if it fits,
+// and if it only reduces a NetworkPolicy that is too much already.
+func (a *Agent) exceeds(ctx context.Context, key cache.ObjectName, current *networkPolicyMeta, desired networkingv1.NetworkPolicySpec) (policy.Problems, error) {
+	problems, err := a.beside(ctx, key, desired)
+	if problems == nil || current == nil || err != nil {
+		return problems, err
+	}
+	whole, err := a.readNetworkPolicy(ctx, current)
+	if err != nil || netpol.Holds(whole.Spec, desired) {
+		return nil, err
+	}
+	return problems, nil
 }
 
 // warnOfCrowd tells of a policy that is in force and too much beside the others, as it may be from before that was an

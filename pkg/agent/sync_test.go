@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -51,12 +52,11 @@ func configMap(document string) *corev1.ConfigMap {
 
 // writtenFor is the NetworkPolicy that the agent made of a document.
 func writtenFor(t *testing.T, document string) *networkingv1.NetworkPolicy {
-	object := configMap(document)
-	result, problems := netpol.Evaluate(object, testTable(t), options)
-	if problems != nil {
-		return netpol.DenyAllFor(object, options)
-	}
-	return netpol.NetworkPolicyFor(object, result)
+	return madeFrom(t, configMap(document))
+}
+
+func madeFrom(t *testing.T, configMap *corev1.ConfigMap) *networkingv1.NetworkPolicy {
+	return netpol.Assess(configMap, nil, netpol.Inputs{Table: testTable(t), Options: options}).Desired[0]
 }
 
 func with(policy *networkingv1.NetworkPolicy, change func(*networkingv1.NetworkPolicy)) *networkingv1.NetworkPolicy {
@@ -159,7 +159,7 @@ func TestSync(t *testing.T) {
 		{"edited", []runtime.Object{configMap(edited), writtenFor(t, valid)}, []string{"update networkpolicies"}, ReasonApplied},
 		{"invalid from the start", []runtime.Object{configMap(invalid)}, []string{"create networkpolicies"}, ReasonInvalid},
 		{"still invalid", []runtime.Object{configMap(invalid), writtenFor(t, invalid)}, nil, ReasonInvalid},
-		{"invalid after a good one", []runtime.Object{configMap(invalid), writtenFor(t, valid)}, nil, ReasonInvalid},
+		{"invalid after a good one", []runtime.Object{configMap(invalid), writtenFor(t, valid)}, []string{"get networkpolicies"}, ReasonInvalid},
 		{"without the key", []runtime.Object{with2(configMap(valid), func(c *corev1.ConfigMap) { c.Data = nil })}, []string{"create networkpolicies"}, ReasonInvalid},
 		{"corrected", []runtime.Object{configMap(valid), writtenFor(t, invalid)}, []string{"update networkpolicies"}, ReasonApplied},
 		{"spec edited by others", []runtime.Object{configMap(valid), with(writtenFor(t, valid), func(p *networkingv1.NetworkPolicy) { p.Spec.Egress = p.Spec.Egress[:1] })},
@@ -190,7 +190,7 @@ func TestSync(t *testing.T) {
 			require.NoError(t, f.sync(t.Context(), key))
 			require.Equal(t, test.verbs, f.verbs())
 			require.Equal(t, test.event, f.event(t))
-			if current, err := f.client.NetworkingV1().NetworkPolicies("tenant-a").Get(t.Context(), "egress", metav1.GetOptions{}); err == nil && len(test.verbs) == 1 {
+			if current, err := f.client.NetworkingV1().NetworkPolicies("tenant-a").Get(t.Context(), "egress", metav1.GetOptions{}); err == nil && len(test.verbs) == 1 && test.verbs[0] != "get networkpolicies" {
 				want := writtenFor(t, test.objects[0].(*corev1.ConfigMap).Data[policy.Key])
 				require.Equal(t, want.Spec, current.Spec)
 				require.Equal(t, want.OwnerReferences, current.OwnerReferences)
@@ -199,10 +199,83 @@ func TestSync(t *testing.T) {
 			}
 			f.observe(t)
 			require.NoError(t, f.sync(t.Context(), key))
-			require.Empty(t, f.verbs(), "a second sync writes nothing")
-			require.Empty(t, f.event(t), "and tells nothing new")
+			require.Empty(t, f.writes(), "a second sync writes nothing")
+			require.Empty(t, f.event(t), "and reports nothing new")
 		})
 	}
+}
+
+// TestSyncFollowsLastValidPolicy: while an edit is invalid, the version before it follows the ranges and undoes edits by hand.
+func TestSyncFollowsLastValidPolicy(t *testing.T) {
+	f := newFixture(t, configMap(valid))
+	require.NoError(t, f.sync(t.Context(), key))
+	require.Equal(t, ReasonApplied, f.event(t))
+	f.observe(t)
+	digest := getPolicy(t, f).Annotations[netpol.PolicyDigestAnnotation]
+	f.see(t, configMap(invalid))
+	require.NoError(t, f.sync(t.Context(), key))
+	require.Equal(t, ReasonInvalid, f.event(t))
+	require.Empty(t, f.writes())
+
+	next, err := awsranges.ReadFile("../../testdata/ranges/ip-ranges-next.json")
+	require.NoError(t, err)
+	require.Contains(t, f.keysNaming(next.Diff(testTable(t))), key, "a change of the ranges concerns the last valid policy")
+	f.table.Store(next)
+	require.NoError(t, f.sync(t.Context(), key))
+	reason, message := f.nextEvent()
+	require.Equal(t, ReasonRangesChanged, reason)
+	require.Contains(t, message, "CIDRs added: 1, removed: 1")
+	want := netpol.CompileConfigMap(configMap(valid), netpol.Inputs{Table: next, Options: options}).Spec()
+	require.Equal(t, want, getPolicy(t, f).Spec)
+	require.Equal(t, digest, getPolicy(t, f).Annotations[netpol.PolicyDigestAnnotation])
+	f.observe(t)
+	require.NoError(t, f.sync(t.Context(), key))
+	require.Empty(t, f.writes())
+	require.Empty(t, f.event(t))
+
+	edited := getPolicy(t, f)
+	edited.Spec.Egress = append(edited.Spec.Egress, networkingv1.NetworkPolicyEgressRule{})
+	_, err = f.client.NetworkingV1().NetworkPolicies("tenant-a").Update(t.Context(), edited, metav1.UpdateOptions{})
+	require.NoError(t, err)
+	f.observe(t)
+	require.NoError(t, f.sync(t.Context(), key))
+	require.Equal(t, ReasonRestored, f.event(t))
+	require.Equal(t, want, getPolicy(t, f).Spec)
+
+	f.observe(t)
+	f.see(t, configMap(valid))
+	require.NoError(t, f.sync(t.Context(), key))
+	require.Empty(t, f.writes(), "the edit is taken back")
+}
+
+// TestSyncLeavesUnknownLastValidPolicy: without its document, or with one that is no policy, what is in force stays.
+func TestSyncLeavesUnknownLastValidPolicy(t *testing.T) {
+	next, err := awsranges.ReadFile("../../testdata/ranges/ip-ranges-next.json")
+	require.NoError(t, err)
+	for _, document := range []string{"", "{", `{"allowedDestinations": [{"name": "s3", "cidr": "10.0.0.0/99"}]}`} {
+		f := newFixture(t, configMap(invalid), with(writtenFor(t, valid), func(p *networkingv1.NetworkPolicy) {
+			if p.Annotations[netpol.PolicyAnnotation] = document; document == "" {
+				delete(p.Annotations, netpol.PolicyAnnotation)
+			}
+		}))
+		f.table.Store(next)
+		require.NoError(t, f.sync(t.Context(), key))
+		require.Equal(t, ReasonInvalid, f.event(t))
+		require.Empty(t, f.writes())
+	}
+}
+
+// TestOptionsChangedIsNoRangesChange: a new --dns-cidr changes the CIDRs of every policy, and no ranges.
+func TestOptionsChangedIsNoRangesChange(t *testing.T) {
+	f := newFixture(t, configMap(valid), writtenFor(t, valid))
+	f.options.Compile.DNSCIDRs = []netip.Prefix{netip.MustParsePrefix("169.254.20.10/32")}
+	require.NoError(t, f.sync(t.Context(), key))
+	reason, message := f.nextEvent()
+	require.Equal(t, ReasonApplied, reason)
+	require.Contains(t, message, "The options of the agent changed; NetworkPolicy egress is in force")
+	f.observe(t)
+	require.NoError(t, f.sync(t.Context(), key))
+	require.Empty(t, f.writes())
 }
 
 func with2(c *corev1.ConfigMap, change func(*corev1.ConfigMap)) *corev1.ConfigMap {

@@ -39,7 +39,7 @@ func parsed(b *testing.B, document string) *policy.Policy {
 
 // compileOrFail keeps the result alive, so that no benchmark measures nothing.
 func compileOrFail(b *testing.B, p *policy.Policy, table *awsranges.Table, options Options) {
-	result, problems := Compile(p, table, options)
+	result, problems := compile(p, table, options)
 	if problems != nil || len(result.Spec.Egress) == 0 {
 		b.Fatal("not compiled: ", problems)
 	}
@@ -63,7 +63,7 @@ func BenchmarkEvaluateSeed(b *testing.B) {
 	configMap, table := &corev1.ConfigMap{Data: map[string]string{policy.Key: string(data)}}, realTable(b)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, problems := Evaluate(configMap, table, Options{Family: IPv4, AllowDNS: true, MaxPortSlots: DefaultPortSlots}); problems != nil {
+		if _, problems := compileDocument(configMap, table, Options{Family: IPv4, AllowDNS: true, MaxPortSlots: DefaultPortSlots}); problems != nil {
 			b.Fatal(problems)
 		}
 	}

@@ -5,24 +5,52 @@ import (
 	"net/netip"
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/policy"
 )
 
-// Result is what a valid policy compiles to.
-type Result struct {
-	// Spec is the NetworkPolicy's: egress only, for every pod of the namespace.
-	Spec networkingv1.NetworkPolicySpec
-	// Counts are in the policy's order, without those of Unresolved; empty where defaultAction is allow.
-	Counts []Count
-	// Unresolved are the names of the destinations, in the policy's order, whose service no table
-	// holds because AWS's document is not there. Spec lacks them, and is complete without them only
-	// when there are none.
-	Unresolved []string
-	// Warnings say what the policy opens, or fails to open, beyond what it seems to.
+// Inputs are what a policy is compiled with, beside its ConfigMap.
+type Inputs struct {
+	// Table are the ranges; nil before any document is loaded.
+	Table   *awsranges.Table
+	Options Options
+	// AgentNamespace is the agent's own; empty means DefaultNamespace.
+	AgentNamespace string
+	// PolicyDigest is PolicyDigestOf the ConfigMap as it is stored; empty means that the ConfigMap is as it is stored.
+	// The agent's cache holds policy.json without its white space.
+	PolicyDigest string
+	// Exceeded are the bounds that the policy exceeds by its size or beside the other policies of its namespace. If there
+	// are any, the policy is invalid, and policy.json is not read: the caller may not even have it.
+	Exceeded policy.Problems
+	// Incomplete reports that the agent may use ranges that Table lacks. Assess then reports no missing ranges or names.
+	Incomplete bool
+	// TrustCurrent makes Assess accept a NetworkPolicy that was made from the policy as it is: a reader of the cluster may
+	// differ from the agent in version and ranges.
+	TrustCurrent bool
+}
+
+// Compiled is a policy ConfigMap's policy with its rules, or with what makes it invalid.
+type Compiled struct {
+	// Policy is the policy as it was read; nil if policy.json has mistakes. One that only exceeds a limit has Problems, too.
+	Policy *policy.Policy
+	// Problems make the policy invalid, in document order: mistakes, and limits of the dataplane. nil for none.
+	Problems policy.Problems
+	// Warnings say what the policy opens, or fails to open, beyond what it seems to, the most severe first; nil if it has
+	// Problems.
 	Warnings policy.Problems
+	// Counts are in the policy's order, without the destinations of Unresolved; empty if defaultAction is allow or if the
+	// policy has Problems.
+	Counts []Count
+	// Unresolved are the names of the destinations, in the policy's order, whose service no table holds because AWS's
+	// document is not loaded. Spec lacks them.
+	Unresolved []string
+
+	options Options
+	blocks  []prefixPorts
+	sets    *portSets
 }
 
 // Count is how many prefixes of the cluster's family a destination stands for, before any merging
@@ -32,61 +60,105 @@ type Count struct {
 	CIDRs int
 }
 
-// Compile turns a valid policy into the rules that allow exactly what it says: the union of its
-// destinations' (address, protocol, port), limited to the cluster's family. The table may be nil.
-// Exactly one of Result and Problems is nil: a policy that the dataplane could not enforce is a
-// problem, as a mistake in it is.
+// CompileConfigMap parses, validates and compiles the policy of a ConfigMap. Admission, the agent and every command take
+// their verdict from it, so what one accepts, all accept. It does not read the ConfigMap's label.
 //
-// A destination that stands for no prefix yields no rule, and a warning. Each prefix stands in one
-// rule, each set of ports in one rule, and rules and peers are sorted.
-func Compile(p *policy.Policy, table *awsranges.Table, options Options) (*Result, policy.Problems) {
-	return compile(p, table, options, &policy.Warnings{})
+// A policy that the dataplane could not enforce has problems, as one with a mistake in it does.
+func CompileConfigMap(configMap *corev1.ConfigMap, in Inputs) *Compiled {
+	return compileConfigMap(configMap, in, NameCheck(in.Table))
 }
 
-func compile(p *policy.Policy, table *awsranges.Table, options Options, warnings *policy.Warnings) (*Result, policy.Problems) {
-	result, blocks, sets, problems := check(p, table, options, warnings)
-	switch {
-	case problems != nil:
-		return nil, problems
-	case p.DefaultAction == policy.Allow:
-		result.Spec = spec([]networkingv1.NetworkPolicyEgressRule{allowAllRule()})
-	default:
-		result.Spec = spec(appendPrefixRules(baseRules(options), blocks, sets))
+// compileConfigMap is CompileConfigMap with a check of names, which accepts every name if it is nil.
+func compileConfigMap(configMap *corev1.ConfigMap, in Inputs, names policy.NameCheck) *Compiled {
+	c := &Compiled{Problems: in.Exceeded, options: in.Options}
+	if c.Problems != nil {
+		return c
 	}
-	result.Warnings = warnings.List()
-	return result, nil
+	data, ok := configMap.Data[policy.Key]
+	if !ok {
+		c.Problems = policy.Problems{missing(configMap)}
+		return c
+	}
+	document, problems := policy.Parse([]byte(data))
+	if problems == nil {
+		c.Policy, problems = policy.Validate(document, names)
+	}
+	if problems != nil {
+		c.Problems = problems
+		return c
+	}
+	var warnings policy.Warnings
+	warnOfConfigMap(configMap, c.Policy, in, &warnings)
+	c.compile(in.Table, &warnings)
+	return c
 }
 
-// check is all of Compile but the spec: it gives what the spec is made of. Warnings may be nil for none.
-func check(p *policy.Policy, table *awsranges.Table, options Options, warnings *policy.Warnings) (result *Result, blocks []prefixPorts, sets *portSets, problems policy.Problems) {
-	result, sets = &Result{}, newPortSets()
+// warnOfConfigMap adds the warnings that need no ranges.
+func warnOfConfigMap(configMap *corev1.ConfigMap, p *policy.Policy, in Inputs, warnings *policy.Warnings) {
+	if in.isExempt(configMap.Namespace) {
+		warnings.AddProblem(policy.NotEnforced, policy.Problem{Path: "metadata.namespace", Message: fmt.Sprintf(
+			"the agent writes nothing in %s, which the cluster itself rests on: put the policy into the namespace of the pods", configMap.Namespace)})
+	}
+	policy.Warn(p, warnings)
+	for _, problem := range policy.ObjectWarnings(configMap.Name, configMap.Labels, configMap.Annotations) {
+		warnings.AddProblem(policy.Fragile, problem)
+	}
+}
+
+// compile resolves and merges the destinations of c.Policy into c.blocks: the union of their (address, protocol, port),
+// limited to the cluster's family. A destination that stands for no prefix adds a warning instead.
+func (c *Compiled) compile(table *awsranges.Table, warnings *policy.Warnings) {
+	p := c.Policy
+	c.sets = newPortSets()
 	if p.DefaultAction == policy.Allow {
-		return result, nil, sets, nil
+		c.Warnings = warnings.List()
+		return
 	}
-	g := newGathering(table, options.Family, sets, len(p.Destinations))
+	g := newGathering(table, c.options.Family, c.sets, len(p.Destinations))
 	for i, d := range p.Destinations {
 		a := g.lookup(d)
-		warn(i, d, a, table, options.Family, warnings)
+		warn(i, d, a, table, c.options.Family, warnings)
 		if !a.resolved {
-			result.Unresolved = append(result.Unresolved, d.Name)
+			c.Unresolved = append(c.Unresolved, d.Name)
 			continue
 		}
-		g.add(a, sets.setFor(d.Ports))
-		result.Counts = append(result.Counts, Count{d.Name, a.count})
+		g.add(a, c.sets.setFor(d.Ports))
+		c.Counts = append(c.Counts, Count{d.Name, a.count})
 	}
-	if problem := sets.tooLarge(p, options); problem != nil {
-		return result, nil, sets, problem
+	if c.Problems = c.sets.tooLarge(p, c.options); c.Problems == nil {
+		c.blocks = normalize(g.gather(), c.sets)
+		c.Problems = c.limitProblems(g)
 	}
-	blocks = normalize(g.gather(), sets)
-	if sets.overflow {
-		return result, nil, sets, policy.Problems{{Path: "allowedDestinations", Message: fmt.Sprintf(
-			"Too many ports: over all CIDRs there are more than %d ports and port ranges; join or drop some", maxRanges)}}
+	if c.Problems != nil {
+		c.Counts, c.Unresolved, c.blocks = nil, nil, nil
+		return
 	}
-	warnOfPeers(len(blocks), result.Counts, warnings)
-	return result, blocks, sets, append(slotProblems(blocks, sets, p, g, options), peerProblems(len(blocks), result.Counts)...)
+	warnOfPeers(len(c.blocks), c.Counts, warnings)
+	c.Warnings = warnings.List()
 }
 
-// DenyAll is the spec that allows nothing but what the options allow every policy: DNS.
+// limitProblems returns the limits of the dataplane that the blocks exceed; nil for none.
+func (c *Compiled) limitProblems(g *gathering) policy.Problems {
+	if c.sets.overflow {
+		return policy.Problems{{Path: "allowedDestinations", Message: fmt.Sprintf(
+			"Too many ports: over all CIDRs there are more than %d ports and port ranges; join or drop some", maxRanges)}}
+	}
+	return append(slotProblems(c.blocks, c.sets, c.Policy, g, c.options), peerProblems(len(c.blocks), c.Counts)...)
+}
+
+// Spec builds the NetworkPolicy's spec: egress only, for every pod of the namespace. Each prefix stands in one rule, each
+// set of ports in one rule, and rules and peers are sorted. For a policy with problems it is DenyAll.
+func (c *Compiled) Spec() networkingv1.NetworkPolicySpec {
+	switch {
+	case c.Problems != nil:
+		return DenyAll(c.options)
+	case c.Policy.DefaultAction == policy.Allow:
+		return spec([]networkingv1.NetworkPolicyEgressRule{allowAllRule()})
+	}
+	return spec(appendPrefixRules(baseRules(c.options), slices.Clone(c.blocks), c.sets))
+}
+
+// DenyAll returns the spec that allows only what the options allow every policy: DNS.
 func DenyAll(options Options) networkingv1.NetworkPolicySpec { return spec(baseRules(options)) }
 
 // resolve returns a destination's prefixes of both families. It is false for a service that cannot

@@ -27,7 +27,7 @@ func TestCompileAgreesWithOracles(t *testing.T) {
 	for seed := range uint64(2000) {
 		random := rand.New(rand.NewPCG(seed, 0))
 		p, family := randomPolicy(random), randomFamily(random)
-		if _, problems := Compile(p, table, Options{Family: family, MaxPortSlots: DefaultPortSlots}); problems != nil {
+		if _, problems := compile(p, table, Options{Family: family, MaxPortSlots: DefaultPortSlots}); problems != nil {
 			refused++
 		}
 		checkCompile(t, p, table, family, random)
@@ -188,7 +188,7 @@ func TestNothingOpensNothing(t *testing.T) {
 		{Name: "no prefixes", Service: "S3", Regions: []string{"mars-1"}},
 	} {
 		for _, family := range []Family{IPv4, IPv6, Dual, ""} {
-			result, problems := Compile(&policy.Policy{Destinations: []policy.Destination{d}}, testTable(t), Options{Family: family})
+			result, problems := compile(&policy.Policy{Destinations: []policy.Destination{d}}, testTable(t), Options{Family: family})
 			require.Empty(t, problems)
 			require.Empty(t, result.Spec.Egress, d.Name)
 			require.Equal(t, []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}, result.Spec.PolicyTypes)
@@ -202,9 +202,9 @@ func TestCompileWithoutTable(t *testing.T) {
 	custom, err := awsranges.ReadFiles("", awsranges.Custom{Files: []string{"../../testdata/ranges/custom.json"}})
 	require.NoError(t, err)
 	configMap := &corev1.ConfigMap{Data: map[string]string{policy.Key: document}}
-	_, problems := Evaluate(configMap, nil, Options{})
+	_, problems := compileDocument(configMap, nil, Options{})
 	require.Equal(t, "Policy validation failed: Invalid service: billing (allowedDestinations[2].awsService)", problems.Error())
-	result, problems := Evaluate(configMap, custom, Options{})
+	result, problems := compileDocument(configMap, custom, Options{})
 	require.Empty(t, problems)
 	require.Equal(t, []string{"s3"}, result.Unresolved)
 	require.Equal(t, []Count{{"db", 1}, {"bills", 2}}, result.Counts)
@@ -218,9 +218,9 @@ func TestObject(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Name: "egress", Namespace: "tenant-a", UID: "1"},
 		Data:       map[string]string{policy.Key: string(data)},
 	}
-	result, problems := Evaluate(configMap, testTable(t), Options{Family: IPv4, AllowDNS: true, DNSCIDRs: []netip.Prefix{netip.MustParsePrefix("169.254.20.10/32")}})
-	require.Empty(t, problems)
-	object := NetworkPolicyFor(configMap, result)
+	compiled := CompileConfigMap(configMap, Inputs{Table: testTable(t), Options: Options{Family: IPv4, AllowDNS: true, DNSCIDRs: []netip.Prefix{netip.MustParsePrefix("169.254.20.10/32")}}})
+	require.Empty(t, compiled.Problems)
+	object := NetworkPolicyFor(configMap, compiled)
 	require.Equal(t, map[string]string{ManagedByLabel: ManagedBy}, object.Labels)
 	require.Equal(t, "s3=2 db=1", object.Annotations[DestinationsAnnotation])
 	require.Equal(t, "169.254.20.10/32", object.Spec.Egress[0].To[1].IPBlock.CIDR)
@@ -241,7 +241,7 @@ func TestCompileAllocations(t *testing.T) {
 	require.Empty(t, problems)
 	table := testTable(t)
 	require.LessOrEqual(t, testing.AllocsPerRun(100, func() {
-		Compile(p, table, Options{Family: IPv4, AllowDNS: true, MaxPortSlots: DefaultPortSlots})
+		compile(p, table, Options{Family: IPv4, AllowDNS: true, MaxPortSlots: DefaultPortSlots})
 	}), 100.0)
 }
 

@@ -39,8 +39,8 @@ func TestCorpus(t *testing.T) {
 	})
 }
 
-func evaluate(data string) (*Result, policy.Problems) {
-	return Evaluate(&corev1.ConfigMap{Data: map[string]string{policy.Key: data}}, nil, Options{Family: IPv4, AllowDNS: true, MaxPortSlots: DefaultPortSlots})
+func evaluate(data string) (*result, policy.Problems) {
+	return compileDocument(&corev1.ConfigMap{Data: map[string]string{policy.Key: data}}, nil, Options{Family: IPv4, AllowDNS: true, MaxPortSlots: DefaultPortSlots})
 }
 
 func lines(problems policy.Problems) []string {

@@ -17,7 +17,7 @@ func TestExplainAgrees(t *testing.T) {
 	for seed := range uint64(300) {
 		random := rand.New(rand.NewPCG(seed, 2))
 		p, family := randomPolicy(random), randomFamily(random)
-		result, problems := Compile(p, table, Options{Family: family})
+		result, problems := compile(p, table, Options{Family: family})
 		require.Empty(t, problems)
 		blocks := blocksOf(result.Spec)
 		for _, address := range points(p, table, random) {

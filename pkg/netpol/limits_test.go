@@ -51,7 +51,7 @@ func TestPortSlots(t *testing.T) {
 				"Too many ports: 10.1.2.3/32 has 23 ports and port ranges, and DNS takes 2; the dataplane keeps 24 for a CIDR: join or drop ports of net, a (allowedDestinations)"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			result, problems := Compile(&policy.Policy{Destinations: test.destinations}, nil, test.options)
+			result, problems := compile(&policy.Policy{Destinations: test.destinations}, nil, test.options)
 			if test.want == "" {
 				require.Empty(t, problems)
 				require.NotNil(t, result)
@@ -71,12 +71,12 @@ func TestPortSlotsOfThousands(t *testing.T) {
 		address := netip.AddrFrom4([4]byte{10, byte(i >> 15), byte(i >> 7), byte(i << 1)})
 		p.Destinations = append(p.Destinations, policy.Destination{Name: fmt.Sprint(i), CIDR: netip.PrefixFrom(address, 32), Ports: everyOther(5000, 1)})
 	}
-	_, problems := Compile(p, nil, Options{AllowDNS: true, MaxPortSlots: DefaultPortSlots})
+	_, problems := compile(p, nil, Options{AllowDNS: true, MaxPortSlots: DefaultPortSlots})
 	require.Len(t, problems, 100)
 	for i := range p.Destinations {
 		p.Destinations[i].CIDR, p.Destinations[i].Ports = netip.MustParsePrefix("10.0.0.0/8"), everyOther(1000+2*i, 1)
 	}
-	_, problems = Compile(p, nil, Options{AllowDNS: true, MaxPortSlots: DefaultPortSlots})
+	_, problems = compile(p, nil, Options{AllowDNS: true, MaxPortSlots: DefaultPortSlots})
 	require.Equal(t, "Policy validation failed: Too many ports: 10.0.0.0/8 has 15001 ports and port ranges, and DNS takes 2; the dataplane keeps 24 for a CIDR: "+
 		"join or drop ports of net, 0, 1, 2, 3, 4, 5, 6, 7, 8, 14991 more (allowedDestinations)", problems.Error())
 }
@@ -91,7 +91,7 @@ func TestHostileNesting(t *testing.T) {
 			policy.Destination{Name: fmt.Sprint("outer", i), CIDR: netip.PrefixFrom(address, 31), Ports: everyOther(40002+2*i, 1)},
 			policy.Destination{Name: fmt.Sprint("inner", i), CIDR: netip.PrefixFrom(address, 32), Ports: everyOther(52004+2*i, 1)})
 	}
-	result, problems := Compile(p, nil, Options{})
+	result, problems := compile(p, nil, Options{})
 	require.Empty(t, problems)
 	require.Len(t, result.Spec.Egress, 12001)
 }
@@ -122,11 +122,11 @@ func TestTooManyPeers(t *testing.T) {
 		address := netip.AddrFrom4([4]byte{10, byte(i >> 15), byte(i >> 7), byte(i << 1)})
 		p.Destinations = append(p.Destinations, policy.Destination{Name: fmt.Sprint(i), CIDR: netip.PrefixFrom(address, 32)})
 	}
-	result, problems := Compile(p, nil, Options{})
+	result, problems := compile(p, nil, Options{})
 	require.Nil(t, result)
 	require.Contains(t, problems.Error(), "Too many CIDRs: 30001")
 	p.Destinations = p.Destinations[1:]
-	result, problems = Compile(p, nil, Options{})
+	result, problems = compile(p, nil, Options{})
 	require.Empty(t, problems)
 	require.Len(t, result.Spec.Egress[0].To, maxPeers)
 }
@@ -135,7 +135,7 @@ func TestTooManyPeers(t *testing.T) {
 func TestBeside(t *testing.T) {
 	specOf := func(cidr string, ports []policy.Port) networkingv1.NetworkPolicySpec {
 		p := &policy.Policy{Destinations: []policy.Destination{{Name: "x", CIDR: netip.MustParsePrefix(cidr), Ports: ports}}}
-		result, problems := Compile(p, nil, Options{AllowDNS: true})
+		result, problems := compile(p, nil, Options{AllowDNS: true})
 		require.Empty(t, problems)
 		return result.Spec
 	}
@@ -194,14 +194,14 @@ func TestTooManyRanges(t *testing.T) {
 		address := netip.AddrFrom4([4]byte{10, 0, byte(i), 0})
 		p.Destinations = append(p.Destinations, policy.Destination{Name: fmt.Sprint(i), CIDR: netip.PrefixFrom(address, 24), Ports: everyOther(1+2*i, 1000)})
 	}
-	result, problems := Compile(p, nil, Options{})
+	result, problems := compile(p, nil, Options{})
 	require.Nil(t, result)
 	require.Equal(t, "Policy validation failed: Too many ports: over all CIDRs there are more than 32768 ports and port ranges; join or drop some (allowedDestinations)", problems.Error())
-	_, problems = Compile(p, nil, Options{MaxPortSlots: DefaultPortSlots})
+	_, problems = compile(p, nil, Options{MaxPortSlots: DefaultPortSlots})
 	require.Len(t, problems, len(p.Destinations))
 	require.Equal(t, "Too many ports: 0 has 1000 ports and port ranges; the dataplane keeps 24 for a CIDR: join or drop ports of 0 (allowedDestinations)", problems[0].String())
 	p.Destinations = p.Destinations[:32]
-	result, problems = Compile(p, nil, Options{})
+	result, problems = compile(p, nil, Options{})
 	require.Empty(t, problems)
 	require.Len(t, result.Spec.Egress, 32)
 }

@@ -40,9 +40,9 @@ func TestReadMissing(t *testing.T) {
 			if test.binary != "" {
 				configMap.BinaryData = map[string][]byte{policy.Key: []byte(test.binary)}
 			}
-			p, problems := netpol.Read(configMap, nil)
-			require.Nil(t, p)
-			require.Equal(t, policy.Problems{{Message: "Missing field: policy.json" + test.says, Path: "data"}}, problems)
+			compiled := netpol.CompileConfigMap(configMap, netpol.Inputs{})
+			require.Nil(t, compiled.Policy)
+			require.Equal(t, policy.Problems{{Message: "Missing field: policy.json" + test.says, Path: "data"}}, compiled.Problems)
 		})
 	}
 }

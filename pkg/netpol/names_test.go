@@ -51,7 +51,7 @@ func TestWarnings(t *testing.T) {
 			p, problems := policy.Validate(document, NameCheck(testTable(t)))
 			require.Empty(t, problems)
 			var got []string
-			result, problems := Compile(p, testTable(t), Options{Family: test.family})
+			result, problems := compile(p, testTable(t), Options{Family: test.family})
 			require.Empty(t, problems)
 			for _, warning := range result.Warnings {
 				got = append(got, warning.String())
@@ -67,10 +67,10 @@ func objectMessages() policy.Problems {
 		"argocd.argoproj.io/sync-options": "Replace=true,Force=true", "kustomize.toolkit.fluxcd.io/force": "enabled", "helm.sh/hook": "pre-upgrade",
 	})
 	for _, binary := range []string{"\xff\xfe", "{}"} {
-		_, problems := Read(&corev1.ConfigMap{BinaryData: map[string][]byte{policy.Key: []byte(binary)}}, nil)
+		_, problems := compileDocument(&corev1.ConfigMap{BinaryData: map[string][]byte{policy.Key: []byte(binary)}}, nil, Options{})
 		all = append(all, problems...)
 	}
-	_, problems := Read(&corev1.ConfigMap{Data: map[string]string{"Policy.json": "{}"}}, nil)
+	_, problems := compileDocument(&corev1.ConfigMap{Data: map[string]string{"Policy.json": "{}"}}, nil, Options{})
 	return append(all, problems...)
 }
 
@@ -87,7 +87,7 @@ func TestDocumentedMessages(t *testing.T) {
 			real = append(real, strings.Split(string(data), "\n")...)
 		}
 	}
-	_, keyless := Evaluate(&corev1.ConfigMap{}, nil, Options{})
+	_, keyless := compileDocument(&corev1.ConfigMap{}, nil, Options{})
 	real = append(append(real, lines(keyless)...), lines(objectMessages())...)
 	counts := func(n int) []Count { return []Count{{"b", 5}, {"big", n - 10}, {"c", 5}} }
 	var many policy.Warnings
@@ -96,11 +96,11 @@ func TestDocumentedMessages(t *testing.T) {
 	for i := range 40 {
 		ports.Destinations = append(ports.Destinations, policy.Destination{CIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i)}), 24), Ports: everyOther(1+2*i, 1000)})
 	}
-	_, tooMany := Compile(ports, nil, Options{})
+	_, tooMany := compile(ports, nil, Options{})
 	real = append(real, lines(tooMany)...)
-	exempt, problems := Judge(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system"}, Data: map[string]string{policy.Key: `{"allowedDestinations": []}`}}, nil, Options{})
+	exempt, problems := compileDocument(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system"}, Data: map[string]string{policy.Key: `{"allowedDestinations": []}`}}, nil, Options{})
 	require.Empty(t, problems)
-	real = append(real, lines(exempt)...)
+	real = append(real, lines(exempt.Warnings)...)
 	for i := range 120 {
 		many.Add(policy.EveryPort, i, "", "x opens every port and protocol; name ports to open fewer")
 	}

@@ -12,126 +12,56 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/policy"
 )
 
-// What marks a NetworkPolicy as written from a policy.
+// What marks a NetworkPolicy as written by the agent.
 const (
 	ManagedByLabel = "app.kubernetes.io/managed-by"
 	ManagedBy      = "egress-agent"
-	// PolicyDigestAnnotation is the SHA-256 of policy.json, in hex; absent where the policy was not valid.
+	// PolicyDigestAnnotation is the SHA-256 in hex of the policy.json that is in force; absent if none ever was valid.
 	PolicyDigestAnnotation = "egress-controller/policy-digest"
-	// SpecDigestAnnotation is Digest of the spec as it was written, by which an edit by others is told.
+	// PolicyAnnotation is the policy.json that is in force, without white space; absent if none ever was valid, and if it
+	// is over MaxPolicyAnnotation. While a newer version is invalid, the agent goes on with it.
+	PolicyAnnotation = "egress-controller/policy"
+	// SpecDigestAnnotation is SpecDigestOf the spec as the agent wrote it. If the spec has another digest, a person edited it.
 	SpecDigestAnnotation = "egress-controller/spec-digest"
 	// DestinationsAnnotation counts each destination's prefixes, as s3=15 db=1.
 	DestinationsAnnotation = "egress-controller/destinations"
+	// OptionsAnnotation are the options that shaped the spec, such as "ipv4 dns".
+	OptionsAnnotation = "egress-controller/options"
 )
 
-// Evaluate walks the whole line for a ConfigMap: Parse, Validate, Compile. What it accepts,
-// admission accepts and the agent writes. Exactly one of Result and Problems is nil; the table may
-// be nil. The ConfigMap's label is not looked at.
-func Evaluate(configMap *corev1.ConfigMap, table *awsranges.Table, options Options) (*Result, policy.Problems) {
-	p, problems := Read(configMap, table)
-	if problems != nil {
-		return nil, problems
-	}
-	return compile(p, table, options, warningsOf(configMap, p))
-}
+// MaxPolicyAnnotation bounds PolicyAnnotation, in bytes: an API server takes 256 KiB of annotations on an object
+// (TotalAnnotationSizeLimitB of k8s.io/apimachinery/pkg/api/validation).
+const MaxPolicyAnnotation = 64 << 10
 
-// Judge is Evaluate for those who write nothing: it gives the same problems or else the same warnings, and
-// stops before the spec, which nothing can keep from being made.
-func Judge(configMap *corev1.ConfigMap, table *awsranges.Table, options Options) (warnings, problems policy.Problems) {
-	p, problems := Read(configMap, table)
-	if problems != nil {
-		return nil, problems
-	}
-	found := warningsOf(configMap, p)
-	if _, _, _, problems := check(p, table, options, found); problems != nil {
-		return nil, problems
-	}
-	return found.List(), nil
-}
-
-// warningsOf gathers what is to be said of a ConfigMap and its valid policy without ranges.
-func warningsOf(configMap *corev1.ConfigMap, p *policy.Policy) *policy.Warnings {
-	var found policy.Warnings
-	if IsExempt(configMap.Namespace, DefaultNamespace) {
-		found.AddProblem(policy.NotEnforced, policy.Problem{Path: "metadata.namespace", Message: fmt.Sprintf(
-			"the agent writes nothing in %s, which the cluster itself rests on: put the policy into the namespace of the pods", configMap.Namespace)})
-	}
-	policy.Warn(p, &found)
-	for _, problem := range policy.ObjectWarnings(configMap.Name, configMap.Labels, configMap.Annotations) {
-		found.AddProblem(policy.Fragile, problem)
-	}
-	return &found
-}
-
-// Read walks the line as far as the policy: Parse and Validate. Exactly one of Policy and Problems is
-// nil; the table, which may be nil, knows more names than the catalogue.
-func Read(configMap *corev1.ConfigMap, table *awsranges.Table) (*policy.Policy, policy.Problems) {
-	data, ok := configMap.Data[policy.Key]
-	if !ok {
-		return nil, policy.Problems{missing(configMap)}
-	}
-	document, problems := policy.Parse([]byte(data))
-	if problems != nil {
-		return nil, problems
-	}
-	return policy.Validate(document, NameCheck(table))
-}
-
-// ReadAccepted is Read for a policy that was accepted before, by a table with more names: it accepts any name of a service
-// or a region, and returns those that the table lacks, each once in the policy's order.
-func ReadAccepted(configMap *corev1.ConfigMap, table *awsranges.Table) (p *policy.Policy, gone []string) {
-	document, problems := policy.Parse([]byte(configMap.Data[policy.Key]))
-	if problems != nil {
-		return nil, nil
-	}
-	if p, problems = policy.Validate(document, nil); problems != nil {
-		return nil, nil
-	}
-	add := func(name string, known bool) {
-		if !known && !slices.Contains(gone, name) {
-			gone = append(gone, name)
-		}
-	}
-	for _, d := range p.Destinations {
-		if d.Service == "" {
-			continue
-		}
-		add(d.Service, table.KnowsService(awsranges.Canonical(d.Service)))
-		for _, region := range d.Regions {
-			add(region, table.KnowsRegion(region))
-		}
-	}
-	return p, gone
-}
-
-// IsMade reports whether the agent made a NetworkPolicy from a ConfigMap, be it gone: it has the label, and for its owner
-// a ConfigMap whose NetworkPolicy has that name. The label alone anyone could have copied.
+// IsMade reports whether the agent made a NetworkPolicy from a ConfigMap, which may no longer exist: it has the label and
+// is owned by a ConfigMap whose NetworkPolicy has that name. Anyone could have copied the label alone.
 func IsMade(networkPolicy *metav1.ObjectMeta) bool {
 	return HasManagedLabel(networkPolicy) && slices.ContainsFunc(networkPolicy.OwnerReferences, func(owner metav1.OwnerReference) bool {
 		return owner.APIVersion == "v1" && owner.Kind == "ConfigMap" && NetworkPolicyName(owner.Name) == networkPolicy.Name
 	})
 }
 
-// NetworkPolicyFor returns the NetworkPolicy of a ConfigMap that Evaluate accepted. It has an ownerReference
-// where the ConfigMap has a UID.
-func NetworkPolicyFor(configMap *corev1.ConfigMap, result *Result) *networkingv1.NetworkPolicy {
-	object := newNetworkPolicy(configMap, result.Spec)
-	object.Annotations[PolicyDigestAnnotation] = PolicyDigestOf(configMap)
-	object.Annotations[DestinationsAnnotation] = formatCounts(result.Counts)
+// NetworkPolicyFor returns the NetworkPolicy of a ConfigMap and what CompileConfigMap made of it. It has an ownerReference
+// if the ConfigMap has a UID. For a policy with problems it is DenyAllFor.
+func NetworkPolicyFor(configMap *corev1.ConfigMap, compiled *Compiled) *networkingv1.NetworkPolicy {
+	object := newNetworkPolicy(configMap, compiled.Spec())
+	if compiled.Problems == nil {
+		object.Annotations[PolicyDigestAnnotation] = PolicyDigestOf(configMap)
+		object.Annotations[DestinationsAnnotation] = formatCounts(compiled.Counts)
+	}
 	return object
 }
 
-// DenyAllFor returns the NetworkPolicy for a ConfigMap of which no valid version was ever seen.
+// DenyAllFor returns the NetworkPolicy for a ConfigMap of which no version was ever valid.
 func DenyAllFor(configMap *corev1.ConfigMap, options Options) *networkingv1.NetworkPolicy {
 	return newNetworkPolicy(configMap, DenyAll(options))
 }
 
 func newNetworkPolicy(configMap *corev1.ConfigMap, spec networkingv1.NetworkPolicySpec) *networkingv1.NetworkPolicy {
-	policy := &networkingv1.NetworkPolicy{
+	object := &networkingv1.NetworkPolicy{
 		TypeMeta: metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicy"},
 		ObjectMeta: metav1.ObjectMeta{
 			Name:        NetworkPolicyName(configMap.Name),
@@ -142,36 +72,36 @@ func newNetworkPolicy(configMap *corev1.ConfigMap, spec networkingv1.NetworkPoli
 		Spec: spec,
 	}
 	if configMap.UID != "" {
-		policy.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: configMap.Name, UID: configMap.UID}}
+		object.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: configMap.Name, UID: configMap.UID}}
 	}
-	return policy
+	return object
 }
 
-// PolicyDigestOf returns what PolicyDigest says of a NetworkPolicy that is made from the ConfigMap as it is.
+// PolicyDigestOf returns the PolicyDigestAnnotation of a NetworkPolicy that is made from the ConfigMap as it is.
 func PolicyDigestOf(configMap *corev1.ConfigMap) string {
 	digest := sha256.Sum256([]byte(configMap.Data[policy.Key]))
 	return hex.EncodeToString(digest[:])
 }
 
-// HasManagedLabel says whether a NetworkPolicy has the label of those that the agent writes.
+// HasManagedLabel reports whether a NetworkPolicy has the label that the agent writes.
 func HasManagedLabel(networkPolicy *metav1.ObjectMeta) bool {
 	return networkPolicy.Labels[ManagedByLabel] == ManagedBy
 }
 
-// IsOwned says whether the NetworkPolicy of a ConfigMap's name is the agent's to write: by its label or,
-// should someone have taken that off, by its owner.
+// IsOwned reports whether the agent may write the NetworkPolicy of a ConfigMap's name. It checks the managed-by label and,
+// if a user removed it, the owner's UID.
 func IsOwned(configMap *corev1.ConfigMap, networkPolicy *metav1.ObjectMeta) bool {
 	return HasManagedLabel(networkPolicy) || slices.ContainsFunc(networkPolicy.OwnerReferences, func(owner metav1.OwnerReference) bool {
 		return owner.UID == configMap.UID
 	})
 }
 
-// longestName is what AWS VPC CNI takes: it derives names of its own from a NetworkPolicy's, and
-// from 58 characters on those collide (aws/amazon-network-policy-controller-k8s#59).
+// longestName is the longest name that AWS VPC CNI handles: it derives the names of its own objects from a
+// NetworkPolicy's, and from 58 characters on those collide (aws/amazon-network-policy-controller-k8s#59).
 const longestName = 57
 
-// NetworkPolicyName returns the NetworkPolicy's name for a ConfigMap's: the same, or, over 57 characters, cut and
-// with a hash of the whole for its end.
+// NetworkPolicyName returns the NetworkPolicy's name for a ConfigMap's: the same name or, over 57 characters, its start
+// and a hash of the whole name.
 func NetworkPolicyName(configMap string) string {
 	const hashed = 10
 	if len(configMap) <= longestName {
@@ -204,8 +134,8 @@ func formatCounts(counts []Count) string {
 	return b.String()
 }
 
-// ParseCounts reads a Destinations annotation, in its order; nil where it is empty. complete is false where it
-// names only the first of many, or is not as the agent writes it.
+// ParseCounts reads a DestinationsAnnotation, in its order; nil if it is empty. complete is false if it names only the
+// first of many, or if the agent did not write it.
 func ParseCounts(annotation string) (counts []Count, complete bool) {
 	for rest := annotation; rest != ""; {
 		quoted := ""

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sort"
+	"strconv"
 	"strings"
 )
 
@@ -77,6 +78,63 @@ type Options struct {
 	// MaxPortSlots is how many ports and port ranges a CIDR may have, with those of the CIDRs that
 	// contain it and DNS's; 0 is no limit.
 	MaxPortSlots int
+}
+
+// String returns all options, such as "ipv4 dns 169.254.20.10/32 max-port-slots=24"; ParseOptions reads it.
+func (o Options) String() string {
+	return fmt.Sprintf("%s %s%d", o.specOptions(), slotsPrefix, o.MaxPortSlots)
+}
+
+const slotsPrefix = "max-port-slots="
+
+// specOptions returns the options that shape every spec, such as "ipv4 dns 169.254.20.10/32".
+func (o Options) specOptions() string {
+	words := []string{string(o.Family)}
+	if o.AllowDNS {
+		words = append(words, "dns")
+	}
+	for _, prefix := range o.DNSCIDRs {
+		words = append(words, prefix.String())
+	}
+	return strings.Join(words, " ")
+}
+
+// ParseOptions reads what String returned. It returns an error for any other text.
+func ParseOptions(text string) (Options, error) {
+	words := strings.Fields(text)
+	if len(words) < 2 {
+		return Options{}, fmt.Errorf("%q are no options", text)
+	}
+	first, last := words[0], words[len(words)-1]
+	var options Options
+	var err error
+	if options.Family, err = ParseFamily(first, ""); err != nil {
+		return Options{}, err
+	}
+	slots, ok := strings.CutPrefix(last, slotsPrefix)
+	if options.MaxPortSlots, err = strconv.Atoi(slots); err != nil || !ok {
+		return Options{}, fmt.Errorf("%q is no %sN", last, slotsPrefix)
+	}
+	for i, word := range words[1 : len(words)-1] {
+		if i == 0 && word == "dns" {
+			options.AllowDNS = true
+			continue
+		}
+		prefix, err := netip.ParsePrefix(word)
+		if err != nil {
+			return Options{}, err
+		}
+		options.DNSCIDRs = append(options.DNSCIDRs, prefix)
+	}
+	return options, options.Validate()
+}
+
+// exceptDNS returns " but DNS" if the DNS rule is always there.
+func (o Options) exceptDNS() string {
+	if o.AllowDNS {
+		return " but DNS"
+	}
+	return ""
 }
 
 // Validate joins what is wrong with the options.

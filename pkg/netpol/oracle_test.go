@@ -19,12 +19,12 @@ import (
 func checkCompile(t *testing.T, p *policy.Policy, table *awsranges.Table, family Family, random *rand.Rand) {
 	t.Helper()
 	options := Options{Family: family}
-	compiled, problems := Compile(p, table, options)
+	compiled, problems := compile(p, table, options)
 	require.Empty(t, problems, "nothing is refused without a limit")
 	checkShape(t, compiled.Spec)
 	checkSlots(t, compiled.Spec, p, table, family)
 	blocks := blocksOf(compiled.Spec)
-	_, tooMany := Compile(p, table, Options{Family: family, MaxPortSlots: DefaultPortSlots})
+	_, tooMany := compile(p, table, Options{Family: family, MaxPortSlots: DefaultPortSlots})
 	for _, address := range points(p, table, random) {
 		for _, protocol := range []policy.Protocol{policy.TCP, policy.UDP, policy.SCTP} {
 			for _, port := range []uint16{1, 52, 53, 54, 79, 80, 81, 442, 443, 444, 445, 450, 451, 1001, 1019, 1119, 65535} {
@@ -46,7 +46,7 @@ func checkCompile(t *testing.T, p *policy.Policy, table *awsranges.Table, family
 	random.Shuffle(len(shuffled.Destinations), func(i, j int) {
 		shuffled.Destinations[i], shuffled.Destinations[j] = shuffled.Destinations[j], shuffled.Destinations[i]
 	})
-	again, problems := Compile(&shuffled, table, options)
+	again, problems := compile(&shuffled, table, options)
 	require.Empty(t, problems)
 	require.Equal(t, compiled.Spec, again.Spec, "the order of destinations does not matter")
 }
@@ -197,11 +197,11 @@ func checkSlots(t *testing.T, spec networkingv1.NetworkPolicySpec, p *policy.Pol
 			limit += 2
 		}
 		if limit > 0 {
-			_, problems := Compile(p, table, Options{Family: family, AllowDNS: allowDNS, MaxPortSlots: limit})
+			_, problems := compile(p, table, Options{Family: family, AllowDNS: allowDNS, MaxPortSlots: limit})
 			require.Empty(t, problems, "%d slots are enough", limit)
 		}
 		if limit > 1 && most > 0 {
-			_, problems := Compile(p, table, Options{Family: family, AllowDNS: allowDNS, MaxPortSlots: limit - 1})
+			_, problems := compile(p, table, Options{Family: family, AllowDNS: allowDNS, MaxPortSlots: limit - 1})
 			require.NotEmpty(t, problems, "%d slots are not enough", limit-1)
 		}
 	}

@@ -39,7 +39,7 @@ func TestRealDocument(t *testing.T) {
 	} {
 		ports := []policy.Port{{Protocol: policy.TCP, First: 443, Last: 443}}
 		p := &policy.Policy{Destinations: []policy.Destination{{Name: "x", Service: test.service, Regions: test.regions, Ports: ports}}}
-		result, problems := Compile(p, table, Options{Family: test.family, MaxPortSlots: DefaultPortSlots})
+		result, problems := compile(p, table, Options{Family: test.family, MaxPortSlots: DefaultPortSlots})
 		require.Empty(t, problems)
 		checkShape(t, result.Spec)
 		got := 0

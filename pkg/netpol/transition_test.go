@@ -20,7 +20,7 @@ func compiled(t *testing.T, first string, n int, ports ...policy.Port) networkin
 		p.Destinations = append(p.Destinations, policy.Destination{Name: fmt.Sprint(i), CIDR: netip.PrefixFrom(address, address.BitLen()), Ports: ports})
 		address = address.Next().Next()
 	}
-	result, problems := Compile(p, nil, Options{Family: Dual, AllowDNS: true})
+	result, problems := compile(p, nil, Options{Family: Dual, AllowDNS: true})
 	require.Empty(t, problems)
 	return result.Spec
 }
@@ -81,9 +81,9 @@ func TestTransitionUnion(t *testing.T) {
 	for seed := range uint64(200) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		one, other := randomPolicy(random), randomPolicy(random)
-		before, problems := Compile(one, table, Options{Family: Dual})
+		before, problems := compile(one, table, Options{Family: Dual})
 		require.Empty(t, problems)
-		after, problems := Compile(other, table, Options{Family: Dual})
+		after, problems := compile(other, table, Options{Family: Dual})
 		require.Empty(t, problems)
 		step, union := Transition(before.Spec, after.Spec, 0, Options{})
 		if step != Widen {

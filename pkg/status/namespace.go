@@ -10,15 +10,15 @@ import (
 	"egress-agent/pkg/netpol"
 )
 
-// namespace is what the policies of one have in common.
+// namespace is what all policies of a namespace share.
 type namespace struct {
 	byName map[string]*networkingv1.NetworkPolicy // nil for none
-	egress []OtherPolicy                          // all that allow egress, sorted; nil before the first look
-	taken  *netpol.Slots                          // of the agent's; nil before the first look
-	dns    bool                                   // whether one of those opens DNS
+	egress []OtherPolicy                          // all that allow egress, sorted; nil until the first use
+	taken  *netpol.Slots                          // by the agent's NetworkPolicies; nil until the first use
+	dns    bool                                   // whether one of them opens DNS
 }
 
-// others returns all that allow egress but one, where it is named; empty, and not nil, for none.
+// others returns all NetworkPolicies that allow egress, except one of this name; empty, and not nil, for none.
 func (n *namespace) others(name string) []OtherPolicy {
 	if n.egress == nil {
 		n.egress = []OtherPolicy{}
@@ -32,9 +32,9 @@ func (n *namespace) others(name string) []OtherPolicy {
 	return slices.DeleteFunc(slices.Clone(n.egress), func(o OtherPolicy) bool { return o.Name == name })
 }
 
-// allowsEgress is false for one that only denies, too: it takes nothing away that another allows.
+// allowsEgress is false for a NetworkPolicy that only denies: NetworkPolicies add up, so it closes nothing.
 func allowsEgress(networkPolicy *networkingv1.NetworkPolicy) bool {
-	types := networkPolicy.Spec.PolicyTypes // where none is given, rules say it
+	types := networkPolicy.Spec.PolicyTypes // without types, the rules decide
 	return len(networkPolicy.Spec.Egress) > 0 && (len(types) == 0 || slices.Contains(types, networkingv1.PolicyTypeEgress))
 }
 
@@ -47,18 +47,18 @@ func other(networkPolicy *networkingv1.NetworkPolicy) OtherPolicy {
 	return o
 }
 
-// made returns the specs of the NetworkPolicies that the agent made, but for one.
-func (n *namespace) made(but string) []networkingv1.NetworkPolicySpec {
+// made returns the specs of the NetworkPolicies that the agent made, except one of this name.
+func (n *namespace) made(except string) []networkingv1.NetworkPolicySpec {
 	var specs []networkingv1.NetworkPolicySpec
 	for name, networkPolicy := range n.byName {
-		if name != but && netpol.IsMade(&networkPolicy.ObjectMeta) {
+		if name != except && netpol.IsMade(&networkPolicy.ObjectMeta) {
 			specs = append(specs, networkPolicy.Spec)
 		}
 	}
 	return specs
 }
 
-// slots returns the most that a CIDR of the spec, or one that lies in it, takes.
+// slots returns the highest number of slots that a CIDR of the spec, or one inside it, takes.
 func (n *namespace) slots(spec networkingv1.NetworkPolicySpec) int {
 	if n.taken == nil {
 		var specs []networkingv1.NetworkPolicySpec

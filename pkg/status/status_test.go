@@ -37,10 +37,7 @@ func configMap(name, document string) *corev1.ConfigMap {
 // made is what the agent makes of a policy with a table, which may be nil, and perhaps something after that.
 func made(t *testing.T, name, document string, table *awsranges.Table, after ...func(*networkingv1.NetworkPolicy)) *networkingv1.NetworkPolicy {
 	source := configMap(name, document)
-	networkPolicy := netpol.DenyAllFor(source, options)
-	if result, problems := netpol.Evaluate(source, table, options); problems == nil {
-		networkPolicy = netpol.NetworkPolicyFor(source, result)
-	}
+	networkPolicy := netpol.NetworkPolicyFor(source, netpol.CompileConfigMap(source, netpol.Inputs{Table: table, Options: options}))
 	for _, change := range after {
 		change(networkPolicy)
 	}
@@ -57,10 +54,11 @@ func TestState(t *testing.T) {
 	}
 	notOurs := func(n *networkingv1.NetworkPolicy) { n.Labels, n.OwnerReferences = nil, nil }
 	const (
-		notYet   = "There is no NetworkPolicy yet: the agent has not come to it, or does not run"
-		earlier  = "NetworkPolicy egress is made from an earlier version of the policy: the agent has not come to it, or does not run"
-		byHand   = "NetworkPolicy egress was edited by hand: the agent has not restored it yet, or does not run"
-		noRanges = `The AWS ranges of these destinations are not known: ["s3"]; the agent applies them once they are`
+		notYet   = "There is no NetworkPolicy yet; the agent is behind or not running"
+		earlier  = "NetworkPolicy egress was made from an earlier version of the policy; the agent is behind or not running"
+		byHand   = "A person edited NetworkPolicy egress, and the agent has not restored it yet; the agent is behind or not running"
+		noRanges = `The AWS ranges of these destinations are not loaded yet: ["s3"]; the other destinations are applied`
+		stays    = `The AWS ranges of these destinations are not loaded yet: ["s3"]; the NetworkPolicy stays as it is until they are`
 		mistake  = "Invalid CIDR format: 10.1.0.0/99 (allowedDestinations[0].cidr)"
 	)
 	for _, test := range []struct {
@@ -80,30 +78,33 @@ func TestState(t *testing.T) {
 		{"edited by hand", valid, made(t, "egress", valid, table, openRule), table, false, options, Pending, []string{byHand}},
 		{"label taken off", valid, made(t, "egress", valid, table, func(n *networkingv1.NetworkPolicy) { n.Labels = nil }), table, false, options, Pending, []string{byHand}},
 		{"being deleted", valid, made(t, "egress", valid, table, func(n *networkingv1.NetworkPolicy) { n.DeletionTimestamp = &metav1.Time{} }), table, false, options, Pending,
-			[]string{"NetworkPolicy egress is being deleted; the agent makes it anew once it is gone"}},
+			[]string{"NetworkPolicy egress is being deleted; the agent creates it again after that"}},
 		{"of others", valid, made(t, "egress", edited, table, notOurs), table, false, options, NameConflict,
-			[]string{"NetworkPolicy egress exists and is not egress-agent's: it stays as it is, and this policy is not applied; rename one of the two"}},
+			[]string{"NetworkPolicy egress exists and egress-agent does not manage it, so this policy is not applied; rename the ConfigMap or the NetworkPolicy"}},
 		{"of others, and invalid", invalid, made(t, "egress", edited, table, notOurs), table, false, options, NameConflict,
-			[]string{"NetworkPolicy egress exists and is not egress-agent's: it stays as it is, and this policy is not applied; rename one of the two"}},
+			[]string{"NetworkPolicy egress exists and egress-agent does not manage it, so this policy is not applied; rename the ConfigMap or the NetworkPolicy"}},
 		{"invalid", invalid, made(t, "egress", valid, table), table, false, options, Invalid, []string{mistake, "Until it is corrected, the last valid policy stays in force"}},
 		{"invalid from the start", invalid, made(t, "egress", invalid, table), table, false, options, Invalid, []string{mistake, "Until it is corrected, all egress but DNS is denied"}},
 		{"no ranges", valid, made(t, "egress", valid, nil), nil, false, options, RangesUnavailable, []string{noRanges}},
-		{"no ranges any more", valid, made(t, "egress", valid, table), nil, false, options, RangesUnavailable, []string{noRanges}},
-		{"no ranges, edited since", valid, made(t, "egress", edited, nil), nil, false, options, RangesUnavailable, []string{noRanges}},
+		{"no ranges any more", valid, made(t, "egress", valid, table), nil, false, options, RangesUnavailable, []string{stays}},
+		{"invalid without DNS", invalid, made(t, "egress", invalid, table), table, false, netpol.Options{Family: netpol.IPv4}, Invalid, []string{mistake, "Until it is corrected, all egress is denied"}},
+		{"no ranges, edited since", valid, made(t, "egress", edited, nil), nil, false, options, RangesUnavailable, []string{stays}},
 		{"no ranges needed", edited, made(t, "egress", edited, nil), nil, false, options, Applied, nil},
 		{"ranges that have come", valid, made(t, "egress", valid, nil), table, false, options, Pending,
-			[]string{`NetworkPolicy egress was made before the AWS ranges of these destinations were known: ["s3"]; the agent has not come to it, or does not run`}},
+			[]string{`NetworkPolicy egress was made before the AWS ranges of these destinations were loaded: ["s3"]; the agent is behind or not running`}},
 		{"hidden ranges, applied", valid, made(t, "egress", valid, table), nil, true, options, Applied, nil},
 		{"hidden ranges, applied in part", valid, made(t, "egress", valid, nil), nil, true, options, RangesUnavailable, []string{noRanges}},
 		{"hidden ranges, nothing there yet", valid, nil, nil, true, options, Pending, []string{notYet}},
 		{"hidden ranges, invalid", invalid, nil, nil, true, options, Invalid, []string{mistake, "Until it is corrected, all egress but DNS is denied"}},
 		{"other flags than the agent's", valid, made(t, "egress", valid, table), table, false, netpol.Options{Family: netpol.IPv6, MaxPortSlots: 1}, Applied, nil},
-		{"custom ranges that only the agent has", ours, made(t, "egress", ours, withCustom), table, false, options, Applied, nil},
+		{"custom ranges that only the agent has", ours, made(t, "egress", ours, withCustom), table, true, options, Applied, nil},
+		{"custom ranges that are gone", ours, made(t, "egress", ours, withCustom), table, false, options, Applied,
+			[]string{`The ranges no longer have ["OUR_OWN"], so what they opened is closed; remove them from the policy, or name their successors`}},
 		{"everything", open, made(t, "egress", open, table), table, false, options, Applied, nil},
 		{"everything, without ranges", open, made(t, "egress", open, nil), nil, false, options, Applied, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			cluster := Cluster{ConfigMaps: []*corev1.ConfigMap{configMap("egress", test.document)}, Table: test.table, RangesUnreadable: test.hidden, Options: test.options}
+			cluster := Cluster{ConfigMaps: []*corev1.ConfigMap{configMap("egress", test.document)}, Table: test.table, RangesIncomplete: test.hidden, Options: test.options}
 			if test.current != nil {
 				cluster.NetworkPolicies = append(cluster.NetworkPolicies, test.current)
 			}
@@ -174,7 +175,7 @@ func TestStateOfOthers(t *testing.T) {
 	system.Namespace = "kube-system"
 	policies := Policies(Cluster{ConfigMaps: []*corev1.ConfigMap{system}, Options: options})
 	require.Equal(t, NamespaceExempt, policies[0].State)
-	require.Equal(t, []string{"The agent writes nothing in kube-system, which the cluster or the agent itself rests on; put the policy into the namespace of the pods"}, policies[0].Messages)
+	require.Equal(t, []string{"The agent writes nothing in kube-system, because the cluster or the agent itself runs there; put the policy into the namespace of the pods"}, policies[0].Messages)
 
 	const crowd = `{"allowedDestinations": [{"name": "net", "cidr": "10.0.0.0/8", "ports": [1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31,33,35,37,39,41,43]}]}`
 	denied := netpol.DenyAllFor(configMap("egress", edited), options)

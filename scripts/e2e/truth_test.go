@@ -198,7 +198,7 @@ func (s *truthScene) check(t *testing.T, q target, namespaces ...string) {
 // writtenOpenings are what a policy asks for, row by row, whether or not it is applied: what the agent left out is
 // among them.
 func writtenOpenings(document string, table *awsranges.Table) []opening {
-	p, _ := netpol.Read(&corev1.ConfigMap{Data: map[string]string{policy.Key: document}}, table)
+	p := netpol.CompileConfigMap(&corev1.ConfigMap{Data: map[string]string{policy.Key: document}}, netpol.Inputs{Table: table}).Policy
 	if p == nil {
 		return nil
 	}

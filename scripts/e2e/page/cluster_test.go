@@ -53,9 +53,9 @@ func (c *cluster) add(t *testing.T, namespace, name, document string, applied bo
 	configMap := corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Data: map[string]string{policy.Key: document}}
 	c.configMaps = append(c.configMaps, configMap)
 	if applied {
-		result, problems := netpol.Evaluate(&configMap, c.ranges, options)
-		require.Empty(t, problems)
-		c.networkPolicies = append(c.networkPolicies, *netpol.NetworkPolicyFor(&configMap, result))
+		compiled := netpol.CompileConfigMap(&configMap, netpol.Inputs{Table: c.ranges, Options: options})
+		require.Empty(t, compiled.Problems)
+		c.networkPolicies = append(c.networkPolicies, *netpol.NetworkPolicyFor(&configMap, compiled))
 	}
 }
 

@@ -1,0 +1,133 @@
+package netpol
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"egress-agent/pkg/policy"
+)
+
+const (
+	assessed = `{"allowedDestinations": [{"name": "s3", "awsService": "s3", "regions": ["us-east-1"], "ports": [443]}]}`
+	mistaken = `{"allowedDestinations": [{"name": "db", "cidr": "10.1.0.0/99"}]}`
+)
+
+func policyConfigMap(document string) *corev1.ConfigMap {
+	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "tenant-a", Name: "egress", UID: "uid-1"}, Data: map[string]string{policy.Key: document}}
+}
+
+// TestAssessCause has every cause of a write, and none once it is written.
+func TestAssessCause(t *testing.T) {
+	in := Inputs{Table: testTable(t), Options: Options{Family: IPv4, AllowDNS: true, MaxPortSlots: DefaultPortSlots}}
+	written := func(change func(*networkingv1.NetworkPolicy)) *Current {
+		object := Assess(policyConfigMap(assessed), nil, in).Desired[0].DeepCopy()
+		change(object)
+		return CurrentOf(object)
+	}
+	same := func(*networkingv1.NetworkPolicy) {}
+	other := in
+	other.Options.DNSCIDRs = []netip.Prefix{netip.MustParsePrefix("169.254.20.10/32")}
+	noRows := in
+	noRows.Table = costTable(t, 1)
+	slots := in
+	slots.Options.MaxPortSlots = 0
+	for _, test := range []struct {
+		name    string
+		current *Current
+		in      Inputs
+		want    Cause
+		opens   bool
+	}{
+		{"missing", nil, in, CauseMissing, true},
+		{"the same", written(same), in, "", false},
+		{"another limit of slots", written(same), slots, "", false},
+		{"spec edited", written(func(n *networkingv1.NetworkPolicy) { n.Spec.Egress = nil }), in, CauseEdited, false},
+		{"label removed", written(func(n *networkingv1.NetworkPolicy) { n.Labels = nil }), in, CauseEdited, false},
+		{"document edited", written(func(n *networkingv1.NetworkPolicy) { n.Annotations[PolicyAnnotation] = "{}" }), in, CauseMetadata, false},
+		{"counts removed", written(func(n *networkingv1.NetworkPolicy) { delete(n.Annotations, DestinationsAnnotation) }), in, CauseMetadata, false},
+		{"another policy", CurrentOf(Assess(policyConfigMap(strings.Replace(assessed, "443", "80", 1)), nil, in).Desired[0]), in, CausePolicy, true},
+		{"other options", written(same), other, CauseOptions, true},
+		{"other ranges", written(same), noRows, CauseRanges, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			a := Assess(policyConfigMap(assessed), test.current, test.in)
+			require.Equal(t, test.want, a.Cause)
+			require.Equal(t, test.opens, a.Opens)
+			require.Equal(t, test.want == "", a.Desired == nil)
+			require.Empty(t, a.Messages())
+			if test.want == "" {
+				require.Equal(t, Applied, a.State)
+				return
+			}
+			require.Equal(t, Pending, a.State)
+			again := Assess(policyConfigMap(assessed), CurrentOf(a.Desired[0]), test.in)
+			require.Equal(t, Applied, again.State)
+			require.Nil(t, again.Desired)
+		})
+	}
+}
+
+// TestAssessKeepsLastValidPolicy requires that an invalid policy never closes or opens what its last valid version decides.
+func TestAssessKeepsLastValidPolicy(t *testing.T) {
+	in := Inputs{Table: testTable(t), Options: Options{Family: IPv4, MaxPortSlots: DefaultPortSlots}}
+	first := Assess(policyConfigMap(mistaken), nil, in)
+	require.Equal(t, Invalid, first.State)
+	require.Equal(t, []string{"Invalid CIDR format: 10.1.0.0/99 (allowedDestinations[0].cidr)", "Until it is corrected, all egress is denied"}, first.Messages())
+	require.Empty(t, first.Desired[0].Spec.Egress)
+	require.False(t, first.Opens)
+
+	whole := CurrentOf(Assess(policyConfigMap(assessed), nil, in).Desired[0])
+	a := Assess(policyConfigMap(mistaken), whole, in)
+	require.Equal(t, "Policy validation failed: Invalid CIDR format: 10.1.0.0/99 (allowedDestinations[0].cidr); until it is corrected, the last valid policy stays in force", a.Message())
+	require.Nil(t, a.Desired)
+	require.Equal(t, "s3", a.LastPolicy.Destinations[0].Name)
+
+	cached := *whole
+	cached.Document = ""
+	require.True(t, Assess(policyConfigMap(mistaken), &cached, in).NeedsDocument)
+	exceeded := in
+	exceeded.Exceeded = policy.Problems{{Path: policy.Key, Message: "too much"}}
+	a = Assess(policyConfigMap(assessed), whole, exceeded)
+	require.Equal(t, Invalid, a.State)
+	require.Nil(t, a.Desired, "the same version stays in force")
+}
+
+// TestAssessKeepsDocumentsOfABound: a longer policy.json is not stored a second time.
+func TestAssessKeepsDocumentsOfABound(t *testing.T) {
+	in := Inputs{Options: Options{Family: IPv4}}
+	long := func(n int) *corev1.ConfigMap {
+		return policyConfigMap(`{"allowedDestinations": [` + repeated(n, func(i int) string {
+			return `{"name": "` + strconv.Itoa(i) + strings.Repeat("x", 40) + `", "cidr": "10.0.0.0/8", "ports": [443, 444, 445, 446]}`
+		}) + `]}`)
+	}
+	fits := Assess(long(500), nil, in).Desired[0]
+	require.NotEmpty(t, fits.Annotations[PolicyAnnotation])
+	require.LessOrEqual(t, len(fits.Annotations[PolicyAnnotation]), MaxPolicyAnnotation)
+	tooLong := Assess(long(1000), nil, in)
+	require.NotContains(t, tooLong.Desired[0].Annotations, PolicyAnnotation)
+	require.Equal(t, CausePolicy, Assess(long(1000), CurrentOf(fits), in).Cause)
+	require.Empty(t, Assess(long(1000), CurrentOf(tooLong.Desired[0]), in).Cause)
+}
+
+func TestParseOptions(t *testing.T) {
+	for _, options := range []Options{
+		{Family: IPv4, AllowDNS: true, MaxPortSlots: DefaultPortSlots},
+		{Family: Dual},
+		{Family: IPv4, AllowDNS: true, DNSCIDRs: []netip.Prefix{netip.MustParsePrefix("169.254.20.10/32"), netip.MustParsePrefix("10.0.0.10/32")}},
+	} {
+		parsed, err := ParseOptions(options.String())
+		require.NoError(t, err)
+		require.Equal(t, options, parsed)
+	}
+	for _, text := range []string{"", "ipv4", "ipv5 max-port-slots=24", "ipv4 dns max-port-slots=x", "ipv4 dns 24", "ipv4 dns x max-port-slots=24", "ipv4 10.0.0.10/32 max-port-slots=24"} {
+		_, err := ParseOptions(text)
+		require.Error(t, err, text)
+	}
+}
