@@ -59,12 +59,12 @@ func TestRangesReread(t *testing.T) {
 	const everything = `{"prefixes": [{"ip_prefix": "0.0.0.0/0", "service": "s3", "region": "x"}]}`
 	write(everything)
 	_, err = NewRanges(file, awsranges.Custom{Files: []string{own}}, log)
-	require.ErrorContains(t, err, "read the custom ranges: "+own+": 0.0.0.0/0 (S3, x) has the name of a service of AWS's")
+	require.ErrorContains(t, err, "read the custom ranges: "+own+": 0.0.0.0/0 (S3, x) has the name of an AWS service")
 	var told bytes.Buffer
 	trusted, err := NewRanges("", awsranges.Custom{Files: []string{own}, Trusted: true}, slog.New(slog.NewTextHandler(&told, nil)))
 	require.NoError(t, err)
 	require.NotEmpty(t, trusted.Table().Lookup("S3", "x"))
-	require.Equal(t, 1, strings.Count(told.String(), "has the name of a service of AWS's"), told.String())
+	require.Equal(t, 1, strings.Count(told.String(), "has the name of an AWS service"), told.String())
 	write("")
 	ranges, err = NewRanges(file, awsranges.Custom{Files: []string{own}}, log)
 	require.NoError(t, err, "an empty file has no services")
