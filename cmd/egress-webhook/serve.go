@@ -75,7 +75,7 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	registry := cli.NewRegistry(program)
 	metrics := admission.NewMetrics(registry, certificate, ranges)
 	handler := closeWhenStopping(ctx, admission.Handler(ranges.Table, rules, metrics, log))
-	limit := func(l net.Listener) net.Listener { return admission.Limit(l, metrics) }
+	limit := func(l net.Listener) net.Listener { return admission.LimitConnections(l, metrics) }
 	if err := o.run(ctx, admission.NewServer(handler, certificate, metrics, log), limit, registry, log); err != nil {
 		log.Error("failed", "error", err)
 		return cli.ExitInvalid

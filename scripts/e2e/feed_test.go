@@ -323,7 +323,7 @@ func TestRangesFileReread(t *testing.T) {
 	kept := keptRanges(t, "the next document", func(c *corev1.ConfigMap) bool { return c.Annotations["egress-controller/sync-token"] == "1700021600" })
 	put(mounted, string(kept.BinaryData["ip-ranges.json.gz"]))
 	eventually(t, "the webhook has what the agent has", func() bool {
-		return strings.Contains(webhook.logged(t), `msg="AWS ranges in use" syncToken=1700021600 createDate=2023-11-15-04-13-20 rows=19`)
+		return strings.Contains(webhook.logged(t), `msg="AWS ranges loaded" syncToken=1700021600 createDate=2023-11-15-04-13-20 rows=19`)
 	})
 	put(mounted, "broken")
 	eventually(t, "it tells what it cannot read", func() bool { return strings.Contains(webhook.logged(t), "ip-ranges.json.gz: not an ip-ranges document") })
