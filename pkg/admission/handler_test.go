@@ -120,7 +120,7 @@ func postAs(ctx context.Context, handler http.Handler, client string, length int
 	return w
 }
 
-const apiServer, stranger = "10.0.0.1", "10.0.0.2"
+const apiServer, otherClient = "10.0.0.1", "10.0.0.2"
 
 // TestHeadersReserveLittle checks that an announced length reserves only the minimum. 64 requests that send
 // only headers do not block the API server, even from its own address.
@@ -159,14 +159,14 @@ func TestBusyClientLeavesShares(t *testing.T) {
 			for range test.fitCount {
 				go func() {
 					endless := io.MultiReader(bytes.NewReader(test.body), &gate{opened, strings.NewReader("")})
-					codes <- postAs(t.Context(), handler, stranger, -1, endless).Code
+					codes <- postAs(t.Context(), handler, otherClient, -1, endless).Code
 				}()
 			}
 			h := asHandler(handler)
 			full := func() bool {
 				for _, shares := range []*clientShares{h.smallBytes, h.largeBytes} {
 					shares.mu.Lock()
-					full := shares.held[stranger] > 0 && shares.held[stranger] >= shares.free
+					full := shares.held[otherClient] > 0 && shares.held[otherClient] >= shares.free
 					shares.mu.Unlock()
 					if full {
 						return true
@@ -175,19 +175,19 @@ func TestBusyClientLeavesShares(t *testing.T) {
 				return false
 			}
 			require.Eventually(t, full, 30*time.Second, time.Millisecond)
-			w := postAs(t.Context(), handler, stranger, -1, bytes.NewReader(test.body))
+			w := postAs(t.Context(), handler, otherClient, -1, bytes.NewReader(test.body))
 			require.Equal(t, http.StatusTooManyRequests, w.Code)
 			require.Equal(t, "1", w.Header().Get("Retry-After"))
 			require.Equal(t, 1.0, testutil.ToFloat64(metrics.refused.WithLabelValues(reasonBusy)))
 			require.Equal(t, http.StatusOK, postAs(t.Context(), handler, apiServer, -1, bytes.NewReader(test.body)).Code)
 			if test.name == "large" {
-				require.Equal(t, http.StatusOK, postAs(t.Context(), handler, stranger, -1, bytes.NewReader(small)).Code)
+				require.Equal(t, http.StatusOK, postAs(t.Context(), handler, otherClient, -1, bytes.NewReader(small)).Code)
 			}
 			close(opened)
 			for range test.fitCount {
 				require.Equal(t, http.StatusOK, <-codes)
 			}
-			require.Equal(t, http.StatusOK, postAs(t.Context(), handler, stranger, -1, bytes.NewReader(test.body)).Code, "the share is free again")
+			require.Equal(t, http.StatusOK, postAs(t.Context(), handler, otherClient, -1, bytes.NewReader(test.body)).Code, "the share is free again")
 			require.Zero(t, testutil.ToFloat64(metrics.inFlight))
 			require.Empty(t, h.smallBytes.held)
 			require.Empty(t, h.largeBytes.held)

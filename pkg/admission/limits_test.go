@@ -40,7 +40,7 @@ func TestSemaphoreIsFair(t *testing.T) {
 		}, 10*time.Second, 10*time.Microsecond)
 	}
 	for range 10 {
-		wait("stranger", "1")
+		wait("other", "1")
 		wait("server", "hostile")
 	}
 	wait("server", "a")

@@ -152,8 +152,8 @@ func TestFeedRefusesAdditions(t *testing.T) {
 	require.Len(t, table.Held(), 1, "the feed holds the stored row")
 }
 
-// FuzzGrows compares checkGrowth with a bitmap.
-func FuzzGrows(f *testing.F) {
+// FuzzCheckGrowth compares checkGrowth with a bitmap.
+func FuzzCheckGrowth(f *testing.F) {
 	f.Add([]byte{0, 24, 128, 25, 7, 32}, []byte{1, 32}, uint32(0))
 	f.Add([]byte{0, 16}, []byte{128, 14, 130, 15}, uint32(86400*20))
 	f.Fuzz(func(t *testing.T, data, more []byte, seconds uint32) {
