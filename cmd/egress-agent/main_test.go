@@ -210,7 +210,7 @@ func TestDiff(t *testing.T) {
 	require.Contains(t, stderr, "nothing to compare: give --base FILE, or --ranges-file OLD and --against NEW\n")
 	status, _, stderr = shell(t, "", "diff", "-f", demo, "--ranges-file", ranges, "--against", demo)
 	require.Equal(t, 2, status)
-	require.Contains(t, stderr, demo+": no ip-ranges document")
+	require.Contains(t, stderr, demo+": not an ip-ranges document")
 	status, _, stderr = shell(t, "", "diff", "-f", broken, "--ranges-file", ranges, "--against", ranges)
 	require.Equal(t, 1, status)
 	require.Equal(t, 1, strings.Count(stderr, "Invalid port: 70000"), "a mistake is said once, not by each of the ranges: %s", stderr)

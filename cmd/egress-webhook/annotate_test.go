@@ -12,7 +12,8 @@ import (
 
 const heading = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: egress, namespace: tenant-a, labels: {egress-controller: managed}}\n"
 
-// TestAnnotate finds, in every way to write a policy.json, the values that are wrong: at the marks ^.
+// TestAnnotate checks the position of a wrong value in every way to write a policy.json. The mark ^ is the
+// expected position.
 func TestAnnotate(t *testing.T) {
 	const bad = `^"10.1.0.0/99"`
 	entry := func(cidr string) string {
@@ -33,10 +34,10 @@ func TestAnnotate(t *testing.T) {
 		{"Windows", "p.yaml", "\ufeff" + strings.ReplaceAll(heading+"data:\n  policy.json: |\n    "+strings.ReplaceAll(indented, "\n", "\n    ")+"\n", "\n", "\r\n")},
 		{"second document", "p.yml", goodManifest + otherManifests + heading + "data: {policy.json: '" + entry(bad) + "'}\n"},
 		{"unknown field", "p.yaml", heading + "data:\n  policy.json: |\n    {\"allowedDestinations\": [],\n     ^\"allow\": 1}\n"},
-		{"cut", "p.yaml", heading + "data:\n  policy.json: |\n    {\"allowedDestinations\": [^\n  z: y\n"},
+		{"truncated", "p.yaml", heading + "data:\n  policy.json: |\n    {\"allowedDestinations\": [^\n  z: y\n"},
 		{"key missing", "p.yaml", heading + "data:\n  ^policy.yaml: x\n"},
 		{"empty", "p.yaml", heading + "data:\n  policy.json: ^''\n"},
-		{"line breaks of YAML alone", "p.yaml", strings.Repeat("#\u2028", 9) + "#\u0085#\r#\n" + heading + "data: {policy.json: '^[]'}"},
+		{"line breaks of YAML only", "p.yaml", strings.Repeat("#\u2028", 9) + "#\u0085#\r#\n" + heading + "data: {policy.json: '^[]'}"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			before, after, marked := strings.Cut(test.content, "^")
@@ -94,8 +95,8 @@ func TestValidateFolder(t *testing.T) {
 	require.NotContains(t, stderr, "no policy here")
 }
 
-// TestUnreadable asks for one line that names the file and the place, and for status 2.
-func TestUnreadable(t *testing.T) {
+// TestUnreadableFile requires status 2 and one line that names the file and the position.
+func TestUnreadableFile(t *testing.T) {
 	for _, test := range []struct{ name, content, message string }{
 		{"list without objects", "kind: List\nitems: {a: b}\n", ":2:8: items must be a list, not a mapping"},
 		{"list in a list", "kind: List\nitems:\n- kind: List\n", ":3:3: a List in a List: list the objects themselves"},
@@ -116,8 +117,9 @@ func TestUnreadable(t *testing.T) {
 	}
 }
 
-// TestValidateLarge has a megabyte of manifests around one mistake, with a mistake in each, and a quarter of
-// mistakes in one policy. The scripts in scripts/e2e give the built program, which has no race detector to slow it, five.
+// TestValidateLarge validates a megabyte of manifests with one mistake, a megabyte with a mistake in each
+// manifest, and 60,000 mistakes in one policy. The scripts in scripts/e2e run the built program, which no race
+// detector slows down, with five megabytes.
 func TestValidateLarge(t *testing.T) {
 	around := strings.Repeat(goodManifest+"---\n", 1<<20/len(goodManifest))
 	status, stdout, stderr := shell(t, around+badManifest, "validate", "-f", "-")
@@ -133,6 +135,6 @@ func TestValidateLarge(t *testing.T) {
 	const mistakes = 60_000
 	status, stdout, _ = shell(t, `{"allowedDestinations": [`+strings.Repeat("[], ", mistakes)+`[]]}`, "validate", "-f", "-", "-o", "github")
 	require.Equal(t, 1, status)
-	require.Equal(t, 101, strings.Count(stdout, "\n"), "too many destinations, and the first of a thousand that are none")
+	require.Equal(t, 101, strings.Count(stdout, "\n"), "too many destinations, and the first of a thousand invalid ones")
 	require.Contains(t, stdout, "::policy: and 901 more\n")
 }

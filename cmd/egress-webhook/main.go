@@ -1,5 +1,5 @@
-// Command egress-webhook refuses a bad policy.json before it is stored. Its verb validate gives the
-// same verdicts offline.
+// Command egress-webhook denies an invalid policy.json before the API server stores it. Its command validate
+// prints the same verdicts offline.
 package main
 
 import (
@@ -16,7 +16,7 @@ const program = "egress-webhook"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	context.AfterFunc(ctx, stop) // a second signal ends the program immediately
 	status := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(status)

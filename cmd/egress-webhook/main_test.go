@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// shell runs the program as from a shell.
+// shell runs the program with stdin and args, like a shell.
 func shell(t *testing.T, stdin string, args ...string) (status int, stdout, stderr string) {
 	var out, errs bytes.Buffer
 	status = run(t.Context(), args, strings.NewReader(stdin), &out, &errs)
@@ -81,9 +81,9 @@ func TestValidate(t *testing.T) {
 			service + ": Invalid region: dublin (allowedDestinations[0].regions[0])\n"},
 		{"custom service", "", []string{"-f", service, "--custom-ranges", custom}, 0, service + ": valid\n", ""},
 		{"custom s3", "", []string{"-f", bare, "--custom-ranges", wide}, 2, "", "egress-webhook validate: " + wide +
-			": 0.0.0.0/0 (S3, x) has the name of a service of AWS's (1 more like this); correct it, or start with --trust-custom-ranges\n"},
+			": 0.0.0.0/0 (S3, x) has the name of an AWS service (and 1 more); correct the file or start with --trust-custom-ranges\n"},
 		{"custom s3, trusted", `{"allowedDestinations": []}`, []string{"-f", "-", "--custom-ranges", wide, "--trust-custom-ranges"}, 0, "-: valid\n",
-			"egress-webhook validate: note: " + wide + ": 0.0.0.0/0 (S3, x) has the name of a service of AWS's\n" +
+			"egress-webhook validate: note: " + wide + ": 0.0.0.0/0 (S3, x) has the name of an AWS service\n" +
 				"egress-webhook validate: note: " + wide + ": 0.0.0.0/0 (S3, x) is wider than /8\n"},
 
 		{"nothing", "", nil, 2, "", "egress-webhook validate: nothing to read: give -f FILE\nRun 'egress-webhook validate --help' for usage.\n"},
@@ -95,7 +95,7 @@ func TestValidate(t *testing.T) {
 			"egress-webhook validate: invalid --dns-cidr \"169.254.20.10\": must be a CIDR such as 169.254.20.10/32\negress-webhook validate: DNS CIDR fd00::/8 is not in the cluster's address family, IPv4\nRun 'egress-webhook validate --help' for usage.\n"},
 		{"no such file", "", []string{"-f", dir + "/none.yaml"}, 2, "", "egress-webhook validate: open " + dir + "/none.yaml: no such file or directory\n"},
 		{"no such ranges", "", []string{"-f", good, "--ranges-file", dir + "/none"}, 2, "", "egress-webhook validate: open " + dir + "/none: no such file or directory\n"},
-		{"ranges that are none", "", []string{"-f", good, "--ranges-file", good}, 2, "", "egress-webhook validate: " + good + ": no ip-ranges document: invalid character 'a' looking for beginning of value\n"},
+		{"ranges that are none", "", []string{"-f", good, "--ranges-file", good}, 2, "", "egress-webhook validate: " + good + ": not an ip-ranges document: invalid character 'a' looking for beginning of value\n"},
 		{"invalid UTF-8", "", []string{"-f", utf8}, 2, "", "egress-webhook validate: " + utf8 + ": no YAML: invalid leading UTF-8 octet\n"},
 		{"policy not a string", "", []string{"-f", mapping}, 2, "", "egress-webhook validate: " + mapping + ":5:16: policy.json must be a string, not a mapping: quote it, or begin it with |\n"},
 		{"YAML that is no object", "", []string{"-f", write("scalar.yaml", "just text")}, 2, "", "egress-webhook validate: " + dir + "/scalar.yaml:1:1: no Kubernetes object: an object must be a mapping, not text\n"},

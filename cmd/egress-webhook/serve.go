@@ -19,13 +19,13 @@ import (
 )
 
 const usage = `
-egress-webhook is a validating admission webhook: an API server asks it, at
-POST /validate over TLS, about every ConfigMap that is labelled
-egress-controller=managed, and it refuses those whose policy.json is wrong.
+egress-webhook is a validating admission webhook. API servers send it reviews of
+ConfigMaps with the label egress-controller=managed, by POST /validate over TLS.
+It denies a ConfigMap whose policy.json is invalid.
 
 Usage:
   egress-webhook --tls-cert-file FILE --tls-key-file FILE [flags]   run
-  egress-webhook validate -f FILE...                                judge policies in files
+  egress-webhook validate -f FILE...                                check policies in files
 
 Examples:
   egress-webhook --tls-cert-file tls.crt --tls-key-file tls.key --ranges-file ip-ranges.json
@@ -46,7 +46,7 @@ func (o *options) addFlags(flags *flag.FlagSet) {
 	o.Service.AddFlags(flags)
 	flags.StringVar(&o.addr, "addr", o.addr, "`address` that serves POST /validate over TLS")
 	flags.StringVar(&o.certFile, "tls-cert-file", o.certFile, "PEM `FILE` with the serving certificate")
-	flags.StringVar(&o.keyFile, "tls-key-file", o.keyFile, "PEM `FILE` with its key")
+	flags.StringVar(&o.keyFile, "tls-key-file", o.keyFile, "PEM `FILE` with the key of the certificate")
 }
 
 func (o *options) validate() error {
@@ -59,7 +59,7 @@ func (o *options) validate() error {
 func serve(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	o, flags := newOptions(), flag.NewFlagSet(program, flag.ContinueOnError)
 	o.addFlags(flags)
-	rules, log, status, ok := o.Parse(flags, args, usage, o.validate, stdout, stderr)
+	policyOptions, log, status, ok := o.Parse(flags, args, usage, o.validate, stdout, stderr)
 	if !ok {
 		return status
 	}
@@ -67,25 +67,25 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	certificate, certErr := admission.NewCertificate(o.certFile, o.keyFile, log)
 	ranges, rangesErr := admission.NewRanges(o.Policy.RangesFile, o.Policy.Custom(), log)
 	if err := errors.Join(certErr, rangesErr); err != nil {
-		log.Error("cannot start", "error", err)
+		log.Error("start failed", "error", err)
 		return cli.ExitUsage
 	}
 	go certificate.Run(ctx)
 	go ranges.Run(ctx)
 	registry := cli.NewRegistry(program)
 	metrics := admission.NewMetrics(registry, certificate, ranges)
-	handler := closeWhenStopping(ctx, admission.Handler(ranges.Table, rules, metrics, log))
-	limit := func(l net.Listener) net.Listener { return admission.Limit(l, metrics) }
+	handler := closeWhenStopping(ctx, admission.Handler(ranges.Table, policyOptions, metrics, log))
+	limit := func(l net.Listener) net.Listener { return admission.LimitConnections(l, metrics) }
 	if err := o.run(ctx, admission.NewServer(handler, certificate, metrics, log), limit, registry, log); err != nil {
-		log.Error("failed", "error", err)
+		log.Error("serve failed", "error", err)
 		return cli.ExitInvalid
 	}
 	return cli.ExitOK
 }
 
-// tuneGC lets garbage be collected less often than by default, where the environment does not say how
-// often: little is alive but the ranges, and each review adds a little. More would be hardly faster, and let garbage pile up after
-// large reviews.
+// tuneGC makes the garbage collector run less often, unless the environment sets GOGC or GOMEMLIMIT. Besides
+// the ranges little is alive, and each review adds little. A higher percentage is hardly faster and lets
+// garbage pile up after large reviews.
 func tuneGC() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(350)
@@ -96,14 +96,15 @@ func tuneGC() {
 }
 
 const (
-	// drainTime is how long reviews are still taken after readiness has gone: until every node has heard that
-	// this Pod is to get no more.
+	// drainTime is how long the webhook accepts reviews after readiness fails. By then every node has stopped
+	// sending reviews to this Pod.
 	drainTime = 3 * time.Second
-	// stopTimeout is how long a stop then waits for reviews in flight: longer than an API server does.
+	// stopTimeout bounds the wait for reviews in flight. It is longer than the timeout of an API server.
 	stopTimeout = 10 * time.Second
 )
 
-// run serves reviews and health until the context ends. Then readiness goes first, and reviews in flight end.
+// run serves reviews and health until ctx ends. Then readiness fails first, and run waits for the reviews in
+// flight.
 func (o *options) run(ctx context.Context, reviews *http.Server, limit func(net.Listener) net.Listener, metrics prometheus.Gatherer, log *slog.Logger) error {
 	listener, err := net.Listen("tcp", o.addr)
 	if err != nil {
@@ -122,7 +123,7 @@ func (o *options) run(ctx context.Context, reviews *http.Server, limit func(net.
 		return err
 	case <-ctx.Done():
 	}
-	log.Info("stopping: not ready any more, reviews are still taken", "for", drainTime)
+	log.Info("draining reviews", "duration", drainTime)
 	select {
 	case err := <-failed:
 		return err
@@ -133,8 +134,8 @@ func (o *options) run(ctx context.Context, reviews *http.Server, limit func(net.
 	return reviews.Shutdown(stopping)
 }
 
-// closeWhenStopping asks clients, once the context has ended, to come again on another connection, which leads to
-// another Pod: a stop closes idle ones at once, also where the next request is on its way.
+// closeWhenStopping asks clients to close their connection after ctx ends. Their next connection leads to
+// another Pod. Without this, Shutdown closes idle connections and may lose a request on the way.
 func closeWhenStopping(ctx context.Context, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if ctx.Err() != nil {
@@ -144,6 +145,7 @@ func closeWhenStopping(ctx context.Context, next http.Handler) http.Handler {
 	})
 }
 
+// readiness returns the readiness check: ok is false after ctx ends.
 func readiness(ctx context.Context) func() (status string, ok bool) {
 	return func() (string, bool) {
 		if ctx.Err() != nil {

@@ -10,15 +10,15 @@ import (
 )
 
 const validateUsage = `
-egress-webhook validate gives the webhook's verdict on each policy in files,
-without a cluster. FILE is a manifest in YAML or JSON with any number of
-objects, such as Kustomize and Helm print, or a bare policy.json; of a folder,
-every .yaml, .yml and .json file is read, and those in its folders, but for
-names that begin with a dot; - is standard input. Objects that are no policy
-ConfigMap are passed over, and so are, in a folder, Helm templates, Kustomize
-patches and the like, with a note. A broken file that looks like a policy is an
-error after all the others. Without --ranges-file, names are judged by a
-compiled-in catalogue.
+egress-webhook validate prints the webhook's verdict on each policy in files,
+without a cluster. FILE is a YAML or JSON manifest with any number of objects,
+such as the output of Kustomize and Helm, or a bare policy.json. From a folder it
+reads every .yaml, .yml and .json file, also in subfolders, and skips names that
+begin with a dot. The FILE - is standard input. It skips objects that are not
+policy ConfigMaps. In a folder it also skips Helm templates, Kustomize patches and
+other YAML, with a note. It reports a broken file that looks like a policy after
+all other files. Without --ranges-file it checks names against a compiled-in
+catalogue.
 
 Usage:
   egress-webhook validate -f FILE... [--ranges-file FILE] [-o text|json|github]
@@ -29,26 +29,27 @@ Examples:
   kustomize build . | egress-webhook validate -f - -o json
   egress-webhook validate -f . -o github
 
--o text prints a verdict each, and problems and warnings to standard error. -o json
-prints a list of {file, namespace, name, valid, problems, warnings}, in the order
-read; a problem or warning is {message, path, line, column}: the path in
-policy.json, and the place in the file, both from 1, columns in characters. -o
-github prints GitHub's workflow commands, which mark the lines in a pull request.
+-o text prints the verdicts, and prints problems and warnings to standard error.
+-o json prints a list of {file, namespace, name, valid, problems, warnings}, in
+the order read. A problem or warning is {message, path, line, column}: its path in
+policy.json and its position in the file. Lines and columns count from 1, columns
+in characters. -o github prints GitHub's workflow commands, which annotate the
+lines in a pull request.
 
 Exit status: 0 all valid, 1 a policy is invalid, 2 wrong usage or unreadable input.
 `
 
-// verdict is one policy's, as -o json prints it.
+// verdict is the verdict on one policy, in the format of -o json.
 type verdict struct {
 	File      string              `json:"file"`
 	Namespace string              `json:"namespace"`
 	Name      string              `json:"name"`
 	Valid     bool                `json:"valid"`
-	Problems  []positionedProblem `json:"problems"` // [] rather than null, as are Warnings
+	Problems  []positionedProblem `json:"problems"` // never nil, so that JSON has [] instead of null; likewise Warnings
 	Warnings  []positionedProblem `json:"warnings"`
 }
 
-// positionedProblem is a problem or a warning, and where in the file it is.
+// positionedProblem is a problem or warning with its position in the file.
 type positionedProblem struct {
 	policy.Problem
 	cli.Position
@@ -89,37 +90,39 @@ func validate(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	case "json":
 		status = stdout.Result(stderr, flags.Name(), verdicts, status)
 	case "github":
-		for _, remark := range input.Warnings {
-			mark(stdout, "warning", remark.File, remark.At, remark.Message)
+		for _, note := range input.Warnings {
+			printAnnotation(stdout, "warning", note.File, note.At, note.Message)
 		}
-		for _, remark := range input.Unread {
-			mark(stdout, "error", remark.File, remark.At, remark.Message)
+		for _, note := range input.Unread {
+			printAnnotation(stdout, "error", note.File, note.At, note.Message)
 		}
 	}
 	return input.Report(stderr, flags.Name(), status)
 }
 
+// verdictOf returns the verdict on one policy.
 func verdictOf(source cli.Source, input *cli.Input) verdict {
 	compiled := netpol.CompileConfigMap(source.ConfigMap, netpol.Inputs{Table: input.Table, Options: input.Options})
 	return verdict{
 		File: source.File, Namespace: source.ConfigMap.Namespace, Name: source.ConfigMap.Name,
-		Valid: compiled.Problems == nil, Problems: findings(source, compiled.Problems), Warnings: findings(source, compiled.Warnings),
+		Valid: compiled.Problems == nil, Problems: positioned(source, compiled.Problems), Warnings: positioned(source, compiled.Warnings),
 	}
 }
 
-func findings(source cli.Source, problems policy.Problems) []positionedProblem {
-	found := make([]positionedProblem, len(problems))
+// positioned adds the positions in the file to problems. The result is never nil.
+func positioned(source cli.Source, problems policy.Problems) []positionedProblem {
+	result := make([]positionedProblem, len(problems))
 	if len(problems) == 0 {
-		return found
+		return result
 	}
 	positions := source.Positions(problems)
 	for i, p := range problems {
-		found[i] = positionedProblem{p, positions[i]}
+		result[i] = positionedProblem{p, positions[i]}
 	}
-	return found
+	return result
 }
 
-// printVerdict gives the verdict to stdout and what it rests on to stderr.
+// printVerdict prints the verdict to stdout, and problems and warnings to stderr.
 func printVerdict(stdout, stderr cli.Output, source cli.Source, v verdict) {
 	for _, p := range v.Problems {
 		stderr.Line("%s: %s", source, p.Problem)
@@ -134,18 +137,20 @@ func printVerdict(stdout, stderr cli.Output, source cli.Source, v verdict) {
 	}
 }
 
-// annotate prints GitHub's workflow commands, which mark the lines of a file. What was piped in has no file to mark.
-func annotate(out cli.Output, source cli.Source, level string, found []positionedProblem) {
-	for _, f := range found {
+// annotate prints GitHub's workflow commands, which annotate lines of a file. Standard input has no file, so
+// the message then names the policy.
+func annotate(out cli.Output, source cli.Source, level string, problems []positionedProblem) {
+	for _, p := range problems {
 		if source.FromStdin() {
-			mark(out, level, source.File, f.Position, source.PolicyName()+": "+f.Problem.String())
+			printAnnotation(out, level, source.File, p.Position, source.PolicyName()+": "+p.Problem.String())
 		} else {
-			mark(out, level, source.File, f.Position, f.Problem.String())
+			printAnnotation(out, level, source.File, p.Position, p.Problem.String())
 		}
 	}
 }
 
-func mark(out cli.Output, level, file string, at cli.Position, message string) {
+// printAnnotation prints one workflow command at a position in a file, or without a file for standard input.
+func printAnnotation(out cli.Output, level, file string, at cli.Position, message string) {
 	if file == cli.Stdin {
 		file = ""
 	}

@@ -11,7 +11,8 @@ import (
 	"egress-agent/pkg/internal/filewatch"
 )
 
-// Certificate is the serving certificate, read from files and reread when they change.
+// Certificate is the serving certificate. It reads the certificate and key files and reloads them when they
+// change.
 type Certificate struct {
 	certFile, keyFile string
 	files             *filewatch.Files
@@ -19,37 +20,37 @@ type Certificate struct {
 	pair              atomic.Pointer[tls.Certificate]
 }
 
-// NewCertificate reads a PEM certificate, which its chain may follow, and its key.
+// NewCertificate loads a certificate and its key from PEM files. The chain may follow the certificate.
 func NewCertificate(certFile, keyFile string, log *slog.Logger) (*Certificate, error) {
 	c := &Certificate{certFile: certFile, keyFile: keyFile, files: filewatch.Watch(certFile, keyFile), log: log}
-	if err := c.reread(); err != nil {
+	if err := c.reload(); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-// Get returns the last pair that was read whole, for tls.Config.GetCertificate.
+// Get returns the last valid pair of certificate and key. It is a tls.Config.GetCertificate.
 func (c *Certificate) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.pair.Load(), nil }
 
-// NotAfter is when the certificate in use expires.
+// NotAfter returns when the current certificate expires.
 func (c *Certificate) NotAfter() time.Time { return c.pair.Load().Leaf.NotAfter }
 
-// Run rereads the files when they change, until the context ends. A certificate and a key that do not
-// belong together, as when one of them has been written yet, change nothing.
+// Run reloads the files when they change, until ctx ends. If the certificate and the key do not match, Run logs
+// that and serves the previous pair. They differ for a moment while another program replaces the two files.
 func (c *Certificate) Run(ctx context.Context) {
 	c.files.Follow(ctx, func() {
-		if err := c.reread(); err != nil {
-			c.log.Warn("certificate not read: the last one stays in use", "error", err, "notAfter", c.NotAfter())
+		if err := c.reload(); err != nil {
+			c.log.Warn("reload certificate failed", "error", err, "notAfter", c.NotAfter())
 		}
 	})
 }
 
-func (c *Certificate) reread() error {
+func (c *Certificate) reload() error {
 	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
 	if err != nil {
 		return fmt.Errorf("read the certificate %s and its key %s: %w", c.certFile, c.keyFile, err)
 	}
 	c.pair.Store(&pair)
-	c.log.Info("certificate in use", "names", pair.Leaf.DNSNames, "notAfter", pair.Leaf.NotAfter)
+	c.log.Info("certificate loaded", "names", pair.Leaf.DNSNames, "notAfter", pair.Leaf.NotAfter)
 	return nil
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// newPair is a certificate that expires at a time, and its key, as PEM.
-func newPair(t *testing.T, notAfter time.Time) (certificate, key []byte) {
+// newKeyPair returns a certificate that expires at notAfter, and its key, in PEM.
+func newKeyPair(t *testing.T, notAfter time.Time) (certificate, key []byte) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
@@ -30,14 +30,14 @@ func newPair(t *testing.T, notAfter time.Time) (certificate, key []byte) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded})
 }
 
-func TestCertificateReread(t *testing.T) {
+func TestCertificateReload(t *testing.T) {
 	dir := t.TempDir()
 	certFile, keyFile := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
 	write := func(file string, data []byte) { require.NoError(t, os.WriteFile(file, data, 0o600)) }
 	now := time.Now().Truncate(time.Second).UTC()
 	first, second := now.Add(time.Hour), now.Add(2*time.Hour)
-	firstCert, firstKey := newPair(t, first)
-	secondCert, secondKey := newPair(t, second)
+	firstCert, firstKey := newKeyPair(t, first)
+	secondCert, secondKey := newKeyPair(t, second)
 
 	_, err := NewCertificate(certFile, keyFile, slog.New(slog.DiscardHandler))
 	require.EqualError(t, err, "read the certificate "+certFile+" and its key "+keyFile+": open "+certFile+": no such file or directory")
@@ -47,31 +47,31 @@ func TestCertificateReread(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, first, certificate.NotAfter())
 
-	for _, half := range []struct {
+	for _, test := range []struct {
 		name      string
 		cert, key []byte
 	}{
-		{"the certificate alone", secondCert, firstKey},
-		{"the key alone", firstCert, secondKey},
-		{"a cut certificate", secondCert[:len(secondCert)/2], secondKey},
-		{"a cut key", secondCert, secondKey[:len(secondKey)/2]},
+		{"only a new certificate", secondCert, firstKey},
+		{"only a new key", firstCert, secondKey},
+		{"a truncated certificate", secondCert[:len(secondCert)/2], secondKey},
+		{"a truncated key", secondCert, secondKey[:len(secondKey)/2]},
 		{"an empty key", secondCert, nil},
 		{"no PEM", []byte("x"), secondKey},
 	} {
-		write(certFile, half.cert)
-		write(keyFile, half.key)
-		require.Error(t, certificate.reread(), half.name)
+		write(certFile, test.cert)
+		write(keyFile, test.key)
+		require.Error(t, certificate.reload(), test.name)
 		served, err := certificate.Get(nil)
 		require.NoError(t, err)
-		require.Equal(t, first, served.Leaf.NotAfter, half.name)
+		require.Equal(t, first, served.Leaf.NotAfter, test.name)
 	}
 	require.NoError(t, os.Remove(keyFile))
-	require.Error(t, certificate.reread())
+	require.Error(t, certificate.reload())
 	require.Equal(t, first, certificate.NotAfter())
 
 	write(certFile, secondCert)
 	write(keyFile, secondKey)
-	require.NoError(t, certificate.reread())
+	require.NoError(t, certificate.reload())
 	served, err := certificate.Get(nil)
 	require.NoError(t, err)
 	require.Equal(t, second, served.Leaf.NotAfter)
@@ -79,10 +79,10 @@ func TestCertificateReread(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	NewMetrics(registry, certificate, &Ranges{})
 	require.InDelta(t, time.Until(second).Seconds(), gauge(t, registry, "egress_webhook_certificate_expiry_seconds"), 60)
-	require.Equal(t, -1.0, gauge(t, registry, "egress_webhook_ranges_age_seconds"), "there are none")
+	require.Equal(t, -1.0, gauge(t, registry, "egress_webhook_ranges_age_seconds"), "no AWS ranges")
 }
 
-// gauge is a gauge's value.
+// gauge returns the value of a gauge.
 func gauge(t *testing.T, registry *prometheus.Registry, name string) float64 {
 	t.Helper()
 	families, err := registry.Gather()
@@ -92,6 +92,6 @@ func gauge(t *testing.T, registry *prometheus.Registry, name string) float64 {
 			return family.GetMetric()[0].GetGauge().GetValue()
 		}
 	}
-	require.FailNow(t, "no metric "+name)
+	require.FailNow(t, "metric not found: "+name)
 	return 0
 }

@@ -18,7 +18,7 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// answered requires one AdmissionReview, a response without a request.
+// answered decodes body, which must be one AdmissionReview with a response and without a request.
 func answered(t *testing.T, body io.Reader) *admissionv1.AdmissionResponse {
 	t.Helper()
 	var answer admissionv1.AdmissionReview
@@ -31,14 +31,14 @@ func answered(t *testing.T, body io.Reader) *admissionv1.AdmissionResponse {
 	return answer.Response
 }
 
-// verdict is what should come of a review, by the API's own types and the line called directly. It is not
-// known where what the webhook does not read has a shape that those types do not take, nor where a field stands
-// twice: of raw objects the last counts there, and here they are read into one.
+// verdict computes the expected verdict with the API's own types and a direct call of netpol. known is false in
+// two cases. A field that the webhook does not read may have a shape that those types do not accept. A field
+// may occur twice: the API's types then use the last raw object, and the webhook merges both.
 func verdict(body []byte) (allowed bool, message string, warnings []string, known bool) {
 	var review admissionv1.AdmissionReview
 	var object, old corev1.ConfigMap
-	twice, err := utiljson.UnmarshalStrict(body, &review, utiljson.DisallowDuplicateFields)
-	if len(twice) > 0 || err != nil ||
+	duplicates, err := utiljson.UnmarshalStrict(body, &review, utiljson.DisallowDuplicateFields)
+	if len(duplicates) > 0 || err != nil ||
 		utiljson.UnmarshalCaseSensitivePreserveInts(review.Request.Object.Raw, &object) != nil {
 		return false, "", nil, false
 	}
@@ -63,7 +63,7 @@ func verdict(body []byte) (allowed bool, message string, warnings []string, know
 	return true, "", formatWarnings(result.Warnings), true
 }
 
-// requireVerdict requires an answer that says what verdict says, under the review's UID.
+// requireVerdict requires the response of verdict, with the UID of the review.
 func requireVerdict(t *testing.T, body []byte, w *httptest.ResponseRecorder) {
 	t.Helper()
 	response := answered(t, w.Body)
@@ -71,9 +71,9 @@ func requireVerdict(t *testing.T, body []byte, w *httptest.ResponseRecorder) {
 	if !known {
 		return
 	}
-	var asked admissionv1.AdmissionReview
-	require.NoError(t, utiljson.UnmarshalCaseSensitivePreserveInts(body, &asked))
-	require.Equal(t, asked.Request.UID, response.UID)
+	var sent admissionv1.AdmissionReview
+	require.NoError(t, utiljson.UnmarshalCaseSensitivePreserveInts(body, &sent))
+	require.Equal(t, sent.Request.UID, response.UID)
 	require.Equal(t, allowed, response.Allowed)
 	require.Equal(t, warnings, response.Warnings)
 	if !allowed {
@@ -81,8 +81,8 @@ func requireVerdict(t *testing.T, body []byte, w *httptest.ResponseRecorder) {
 	}
 }
 
-// FuzzReview: a review gets its verdict, that of the line called directly, under its own UID; anything
-// else a 4xx; nothing a panic.
+// FuzzReview checks that a review gets the verdict of a direct call and its own UID. Any other body gets a 4xx
+// status. Nothing panics.
 func FuzzReview(f *testing.F) {
 	f.Add(review(f, request("CREATE", runtime.RawExtension{}, object(f, good))))
 	f.Add(review(f, request("CREATE", runtime.RawExtension{}, object(f, bad))))
@@ -101,7 +101,7 @@ func FuzzReview(f *testing.F) {
 	})
 }
 
-// FuzzVerdict lets the policies in a review be any text, and what surrounds them differ.
+// FuzzVerdict varies the policies in a review, the labels and the name.
 func FuzzVerdict(f *testing.F) {
 	f.Add("", good, true, true, false, "u")
 	f.Add(good, bad, true, true, false, "\x00\"\\")

@@ -21,41 +21,44 @@ import (
 const (
 	path      = "/validate"
 	mediaType = "application/json"
-	// maxBody bounds a review. An API server takes objects of up to 3 MiB, and ConfigMaps of 1 MiB; an
-	// update carries two.
+	// maxBody bounds the body of a review, in bytes. An API server takes objects of up to 3 MiB, but ConfigMaps
+	// of up to 1 MiB only, and an update carries two ConfigMaps.
 	maxBody = 3 << 20
-	// smallBody bounds a review of the usual size. Small and large bodies have rooms of their own, so that large ones,
-	// of which few fit, never keep small ones out.
-	smallBody = 128 << 10
-	smallRoom = 128 * smallBody
-	largeRoom = 8 * maxBody
-	// leastBuffer is what a review takes at least.
-	leastBuffer = 16 << 10
+	// maxSmallBody is the largest size of a small body, in bytes. Most reviews are small. Small and large
+	// bodies have separate limits, because few large bodies fit and they must not block small ones.
+	maxSmallBody          = 128 << 10
+	maxSmallBytesInFlight = 128 * maxSmallBody
+	maxLargeBytesInFlight = 8 * maxBody
+	// minReservation is the smallest reservation for a body, in bytes.
+	minReservation = 16 << 10
 )
 
 type handler struct {
 	table   func() *awsranges.Table
 	options netpol.Options
 	metrics *Metrics
-	log     *quietLog
+	log     *rateLimitedLog
 
-	small, large *shares // of the bytes that bodies take
-	judging      *turns
-	buffers      sync.Pool // of *bytes.Buffer, for bodies and answers
+	smallBytes, largeBytes *clientShares // bytes reserved for bodies in flight
+	evaluations            *fairSemaphore
+	buffers                sync.Pool // of *bytes.Buffer, for bodies and responses
 }
 
-// Handler serves POST /validate. table gives the ranges in use, and may give nil. A review gets 200
-// and its verdict; what is no review gets a 4xx, which an API server takes as a failed call. One of a client that has more
-// in flight than its share gets 429 and is to come again, which an API server does.
+// Handler serves POST /validate. table returns the current table, or nil. A review gets 200 and its verdict.
+// Any other request gets a 4xx status, which an API server treats as a failed call.
+//
+// Each client has a share of the memory for bodies. If a client exceeds its share, Handler returns 429; API
+// servers retry.
 func Handler(table func() *awsranges.Table, options netpol.Options, metrics *Metrics, log *slog.Logger) http.Handler {
 	return &handler{
-		table: table, options: options, metrics: metrics, log: &quietLog{Logger: log},
-		small: newShares(smallRoom), large: newShares(largeRoom), judging: newTurns(runtime.GOMAXPROCS(0)),
-		buffers: sync.Pool{New: func() any { return &bytes.Buffer{} }},
+		table: table, options: options, metrics: metrics, log: &rateLimitedLog{Logger: log},
+		smallBytes: newClientShares(maxSmallBytesInFlight), largeBytes: newClientShares(maxLargeBytesInFlight),
+		evaluations: newFairSemaphore(runtime.GOMAXPROCS(0)),
+		buffers:     sync.Pool{New: func() any { return &bytes.Buffer{} }},
 	}
 }
 
-// httpError is why a request gets no verdict.
+// httpError is the error for a request that gets no verdict.
 type httpError struct {
 	status int
 	reason string // one of reasons
@@ -64,57 +67,58 @@ type httpError struct {
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	started := time.Now()
-	if refused := h.serve(w, r); refused != nil {
-		h.metrics.refused.WithLabelValues(refused.reason).Inc()
-		h.log.Warn("refused a request that is no review", "status", refused.status, "error", refused.err, "client", r.RemoteAddr)
-		http.Error(w, refused.err.Error(), refused.status)
+	if httpErr := h.serve(w, r); httpErr != nil {
+		h.metrics.refused.WithLabelValues(httpErr.reason).Inc()
+		h.log.Warn("request refused", "status", httpErr.status, "error", httpErr.err, "client", r.RemoteAddr)
+		http.Error(w, httpErr.err.Error(), httpErr.status)
 		return
 	}
 	h.metrics.duration.Observe(time.Since(started).Seconds())
 }
 
-// serve answers a review, or says why not.
+// serve answers a review. It returns an error if the request gets no verdict.
 func (h *handler) serve(w http.ResponseWriter, r *http.Request) *httpError {
-	if refused := checkHeader(w, r); refused != nil {
-		return refused
+	if httpErr := checkHeader(w, r); httpErr != nil {
+		return httpErr
 	}
 	h.metrics.inFlight.Inc()
 	defer h.metrics.inFlight.Dec()
 	buffer := h.buffers.Get().(*bytes.Buffer)
 	defer func() {
-		if buffer.Cap() <= smallBody { // one large review must not hold its memory for ever
+		if buffer.Cap() <= maxSmallBody { // otherwise the pool would retain the memory of one large review
 			h.buffers.Put(buffer)
 		}
 	}()
 	buffer.Reset()
-	client := clientOf(r.RemoteAddr)
+	client := clientAddress(r.RemoteAddr)
 	b := &body{handler: h, client: client, buffer: buffer}
 	defer b.release()
-	if refused := b.read(w, r); refused != nil {
-		return refused
+	if httpErr := b.read(w, r); httpErr != nil {
+		return httpErr
 	}
-	request, response, refused := h.judge(r.Context(), client, buffer.Bytes())
-	if refused != nil {
-		return refused
+	request, response, httpErr := h.decide(r.Context(), client, buffer.Bytes())
+	if httpErr != nil {
+		return httpErr
 	}
-	h.report(request, response)
+	h.recordVerdict(request, response)
 	buffer.Reset()
 	writeReview(buffer, response)
 	w.Header().Set("Content-Type", mediaType)
 	if _, err := w.Write(buffer.Bytes()); err != nil {
-		h.log.Warn("review not answered", "error", err, "client", r.RemoteAddr)
+		h.log.Warn("write response failed", "error", err, "client", r.RemoteAddr)
 	}
 	return nil
 }
 
-// judge waits for its turn, and for another once it knows whose the review is. One whose caller leaves meanwhile is never
-// judged.
-func (h *handler) judge(ctx context.Context, client string, body []byte) (*Request, *Response, *httpError) {
+// decide returns the request in a body and its verdict. It waits twice for an evaluation: to parse the body,
+// and then, with the namespace known, to review the request. It does not evaluate a request whose caller has
+// disconnected.
+func (h *handler) decide(ctx context.Context, client string, body []byte) (*Request, *Response, *httpError) {
 	var request *Request
 	var response *Response
 	var err error
-	if left := h.inTurn(ctx, client, "", func() { request, err = readReview(body) }); left != nil {
-		return nil, nil, left
+	if httpErr := h.runLimited(ctx, client, "", func() { request, err = readReview(body) }); httpErr != nil {
+		return nil, nil, httpErr
 	}
 	if err != nil {
 		return nil, nil, &httpError{http.StatusBadRequest, reasonMalformed, err}
@@ -123,8 +127,8 @@ func (h *handler) judge(ctx context.Context, client string, body []byte) (*Reque
 	if request != nil {
 		namespace = request.Namespace
 	}
-	if left := h.inTurn(ctx, client, namespace, func() { response, err = Review(request, h.table(), h.options) }); left != nil {
-		return nil, nil, left
+	if httpErr := h.runLimited(ctx, client, namespace, func() { response, err = Review(request, h.table(), h.options) }); httpErr != nil {
+		return nil, nil, httpErr
 	}
 	if err != nil {
 		return nil, nil, &httpError{http.StatusBadRequest, reasonMalformed, err}
@@ -132,27 +136,28 @@ func (h *handler) judge(ctx context.Context, client string, body []byte) (*Reque
 	return request, response, nil
 }
 
-func (h *handler) inTurn(ctx context.Context, client, namespace string, work func()) *httpError {
-	if err := h.judging.take(ctx, client, namespace); err != nil {
-		return &httpError{http.StatusServiceUnavailable, reasonLeft, fmt.Errorf("the caller left before its review was judged: %w", err)}
+// runLimited calls work when the semaphore admits it. It returns an error if ctx ends first.
+func (h *handler) runLimited(ctx context.Context, client, namespace string, work func()) *httpError {
+	if err := h.evaluations.acquire(ctx, client, namespace); err != nil {
+		return &httpError{http.StatusServiceUnavailable, reasonCallerLeft, fmt.Errorf("the caller disconnected before its review got a verdict: %w", err)}
 	}
-	defer h.judging.end()
+	defer h.evaluations.release()
 	work()
 	return nil
 }
 
-// checkHeader judges all but the body.
+// checkHeader returns an error unless the path, method, content type and announced length fit a review.
 func checkHeader(w http.ResponseWriter, r *http.Request) *httpError {
 	if r.URL.Path != path {
-		return &httpError{http.StatusNotFound, reasonPath, fmt.Errorf("nothing is at %q; reviews go to %s", r.URL.Path, path)}
+		return &httpError{http.StatusNotFound, reasonPath, fmt.Errorf("path %q not found; send reviews to %s", r.URL.Path, path)}
 	}
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
-		return &httpError{http.StatusMethodNotAllowed, reasonMethod, fmt.Errorf("the method is %q, not POST", r.Method)}
+		return &httpError{http.StatusMethodNotAllowed, reasonMethod, fmt.Errorf("method %q not allowed; use POST", r.Method)}
 	}
-	if contentType := r.Header.Get("Content-Type"); contentType != mediaType { // which it may be with parameters
+	if contentType := r.Header.Get("Content-Type"); contentType != mediaType { // it may still be the media type with parameters
 		if media, _, _ := mime.ParseMediaType(contentType); media != mediaType {
-			return &httpError{http.StatusUnsupportedMediaType, reasonContentType, fmt.Errorf("the content type is %q, not %s", contentType, mediaType)}
+			return &httpError{http.StatusUnsupportedMediaType, reasonContentType, fmt.Errorf("content type %q not supported; use %s", contentType, mediaType)}
 		}
 	}
 	if r.ContentLength > maxBody {
@@ -165,25 +170,27 @@ func tooLarge() *httpError {
 	return &httpError{http.StatusRequestEntityTooLarge, reasonTooLarge, fmt.Errorf("the body is larger than %d bytes", maxBody)}
 }
 
-// body is a request's, whose memory is charged to its client before it is taken, and never before its bytes arrive.
+// body reads the body of one request. It reserves memory from its client's share before it allocates. Before
+// bytes arrive it reserves only minReservation, whatever the Content-Length.
 type body struct {
 	*handler
-	client  string
-	buffer  *bytes.Buffer
-	room    *shares
-	charged int64
+	client   string
+	buffer   *bytes.Buffer
+	shares   *clientShares
+	reserved int64
 }
 
+// read reads the whole body into the buffer.
 func (b *body) read(w http.ResponseWriter, r *http.Request) *httpError {
-	from := http.MaxBytesReader(w, r.Body, maxBody)
+	reader := http.MaxBytesReader(w, r.Body, maxBody)
 	for {
-		if refused := b.grow(w, r.ContentLength); refused != nil {
-			return refused
+		if httpErr := b.grow(w, r.ContentLength); httpErr != nil {
+			return httpErr
 		}
-		// No more than there is room for: the buffer must not grow by itself.
-		room := b.buffer.AvailableBuffer()[:b.buffer.Available()]
-		n, err := from.Read(room)
-		b.buffer.Write(room[:n])
+		// Read at most the free capacity: the buffer must not grow beyond the reservation.
+		free := b.buffer.AvailableBuffer()[:b.buffer.Available()]
+		n, err := reader.Read(free)
+		b.buffer.Write(free[:n])
 		switch large := (*http.MaxBytesError)(nil); {
 		case err == nil:
 		case err == io.EOF:
@@ -191,59 +198,62 @@ func (b *body) read(w http.ResponseWriter, r *http.Request) *httpError {
 		case errors.As(err, &large):
 			return tooLarge()
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			return &httpError{http.StatusRequestTimeout, reasonBody, fmt.Errorf("the body did not come within %s", readTimeout)}
+			return &httpError{http.StatusRequestTimeout, reasonBody, fmt.Errorf("the body did not arrive within %s", readTimeout)}
 		default:
 			return &httpError{http.StatusBadRequest, reasonBody, fmt.Errorf("read the body: %w", err)}
 		}
 	}
 }
 
-// grow makes room in the buffer, twice as much as before, or as much as the body is said to have once half of that is
-// there.
+// grow ensures that the buffer has free capacity. It doubles the buffer, or grows it to the announced length
+// after half of the body has arrived.
 func (b *body) grow(w http.ResponseWriter, length int64) *httpError {
-	if b.buffer.Available() > 0 && b.charged > 0 {
+	if b.buffer.Available() > 0 && b.reserved > 0 {
 		return nil
 	}
-	size := max(2*int64(b.buffer.Len()), leastBuffer)
+	size := max(2*int64(b.buffer.Len()), minReservation)
 	if length > 0 && size > length {
-		size = max(length+1, leastBuffer) // and one, which finds the end
+		size = max(length+1, minReservation) // one more byte, to detect the end
 	}
 	size = max(size, int64(b.buffer.Cap()))
-	if !b.charge(size) {
+	if !b.reserve(size) {
 		w.Header().Set("Retry-After", "1")
-		return &httpError{http.StatusTooManyRequests, reasonBusy, errors.New("too many reviews are in flight; come again in a second")}
+		return &httpError{http.StatusTooManyRequests, reasonBusy, errors.New("too many reviews in flight; retry in one second")}
 	}
 	b.buffer.Grow(int(size) - b.buffer.Len())
 	return nil
 }
 
-// charge reports whether the client has room for so many bytes in all.
-func (b *body) charge(size int64) bool {
-	room, more := b.small, size-b.charged
-	if size > smallBody+1 {
-		room = b.large
+// reserve raises the reservation to size bytes. It reports whether the client's share allows that. A body that
+// outgrows maxSmallBody moves from the small to the large bytes.
+func (b *body) reserve(size int64) bool {
+	shares, additional := b.smallBytes, size-b.reserved
+	if size > maxSmallBody+1 {
+		shares = b.largeBytes
 	}
-	if room != b.room {
-		more = size
+	if shares != b.shares {
+		additional = size
 	}
-	if !room.take(b.client, more) {
+	if !shares.acquire(b.client, additional) {
 		return false
 	}
-	if room != b.room {
+	if shares != b.shares {
 		b.release()
 	}
-	b.room, b.charged = room, size
+	b.shares, b.reserved = shares, size
 	return true
 }
 
+// release returns the reservation.
 func (b *body) release() {
-	if b.room != nil {
-		b.room.give(b.client, b.charged)
+	if b.shares != nil {
+		b.shares.release(b.client, b.reserved)
 	}
 }
 
-// report counts a verdict and logs it. Of a policy only the first mistake is logged: the rest is its author's.
-func (h *handler) report(request *Request, response *Response) {
+// recordVerdict counts and logs a verdict. It logs only the first problem, because a policy may contain
+// confidential text.
+func (h *handler) recordVerdict(request *Request, response *Response) {
 	verdict, level := verdictAllowed, slog.LevelDebug
 	if !response.Allowed {
 		verdict, level = verdictDenied, slog.LevelInfo

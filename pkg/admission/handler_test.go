@@ -25,7 +25,7 @@ import (
 
 func noTable() *awsranges.Table { return nil }
 
-// newMetrics is for handlers that no certificate or ranges stand behind.
+// newMetrics returns metrics for a handler without a certificate and ranges.
 func newMetrics() *Metrics { return NewMetrics(prometheus.NewRegistry(), &Certificate{}, &Ranges{}) }
 
 func newHandler(metrics *Metrics) http.Handler {
@@ -40,7 +40,7 @@ func post(handler http.Handler, body io.Reader) *httptest.ResponseRecorder {
 	return w
 }
 
-func TestHandler(t *testing.T) {
+func TestHandlerStatus(t *testing.T) {
 	goodReview := review(t, request("CREATE", runtime.RawExtension{}, object(t, good)))
 	w := post(newHandler(newMetrics()), bytes.NewReader(goodReview))
 	require.Equal(t, http.StatusOK, w.Code)
@@ -64,7 +64,7 @@ func TestHandler(t *testing.T) {
 		{"no content type", "POST", "/validate", "", goodReview, 415, "content_type"},
 		{"empty", "POST", "/validate", "application/json", nil, 400, "malformed"},
 		{"truncated", "POST", "/validate", "application/json", goodReview[:len(goodReview)/2], 400, "malformed"},
-		{"two in one", "POST", "/validate", "application/json", append(bytes.Clone(goodReview), goodReview...), 400, "malformed"},
+		{"two reviews", "POST", "/validate", "application/json", append(bytes.Clone(goodReview), goodReview...), 400, "malformed"},
 		{"nested", "POST", "/validate", "application/json", bytes.Repeat([]byte("["), 20000), 400, "malformed"},
 		{"no request", "POST", "/validate", "application/json", review(t, nil), 400, "malformed"},
 		{"null", "POST", "/validate", "application/json", []byte("null"), 400, "malformed"},
@@ -72,7 +72,7 @@ func TestHandler(t *testing.T) {
 		{"another kind", "POST", "/validate", "application/json", bytes.Replace(goodReview, []byte("AdmissionReview"), []byte("Admission"), 1), 400, "malformed"},
 		{"letter case", "POST", "/validate", "application/json", bytes.Replace(goodReview, []byte("request"), []byte("Request"), 1), 400, "malformed"},
 		{"the largest body", "POST", "/validate", "application/json", padded(maxBody), 200, ""},
-		{"one byte more", "POST", "/validate", "application/json", padded(maxBody + 1), 413, "too_large"},
+		{"one byte too many", "POST", "/validate", "application/json", padded(maxBody + 1), 413, "too_large"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			for _, chunked := range []bool{false, true} {
@@ -98,7 +98,7 @@ func TestHandler(t *testing.T) {
 	}
 }
 
-// gate is a body that comes when it is opened.
+// gate is a body that blocks until opened is closed.
 type gate struct {
 	opened chan struct{}
 	body   io.Reader
@@ -109,7 +109,7 @@ func (g *gate) Read(p []byte) (int, error) {
 	return g.body.Read(p)
 }
 
-// postAs sends a review from a client, whose context may end.
+// postAs sends a review as a client. The request ends with ctx.
 func postAs(ctx context.Context, handler http.Handler, client string, length int64, body io.Reader) *httptest.ResponseRecorder {
 	r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/validate", body)
 	r.RemoteAddr = client + ":12345"
@@ -120,11 +120,11 @@ func postAs(ctx context.Context, handler http.Handler, client string, length int
 	return w
 }
 
-const apiServer, stranger = "10.0.0.1", "10.0.0.2"
+const apiServer, otherClient = "10.0.0.1", "10.0.0.2"
 
-// TestRoomIsTakenByWhatArrives: what a body is said to have takes none. Strangers that send only headers keep nobody out,
-// be they 64 of the API server's own address.
-func TestRoomIsTakenByWhatArrives(t *testing.T) {
+// TestHeadersReserveLittle checks that an announced length reserves only the minimum. 64 requests that send
+// only headers do not block the API server, even from its own address.
+func TestHeadersReserveLittle(t *testing.T) {
 	body := review(t, request("CREATE", runtime.RawExtension{}, object(t, good)))
 	metrics := newMetrics()
 	handler := newHandler(metrics)
@@ -142,32 +142,32 @@ func TestRoomIsTakenByWhatArrives(t *testing.T) {
 	}
 }
 
-// TestBusy fills what one client may have of the room for small or large bodies. Another still finds some, and a large body
-// never takes that of small ones.
-func TestBusy(t *testing.T) {
+// TestBusyClientLeavesShares lets one client fill its share of the memory for small or large bodies. Another
+// client still gets a share. Large bodies never use the memory for small ones.
+func TestBusyClientLeavesShares(t *testing.T) {
 	small := review(t, request("CREATE", runtime.RawExtension{}, object(t, good)))
 	large := append(bytes.Clone(small), bytes.Repeat([]byte(" "), 2<<20)...)
 	for _, test := range []struct {
-		name string
-		body []byte
-		fit  int
-	}{{"small", small, smallRoom / leastBuffer / 2}, {"large", large, largeRoom / (4 << 20) / 2}} {
+		name     string
+		body     []byte
+		fitCount int
+	}{{"small", small, maxSmallBytesInFlight / minReservation / 2}, {"large", large, maxLargeBytesInFlight / (4 << 20) / 2}} {
 		t.Run(test.name, func(t *testing.T) {
 			metrics := newMetrics()
 			handler := newHandler(metrics)
 			opened, codes := make(chan struct{}), make(chan int)
-			for range test.fit {
+			for range test.fitCount {
 				go func() {
 					endless := io.MultiReader(bytes.NewReader(test.body), &gate{opened, strings.NewReader("")})
-					codes <- postAs(t.Context(), handler, stranger, -1, endless).Code
+					codes <- postAs(t.Context(), handler, otherClient, -1, endless).Code
 				}()
 			}
 			h := asHandler(handler)
 			full := func() bool {
-				for _, room := range []*shares{h.small, h.large} {
-					room.mu.Lock()
-					full := room.held[stranger] > 0 && room.held[stranger] >= room.free
-					room.mu.Unlock()
+				for _, shares := range []*clientShares{h.smallBytes, h.largeBytes} {
+					shares.mu.Lock()
+					full := shares.held[otherClient] > 0 && shares.held[otherClient] >= shares.free
+					shares.mu.Unlock()
 					if full {
 						return true
 					}
@@ -175,34 +175,34 @@ func TestBusy(t *testing.T) {
 				return false
 			}
 			require.Eventually(t, full, 30*time.Second, time.Millisecond)
-			w := postAs(t.Context(), handler, stranger, -1, bytes.NewReader(test.body))
+			w := postAs(t.Context(), handler, otherClient, -1, bytes.NewReader(test.body))
 			require.Equal(t, http.StatusTooManyRequests, w.Code)
 			require.Equal(t, "1", w.Header().Get("Retry-After"))
 			require.Equal(t, 1.0, testutil.ToFloat64(metrics.refused.WithLabelValues(reasonBusy)))
 			require.Equal(t, http.StatusOK, postAs(t.Context(), handler, apiServer, -1, bytes.NewReader(test.body)).Code)
 			if test.name == "large" {
-				require.Equal(t, http.StatusOK, postAs(t.Context(), handler, stranger, -1, bytes.NewReader(small)).Code)
+				require.Equal(t, http.StatusOK, postAs(t.Context(), handler, otherClient, -1, bytes.NewReader(small)).Code)
 			}
 			close(opened)
-			for range test.fit {
+			for range test.fitCount {
 				require.Equal(t, http.StatusOK, <-codes)
 			}
-			require.Equal(t, http.StatusOK, postAs(t.Context(), handler, stranger, -1, bytes.NewReader(test.body)).Code, "there is room again")
+			require.Equal(t, http.StatusOK, postAs(t.Context(), handler, otherClient, -1, bytes.NewReader(test.body)).Code, "the share is free again")
 			require.Zero(t, testutil.ToFloat64(metrics.inFlight))
-			require.Empty(t, h.small.held)
-			require.Empty(t, h.large.held)
+			require.Empty(t, h.smallBytes.held)
+			require.Empty(t, h.largeBytes.held)
 		})
 	}
 }
 
-// TestCallerLeft: a review whose caller has left while it waited for its turn is never judged.
-func TestCallerLeft(t *testing.T) {
+// TestCallerLeftGetsNoVerdict checks that a review gets no verdict if its caller disconnects while it waits.
+func TestCallerLeftGetsNoVerdict(t *testing.T) {
 	body := review(t, request("CREATE", runtime.RawExtension{}, object(t, good)))
 	metrics := newMetrics()
 	handler := newHandler(metrics)
-	judging := asHandler(handler).judging
+	evaluations := asHandler(handler).evaluations
 	for range goruntime.GOMAXPROCS(0) {
-		require.NoError(t, judging.take(t.Context(), apiServer, ""))
+		require.NoError(t, evaluations.acquire(t.Context(), apiServer, ""))
 	}
 	ctx, leave := context.WithCancel(t.Context())
 	codes := make(chan int)
@@ -210,26 +210,26 @@ func TestCallerLeft(t *testing.T) {
 		go func() { codes <- postAs(ctx, handler, apiServer, -1, bytes.NewReader(body)).Code }()
 	}
 	require.Eventually(t, func() bool {
-		judging.mu.Lock()
-		defer judging.mu.Unlock()
-		return len(judging.waiting) == 10
+		evaluations.mu.Lock()
+		defer evaluations.mu.Unlock()
+		return len(evaluations.waiters) == 10
 	}, 30*time.Second, time.Millisecond)
 	leave()
 	for range 10 {
 		require.Equal(t, http.StatusServiceUnavailable, <-codes)
 	}
-	require.Empty(t, judging.waiting)
-	require.Equal(t, 10.0, testutil.ToFloat64(metrics.refused.WithLabelValues(reasonLeft)))
+	require.Empty(t, evaluations.waiters)
+	require.Equal(t, 10.0, testutil.ToFloat64(metrics.refused.WithLabelValues(reasonCallerLeft)))
 	for range goruntime.GOMAXPROCS(0) {
-		judging.end()
+		evaluations.release()
 	}
-	require.Equal(t, http.StatusServiceUnavailable, postAs(ctx, handler, apiServer, -1, bytes.NewReader(body)).Code, "it has left before")
+	require.Equal(t, http.StatusServiceUnavailable, postAs(ctx, handler, apiServer, -1, bytes.NewReader(body)).Code, "the caller disconnected before")
 	require.Zero(t, testutil.ToFloat64(metrics.reviews.WithLabelValues("CREATE", "allowed")))
 	require.Equal(t, http.StatusOK, postAs(t.Context(), handler, apiServer, -1, bytes.NewReader(body)).Code)
 }
 
-// TestRefusalsAreLoggedSparely: strangers cannot fill a disk.
-func TestRefusalsAreLoggedSparely(t *testing.T) {
+// TestRefusedRequestsLogIsLimited checks that clients cannot fill a disk with log lines.
+func TestRefusedRequestsLogIsLimited(t *testing.T) {
 	var log bytes.Buffer
 	handler := Handler(noTable, options, newMetrics(), slog.New(slog.NewJSONHandler(&log, nil)))
 	started := time.Now()
@@ -237,18 +237,18 @@ func TestRefusalsAreLoggedSparely(t *testing.T) {
 		post(handler, strings.NewReader("x"))
 	}
 	seconds := int(time.Since(started)/time.Second) + 2
-	require.LessOrEqual(t, strings.Count(log.String(), "\n"), seconds*(linesPerSecond+1))
+	require.LessOrEqual(t, strings.Count(log.String(), "\n"), seconds*(maxWarningsPerSecond+1))
 }
 
-// failing is a body that cannot be read to its end.
+// failing is a body whose Read returns err.
 type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
-func TestBodyNotRead(t *testing.T) {
+func TestUnreadableBody(t *testing.T) {
 	w := post(newHandler(newMetrics()), failing{os.ErrDeadlineExceeded})
 	require.Equal(t, http.StatusRequestTimeout, w.Code)
-	require.Equal(t, "the body did not come within 5s\n", w.Body.String())
+	require.Equal(t, "the body did not arrive within 5s\n", w.Body.String())
 	require.Equal(t, http.StatusBadRequest, post(newHandler(newMetrics()), failing{io.ErrUnexpectedEOF}).Code)
 }
 
@@ -260,7 +260,7 @@ func TestReviewsAreCountedAndLogged(t *testing.T) {
 	for range 3 {
 		post(handler, bytes.NewReader(review(t, request("CREATE", runtime.RawExtension{}, object(t, good)))))
 	}
-	require.Empty(t, log.String(), "what is allowed is logged at level debug alone")
+	require.Empty(t, log.String(), "an allowed review is logged only at level debug")
 	post(handler, bytes.NewReader(review(t, request("UPDATE", object(t, good), object(t, secret)))))
 	for labels, want := range map[[2]string]float64{{"CREATE", "allowed"}: 3, {"UPDATE", "denied"}: 1, {"CREATE", "denied"}: 0, {"UPDATE", "allowed"}: 0} {
 		require.Equal(t, want, testutil.ToFloat64(metrics.reviews.WithLabelValues(labels[:]...)), labels)
@@ -274,8 +274,8 @@ func TestReviewsAreCountedAndLogged(t *testing.T) {
 		"user": "jane", "problems": 3.0, "first": "Unknown field: note", "path": "note"}, line)
 }
 
-// TestAnswersAreReadable decodes answers as an API server does.
-func TestAnswersAreReadable(t *testing.T) {
+// TestResponsesDecodeStrictly decodes responses with the API's own types.
+func TestResponsesDecodeStrictly(t *testing.T) {
 	for document, allowed := range map[string]bool{good: true, bad: false} {
 		w := post(newHandler(newMetrics()), bytes.NewReader(review(t, request("CREATE", runtime.RawExtension{}, object(t, document)))))
 		var answer admissionv1.AdmissionReview
@@ -288,7 +288,7 @@ func TestAnswersAreReadable(t *testing.T) {
 	}
 }
 
-// BenchmarkHandler is all of a review but the network.
+// BenchmarkHandler measures a whole review without the network.
 func BenchmarkHandler(b *testing.B) {
 	body := review(b, request("CREATE", runtime.RawExtension{}, object(b, good)))
 	handler := newHandler(newMetrics())

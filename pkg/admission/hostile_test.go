@@ -16,7 +16,7 @@ import (
 
 var hostileRegions = []string{"us-east-1", "us-west-2", "eu-west-1", "eu-central-1", "ap-south-1", "ap-northeast-1", "sa-east-1", "ca-central-1"}
 
-// hostileTable has two thousand rows, which nothing joins.
+// hostileTable returns a table of two thousand rows that do not aggregate.
 func hostileTable(t testing.TB) *awsranges.Table {
 	var prefixes []map[string]string
 	for i := range 1000 {
@@ -32,7 +32,7 @@ func hostileTable(t testing.TB) *awsranges.Table {
 	return table
 }
 
-// hostileDestinations write the i-th destination, each in its way.
+// hostileDestinations are functions that each write the i-th destination in a different way.
 var hostileDestinations = []func(random *rand.Rand, i int) string{
 	func(_ *rand.Rand, i int) string {
 		return fmt.Sprintf(`{"name":"d%d","awsService":"amazon","ports":[443]}`, i)
@@ -64,7 +64,7 @@ var hostileDestinations = []func(random *rand.Rand, i int) string{
 	func(*rand.Rand, int) string { return strings.Repeat("[", 50) + strings.Repeat("]", 50) },
 }
 
-// hostilePolicy has n destinations of the kinds in a mask.
+// hostilePolicy returns a policy with n destinations of the kinds in a bit mask.
 func hostilePolicy(n int, kinds uint16, seed uint64) string {
 	random := rand.New(rand.NewPCG(seed, uint64(n)))
 	var chosen []func(*rand.Rand, int) string
@@ -83,8 +83,8 @@ func hostilePolicy(n int, kinds uint16, seed uint64) string {
 	return `{"allowedDestinations":[` + strings.Join(destinations, ",") + `]}`
 }
 
-// FuzzReviewMemory: whatever a policy says, reading and judging its review keeps alive no more than a bound that is
-// linear in the review's size, plus what the table explains.
+// FuzzReviewMemory checks that a review of any policy keeps a bounded amount of memory alive. The bound is
+// linear in the size of the review and of the table.
 func FuzzReviewMemory(f *testing.F) {
 	for i := range hostileDestinations {
 		f.Add(uint16(1000), uint16(1)<<i, uint64(1))
@@ -97,17 +97,17 @@ func FuzzReviewMemory(f *testing.F) {
 	f.Fuzz(func(t *testing.T, n, kinds uint16, seed uint64) {
 		body := review(t, request("CREATE", runtime.RawExtension{}, object(t, hostilePolicy(int(n%30_000), kinds, seed))))
 		if len(body) > 3<<20 {
-			t.Skip("the server takes no such body")
+			t.Skip("larger than the server accepts")
 		}
 		live := liveheap.Peak(func() {
-			asked, err := readReview(body)
+			request, err := readReview(body)
 			if err == nil {
-				_, err = Review(asked, table, options)
+				_, err = Review(request, table, options)
 			}
 			if err != nil {
 				t.Error(err)
 			}
 		})
-		require.LessOrEqual(t, live, bound(body), "bytes alive while a review of %d bytes was judged", len(body))
+		require.LessOrEqual(t, live, bound(body), "live bytes during a review of %d bytes", len(body))
 	})
 }

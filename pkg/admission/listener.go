@@ -5,18 +5,18 @@ import (
 	"sync"
 )
 
-// maxConnections bounds what idle connections take: one of HTTP/2 takes about 40 kB.
+// maxConnections bounds the memory of idle connections. An HTTP/2 connection takes about 40 kB.
 const maxConnections = 512
 
-// Limit returns a listener for a server of NewServer. It closes a connection at once whose client has more than its share
-// of them: a client may have as many as are left.
-func Limit(listener net.Listener, metrics *Metrics) net.Listener {
-	return &limitedListener{listener, newShares(maxConnections), metrics}
+// LimitConnections returns a listener for a server of NewServer. It accepts a connection only if the client's
+// share allows it, and otherwise closes it. A client may have as many connections as are still free.
+func LimitConnections(listener net.Listener, metrics *Metrics) net.Listener {
+	return &limitedListener{listener, newClientShares(maxConnections), metrics}
 }
 
 type limitedListener struct {
 	net.Listener
-	shares  *shares
+	shares  *clientShares
 	metrics *Metrics
 }
 
@@ -26,9 +26,9 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		client := clientOf(connection.RemoteAddr().String())
-		if l.shares.take(client, 1) {
-			return &limitedConn{Conn: connection, gone: sync.OnceFunc(func() { l.shares.give(client, 1) })}, nil
+		client := clientAddress(connection.RemoteAddr().String())
+		if l.shares.acquire(client, 1) {
+			return &limitedConn{Conn: connection, release: sync.OnceFunc(func() { l.shares.release(client, 1) })}, nil
 		}
 		l.metrics.refused.WithLabelValues(reasonConnections).Inc()
 		_ = connection.Close()
@@ -37,16 +37,16 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 
 type limitedConn struct {
 	net.Conn
-	gone func()
+	release func()
 }
 
 func (c *limitedConn) Close() error {
-	defer c.gone()
+	defer c.release()
 	return c.Conn.Close()
 }
 
-// clientOf is the address of a client without its port.
-func clientOf(address string) string {
+// clientAddress returns the address of a client without its port.
+func clientAddress(address string) string {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return address

@@ -6,29 +6,29 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// The verdicts.
+// Values of the label verdict.
 const (
 	verdictAllowed = "allowed"
 	verdictDenied  = "denied"
 )
 
-// Why a request gets no verdict.
+// Values of the label reason: why a request gets no verdict.
 const (
-	reasonTLS         = "tls_handshake" // no TLS at all, too old a version, a client that does not trust the certificate
+	reasonTLS         = "tls_handshake" // no TLS, an old TLS version, or a client that does not trust the certificate
 	reasonPath        = "path"
 	reasonMethod      = "method"
 	reasonContentType = "content_type"
 	reasonTooLarge    = "too_large"
-	reasonBody        = "body" // it was cut, or too slow
+	reasonBody        = "body" // truncated or too slow
 	reasonMalformed   = "malformed"
 	reasonBusy        = "busy"
-	reasonLeft        = "caller_left"
-	reasonConnections = "connections" // one too many of its client
+	reasonCallerLeft  = "caller_left"
+	reasonConnections = "connections" // the client exceeded its share
 )
 
-var reasons = []string{reasonTLS, reasonPath, reasonMethod, reasonContentType, reasonTooLarge, reasonBody, reasonMalformed, reasonBusy, reasonLeft, reasonConnections}
+var reasons = []string{reasonTLS, reasonPath, reasonMethod, reasonContentType, reasonTooLarge, reasonBody, reasonMalformed, reasonBusy, reasonCallerLeft, reasonConnections}
 
-// Metrics are what the webhook tells of itself. No label's value comes from a request.
+// Metrics are the metrics of the webhook. No label value comes from a request, so their number is bounded.
 type Metrics struct {
 	reviews  *prometheus.CounterVec
 	refused  *prometheus.CounterVec
@@ -36,7 +36,7 @@ type Metrics struct {
 	inFlight prometheus.Gauge
 }
 
-// NewMetrics registers the webhook's metrics.
+// NewMetrics creates the metrics and registers them.
 func NewMetrics(registry prometheus.Registerer, certificate *Certificate, ranges *Ranges) *Metrics {
 	m := &Metrics{
 		reviews: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -44,13 +44,13 @@ func NewMetrics(registry prometheus.Registerer, certificate *Certificate, ranges
 		}, []string{"operation", "verdict"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "egress_webhook_requests_refused_total",
-			Help: "Requests that got no verdict, by reason: tls_handshake, path, method, content_type, too_large, body (cut, or too slow), malformed, busy, caller_left or connections (closed at once, one too many of its client).",
+			Help: "Requests that got no verdict, by reason: tls_handshake, path, method, content_type, too_large, body (truncated or too slow), malformed, busy, caller_left or connections (closed because the client exceeded its share).",
 		}, []string{"reason"}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "egress_webhook_review_duration_seconds", Help: "Time from a review's header to its answer, its body included.",
+			Name: "egress_webhook_review_duration_seconds", Help: "Time from a review's header to its response, including the body.",
 			Buckets: prometheus.ExponentialBuckets(0.00025, 4, 8), // to 4 s
 		}),
-		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "egress_webhook_reviews_in_flight", Help: "Reviews that are being answered."}),
+		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "egress_webhook_reviews_in_flight", Help: "Number of reviews in progress."}),
 	}
 	for _, operation := range []string{create, update} {
 		for _, verdict := range []string{verdictAllowed, verdictDenied} {
@@ -62,16 +62,16 @@ func NewMetrics(registry prometheus.Registerer, certificate *Certificate, ranges
 	}
 	registry.MustRegister(m.reviews, m.refused, m.duration, m.inFlight,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "egress_webhook_certificate_expiry_seconds", Help: "Time until the serving certificate expires; negative once it has.",
+			Name: "egress_webhook_certificate_expiry_seconds", Help: "Time until the serving certificate expires; negative after that.",
 		}, func() float64 { return time.Until(certificate.NotAfter()).Seconds() }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "egress_webhook_ranges_age_seconds", Help: "Time since AWS published the ranges in use; -1 where there are none.",
+			Name: "egress_webhook_ranges_age_seconds", Help: "Time since AWS published the current ranges; -1 without AWS ranges.",
 		}, func() float64 {
-			published := ranges.Published()
-			if published.IsZero() {
+			publishedAt := ranges.PublishedAt()
+			if publishedAt.IsZero() {
 				return -1
 			}
-			return time.Since(published).Seconds()
+			return time.Since(publishedAt).Seconds()
 		}))
 	return m
 }

@@ -12,7 +12,7 @@ import (
 	"egress-agent/pkg/internal/filewatch"
 )
 
-// Ranges is the table that reviews judge by, read from files and reread when they change.
+// Ranges loads the table for reviews from files, and reloads it when the files change.
 type Ranges struct {
 	file   string
 	custom awsranges.Custom
@@ -21,26 +21,29 @@ type Ranges struct {
 	table  atomic.Pointer[awsranges.Table]
 }
 
-// NewRanges reads AWS's document from file, which may be empty for none, and an organisation's own from the
-// custom files. AWS's may be missing or broken for now, as where the agent has not written it yet: then
-// names are judged by the catalogue. The custom ones have no such substitute, and must be right.
+// NewRanges loads AWS's document from file and an organisation's own documents from the custom files. An empty
+// file means no AWS ranges.
+//
+// AWS's document may be missing or invalid, for example until the agent has written it. Reviews then check
+// names against the catalogue. Nothing can replace the custom files, so NewRanges returns an error if one is
+// invalid.
 func NewRanges(file string, custom awsranges.Custom, log *slog.Logger) (*Ranges, error) {
 	r := &Ranges{file: file, custom: custom, files: filewatch.Watch(append([]string{file}, custom.Files...)...), log: log}
 	table, err := awsranges.ReadFiles("", custom)
 	if err != nil {
 		return nil, fmt.Errorf("read the custom ranges: %w", err)
 	}
-	r.custom.Note = func(message string) { log.Warn("custom ranges taken as they are", "reason", message) }
+	r.custom.Note = func(message string) { log.Warn("suspicious custom ranges accepted", "reason", message) }
 	r.table.Store(table)
-	r.reread()
+	r.reload()
 	return r, nil
 }
 
-// Table returns the last table that was read whole; nil for none.
+// Table returns the last valid table, or nil before the first.
 func (r *Ranges) Table() *awsranges.Table { return r.table.Load() }
 
-// Published is when AWS published the ranges in use; zero where there are none.
-func (r *Ranges) Published() time.Time {
+// PublishedAt returns when AWS published the current ranges. It returns the zero time without AWS ranges.
+func (r *Ranges) PublishedAt() time.Time {
 	table := r.Table()
 	if !table.HasAWS() {
 		return time.Time{}
@@ -52,17 +55,19 @@ func (r *Ranges) Published() time.Time {
 	return time.Unix(token, 0)
 }
 
-// Run rereads the files when they change, until the context ends.
-func (r *Ranges) Run(ctx context.Context) { r.files.Follow(ctx, r.reread) }
+// Run reloads the files when they change, until ctx ends.
+func (r *Ranges) Run(ctx context.Context) { r.files.Follow(ctx, r.reload) }
 
-func (r *Ranges) reread() {
+// reload replaces the table if all files are valid. Otherwise reviews use the previous table, and the catalogue
+// of AWS's names.
+func (r *Ranges) reload() {
 	table, err := awsranges.ReadFiles(r.file, r.custom)
 	if err != nil {
-		r.log.Warn("ranges not read: reviews go by what was read last, and by the catalogue of AWS's names", "error", err)
+		r.log.Warn("reload ranges failed", "error", err)
 		return
 	}
 	before := r.table.Swap(table)
 	if table.HasAWS() && (before == nil || before.SyncToken() != table.SyncToken()) {
-		r.log.Info("AWS ranges in use", "syncToken", table.SyncToken(), "createDate", table.CreateDate(), "rows", len(table.Rows()))
+		r.log.Info("AWS ranges loaded", "syncToken", table.SyncToken(), "createDate", table.CreateDate(), "rows", len(table.Rows()))
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"egress-agent/pkg/awsranges"
 )
 
-func TestRangesReread(t *testing.T) {
+func TestRangesReload(t *testing.T) {
 	const samples = "../../testdata/ranges/"
 	log := slog.New(slog.DiscardHandler)
 	file := filepath.Join(t.TempDir(), "ip-ranges.json")
@@ -31,25 +31,25 @@ func TestRangesReread(t *testing.T) {
 	ranges, err := NewRanges(file, awsranges.Custom{Files: []string{samples + "custom.json"}}, log)
 	require.NoError(t, err, "the agent may not have written the file yet")
 	require.False(t, ranges.Table().HasAWS())
-	require.Zero(t, ranges.Published())
+	require.Zero(t, ranges.PublishedAt())
 	require.NotEmpty(t, ranges.Table().Lookup("BILLING", "dublin"))
 
 	put(sample("ip-ranges.json"))
-	ranges.reread()
+	ranges.reload()
 	require.Equal(t, "1700000000", ranges.Table().SyncToken())
-	require.Equal(t, time.Unix(1_700_000_000, 0), ranges.Published())
+	require.Equal(t, time.Unix(1_700_000_000, 0), ranges.PublishedAt())
 	require.NotEmpty(t, ranges.Table().Lookup("BILLING", "dublin"))
 	before := ranges.Table()
 	for _, broken := range []string{"", "{}", "<html>", `{"prefixes": [{"ip_prefix": "3.0.0.0/15", "service": "S3", "region": "x"}]}`} {
 		put([]byte(broken))
-		ranges.reread()
+		ranges.reload()
 		require.Same(t, before, ranges.Table(), broken)
 	}
 	require.NoError(t, os.Remove(file))
-	ranges.reread()
+	ranges.reload()
 	require.Same(t, before, ranges.Table())
 	put(sample("ip-ranges-next.json"))
-	ranges.reread()
+	ranges.reload()
 	require.Equal(t, "1700021600", ranges.Table().SyncToken())
 
 	_, err = NewRanges(file, awsranges.Custom{Files: []string{"none.json"}}, log)
@@ -59,19 +59,19 @@ func TestRangesReread(t *testing.T) {
 	const everything = `{"prefixes": [{"ip_prefix": "0.0.0.0/0", "service": "s3", "region": "x"}]}`
 	write(everything)
 	_, err = NewRanges(file, awsranges.Custom{Files: []string{own}}, log)
-	require.ErrorContains(t, err, "read the custom ranges: "+own+": 0.0.0.0/0 (S3, x) has the name of a service of AWS's")
-	var told bytes.Buffer
-	trusted, err := NewRanges("", awsranges.Custom{Files: []string{own}, Trusted: true}, slog.New(slog.NewTextHandler(&told, nil)))
+	require.ErrorContains(t, err, "read the custom ranges: "+own+": 0.0.0.0/0 (S3, x) has the name of an AWS service")
+	var logs bytes.Buffer
+	trusted, err := NewRanges("", awsranges.Custom{Files: []string{own}, Trusted: true}, slog.New(slog.NewTextHandler(&logs, nil)))
 	require.NoError(t, err)
 	require.NotEmpty(t, trusted.Table().Lookup("S3", "x"))
-	require.Equal(t, 1, strings.Count(told.String(), "has the name of a service of AWS's"), told.String())
+	require.Equal(t, 1, strings.Count(logs.String(), "has the name of an AWS service"), logs.String())
 	write("")
 	ranges, err = NewRanges(file, awsranges.Custom{Files: []string{own}}, log)
 	require.NoError(t, err, "an empty file has no services")
 	before = ranges.Table()
 	write(everything)
-	ranges.reread()
-	require.Same(t, before, ranges.Table(), "nor is it taken later")
+	ranges.reload()
+	require.Same(t, before, ranges.Table(), "reload refuses it, too")
 	none, err := NewRanges("", awsranges.Custom{}, log)
 	require.NoError(t, err)
 	require.Nil(t, none.Table())

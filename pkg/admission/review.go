@@ -1,5 +1,5 @@
-// Package admission judges policy ConfigMaps for the API server: Review is the pure decision, Handler the
-// HTTP around it, NewServer the TLS around that. It needs no access to the API.
+// Package admission reviews policy ConfigMaps for the API server. Review is the pure decision, Handler is the
+// HTTP handler around it, and NewServer adds TLS. The package does not access the Kubernetes API.
 package admission
 
 import (
@@ -16,31 +16,32 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// The operations that the webhook's configuration sends.
+// The operations in the webhook's configuration.
 const (
 	create = "CREATE"
 	update = "UPDATE"
 )
 
-// Review judges one request, which may be nil, by the same line that the agent walks. The table may be nil.
-// An error means that the request is not one that the webhook's configuration sends: it is malformed, and
-// gets no verdict. A dry run is judged as any other: a verdict changes nothing.
+// Review returns the verdict on one request. It checks the policy with the same code as the agent. request and
+// table may be nil. Review returns an error if the webhook's configuration does not send such a request; a
+// malformed request gets no verdict. A dry run gets the same verdict, because a review changes nothing.
 func Review(request *Request, table *awsranges.Table, options netpol.Options) (*Response, error) {
-	if err := wellFormed(request); err != nil {
+	if err := checkRequest(request); err != nil {
 		return nil, err
 	}
 	object := request.Object
 	if !isPolicy(object) || object.Metadata.DeletionTimestamp != nil || isUnchanged(request.OldObject, object) {
 		return allowed(request, nil), nil
 	}
-	compiled := netpol.CompileConfigMap(object.configMap(request), netpol.Inputs{Table: table, Options: options})
+	compiled := netpol.CompileConfigMap(object.toConfigMap(request), netpol.Inputs{Table: table, Options: options})
 	if compiled.Problems != nil {
 		return denied(request, compiled.Problems), nil
 	}
 	return allowed(request, compiled.Warnings), nil
 }
 
-func wellFormed(request *Request) error {
+// checkRequest returns an error if the request is malformed.
+func checkRequest(request *Request) error {
 	switch {
 	case request == nil:
 		return errors.New("the review has no request")
@@ -58,12 +59,13 @@ func wellFormed(request *Request) error {
 	return nil
 }
 
+// isPolicy reports whether the object has the label of a policy ConfigMap.
 func isPolicy(object *ConfigMap) bool {
 	return object.Metadata.Labels.Policy == policy.LabelValue
 }
 
-// isUnchanged says that an update leaves alone what the agent reads. Such an update passes even on
-// a bad policy, which must not lock its object against annotations or the loss of a finalizer.
+// isUnchanged reports whether an update changes neither policy.json nor the label. Review allows such an update
+// even if the policy is invalid. Otherwise nobody could annotate the object or remove its finalizer.
 func isUnchanged(old, object *ConfigMap) bool {
 	if old == nil || !isPolicy(old) {
 		return false
@@ -82,7 +84,7 @@ func denied(request *Request, problems policy.Problems) *Response {
 		Result: &metav1.Status{
 			Status:  metav1.StatusFailure,
 			Code:    http.StatusForbidden,
-			Reason:  metav1.StatusReasonForbidden, // kubectl shows the whole message of this one
+			Reason:  metav1.StatusReasonForbidden, // with this reason kubectl prints the whole message
 			Message: problems.Error(),
 			Details: &metav1.StatusDetails{Kind: "ConfigMap", Name: request.Name, Causes: causes(problems)},
 		},
@@ -92,26 +94,27 @@ func denied(request *Request, problems policy.Problems) *Response {
 func causes(problems policy.Problems) []metav1.StatusCause {
 	list := make([]metav1.StatusCause, 0, len(problems))
 	for _, p := range problems {
-		if p.Path != "" { // it is no count of others
+		if p.Path != "" { // problems without a path only count further problems
 			list = append(list, metav1.StatusCause{Type: metav1.CauseTypeFieldValueInvalid, Message: p.Message, Field: p.Path})
 		}
 	}
 	return list
 }
 
-// formatWarnings gives warnings, of which the most severe come first, as an API server takes them: it cuts each at 256 characters, and from 4,096
-// in all on it drops them silently (k8s.io/apiserver, pkg/endpoints/filters/warning.go).
+// formatWarnings returns the warnings in their order, the most severe first. It observes the limits of API
+// servers, which cut each warning at 256 characters and silently drop those beyond 4,096 characters in all
+// (k8s.io/apiserver, pkg/endpoints/filters/warning.go).
 func formatWarnings(warnings policy.Problems) []string {
-	const longest, room = 256, 4096 - 64
+	const maxLength, maxTotal = 256, 4096 - 64
 	var list []string
 	total := 0
 	for i, w := range warnings {
 		text := w.String()
 		length := utf8.RuneCountInString(text)
-		if length > longest {
-			text, length = string([]rune(text)[:longest-1])+"…", longest
+		if length > maxLength {
+			text, length = string([]rune(text)[:maxLength-1])+"…", maxLength
 		}
-		if total += length; total > room {
+		if total += length; total > maxTotal {
 			return append(list, fmt.Sprintf("and %d more warnings", len(warnings)-i))
 		}
 		list = append(list, strings.TrimSpace(text))

@@ -27,7 +27,7 @@ const (
 
 var options = netpol.Options{Family: netpol.IPv4, AllowDNS: true, MaxPortSlots: netpol.DefaultPortSlots}
 
-// object is a policy ConfigMap; an empty policy means that the key is missing.
+// object returns a policy ConfigMap. An empty policyJSON means that the key is missing.
 func object(t testing.TB, policyJSON string, change ...func(*corev1.ConfigMap)) runtime.RawExtension {
 	configMap := &corev1.ConfigMap{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
@@ -58,7 +58,7 @@ func request(operation admissionv1.Operation, old, object runtime.RawExtension) 
 	}
 }
 
-// review is what an API server sends, by its own types.
+// review returns the body that an API server sends, from its own types.
 func review(t testing.TB, request *admissionv1.AdmissionRequest) []byte {
 	t.Helper()
 	body, err := json.Marshal(admissionv1.AdmissionReview{
@@ -68,8 +68,8 @@ func review(t testing.TB, request *admissionv1.AdmissionRequest) []byte {
 	return body
 }
 
-// ask reviews what the webhook reads of a request.
-func ask(t testing.TB, request *admissionv1.AdmissionRequest) (*Response, error) {
+// reviewOf sends a request through the webhook's decoder and Review.
+func reviewOf(t testing.TB, request *admissionv1.AdmissionRequest) (*Response, error) {
 	t.Helper()
 	read, err := readReview(review(t, request))
 	if err != nil {
@@ -102,13 +102,13 @@ func TestReviewVerdicts(t *testing.T) {
 		{"label bad", request("UPDATE", object(t, bad, unlabelled), object(t, bad)), false},
 		{"unlabel bad", request("UPDATE", object(t, bad), object(t, bad, unlabelled)), true},
 		{"drop the key", request("UPDATE", object(t, good), object(t, "")), false},
-		{"keep lacking the key", request("UPDATE", object(t, ""), object(t, "", annotated)), true},
+		{"annotate without the key", request("UPDATE", object(t, ""), object(t, "", annotated)), true},
 		{"bad, in a dry run", dryRun(request("CREATE", none, object(t, bad))), false},
 		{"good, in a dry run", dryRun(request("CREATE", none, object(t, good))), true},
 		{"bad while being deleted", request("UPDATE", object(t, good), object(t, bad, deleting)), true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			response, err := ask(t, test.request)
+			response, err := reviewOf(t, test.request)
 			require.NoError(t, err)
 			require.Equal(t, test.allowed, response.Allowed)
 			require.Equal(t, test.request.UID, response.UID)
@@ -117,8 +117,8 @@ func TestReviewVerdicts(t *testing.T) {
 	}
 }
 
-func TestDenial(t *testing.T) {
-	response, err := ask(t, request("CREATE", runtime.RawExtension{}, object(t, bad)))
+func TestDenialListsProblems(t *testing.T) {
+	response, err := reviewOf(t, request("CREATE", runtime.RawExtension{}, object(t, bad)))
 	require.NoError(t, err)
 	require.Equal(t, "Policy validation failed: "+
 		"Invalid CIDR format: 10.1.0.5/24 has host bits set; did you mean 10.1.0.0/24? (allowedDestinations[0].cidr); "+
@@ -131,7 +131,7 @@ func TestDenial(t *testing.T) {
 	}, response.Result.Details.Causes)
 
 	many := `{"allowedDestinations": [` + strings.TrimSuffix(strings.Repeat("{},", 1000), ",") + "]}"
-	response, err = ask(t, request("CREATE", runtime.RawExtension{}, object(t, many)))
+	response, err = reviewOf(t, request("CREATE", runtime.RawExtension{}, object(t, many)))
 	require.NoError(t, err)
 	require.Len(t, response.Result.Details.Causes, policy.MaxProblems)
 	require.Contains(t, response.Result.Message, "and 1900 more")
@@ -146,7 +146,7 @@ func TestWarningsAreBounded(t *testing.T) {
 		}
 	}
 	document := `{"allowedDestinations": [` + strings.TrimSuffix(entries.String(), ",") + "]}"
-	response, err := ask(t, request("CREATE", runtime.RawExtension{}, object(t, document)))
+	response, err := reviewOf(t, request("CREATE", runtime.RawExtension{}, object(t, document)))
 	require.NoError(t, err)
 	total := 0
 	for _, warning := range response.Warnings {
@@ -154,12 +154,12 @@ func TestWarningsAreBounded(t *testing.T) {
 		total += len([]rune(warning))
 	}
 	require.LessOrEqual(t, total, 4096)
-	require.Contains(t, response.Warnings[0], "opens every IPv4 address", "the most severe comes first, though it stands last")
+	require.Contains(t, response.Warnings[0], "opens every IPv4 address", "the most severe warning comes first")
 	require.Equal(t, "95 more destinations open every address of a family (allowedDestinations)", response.Warnings[5])
 	require.Regexp(t, `^and \d+ more warnings$`, response.Warnings[len(response.Warnings)-1])
 }
 
-func TestMalformed(t *testing.T) {
+func TestReviewRefusesMalformedRequests(t *testing.T) {
 	change := func(f func(*admissionv1.AdmissionRequest)) *admissionv1.AdmissionRequest {
 		r := request("CREATE", runtime.RawExtension{}, object(t, good))
 		f(r)
@@ -178,17 +178,17 @@ func TestMalformed(t *testing.T) {
 		{"null object", change(func(r *admissionv1.AdmissionRequest) { r.Object.Raw = []byte("null") }), "the request has no object"},
 		{"no old object", change(func(r *admissionv1.AdmissionRequest) { r.Operation = "UPDATE" }), "the request has no oldObject"},
 		{"another object", change(func(r *admissionv1.AdmissionRequest) { r.Object.Raw = []byte(`{"data": [1]}`) }),
-			"the body is no AdmissionReview: json: cannot unmarshal array into Go struct field ConfigMap.request.object.data of type admission.Data"},
+			"the body is not an AdmissionReview: json: cannot unmarshal array into Go struct field ConfigMap.request.object.data of type admission.Data"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			response, err := ask(t, test.request)
+			response, err := reviewOf(t, test.request)
 			require.EqualError(t, err, test.want)
 			require.Nil(t, response)
 		})
 	}
 }
 
-// TestCorpus requires of admission what the corpus requires of the line itself.
+// TestCorpus reviews the policies in testdata.
 func TestCorpus(t *testing.T) {
 	for folder, allowed := range map[string]bool{"valid": true, "invalid": false} {
 		paths, err := filepath.Glob("../../testdata/policy/" + folder + "/*.json")
@@ -198,22 +198,22 @@ func TestCorpus(t *testing.T) {
 			data, err := os.ReadFile(path)
 			require.NoError(t, err)
 			if len(data) == 0 {
-				continue // object takes an empty document for a missing one
+				continue // object treats an empty document as a missing one
 			}
-			response, err := ask(t, request("CREATE", runtime.RawExtension{}, object(t, string(data))))
+			response, err := reviewOf(t, request("CREATE", runtime.RawExtension{}, object(t, string(data))))
 			require.NoError(t, err)
 			require.Equal(t, allowed, response.Allowed, path)
 		}
 	}
 }
 
-// TestReviewOfTheObject: of what is beside policy.json, admission sees what validate sees offline.
-func TestReviewOfTheObject(t *testing.T) {
-	remade := func(c *corev1.ConfigMap) {
+// TestReviewChecksWholeObject checks that admission reads the same metadata and data as the offline validation.
+func TestReviewChecksWholeObject(t *testing.T) {
+	recreated := func(c *corev1.ConfigMap) {
 		c.Annotations = map[string]string{"argocd.argoproj.io/sync-options": "Replace=true", "helm.sh/hook": "pre-install"}
 		c.Labels["kustomize.toolkit.fluxcd.io/force"] = "enabled"
 	}
-	response, err := ask(t, request("CREATE", runtime.RawExtension{}, object(t, good, remade)))
+	response, err := reviewOf(t, request("CREATE", runtime.RawExtension{}, object(t, good, recreated)))
 	require.NoError(t, err)
 	require.Len(t, response.Warnings, 3)
 	for i, tool := range []string{"Argo CD", "Flux", "Helm"} {
@@ -222,12 +222,12 @@ func TestReviewOfTheObject(t *testing.T) {
 	binary := func(c *corev1.ConfigMap) {
 		c.Data, c.BinaryData = nil, map[string][]byte{policy.Key: {0xff, 0xfe, '{', 0, '}', 0}}
 	}
-	response, err = ask(t, request("CREATE", runtime.RawExtension{}, object(t, "", binary)))
+	response, err = reviewOf(t, request("CREATE", runtime.RawExtension{}, object(t, "", binary)))
 	require.NoError(t, err)
 	require.Contains(t, response.Result.Message, "Missing field: policy.json; it is in binaryData, since it is not UTF-8 but UTF-16 with a byte order mark")
 	inKubePublic := request("CREATE", runtime.RawExtension{}, object(t, good))
 	inKubePublic.Namespace = "kube-public"
-	response, err = ask(t, inKubePublic)
+	response, err = reviewOf(t, inKubePublic)
 	require.NoError(t, err)
 	require.Contains(t, response.Warnings[0], "the agent writes nothing in kube-public")
 }

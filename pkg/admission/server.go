@@ -11,19 +11,20 @@ import (
 	stdlog "log"
 )
 
-// readTimeout is for a whole request. The configuration gives a whole review five seconds.
+// readTimeout bounds the read of a whole request. The webhook's configuration allows five seconds for a review.
 const readTimeout = 5 * time.Second
 
-// NewServer returns a server for Handler, to be run with ServeTLS on a listener of Limit. It speaks TLS 1.2 and later,
-// HTTP/2 and HTTP/1.1, and waits for nobody. A connection of HTTP/2 takes no more memory than one of HTTP/1.1: its frames
-// and windows are as small as the protocol allows, since an API server's reviews are.
+// NewServer returns a server for Handler. Run it with ServeTLS on a listener of LimitConnections. It speaks TLS
+// 1.2 and later, HTTP/2 and HTTP/1.1, and has timeouts for slow clients. Its HTTP/2 frames and windows have the
+// smallest sizes of the protocol, so an HTTP/2 connection takes no more memory than an HTTP/1.1 connection.
+// Reviews are small enough for that.
 func NewServer(handler http.Handler, certificate *Certificate, metrics *Metrics, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           handler,
 		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.Get},
-		ReadHeaderTimeout: readTimeout, // of the TLS handshake, too
+		ReadHeaderTimeout: readTimeout, // also bounds the TLS handshake
 		ReadTimeout:       readTimeout,
-		WriteTimeout:      2 * readTimeout, // counted from the header on
+		WriteTimeout:      2 * readTimeout, // starts at the header
 		IdleTimeout:       90 * time.Second,
 		MaxHeaderBytes:    16 << 10,
 		HTTP2: &http.HTTP2Config{
@@ -32,21 +33,22 @@ func NewServer(handler http.Handler, certificate *Certificate, metrics *Metrics,
 			MaxReceiveBufferPerConnection: 256 << 10,
 			MaxReceiveBufferPerStream:     128 << 10,
 		},
-		ErrorLog: stdlog.New(&serverLog{metrics, &quietLog{Logger: log}}, "", 0),
+		ErrorLog: stdlog.New(&serverLog{metrics, &rateLimitedLog{Logger: log}}, "", 0),
 	}
 }
 
-// serverLog takes what an http.Server has to say. Its log is the only place where it tells of handshakes that failed.
+// serverLog receives the log of an http.Server. The server reports failed handshakes only in its log.
 type serverLog struct {
 	metrics *Metrics
-	log     *quietLog
+	log     *rateLimitedLog
 }
 
+// Write counts failed TLS handshakes and logs the line.
 func (l *serverLog) Write(line []byte) (int, error) {
 	message := string(bytes.TrimSpace(line))
 	if strings.HasPrefix(message, "http: TLS handshake error") {
 		l.metrics.refused.WithLabelValues(reasonTLS).Inc()
 	}
-	l.log.Warn(message)
+	l.log.Warn("HTTP server error", "error", message)
 	return len(line), nil
 }

@@ -2,20 +2,21 @@ package admission
 
 import "sync"
 
-// shares gives out what there is a limited amount of to clients, by their addresses. A client may hold as much as is
-// left free: one alone gets half of it, n get 1/(n+1) each, and so the next one still finds some, whatever the others
-// hold. An API server thereby keeps its share while strangers misbehave, though nothing tells them apart but where they
-// call from.
-type shares struct {
+// clientShares divides a limited amount among clients, by address. A client may hold as much as is still free.
+// A single client gets half of the amount, and each of n clients gets 1/(n+1). So a further client always gets
+// a share. This protects an API server from other clients, although only the address distinguishes them.
+type clientShares struct {
 	mu   sync.Mutex
 	free int64
-	held map[string]int64
+	held map[string]int64 // by client
 }
 
-func newShares(size int64) *shares { return &shares{free: size, held: make(map[string]int64)} }
+func newClientShares(size int64) *clientShares {
+	return &clientShares{free: size, held: make(map[string]int64)}
+}
 
-// take reports whether the client got another n.
-func (s *shares) take(client string, n int64) bool {
+// acquire takes another n for the client. It reports whether the client's share allows that.
+func (s *clientShares) acquire(client string, n int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.held[client]+n > s.free-n {
@@ -26,8 +27,8 @@ func (s *shares) take(client string, n int64) bool {
 	return true
 }
 
-// give takes back n of what the client holds.
-func (s *shares) give(client string, n int64) {
+// release returns n of the amount that the client holds.
+func (s *clientShares) release(client string, n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.free += n

@@ -140,7 +140,7 @@ func TestCustomRangesBesideAWS(t *testing.T) {
 	broken := f.kept(t).DeepCopy()
 	broken.BinaryData[CustomKey] = []byte("x")
 	next := withCustom(t, file, false, broken)
-	require.Contains(t, next.log.String(), "custom-ranges.json.gz: no ip-ranges document")
+	require.Contains(t, next.log.String(), "custom-ranges.json.gz: not an ip-ranges document")
 	require.Equal(t, "[10.30.0.0/24]", next.ledger())
 	require.Equal(t, f.kept(t).BinaryData, next.kept(t).BinaryData, "repaired")
 
@@ -148,7 +148,7 @@ func TestCustomRangesBesideAWS(t *testing.T) {
 	broken.BinaryData[RangesKey] = []byte("x")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
 	next = withCustom(t, file, false, broken)
-	require.Contains(t, next.log.String(), "ip-ranges.json.gz: no ip-ranges document")
+	require.Contains(t, next.log.String(), "ip-ranges.json.gz: not an ip-ranges document")
 	require.Equal(t, "[10.30.0.0/24]", next.ledger(), "held")
 }
 
@@ -161,7 +161,7 @@ func TestBadCustomFile(t *testing.T) {
 	f.options.Source.Custom.Files = []string{file}
 	_, err := f.loadInitial(t.Context())
 	require.EqualError(t, err, "read the custom ranges: "+file+
-		": 0.0.0.0/0 (S3, dublin) has the name of a service of AWS's (1 more like this); correct it, or start with --trust-custom-ranges")
+		": 0.0.0.0/0 (S3, dublin) has the name of an AWS service (and 1 more); correct the file or start with --trust-custom-ranges")
 
 	require.NoError(t, os.WriteFile(file, []byte(both), 0o600))
 	f = withCustom(t, file, false)

@@ -42,7 +42,7 @@ func serviceRegionsOf(policies ...*policy.Policy) []serviceRegion {
 // countServiceRegions counts the services in a region that a change is of.
 func countServiceRegions(change awsranges.Change) int {
 	count := 0
-	for _, pair := range change.Pairs {
+	for _, pair := range change.ServiceRegions {
 		if pair.Region != "" {
 			count++
 		}
@@ -82,8 +82,8 @@ func (a *Agent) keysNaming(change awsranges.Change) []cache.ObjectName {
 	if change.NamesChanged {
 		return a.allKeys()
 	}
-	changed := make(map[serviceRegion]bool, len(change.Pairs))
-	for _, p := range change.Pairs {
+	changed := make(map[serviceRegion]bool, len(change.ServiceRegions))
+	for _, p := range change.ServiceRegions {
 		changed[unique.Make(p)] = true
 	}
 	a.mu.Lock()

@@ -117,7 +117,7 @@ func TestRefusalIsToldOnce(t *testing.T) {
 	}
 	reason, message := f.nextEvent()
 	require.Equal(t, ReasonRangesRefused, reason)
-	require.Equal(t, `The last accepted AWS ranges stay in use: no ip-ranges document: it has no rows in "prefixes" or "ipv6_prefixes"`, message)
+	require.Equal(t, `The last accepted AWS ranges stay in use: not an ip-ranges document: no rows in "prefixes" or "ipv6_prefixes"`, message)
 	require.Empty(t, f.event(t))
 	_, err := f.look(t, "ip-ranges-next.json")
 	require.NoError(t, err)
@@ -126,7 +126,7 @@ func TestRefusalIsToldOnce(t *testing.T) {
 		require.Error(t, err)
 	}
 	require.Equal(t, ReasonRangesRefused, f.event(t))
-	require.Equal(t, "syncToken 1700000000 is older than the accepted 1700021600; to accept it all the same, start with --accept-ranges 1700000000",
+	require.Equal(t, "syncToken 1700000000 is older than the accepted 1700021600; to accept the document anyway, start with --accept-ranges 1700000000",
 		f.kept(t).Annotations[RefusedAnnotation])
 	require.EqualValues(t, 4, testutil.ToFloat64(f.metrics.refreshes.WithLabelValues(resultRefused)))
 	_, err = f.look(t, "ip-ranges-next.json")

@@ -9,35 +9,38 @@ import (
 	"egress-agent/pkg/internal/nearest"
 )
 
-// mostLabels is how many labels at the end of a host name may name a service: executeapi, dkr.ecr.
-const mostLabels = 3
+// maxServiceLabels is the maximum number of labels at the end of a host name that name a service, as in api.ecr
+// or dkr.ecr.
+const maxServiceLabels = 3
 
-// longestName bounds the work for a name: no host name is longer.
-const longestName = 255
+// maxNameLength bounds the work for a name, in bytes. No host name is longer.
+const maxNameLength = 255
 
-// ServiceHint says what to write instead of the name of a service that neither the catalogue nor the table,
-// which may be nil, has: the published service that it means ("did you mean s3?"), or how to reach one of
-// which AWS publishes no ranges. It understands the names that endpoints, IAM, the SDKs and people use. It
-// never names a wider service than the one meant. One printable line, without a full stop; empty if it
-// knows nothing that helps.
+// ServiceHint returns advice for a service name that neither the catalogue nor the table has. The advice is the
+// service that the name means ("did you mean s3?"), or how to reach a service without published ranges. The
+// table may be nil.
+//
+// ServiceHint understands the names of endpoints, IAM, the SDKs and everyday use. It never suggests a wider
+// service than the user means. The result is one printable line without a full stop. It is "" if ServiceHint
+// has no advice.
 func (t *Table) ServiceHint(name string) string {
 	name = strings.ToLower(strings.TrimSpace(name))
-	if name == "" || len(name) > longestName {
+	if name == "" || len(name) > maxNameLength {
 		return ""
 	}
-	if hint := notAService(name); hint != "" {
+	if hint := misplacedValueHint(name); hint != "" {
 		return hint
 	}
 	labels, isEndpoint := serviceLabels(name)
 	for i := range labels {
-		if i > 0 && len(labels)-i > mostLabels {
+		if i > 0 && len(labels)-i > maxServiceLabels {
 			continue
 		}
-		if hint := hintFor(compact(strings.Join(labels[i:], ".")), isEndpoint && i == 0, isEndpoint); hint != "" {
+		if hint := hintForKey(compact(strings.Join(labels[i:], ".")), isEndpoint && i == 0, isEndpoint); hint != "" {
 			return hint
 		}
 		if !isEndpoint {
-			break // only a host name has names of the customer's own in front
+			break // only a host name begins with labels of a customer's choice
 		}
 	}
 	if isEndpoint {
@@ -52,8 +55,9 @@ func (t *Table) ServiceHint(name string) string {
 	return nearestUnpublished(compact(name))
 }
 
-// notAService recognises what belongs elsewhere in a policy.
-func notAService(name string) string {
+// misplacedValueHint returns advice for a value that is not the name of a service, such as an address. It
+// returns "" for other values.
+func misplacedValueHint(name string) string {
 	switch strings.Trim(compact(name), "/") {
 	case "":
 		if !strings.Contains(name, "*") {
@@ -61,7 +65,7 @@ func notAService(name string) string {
 		}
 		fallthrough
 	case "all", "any", "aws", "amazonaws", "amazonawscom", "amazoncom", "awsamazon", "awscom", "everything", "internet":
-		return "name one service an entry, such as s3"
+		return "name one service per destination, such as s3"
 	}
 	switch {
 	case strings.HasPrefix(name, "pl-"):
@@ -72,15 +76,15 @@ func notAService(name string) string {
 	return ""
 }
 
-// hintFor gives the advice for a compact name. isAPI means that the name is of an endpoint and nothing
-// stood in front of it; isEndpoint, that it is of an endpoint.
-func hintFor(key string, isAPI, isEndpoint bool) string {
+// hintForKey returns the advice for the result of compact. isEndpoint reports whether the name is an
+// endpoint's. isAPI reports whether, in addition, no label stands before the service.
+func hintForKey(key string, isAPI, isEndpoint bool) string {
 	if hint := adviceFor(key, isAPI, isEndpoint); hint != "" {
 		return hint
 	}
 	for _, brand := range []string{"amazon", "aws"} {
 		if rest, ok := strings.CutPrefix(key, brand); ok && rest != "" {
-			// Amazon EC2 is the name of the service, whose API is not among the addresses published as EC2.
+			// "Amazon EC2" names the service. Its API does not use the addresses of EC2 in AWS's document.
 			if hint := adviceFor(rest, true, isEndpoint); hint != "" {
 				return hint
 			}
@@ -89,32 +93,33 @@ func hintFor(key string, isAPI, isEndpoint bool) string {
 	return ""
 }
 
+// adviceFor returns the advice of the tables in advice_names.go for one key, or "".
 func adviceFor(key string, isAPI, isEndpoint bool) string {
 	if isAPI || isEndpoint {
-		if endpoint, ok := apiOnly[key]; ok {
+		if endpoint, ok := apiEndpoints[key]; ok {
 			return "AWS publishes no ranges for its API; " + createEndpoint(endpoint)
 		}
 	}
-	if hint, ok := particular[key]; ok {
+	if hint, ok := specialAdvice[key]; ok {
 		return hint
 	}
-	if endpoint, ok := inVPC[key]; ok {
+	if endpoint, ok := vpcServices[key]; ok {
 		if isAPI && isEndpoint && endpoint != "" {
 			return "AWS publishes no ranges for its API; " + createEndpoint(endpoint)
 		}
-		return "AWS publishes no ranges for it, it stands in your VPC; list its subnets as cidr"
+		return "AWS publishes no ranges for it because it runs in your VPC; list its subnets as cidr"
 	}
-	if endpoint, ok := otherNames[key]; ok {
+	if endpoint, ok := endpointAliases[key]; ok {
 		return "AWS publishes no ranges for it; " + createEndpoint(endpoint)
 	}
 	if endpoint, ok := interfaceEndpoints[key]; ok {
 		return "AWS publishes no ranges for it; " + createEndpoint(endpoint)
 	}
-	if published, ok := publishedAs[key]; ok {
+	if published, ok := publishedAliases[key]; ok {
 		return didYouMean(strings.ToLower(published))
 	}
 	for _, s := range services {
-		if isCompact(key, s.Name) && !slices.Contains(wide, s.Name) {
+		if isCompactOf(key, s.Name) && !slices.Contains(wideServices, s.Name) {
 			return didYouMean(strings.ToLower(s.Name))
 		}
 	}
@@ -127,10 +132,15 @@ func createEndpoint(endpoint string) string {
 
 func didYouMean(name string) string { return "did you mean " + name + "?" }
 
-// serviceLabels reduces the name of an endpoint to the labels that name the service, in the order in which
-// they stand: sqs for com.amazonaws.us-east-1.sqs and for https://sqs.us-east-1.amazonaws.com/1/queue; bucket and
-// s3 for bucket.s3.amazonaws.com; s3 for arn:aws:s3:::bucket, s3:GetObject and AWS::S3::Bucket. isEndpoint
-// means that the name is an endpoint's or a principal's.
+// serviceLabels returns the labels of an endpoint's name that name the service, in their order. isEndpoint
+// reports whether the name is an endpoint's or a principal's. Examples:
+//
+//	com.amazonaws.us-east-1.sqs                   sqs
+//	https://sqs.us-east-1.amazonaws.com/1/queue   sqs
+//	bucket.s3.amazonaws.com                       bucket, s3
+//	arn:aws:s3:::bucket                           s3
+//	s3:GetObject                                  s3
+//	AWS::S3::Bucket                               s3
 func serviceLabels(name string) (labels []string, isEndpoint bool) {
 	if _, after, ok := strings.Cut(name, "://"); ok {
 		name = after
@@ -140,7 +150,7 @@ func serviceLabels(name string) (labels []string, isEndpoint bool) {
 		_, name, _ = strings.Cut(after, ":")
 	}
 	name, rest, _ := strings.Cut(strings.TrimPrefix(name, "aws::"), ":")
-	isEndpoint = strings.Trim(rest, "0123456789") != "" // an action, or the rest of an ARN, and not a port
+	isEndpoint = strings.Trim(rest, "0123456789") != "" // the rest is an action or the end of an ARN, not a port
 	name = strings.Trim(name, ".")
 	for _, suffix := range []string{".amazonaws.com.cn", ".amazonaws.com", ".api.aws", ".cloudfront.net", ".amazonaws.eu"} {
 		if before, ok := strings.CutSuffix(name, suffix); ok {
@@ -166,7 +176,7 @@ func serviceLabels(name string) (labels []string, isEndpoint bool) {
 	return labels, isEndpoint
 }
 
-// withoutRegion cuts the region off s3-us-west-2, as old host names have it.
+// withoutRegion removes the region from a label of an old host name, such as s3-us-west-2.
 func withoutRegion(label string) string {
 	if !strings.Contains(label, "-") {
 		return label
@@ -179,8 +189,8 @@ func withoutRegion(label string) string {
 	return label
 }
 
-// isRegionName reports whether a label is shaped as us-east-1 is. The endpoint may be in a region that is
-// newer than the catalogue.
+// isRegionName reports whether a label has the form of a region, such as us-east-1. It does not use the
+// catalogue, because the region may be newer.
 func isRegionName(label string) bool {
 	area, rest, _ := strings.Cut(label, "-")
 	direction, number, ok := strings.Cut(rest, "-")
@@ -190,8 +200,7 @@ func isRegionName(label string) bool {
 	return ok && len(area) >= 2 && len(area) <= 4 && strings.Trim(area, "abcdefghijklmnopqrstuvwxyz") == "" && direction != "" && len(number) == 1 && number[0] >= '1' && number[0] <= '9'
 }
 
-// compact leaves the letters and digits of a name, in lower case, and any other character than separators
-// and what cannot be seen.
+// compact returns name in lower case, without separators and unprintable characters.
 func compact(name string) string {
 	return strings.Map(func(r rune) rune {
 		if strings.ContainsRune("-_. *", r) || !unicode.IsPrint(r) {
@@ -201,8 +210,9 @@ func compact(name string) string {
 	}, name)
 }
 
-// isCompact reports whether key is compact(name), for a name of letters, digits, - and _.
-func isCompact(key, name string) bool {
+// isCompactOf reports whether key == compact(name). name must consist of letters, digits, - and _. Unlike
+// compact it does not allocate.
+func isCompactOf(key, name string) bool {
 	i := 0
 	for j := range len(name) {
 		letter := name[j]
@@ -220,13 +230,13 @@ func isCompact(key, name string) bool {
 	return i == len(key)
 }
 
-// wide are the services that are suggested only for a slip of the pen: whatever else the writer
-// meant is a part of them.
-var wide = []string{"AMAZON", "EC2"}
+// wideServices are suggested only for an obvious typo. Their prefixes contain those of other services, so a
+// wrong guess would open far more than the user wants.
+var wideServices = []string{"AMAZON", "EC2"}
 
-// isSlip reports whether a name, in upper case, is a misspelling of meant and of nothing else: one change that
-// leaves the first and the last letter; in a short name only a separator or a letter too many.
-func isSlip(name, meant string) bool {
+// isTypo reports whether name, in upper case, is a misspelling of meant: one change that keeps the first and
+// the last letter. For a short name it allows only additional separators and repeated letters.
+func isTypo(name, meant string) bool {
 	if len(meant) <= 3 {
 		letters := slices.Compact([]byte(compact(name)))
 		return strings.EqualFold(string(letters), meant)
@@ -234,20 +244,21 @@ func isSlip(name, meant string) bool {
 	return name != "" && name[0] == meant[0] && name[len(name)-1] == meant[len(meant)-1] && nearest.Within(name, meant, 1)
 }
 
-// nearestUnpublished gives the advice for the unpublished service that a compact name misspells by one change.
+// nearestUnpublished returns the advice for the service without published ranges whose name differs from key by
+// one change. It returns "" for other keys.
 func nearestUnpublished(key string) string {
 	if len(key) < 5 {
 		return ""
 	}
-	for _, name := range unpublished {
+	for _, name := range unpublishedNames {
 		if len(name) >= 5 && name[0] == key[0] && nearest.Within(key, name, 1) {
-			return "if " + name + " is meant: " + adviceFor(name, false, false)
+			return "if you mean " + name + ": " + adviceFor(name, false, false)
 		}
 	}
 	return ""
 }
 
-// isPlain reports whether a name may stand in a message as it is.
-func isPlain(name string) bool {
+// isPrintable reports whether a message may contain name without escapes.
+func isPrintable(name string) bool {
 	return strconv.Quote(name) == `"`+name+`"` && len(name) <= 64
 }

@@ -5,13 +5,13 @@ import (
 	"slices"
 )
 
-// The tables are keyed by a name's letters and digits in lower case, as compact gives them: secretsmanager
-// for "Secrets Manager", secrets-manager and secrets_manager.
+// The keys of these tables are results of compact: secretsmanager for "Secrets Manager", secrets-manager and
+// secrets_manager.
 
-// interfaceEndpoints are the services that have interface endpoints and no published ranges, by the last
-// part of the endpoint's name: sqs for com.amazonaws.us-east-1.sqs
-// (https://docs.aws.amazon.com/vpc/latest/privatelink/aws-services-privatelink-support.html). Services
-// are left out whose names are ordinary words that an organisation gives its own: billing, profile, tax.
+// interfaceEndpoints are the services with interface endpoints and without published ranges. The name is the
+// last part of the endpoint's name: sqs for com.amazonaws.us-east-1.sqs
+// (https://docs.aws.amazon.com/vpc/latest/privatelink/aws-services-privatelink-support.html). The table omits
+// ordinary words, such as billing, profile and tax, because an organisation may use them for its services.
 var interfaceEndpoints = byCompactName(
 	"access-analyzer", "acm", "acm-pca", "airflow.api", "airflow.env", "airflow.ops", "aoss", "apigateway", "appconfig", "appconfigdata",
 	"application-autoscaling", "application-signals", "appmesh", "appmesh-envoy-management", "apprunner", "appsync-api", "aps",
@@ -36,8 +36,9 @@ var interfaceEndpoints = byCompactName(
 	"trustedadvisor", "verifiedpermissions", "vpc-lattice", "wafv2", "wellarchitected", "workspaces", "xray",
 )
 
-// otherNames give those services by the names that consoles, SDKs, endpoints' host names and people use.
-var otherNames = map[string]string{
+// endpointAliases maps other names of those services to their endpoints. Consoles, SDKs, endpoints' host names
+// and people use these names.
+var endpointAliases = map[string]string{
 	"airflow": "airflow.api, airflow.env and airflow.ops", "amp": "aps-workspaces", "apiecr": "ecr.api", "apisagemaker": "sagemaker.api",
 	"apiecrpublic": "ecr-public.api", "appsync": "appsync-api", "bedrockagents": "bedrock-agent-runtime", "certificatemanager": "acm",
 	"cloudhsm": "cloudhsmv2", "cloudmap": "servicediscovery", "cloudwatch": "monitoring", "cloudwatchevents": "events",
@@ -65,9 +66,9 @@ var otherNames = map[string]string{
 	"timestream": "timestream.ingest-CELL and timestream.query-CELL", "tokenservice": "sts", "waf": "wafv2",
 }
 
-// inVPC are the services that stand in the customer's own VPC; with the suffix of the interface endpoint of
-// their API, which creates and describes what stands there, or the empty string if it has none.
-var inVPC = map[string]string{
+// vpcServices are the services that run in the customer's VPC. The value is the last part of the name of the
+// API's interface endpoint, or "" if the API has none. That API creates and describes the resources in the VPC.
+var vpcServices = map[string]string{
 	"activemq": "", "alb": "", "amazonmq": "mq", "applicationloadbalancer": "", "aurora": "", "auroramysql": "", "aurorapostgresql": "",
 	"classicloadbalancer": "", "dax": "", "docdb": "", "documentdb": "", "elasticache": "elasticache", "elasticsearch": "",
 	"elasticsearchservice": "", "elb": "", "elbv2": "", "es": "", "fsx": "fsx", "kafka": "kafka", "loadbalancer": "",
@@ -77,9 +78,9 @@ var inVPC = map[string]string{
 	"redshift": "redshift", "redshiftserverless": "redshift-serverless", "relationaldatabaseservice": "", "timestreaminfluxdb": "", "valkey": "",
 }
 
-// publishedAs gives the published names of services that people call otherwise. None of them is wider than the
-// service that is meant.
-var publishedAs = map[string]string{
+// publishedAliases maps other names of services to their names in AWS's document. No value is wider than the
+// service that the user means.
+var publishedAliases = map[string]string{
 	"appflow": "AMAZON_APPFLOW", "connect": "AMAZON_CONNECT", "dsql": "AURORA_DSQL", "dynamo": "DYNAMODB", "ebsdirect": "EBS",
 	"elasticblockstore": "EBS", "iot": "IOT_CORE", "kinesisvideo": "KINESIS_VIDEO_STREAMS",
 	"mediapackage": "MEDIA_PACKAGE_V2", "resolver": "ROUTE53_RESOLVER", "s3accesspoint": "S3",
@@ -87,20 +88,21 @@ var publishedAs = map[string]string{
 	"videostreams": "KINESIS_VIDEO_STREAMS",
 }
 
-// particular is the advice for services that need more words.
-var particular = map[string]string{
+// specialAdvice is the complete advice for services that need more words.
+var specialAdvice = map[string]string{
 	"apigateway":        "AWS publishes only the addresses that it calls from; to call an API, create the interface endpoint (execute-api) and list the endpoint's subnets as cidr",
 	"chime":             "did you mean chime_meetings or chime_voiceconnector?",
-	"elasticfilesystem": "did you mean efs? the mount targets of a file system stand in your VPC: list their subnets as cidr",
+	"elasticfilesystem": "did you mean efs? the mount targets of a file system are in your VPC: list their subnets as cidr",
 	"ivs":               "did you mean ivs_low_latency or ivs_realtime?",
 	"s3express":         "AWS publishes no ranges for it; list the CIDRs of the prefix list of its gateway endpoint (s3express) as cidr",
 }
 
-// apiOnly are the published services whose API answers at other addresses than the published ones, with the
-// last part of the name of the API's interface endpoint. The names of endpoints mean the API, and so does a name
-// with the brand in front, as Amazon EC2: never every customer's instances.
-var apiOnly = map[string]string{"codebuild": "codebuild", "ec2": "ec2", "route53": "route53"}
+// apiEndpoints are services in AWS's document whose API uses addresses that the document lacks. The value is
+// the last part of the name of the API's interface endpoint. An endpoint's name means the API, and so does a
+// name with the brand, such as Amazon EC2. Neither means every customer's instances.
+var apiEndpoints = map[string]string{"codebuild": "codebuild", "ec2": "ec2", "route53": "route53"}
 
+// byCompactName returns the names, keyed by compact.
 func byCompactName(names ...string) map[string]string {
 	byName := make(map[string]string, len(names))
 	for _, name := range names {
@@ -109,11 +111,11 @@ func byCompactName(names ...string) map[string]string {
 	return byName
 }
 
-// unpublished are the keys of the services of which AWS publishes no ranges, sorted.
-var unpublished = func() []string {
+// unpublishedNames are the keys of the services without published ranges, sorted.
+var unpublishedNames = func() []string {
 	keys := slices.Collect(maps.Keys(interfaceEndpoints))
-	keys = slices.AppendSeq(keys, maps.Keys(otherNames))
-	keys = slices.AppendSeq(keys, maps.Keys(inVPC))
+	keys = slices.AppendSeq(keys, maps.Keys(endpointAliases))
+	keys = slices.AppendSeq(keys, maps.Keys(vpcServices))
 	slices.Sort(keys)
 	return keys
 }()

@@ -7,15 +7,15 @@ import (
 	"egress-agent/pkg/internal/nearest"
 )
 
-// mostRegions is how many regions a hint lists.
-const mostRegions = 8
+// maxListedRegions is the maximum number of regions in a hint.
+const maxListedRegions = 8
 
-// RegionHint says what to write instead of the name of a region that neither the catalogue nor the table,
-// which may be nil, has: what it is ("it is a zone of us-east-1; did you mean us-east-1?"), or the region
-// that it means. One printable line, without a full stop; empty if it knows nothing that helps.
+// RegionHint returns advice for a region name that neither the catalogue nor the table has. The advice is the
+// kind of the name ("it is a zone of us-east-1; did you mean us-east-1?"), or the region that it means. The
+// table may be nil. The result is one printable line without a full stop. It is "" if RegionHint has no advice.
 func (t *Table) RegionHint(name string) string {
 	name = strings.ToLower(strings.TrimSpace(name))
-	if name == "" || len(name) > longestName {
+	if name == "" || len(name) > maxNameLength {
 		return ""
 	}
 	name = strings.TrimPrefix(name, "fips-")
@@ -25,30 +25,30 @@ func (t *Table) RegionHint(name string) string {
 		if key == "" && !strings.Contains(name, "*") {
 			return ""
 		}
-		return "leave regions out for every region"
+		return "omit regions to allow every region"
 	case "global", "awsglobal", "worldwide":
 		return didYouMean("GLOBAL")
 	}
 	if strings.Contains("-"+name, "-iso") {
 		return "it is in another AWS partition, whose ranges AWS does not publish; list its addresses as cidr"
 	}
-	known := t.hintRegions()
-	if hint := severalRegions(name, known); hint != "" {
+	known := t.suggestedRegions()
+	if hint := embeddedRegionHint(name, known); hint != "" {
 		return hint
 	}
-	named, ok := regionNames[name]
+	named, ok := regionByPlace[name]
 	if !ok {
-		named = regionNames[place(name)]
+		named = regionByPlace[parenthesized(name)]
 	}
 	for _, region := range known {
-		if isCompact(key, region) || named == region {
+		if isCompactOf(key, region) || named == region {
 			return didYouMean(region)
 		}
 	}
 	if hint := zoneHint(name, known); hint != "" {
 		return hint
 	}
-	if hint := stemHint(name, known); hint != "" {
+	if hint := matchingRegionsHint(name, known); hint != "" {
 		return hint
 	}
 	if near := t.NearestRegion(name); near != "" {
@@ -57,42 +57,44 @@ func (t *Table) RegionHint(name string) string {
 	return ""
 }
 
-// hintRegions are the regions that may be suggested.
-func (t *Table) hintRegions() []string {
+// suggestedRegions returns the regions that a hint may name.
+func (t *Table) suggestedRegions() []string {
 	if t == nil {
 		return regions
 	}
 	known := slices.Clone(regions)
 	for _, region := range t.regionNames {
-		if isPlain(region) && !slices.Contains(regions, region) {
+		if isPrintable(region) && !slices.Contains(regions, region) {
 			known = append(known, region)
 		}
 	}
 	return known
 }
 
-// severalRegions recognises a list in one string, and a host name or an ARN with a region in it.
-func severalRegions(name string, known []string) string {
+// embeddedRegionHint returns advice for several regions in one string, and for a host name or ARN that contains
+// one region. It returns "" for other names.
+func embeddedRegionHint(name string, known []string) string {
 	var found []string
-	rest := 0
+	otherCount := 0
 	for part := range strings.FieldsFuncSeq(name, func(r rune) bool { return strings.ContainsRune(` ,;|:./"'[]`, r) }) {
 		if slices.Contains(known, part) {
 			found = append(found, part)
 		} else {
-			rest++
+			otherCount++
 		}
 	}
 	switch {
-	case len(found) > 1 && rest == 0:
-		return "write each region as an item of its own"
+	case len(found) > 1 && otherCount == 0:
+		return "write each region as a separate item"
 	case len(found) == 1:
 		return didYouMean(found[0])
 	}
 	return ""
 }
 
-// zoneHint recognises the zones of a region by name and by ID: us-east-1a, use1-az1, us-west-2-lax-1a,
-// us-east-1-wl1-bos-wlz-1 (https://docs.aws.amazon.com/global-infrastructure/latest/regions/aws-availability-zones.html).
+// zoneHint returns advice for the name or the ID of a zone: us-east-1a, use1-az1, us-west-2-lax-1a,
+// us-east-1-wl1-bos-wlz-1. It returns "" for other names
+// (https://docs.aws.amazon.com/global-infrastructure/latest/regions/aws-availability-zones.html).
 func zoneHint(name string, known []string) string {
 	for _, region := range known {
 		rest, ok := strings.CutPrefix(name, region)
@@ -115,19 +117,20 @@ func zoneHint(name string, known []string) string {
 		case isLocalZone(rest):
 			return "it is a Local Zone of " + region + "; " + didYouMean(region)
 		case rest[0] == '-':
-			return didYouMean(region) // such as us-east-1-fips
+			return didYouMean(region) // for example us-east-1-fips
 		}
 	}
 	return ""
 }
 
-// isLocalZone reports whether what follows the region is shaped as -lax-1, -lax-1a or -lax1-az1 are.
-func isLocalZone(rest string) bool {
-	return len(rest) > 4 && rest[0] == '-' && strings.Trim(rest[1:4], "abcdefghijklmnopqrstuvwxyz") == "" && strings.ContainsAny(rest[4:5], "-123456789")
+// isLocalZone reports whether suffix, which follows the region, is a Local Zone's, such as -lax-1, -lax-1a or
+// -lax1-az1.
+func isLocalZone(suffix string) bool {
+	return len(suffix) > 4 && suffix[0] == '-' && strings.Trim(suffix[1:4], "abcdefghijklmnopqrstuvwxyz") == "" && strings.ContainsAny(suffix[4:5], "-123456789")
 }
 
-// cutRegionCode cuts off the code that zone IDs begin with: use1 for us-east-1, apse2 for ap-southeast-2,
-// usgw1 for us-gov-west-1.
+// cutRegionCode removes the region's code, with which zone IDs begin. The code is use1 for us-east-1, apse2 for
+// ap-southeast-2, usgw1 for us-gov-west-1. ok is false if name does not begin with the code.
 func cutRegionCode(name, region string) (rest string, ok bool) {
 	area, direction, ok := strings.Cut(region, "-")
 	if !ok {
@@ -148,38 +151,39 @@ func cutRegionCode(name, region string) (rest string, ok bool) {
 	return name, ok
 }
 
-// stemHint lists the regions that begin as the name does, for a name that leaves the number out, or the
-// direction, or has a number that no region has: eu, us-east, eu-west-9.
-func stemHint(name string, known []string) string {
+// matchingRegionsHint lists the regions that begin like name. It is for a name without the number or the
+// direction, and for a number that no region has: eu, us-east, eu-west-9.
+func matchingRegionsHint(name string, known []string) string {
 	stem := strings.TrimRight(name, "0123456789-") + "-"
-	var there []string
+	var matching []string
 	for _, region := range known {
 		if strings.HasPrefix(region, stem) {
-			there = append(there, region)
+			matching = append(matching, region)
 		}
 	}
 	switch {
-	case len(there) == 0 || len(stem) < 3:
+	case len(matching) == 0 || len(stem) < 3:
 		return ""
-	case len(there) == 1:
-		return didYouMean(there[0])
-	case len(there) > mostRegions:
-		there = append(there[:mostRegions:mostRegions], "more")
+	case len(matching) == 1:
+		return didYouMean(matching[0])
+	case len(matching) > maxListedRegions:
+		matching = append(matching[:maxListedRegions:maxListedRegions], "more")
 	}
-	return "the regions there are " + strings.Join(there[:len(there)-1], ", ") + " and " + there[len(there)-1]
+	return "the matching regions are " + strings.Join(matching[:len(matching)-1], ", ") + " and " + matching[len(matching)-1]
 }
 
-// place returns what stands in brackets at the end: Ireland for EU (Ireland).
-func place(name string) string {
+// parenthesized returns the text in parentheses at the end of name: Ireland for EU (Ireland). It returns "" for
+// other names.
+func parenthesized(name string) string {
 	if _, after, ok := strings.Cut(name, "("); ok && strings.HasSuffix(after, ")") {
 		return strings.TrimSuffix(after, ")")
 	}
 	return ""
 }
 
-// regionNames gives the regions by the places that AWS names them after, as in Europe (Ireland), in lower case
+// regionByPlace maps places, in lower case, to the regions that AWS names after them, as in Europe (Ireland)
 // (https://docs.aws.amazon.com/global-infrastructure/latest/regions/aws-regions.html).
-var regionNames = map[string]string{
+var regionByPlace = map[string]string{
 	"bahrain": "me-south-1", "beijing": "cn-north-1", "calgary": "ca-west-1", "canada (central)": "ca-central-1", "cape town": "af-south-1",
 	"frankfurt": "eu-central-1", "hong kong": "ap-east-1", "hyderabad": "ap-south-2", "ireland": "eu-west-1", "jakarta": "ap-southeast-3",
 	"london": "eu-west-2", "malaysia": "ap-southeast-5", "melbourne": "ap-southeast-4", "mexico (central)": "mx-central-1", "milan": "eu-south-1",
@@ -190,12 +194,13 @@ var regionNames = map[string]string{
 	"aws govcloud (us-east)": "us-gov-east-1", "aws govcloud (us-west)": "us-gov-west-1", "virginia": "us-east-1", "zurich": "eu-central-2",
 }
 
-// NearestRegion returns the known region that name is a slip of the pen for; empty if there is none. A
-// slip is one change, and leaves the numbers, and the area before the first hyphen but for the order of its letters. The table may be nil.
+// NearestRegion returns the known region that name misspells by one change. It returns "" for other names. The
+// change must not touch the digits. In the area before the first hyphen it may only swap letters. The table may
+// be nil.
 func (t *Table) NearestRegion(name string) string {
 	name = strings.ToLower(strings.TrimSpace(name))
 	var candidates []string
-	for _, region := range t.hintRegions() {
+	for _, region := range t.suggestedRegions() {
 		if sameDigits(name, region) && sameArea(name, region) && nearest.Within(name, region, 1) {
 			candidates = append(candidates, region)
 		}
@@ -203,7 +208,7 @@ func (t *Table) NearestRegion(name string) string {
 	return nearest.Name(name, candidates)
 }
 
-// sameDigits reports whether the digits of two names are the same, in the same order.
+// sameDigits reports whether two names have the same digits in the same order.
 func sameDigits(a, b string) bool {
 	const digits = "0123456789"
 	for {
@@ -218,11 +223,13 @@ func sameDigits(a, b string) bool {
 	}
 }
 
+// sameArea reports whether two names have the same area before the first hyphen, or one area with its two
+// letters swapped.
 func sameArea(name, region string) bool {
 	area, _, hasArea := strings.Cut(name, "-")
 	known, _, ok := strings.Cut(region, "-")
 	if !hasArea || !ok {
-		return hasArea == ok // an organisation's own name
+		return hasArea == ok // an organisation's own region has no area
 	}
 	return area == known || len(area) == 2 && len(known) == 2 && area[0] == known[1] && area[1] == known[0]
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestRegionHint(t *testing.T) {
+func TestRegionHintNamesTheRegion(t *testing.T) {
 	for _, test := range []struct {
 		want  string
 		names []string
@@ -26,19 +26,19 @@ func TestRegionHint(t *testing.T) {
 		{"it is a Wavelength Zone of us-east-1; did you mean us-east-1?", []string{"us-east-1-wl1-bos-wlz-1", "us-east-1-foe-wlz-1", "use1-wl1-bos-wlz1"}},
 		{"it is in another AWS partition, whose ranges AWS does not publish; list its addresses as cidr",
 			[]string{"us-iso-west-1", "us-iso-east-1", "us-isob-east-1", "us-isof-south-1", "eu-isoe-west-1"}},
-		{"leave regions out for every region", []string{"*", "all", "any", "ALL", "all-regions", "every"}},
-		{"the regions there are us-east-1 and us-east-2", []string{"us-east", "us-east-3", "us-east-", "us-east-11"}},
-		{"the regions there are eu-west-1, eu-west-2 and eu-west-3", []string{"eu-west", "eu-west-4"}},
-		{"the regions there are eu-central-1, eu-central-2, eu-north-1, eu-south-1, eu-south-2, eu-west-1, eu-west-2 and eu-west-3", []string{"eu", "EU"}},
-		{"the regions there are us-gov-east-1 and us-gov-west-1", []string{"us-gov", "us-gov-1"}},
+		{"omit regions to allow every region", []string{"*", "all", "any", "ALL", "all-regions", "every"}},
+		{"the matching regions are us-east-1 and us-east-2", []string{"us-east", "us-east-3", "us-east-", "us-east-11"}},
+		{"the matching regions are eu-west-1, eu-west-2 and eu-west-3", []string{"eu-west", "eu-west-4"}},
+		{"the matching regions are eu-central-1, eu-central-2, eu-north-1, eu-south-1, eu-south-2, eu-west-1, eu-west-2 and eu-west-3", []string{"eu", "EU"}},
+		{"the matching regions are us-gov-east-1 and us-gov-west-1", []string{"us-gov", "us-gov-1"}},
 		{"did you mean af-south-1?", []string{"af", "af-south-2"}},
-		{"write each region as an item of its own", []string{"us-east-1,us-west-2", "us-east-1 us-west-2"}},
+		{"write each region as a separate item", []string{"us-east-1,us-west-2", "us-east-1 us-west-2"}},
 		{"", []string{"", " ", "mars-1", "dublin", "us-central1", "europe-west1", "asia-east1", "eastus", "westeurope", "uksouth", "ca-east-1", "us-central-1", "au-east-1", "local",
 			"x", "1", "-", "us", strings.Repeat("us-east-1", 100), "\u200b", "internal-1"}},
 	} {
 		for _, name := range test.names {
 			if name == "us" {
-				require.Contains(t, (*Table)(nil).RegionHint(name), "the regions there are us-east-1, us-east-2, ")
+				require.Contains(t, (*Table)(nil).RegionHint(name), "the matching regions are us-east-1, us-east-2, ")
 				continue
 			}
 			require.Equal(t, test.want, (*Table)(nil).RegionHint(name), "%q", name)
@@ -47,7 +47,7 @@ func TestRegionHint(t *testing.T) {
 	require.True(t, strings.HasSuffix((*Table)(nil).RegionHint("ap"), " and more"))
 }
 
-func TestRegionHintKnowsCustomRegions(t *testing.T) {
+func TestRegionHintSuggestsCustomRegions(t *testing.T) {
 	own, err := ReadFile(custom)
 	require.NoError(t, err)
 	require.True(t, own.KnowsRegion("frankfurt"))
@@ -55,5 +55,5 @@ func TestRegionHintKnowsCustomRegions(t *testing.T) {
 	require.Equal(t, "did you mean frankfurt?", own.RegionHint("Frankfurt"))
 	odd, err := Parse([]byte(`{"prefixes": [{"ip_prefix": "10.0.0.0/8", "service": "X", "region": "cel\u001blar"}]}`))
 	require.NoError(t, err)
-	require.Empty(t, odd.RegionHint("cellar"), "an unprintable name is never suggested")
+	require.Empty(t, odd.RegionHint("cellar"), "a hint never contains an unprintable name")
 }

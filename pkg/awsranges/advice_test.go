@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const inVPCAdvice = "AWS publishes no ranges for it, it stands in your VPC; list its subnets as cidr"
+const vpcAdvice = "AWS publishes no ranges for it because it runs in your VPC; list its subnets as cidr"
 
 func endpointAdvice(endpoint string) string {
 	return "AWS publishes no ranges for it; create its interface endpoint (" + endpoint + ") and list the endpoint's subnets as cidr"
@@ -46,7 +46,7 @@ func TestServiceHintNamesThePublishedService(t *testing.T) {
 	}
 }
 
-func TestServiceHintSaysWhatToDoInstead(t *testing.T) {
+func TestServiceHintReturnsAlternatives(t *testing.T) {
 	for _, test := range []struct {
 		want  string
 		names []string
@@ -74,14 +74,14 @@ func TestServiceHintSaysWhatToDoInstead(t *testing.T) {
 		{endpointAdvice("elasticloadbalancing"), []string{"elasticloadbalancing"}},
 		{apiAdvice("ec2"), []string{"ec2.amazonaws.com", "amazon-ec2", "AmazonEC2", "aws ec2", "com.amazonaws.us-east-1.ec2", "ec2:DescribeInstances", "arn:aws:ec2:::x"}},
 		{apiAdvice("rds"), []string{"com.amazonaws.us-east-1.rds", "rds.us-east-1.amazonaws.com"}},
-		{inVPCAdvice, []string{"rds", "aurora", "RDS Proxy", "mydb.abcdef.us-east-1.rds.amazonaws.com", "elb", "alb", "elasticache", "redis", "msk", "kafka",
+		{vpcAdvice, []string{"rds", "aurora", "RDS Proxy", "mydb.abcdef.us-east-1.rds.amazonaws.com", "elb", "alb", "elasticache", "redis", "msk", "kafka",
 			"amazonmq", "opensearch", "documentdb", "redshift", "neptune", "fsx", "x-1.us-east-1.elb.amazonaws.com"}},
 		{"it is a prefix list: name its service, such as s3 or dynamodb, or list its CIDRs as cidr", []string{"pl-63a5400a", "pl-0123456789abcdef0"}},
-		{"name one service an entry, such as s3", []string{"*", "all", "aws", "amazonaws.com", "*.amazonaws.com", "amazon.com", "any"}},
+		{"name one service per destination, such as s3", []string{"*", "all", "aws", "amazonaws.com", "*.amazonaws.com", "amazon.com", "any"}},
 		{"it is an address: write it as cidr", []string{"10.0.0.0/8", "52.1.2.3"}},
 		{"awsService takes the name of an AWS service; list the addresses of a host as cidr", []string{"api.partner.example", "https://github.com/x"}},
-		{"if secretsmanager is meant: " + endpointAdvice("secretsmanager"), []string{"secretsmanger", "secretsmanagers"}},
-		{"if cloudwatch is meant: " + endpointAdvice("monitoring"), []string{"cloudwach"}},
+		{"if you mean secretsmanager: " + endpointAdvice("secretsmanager"), []string{"secretsmanger", "secretsmanagers"}},
+		{"if you mean cloudwatch: " + endpointAdvice("monitoring"), []string{"cloudwach"}},
 		{"", []string{"", "  ", "billing", "invalid-svc", "payments", strings.Repeat("s3", 200), "-", "\u200b", "日本"}},
 	} {
 		for _, name := range test.names {
@@ -90,41 +90,41 @@ func TestServiceHintSaysWhatToDoInstead(t *testing.T) {
 	}
 }
 
-// TestEveryAdviceIsReachable requires that no table of names hides a name in another or a published one.
+// TestEveryAdviceIsReachable checks that no table hides a name of another table or of the catalogue.
 func TestEveryAdviceIsReachable(t *testing.T) {
 	seen := make(map[string]string)
 	total := 0
-	for table, names := range map[string]map[string]string{"interfaceEndpoints": interfaceEndpoints, "otherNames": otherNames, "inVPC": inVPC, "publishedAs": publishedAs, "particular": particular} {
+	for table, names := range map[string]map[string]string{"interfaceEndpoints": interfaceEndpoints, "endpointAliases": endpointAliases, "vpcServices": vpcServices, "publishedAliases": publishedAliases, "specialAdvice": specialAdvice} {
 		for name := range names {
 			total++
 			require.Equal(t, compact(name), name)
-			if other, ok := seen[name]; ok && (table != "particular" && other != "particular") {
-				require.Fail(t, "a name twice", "%s in %s and %s", name, table, other)
+			if other, ok := seen[name]; ok && (table != "specialAdvice" && other != "specialAdvice") {
+				require.Fail(t, "duplicate name", "%s in %s and %s", name, table, other)
 			}
 			seen[name] = table
 			for _, s := range services {
-				require.False(t, isCompact(name, s.Name) && name != "apigateway", "%s is published", name)
+				require.False(t, isCompactOf(name, s.Name) && name != "apigateway", "%s is in the catalogue", name)
 			}
 			require.NotEmpty(t, (*Table)(nil).ServiceHint(name), name)
 		}
 	}
 	require.Greater(t, total, 250)
-	for name, published := range publishedAs {
+	for name, published := range publishedAliases {
 		_, ok := LookupService(published)
 		require.True(t, ok, name)
 	}
-	for name := range apiOnly {
+	for name := range apiEndpoints {
 		_, ok := LookupService(strings.ToUpper(name))
 		require.True(t, ok, name)
 	}
 }
 
-// TestHintsNeverWiden: whatever is put around or into a name, neither amazon nor ec2 is suggested.
+// TestHintsNeverWiden checks that no hint suggests amazon or ec2, whatever surrounds a name.
 func TestHintsNeverWiden(t *testing.T) {
 	suggestion := regexp.MustCompile(`did you mean (amazon|ec2)\?`)
 	names := []string{"amazonmq", "amazons3", "amazon.s3", "amazon_ec2", "ecs", "ecr", "eks", "efs1", "ec2messages", "ec2-api", "amazon linux", "amazonlinux",
 		"amazon prime", "awsec2", "amazons", "amzn", "ama", "ec", "ec3", "ecs2", "elb2", "ac2", "xc2", "ec2x", "amazon1", "amazon-amazon", "com.amazonaws.us-east-1.amazon"}
-	for _, table := range []map[string]string{interfaceEndpoints, otherNames, inVPC, publishedAs, particular} {
+	for _, table := range []map[string]string{interfaceEndpoints, endpointAliases, vpcServices, publishedAliases, specialAdvice} {
 		for name := range table {
 			for _, form := range []string{"%s", "amazon-%s", "aws-%s", "Amazon %s", "%s.amazonaws.com", "com.amazonaws.us-east-1.%s", "%s-x", "x%s"} {
 				names = append(names, fmt.Sprintf(form, name))
@@ -141,16 +141,16 @@ func TestHintsNeverWiden(t *testing.T) {
 	}
 }
 
-func TestServiceHintKnowsCustomServices(t *testing.T) {
+func TestServiceHintSuggestsCustomServices(t *testing.T) {
 	own, err := ReadFile(custom)
 	require.NoError(t, err)
 	require.Equal(t, "did you mean billing?", own.ServiceHint("biling"))
 	odd, err := Parse([]byte(`{"prefixes": [{"ip_prefix": "10.0.0.0/8", "service": "LED\u001bGER", "region": "x"}]}`))
 	require.NoError(t, err)
-	require.Empty(t, odd.ServiceHint("ledger"), "an unprintable name is never suggested")
+	require.Empty(t, odd.ServiceHint("ledger"), "a hint never contains an unprintable name")
 }
 
-// FuzzHints: a hint is one bounded line that a terminal can show, and does not widen.
+// FuzzHints checks that a hint is one printable line of bounded length and never suggests a wider service.
 func FuzzHints(f *testing.F) {
 	for _, name := range []string{"amazon-s3", "com.amazonaws.us-east-1.s3", "arn:aws:s3:::b", "AWS::S3::Bucket", "us-east-1a", "use1-az1", "eu", "EU (Ireland)", "*", "pl-1"} {
 		f.Add(name)
@@ -163,7 +163,7 @@ func FuzzHints(f *testing.F) {
 				require.True(t, unicode.IsPrint(r), "%q", hint)
 			}
 			if strings.Contains(hint, "did you mean amazon?") {
-				require.True(t, isSlip(Canonical(strings.ToLower(strings.TrimSpace(name))), "AMAZON"), "%q", name)
+				require.True(t, isTypo(Canonical(strings.ToLower(strings.TrimSpace(name))), "AMAZON"), "%q", name)
 			}
 		}
 	})

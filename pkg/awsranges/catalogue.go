@@ -7,24 +7,25 @@ import (
 	"egress-agent/pkg/internal/nearest"
 )
 
-// Canonical returns a service name as AWS publishes it: upper case, with _ for -.
+// Canonical returns the name of a service in the spelling of AWS's ranges document: upper case, with _ instead
+// of -.
 func Canonical(service string) string {
 	return strings.ReplaceAll(strings.ToUpper(service), "-", "_")
 }
 
-// Service is what the catalogue knows of a service that AWS publishes.
+// Service is the catalogue's entry for a service in AWS's ranges document.
 type Service struct {
-	// Name is canonical.
+	// Name is the canonical name.
 	Name string
-	// AlsoCovers says whose addresses the service's prefixes hold beside the service's own, to be
-	// read after "also covers"; empty where they hold nobody else's.
+	// AlsoCovers names whose addresses the service's prefixes contain in addition to the service. Messages
+	// print it after "also covers". It is empty if the prefixes contain only the service's addresses.
 	AlsoCovers string
-	// InboundOnly says that AWS connects from these addresses, and no pod connects to them.
+	// InboundOnly reports whether AWS only connects from these addresses. No pod connects to them.
 	InboundOnly bool
 }
 
-// The services of the document of 2026-08-22. The names let admission judge a policy before any
-// table is loaded; a table may hold more.
+// services lists the services of AWS's document of 2026-08-22, sorted by name. With it, admission can check
+// names before a table is loaded. A table may have more services.
 var services = []Service{
 	{Name: "AMAZON", AlsoCovers: "every AWS service, and every AWS customer's instances and buckets"},
 	{Name: "AMAZON_APPFLOW"},
@@ -56,7 +57,7 @@ var services = []Service{
 	{Name: "WORKSPACES_GATEWAYS"},
 }
 
-// The regions of the same document.
+// regions lists the regions of the same document.
 var regions = []string{
 	"GLOBAL", "af-south-1", "ap-east-1", "ap-east-2", "ap-northeast-1", "ap-northeast-2", "ap-northeast-3", "ap-south-1",
 	"ap-south-2", "ap-southeast-1", "ap-southeast-2", "ap-southeast-3", "ap-southeast-4", "ap-southeast-5", "ap-southeast-6",
@@ -66,8 +67,9 @@ var regions = []string{
 	"us-south-1", "us-west-1", "us-west-2",
 }
 
-// LookupService returns what the catalogue knows of a service, by its canonical name.
-func LookupService(service string) (Service, bool) {
+// LookupService returns the catalogue's entry for a service, by canonical name. ok is false if the catalogue
+// lacks the service.
+func LookupService(service string) (entry Service, ok bool) {
 	i, found := slices.BinarySearchFunc(services, service, func(s Service, name string) int { return strings.Compare(s.Name, name) })
 	if !found {
 		return Service{}, false
@@ -75,8 +77,8 @@ func LookupService(service string) (Service, bool) {
 	return services[i], true
 }
 
-// KnowsService says whether the catalogue or the table has the service, by its canonical name. The
-// table may be nil.
+// KnowsService reports whether the catalogue or the table has the service, by canonical name. The table may be
+// nil.
 func (t *Table) KnowsService(service string) bool {
 	if _, ok := LookupService(service); ok {
 		return true
@@ -84,8 +86,7 @@ func (t *Table) KnowsService(service string) bool {
 	return t != nil && t.regions[service] != nil
 }
 
-// KnowsRegion says whether the catalogue, or the table for any service, has the region. The table
-// may be nil.
+// KnowsRegion reports whether the catalogue or any service of the table has the region. The table may be nil.
 func (t *Table) KnowsRegion(region string) bool {
 	if slices.Contains(regions, region) {
 		return true
@@ -93,21 +94,21 @@ func (t *Table) KnowsRegion(region string) bool {
 	return t != nil && slices.Contains(t.regionNames, region)
 }
 
-// NearestService returns the known service that name most likely meant, in the lower case that
-// policies use; empty when none is near. The table may be nil.
+// NearestService returns the known service whose name is closest to name, in the lower case of policies. It
+// returns "" if no service is close. The table may be nil.
 func (t *Table) NearestService(name string) string {
 	name = Canonical(name)
 	candidates := make([]string, 0, len(services))
 	for _, s := range services {
-		if !slices.Contains(wide, s.Name) {
+		if !slices.Contains(wideServices, s.Name) {
 			candidates = append(candidates, s.Name)
-		} else if isSlip(name, s.Name) {
+		} else if isTypo(name, s.Name) {
 			return strings.ToLower(s.Name)
 		}
 	}
 	if t != nil {
 		for _, service := range t.Services() {
-			if !slices.Contains(wide, service) && isPlain(service) {
+			if !slices.Contains(wideServices, service) && isPrintable(service) {
 				candidates = append(candidates, service)
 			}
 		}

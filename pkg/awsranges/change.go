@@ -4,31 +4,32 @@ import (
 	"slices"
 )
 
-// Change is what one table has and another has not.
+// Change is the difference between two tables.
 type Change struct {
-	// Pairs are those whose Lookup differs, those of all regions together among them, in no order.
-	Pairs []ServiceRegion
-	// NamesChanged says that a service or a region came or went. Then a policy may have become valid or
-	// invalid, whatever it names.
+	// ServiceRegions lists the service-regions whose Lookup differs, in no order. It includes keys with an
+	// empty region.
+	ServiceRegions []ServiceRegion
+	// NamesChanged reports whether a service or region appeared or disappeared. If so, any policy may have
+	// become valid or invalid.
 	NamesChanged bool
-	// Added and Removed count what is published, held prefixes not among them.
+	// Added and Removed count rows. They do not count held rows.
 	Added, Removed int
 }
 
-// Diff tells what a table changes of the one in use before, which may be nil.
+// Diff returns the difference between before, which may be nil, and t.
 func (t *Table) Diff(before *Table) Change {
 	if before == nil {
 		before = &Table{}
 	}
 	var c Change
-	for p, e := range t.byServiceRegion {
-		if !slices.Equal(e.prefixes, before.byServiceRegion[p].prefixes) {
-			c.Pairs = append(c.Pairs, p)
+	for key, e := range t.byServiceRegion {
+		if !slices.Equal(e.prefixes, before.byServiceRegion[key].prefixes) {
+			c.ServiceRegions = append(c.ServiceRegions, key)
 		}
 	}
-	for p := range before.byServiceRegion {
-		if _, ok := t.byServiceRegion[p]; !ok {
-			c.Pairs = append(c.Pairs, p)
+	for key := range before.byServiceRegion {
+		if _, ok := t.byServiceRegion[key]; !ok {
+			c.ServiceRegions = append(c.ServiceRegions, key)
 		}
 	}
 	c.NamesChanged = !slices.Equal(t.regionNames, before.regionNames) || !slices.Equal(t.Services(), before.Services())
@@ -37,7 +38,7 @@ func (t *Table) Diff(before *Table) Change {
 	return c
 }
 
-// publishedRows returns the rows that are not only held. They may be the document's own.
+// publishedRows returns the rows that are not held. The slice may be d.rows itself.
 func (d *document) publishedRows() []Row {
 	isHeld := func(row Row) bool { return row.Removed != 0 }
 	if !slices.ContainsFunc(d.rows, isHeld) {

@@ -7,25 +7,27 @@ import (
 	"time"
 )
 
-// Custom names the files with an organisation's own services, in AWS's format. They may hold private
-// space, and be empty.
+// Custom names the files with an organisation's own services, in AWS's format. The files may contain private
+// address space, and they may be empty.
 type Custom struct {
 	Files []string
-	// Trusted takes rows that bear the name of a service in the catalogue, or are wider than /8 (IPv6: /32).
-	// Otherwise they are errors: policies that name S3 mean AWS's, and a mistyped length opens everything.
+	// Trusted accepts suspicious rows: rows with the name of a service in the catalogue and rows wider than /8
+	// (IPv6: /32). Without Trusted such a row is an error, because policies that name S3 mean AWS's S3, and a
+	// mistyped prefix length opens far too much.
 	Trusted bool
-	// Note is called for each such row that is taken; nil for nobody who listens.
+	// Note is called for each suspicious row that Trusted accepts. It may be nil.
 	Note func(message string)
 }
 
-// The widest custom rows: the whole of 10.0.0.0/8, and what a regional registry first allocates of IPv6
-// (https://www.ripe.net/publications/docs/ripe-738, 5.1.2).
+// The shortest prefix lengths of custom rows that need no trust. For IPv4 it is the length of 10.0.0.0/8. For
+// IPv6 it is the first allocation of a regional registry (https://www.ripe.net/publications/docs/ripe-738,
+// 5.1.2).
 const (
-	widestCustomIPv4 = 8
-	widestCustomIPv6 = 32
+	minCustomBitsIPv4 = 8
+	minCustomBitsIPv6 = 32
 )
 
-// read reads each file. Errors name it.
+// read parses each file. Its errors name the file.
 func (c Custom) read() ([]*Table, error) {
 	tables := make([]*Table, 0, len(c.Files))
 	for _, file := range c.Files {
@@ -33,17 +35,17 @@ func (c Custom) read() ([]*Table, error) {
 		if err != nil {
 			return nil, err
 		}
-		doubts := customDoubts(table)
-		if len(doubts) > 0 && !c.Trusted {
+		reasons := suspiciousRows(table)
+		if len(reasons) > 0 && !c.Trusted {
 			more := ""
-			if n := len(doubts) - 1; n > 0 {
-				more = fmt.Sprintf(" (%d more like this)", n)
+			if n := len(reasons) - 1; n > 0 {
+				more = fmt.Sprintf(" (and %d more)", n)
 			}
-			return nil, fmt.Errorf("%s: %s%s; correct it, or start with --trust-custom-ranges", file, doubts[0], more)
+			return nil, fmt.Errorf("%s: %s%s; correct the file or start with --trust-custom-ranges", file, reasons[0], more)
 		}
 		if c.Note != nil {
-			for _, doubt := range doubts {
-				c.Note(file + ": " + doubt)
+			for _, reason := range reasons {
+				c.Note(file + ": " + reason)
 			}
 		}
 		tables = append(tables, table)
@@ -51,38 +53,40 @@ func (c Custom) read() ([]*Table, error) {
 	return tables, nil
 }
 
-// customDoubts says what of a custom table was hardly meant: the first row of each service of AWS's name, and
-// all that is too wide, also where only several rows together are.
-func customDoubts(t *Table) []string {
-	var doubts []string
+// suspiciousRows returns a message for each suspicious row of a custom table. A row is suspicious if its
+// service has the name of an AWS service; only the first such row of a service gets a message. A prefix is
+// suspicious if it is too wide, alone or as the union of rows.
+func suspiciousRows(t *Table) []string {
+	var reasons []string
 	for _, service := range t.Services() {
 		rows := t.byServiceRegion[ServiceRegion{Service: service}].rows
 		if _, found := LookupService(service); found {
-			doubts = append(doubts, describe(rows[0])+" has the name of a service of AWS's")
+			reasons = append(reasons, describeRow(rows[0])+" has the name of an AWS service")
 		}
 		for _, prefix := range t.Lookup(service, "") {
-			widest := widestCustomIPv4
+			minBits := minCustomBitsIPv4
 			if prefix.Addr().Is6() {
-				widest = widestCustomIPv6
+				minBits = minCustomBitsIPv6
 			}
-			if prefix.Bits() >= widest {
+			if prefix.Bits() >= minBits {
 				continue
 			}
 			i := slices.IndexFunc(rows, func(row Row) bool { return row.Prefix == prefix })
 			if i >= 0 {
-				doubts = append(doubts, fmt.Sprintf("%s is wider than /%d", describe(rows[i]), widest))
+				reasons = append(reasons, fmt.Sprintf("%s is wider than /%d", describeRow(rows[i]), minBits))
 			} else {
-				doubts = append(doubts, fmt.Sprintf("%s, which rows of %s make together, is wider than /%d", prefix, escaped(service), widest))
+				reasons = append(reasons, fmt.Sprintf("%s, the union of several %s rows, is wider than /%d", prefix, escape(service), minBits))
 			}
 		}
 	}
-	return doubts
+	return reasons
 }
 
-// HoldCustom returns the custom table to use once files, as ReadFiles gives them, are read after those that
-// before was made from. Either may be nil for no services, and of both so is the result. Like AWS's, a row that
-// is in before alone is held for a time from now on; before once more ends what was held for long enough.
-// Where nothing changes it is before itself that is returned.
+// HoldCustom returns the custom table to use after files was read. before is the table in use, and files is the
+// result of ReadFiles. Either is nil without custom services; the result is nil if both are.
+//
+// A row that only before has is held from now until hold ends, like a row of AWS's. HoldCustom(before, before,
+// …) drops the rows whose hold has ended. HoldCustom returns before itself if nothing changed.
 func HoldCustom(before, files *Table, now time.Time, hold time.Duration) *Table {
 	switch {
 	case before == nil:
@@ -93,10 +97,10 @@ func HoldCustom(before, files *Table, now time.Time, hold time.Duration) *Table 
 	return applyHolds(before, &files.document, now, hold)
 }
 
-// EncodeCustom returns the custom rows of a table as Encode does the others.
+// EncodeCustom returns the custom rows of a table, in the encoding of Encode.
 func EncodeCustom(t *Table) ([]byte, error) { return encode(t, true) }
 
-// DecodeCustom returns the table that EncodeCustom was given.
+// DecodeCustom parses the result of EncodeCustom and returns an equal table.
 func DecodeCustom(data []byte) (*Table, error) {
 	t, err := Read(bytes.NewReader(data))
 	if err != nil {

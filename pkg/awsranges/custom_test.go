@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestCustomDoubts(t *testing.T) {
+func TestReadFilesRefusesSuspiciousCustomRows(t *testing.T) {
 	row := func(prefix, service string) string {
 		return fmt.Sprintf(`{"ip_prefix": %q, "service": "%s", "region": "here"}`, prefix, service)
 	}
@@ -25,21 +25,21 @@ func TestCustomDoubts(t *testing.T) {
 		want             []string
 	}{
 		{"private space", row("10.0.0.0/8", "OWN") + "," + row("172.16.0.0/12", "OWN"), row6("2001:db8::/32", "OWN"), nil},
-		{"what AWS does not publish", row("10.0.0.0/24", "sqs"), "", nil},
+		{"a service that AWS's document lacks", row("10.0.0.0/24", "sqs"), "", nil},
 		{"everything as s3", row("0.0.0.0/0", "s3"), "", []string{
-			"0.0.0.0/0 (S3, here) has the name of a service of AWS's", "0.0.0.0/0 (S3, here) is wider than /8"}},
-		{"a name of AWS's, otherwise spelled", row("10.1.0.0/24", "Iot-Core"), "", []string{"10.1.0.0/24 (IOT_CORE, here) has the name of a service of AWS's"}},
-		{"a name of AWS's, in IPv6", "", row6("fd00::/64", "s3"), []string{"fd00::/64 (S3, here) has the name of a service of AWS's"}},
-		{"what acts on a terminal", row("10.0.0.0/7", `\u001b[31mown`), "", []string{`10.0.0.0/7 (\x1b[31MOWN, here) is wider than /8`}},
+			"0.0.0.0/0 (S3, here) has the name of an AWS service", "0.0.0.0/0 (S3, here) is wider than /8"}},
+		{"an AWS name in another spelling", row("10.1.0.0/24", "Iot-Core"), "", []string{"10.1.0.0/24 (IOT_CORE, here) has the name of an AWS service"}},
+		{"an AWS name in IPv6", "", row6("fd00::/64", "s3"), []string{"fd00::/64 (S3, here) has the name of an AWS service"}},
+		{"control characters", row("10.0.0.0/7", `\u001b[31mown`), "", []string{`10.0.0.0/7 (\x1b[31MOWN, here) is wider than /8`}},
 		{"wide", row("10.0.0.0/7", "OWN"), "", []string{"10.0.0.0/7 (OWN, here) is wider than /8"}},
 		{"wide IPv6", "", row6("2001:db8::/31", "OWN"), []string{"2001:db8::/31 (OWN, here) is wider than /32"}},
-		{"wide together", row("10.0.0.0/8", "OWN") + "," + row("11.0.0.0/8", "own"), "", []string{"10.0.0.0/7, which rows of OWN make together, is wider than /8"}},
+		{"wide together", row("10.0.0.0/8", "OWN") + "," + row("11.0.0.0/8", "own"), "", []string{"10.0.0.0/7, the union of several OWN rows, is wider than /8"}},
 	} {
 		document := fmt.Sprintf(`{"prefixes": [%s], "ipv6_prefixes": [%s]}`, test.ipv4, test.ipv6)
 		require.NoError(t, os.WriteFile(file, []byte(document), 0o600))
 		var notes []string
-		listening := func(message string) { notes = append(notes, message) }
-		_, err := ReadFiles(sample, Custom{Files: []string{custom, file}, Note: listening})
+		record := func(message string) { notes = append(notes, message) }
+		_, err := ReadFiles(sample, Custom{Files: []string{custom, file}, Note: record})
 		require.Empty(t, notes, test.name)
 		if test.want == nil {
 			require.NoError(t, err, test.name)
@@ -47,10 +47,10 @@ func TestCustomDoubts(t *testing.T) {
 		}
 		require.Error(t, err, test.name)
 		require.True(t, strings.HasPrefix(err.Error(), file+": "+test.want[0]), "%s: %s", test.name, err)
-		require.True(t, strings.HasSuffix(err.Error(), "; correct it, or start with --trust-custom-ranges"), "%s: %s", test.name, err)
-		require.Equal(t, len(test.want) > 1, strings.Contains(err.Error(), "(1 more like this)"), test.name)
+		require.True(t, strings.HasSuffix(err.Error(), "; correct the file or start with --trust-custom-ranges"), "%s: %s", test.name, err)
+		require.Equal(t, len(test.want) > 1, strings.Contains(err.Error(), "(and 1 more)"), test.name)
 
-		table, err := ReadFiles(sample, Custom{Files: []string{custom, file}, Trusted: true, Note: listening})
+		table, err := ReadFiles(sample, Custom{Files: []string{custom, file}, Trusted: true, Note: record})
 		require.NoError(t, err, test.name)
 		require.Greater(t, len(table.Rows()), 18+3)
 		for i, want := range test.want {
@@ -60,8 +60,8 @@ func TestCustomDoubts(t *testing.T) {
 	}
 }
 
-// FuzzHoldCustom: what was in use stays in use until the hold is over, and then the files' rows are all there is;
-// what is written is read again as it was.
+// FuzzHoldCustom checks that rows in use stay until the hold ends, and that only the files' rows remain
+// afterwards. It also checks that DecodeCustom reverses EncodeCustom.
 func FuzzHoldCustom(f *testing.F) {
 	f.Add([]byte{0, 24, 128, 25, 7, 32}, []byte{0, 24}, int64(3600))
 	f.Add([]byte{0, 24}, []byte{}, int64(0))

@@ -8,11 +8,11 @@ import (
 	"strconv"
 )
 
-// Encode returns a table in AWS's own format, gzip, without the custom rows. A row that is only held
-// has the further field "removed", in epoch seconds. Parse gives an equal table of it again; the network
-// border groups, which nothing here is decided by, are left out.
+// Encode returns the rows of a table that are not custom, in AWS's own format, compressed with gzip. A held row
+// has the additional field "removed", in epoch seconds. Parse of the uncompressed result returns an equal
+// table. Encode omits the network border groups, because no decision depends on them.
 //
-// It is quick rather than small, since it is made while NetworkPolicies are written.
+// Encode prefers speed to size because the agent calls it while it writes NetworkPolicies.
 func Encode(t *Table) ([]byte, error) { return encode(t, false) }
 
 func encode(t *Table, custom bool) ([]byte, error) {
@@ -39,7 +39,8 @@ func encode(t *Table, custom bool) ([]byte, error) {
 	return encoded.Bytes(), nil
 }
 
-// appendRows appends the custom rows, or the others, whose addresses have so many bits.
+// appendRows appends a JSON list of rows of one address family, which bits identifies. custom selects the
+// custom rows or the others.
 func (t *Table) appendRows(to []byte, custom bool, list, field string, bits int) []byte {
 	to = append(to, `,"`+list+`":[`...)
 	separator := "\n"
@@ -63,11 +64,11 @@ func (t *Table) appendRows(to []byte, custom bool, list, field string, bits int)
 	return append(to, ']')
 }
 
-// appendString appends a string as JSON writes it.
+// appendString appends s as a JSON string.
 func appendString(to []byte, s string) []byte {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
-			quoted, _ := json.Marshal(s) // a string always can be
+			quoted, _ := json.Marshal(s) // Marshal of a string never fails
 			return append(to, quoted...)
 		}
 	}

@@ -10,33 +10,36 @@ import (
 	"time"
 )
 
-// Feed keeps a table of AWS's document fresh. Its fields are set before the first Look; Looks are made
-// one after the other.
+// Feed fetches AWS's document and maintains a table from it. Set the fields before the first Fetch. Calls of
+// Fetch must not overlap.
 type Feed struct {
-	// File is read where set, and else URL fetched by Client, whose timeout bounds a whole Look.
+	// Fetch reads File if it is set. Otherwise Client fetches URL, and its timeout bounds the whole Fetch.
 	File   string
 	URL    string
 	Client *http.Client
-	// RemovalHold is how long a prefix that AWS removes stays in use.
+	// RemovalHold is how long a removed prefix stays in the table.
 	RemovalHold time.Duration
-	// AcceptToken is the sync token of a document to be accepted although it is older than the last one,
-	// lacks much of it, or opens much more; empty for none. Nothing makes acceptable what AWS cannot have
-	// meant: an unknown field, a row that is too wide or in reserved space, a day that has not come.
+	// AcceptToken is the sync token of a document that Fetch accepts although it is older than the last one,
+	// lacks too many rows or opens too many addresses. Empty means no such document.
+	//
+	// AcceptToken does not override the checks for content that AWS cannot have intended. These are unknown
+	// fields, rows that are too wide or in reserved space, and future publication times.
 	AcceptToken string
-	// Now is the clock that removed prefixes are held by, and that no document is ahead of.
+	// Now returns the current time. It decides when a hold ends and whether a document is from the future.
 	Now func() time.Time
 
-	table      *Table          // accepted, with what is held
-	validators cacheValidators // of the document that table was last confirmed by
+	table      *Table          // the accepted table with its held rows; nil before the first Fetch
+	validators cacheValidators // of the last accepted document
 
-	openOf *Table         // what open was counted for
-	open   []netip.Prefix // what table covers, as the next document is judged by
+	coveredTable *Table         // the table that covered belongs to
+	covered      []netip.Prefix // the prefixes of coveredTable, for the check of the next document
 }
 
-// cacheValidators is what HTTP tells whether a document is new by.
+// cacheValidators are HTTP's validators for a conditional GET.
 type cacheValidators struct{ etag, lastModified string }
 
-// Resume goes on from a table that was accepted before: by another Feed, or before a restart.
+// Resume sets the accepted table, from another Feed or from before a restart. Call it before the first Fetch.
+// It returns a *RefusedError if table is not valid.
 func (f *Feed) Resume(table *Table) error {
 	if err := validateDocument(nil, &table.document); err != nil {
 		return &RefusedError{err}
@@ -45,31 +48,34 @@ func (f *Feed) Resume(table *Table) error {
 	return nil
 }
 
-// Table is what the last Look that had no error returned; nil before.
+// Table returns the result of the last successful Fetch. Before that it returns the table of Resume, or nil.
 func (f *Feed) Table() *Table { return f.table }
 
-// Fetch asks for the document, if it has changed since the last Fetch that accepted one, and returns the
-// table to use from now on: the very same one where nothing is new. It has AWS's rows alone, with those
-// that are held. An error, a *Refusal where there was a document, changes nothing; then nothing held is
-// dropped either.
+// Fetch reads the document if it has changed since the last accepted one, and returns the table to use from now
+// on. Fetch returns the current table if nothing changed. The table contains AWS's rows and the held rows, and
+// no custom rows.
+//
+// On an error the current table stays, and no hold ends. A *RefusedError means that Fetch read a document and
+// refused it.
 func (f *Feed) Fetch(ctx context.Context) (*Table, error) {
-	if f.openOf != f.table { // now, rather than when a document waits to be used
-		f.openOf, f.open = f.table, covered(f.table)
+	if f.coveredTable != f.table { // before the download, so that an accepted document waits less
+		f.coveredTable, f.covered = f.table, coveredPrefixes(f.table)
 	}
-	d, seen, err := f.readSource(ctx)
+	d, validators, err := f.readSource(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if d == nil {
-		d = &f.table.document // confirmed
+		d = &f.table.document // unchanged
 	} else if err := f.checkDocument(d); err != nil {
 		return nil, &RefusedError{err}
 	}
 	f.table = applyHolds(f.table, d, f.Now(), f.RemovalHold)
-	f.validators = seen
+	f.validators = validators
 	return f.table, nil
 }
 
+// checkDocument returns an error if Fetch must refuse d.
 func (f *Feed) checkDocument(d *document) error {
 	if err := validateDocument(f.table, d); err != nil {
 		return err
@@ -78,13 +84,13 @@ func (f *Feed) checkDocument(d *document) error {
 	if err := checkClock(d, now); err != nil {
 		return err
 	}
-	if err := validateSuccessor(f.table, f.open, d, now); err != nil && d.syncToken != f.AcceptToken {
-		return fmt.Errorf("%w; to accept it all the same, start with --accept-ranges %s", err, d.syncToken)
+	if err := validateSuccessor(f.table, f.covered, d, now); err != nil && d.syncToken != f.AcceptToken {
+		return fmt.Errorf("%w; to accept the document anyway, start with --accept-ranges %s", err, d.syncToken)
 	}
 	return nil
 }
 
-// readSource returns nil where the source has nothing newer than what was accepted.
+// readSource returns a nil document if the source has nothing newer than the accepted document.
 func (f *Feed) readSource(ctx context.Context) (*document, cacheValidators, error) {
 	if f.File != "" {
 		return f.readFile()
@@ -130,7 +136,7 @@ func (f *Feed) fetchURL(ctx context.Context) (*document, cacheValidators, error)
 
 var errInsecureRedirect = errors.New("redirected to a URL that is not https")
 
-// NewClient returns an HTTP client for a Feed: over TLS alone, also where it is redirected.
+// NewClient returns an HTTP client for a Feed. It follows at most three redirects, and only to https URLs.
 func NewClient(timeout time.Duration) *http.Client {
 	return &http.Client{
 		Timeout: timeout,

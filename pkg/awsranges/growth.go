@@ -7,64 +7,65 @@ import (
 	"slices"
 )
 
-// What a document newly opens of a family may be mostGrowth percent of what was accepted last, and
-// growthADay percent more for each day between the two. In a month of 2026 AWS's own opened at most
-// 1.5 % more at once, and in seven months 7 % of IPv4 and 12 % of IPv6.
+// A document may add maxGrowthPercent percent to the accepted addresses of a family, and growthPercentPerDay
+// percent more for each day between the two documents. In a month of 2026, AWS added at most 1.5 % in one
+// document. In seven months it added 7 % of IPv4 and 12 % of IPv6.
 const (
-	mostGrowth  = 15
-	growthADay  = 1
-	secondsADay = 24 * 60 * 60
+	maxGrowthPercent    = 15
+	growthPercentPerDay = 1
+	secondsPerDay       = 24 * 60 * 60
 )
 
-// covered returns what a table covers, aggregated; nil for a nil table. What is held is open still: AWS may
-// publish it again, however much that is.
-func covered(t *Table) []netip.Prefix {
+// coveredPrefixes returns the aggregated prefixes of t, or nil if t is nil. It includes held rows: their
+// addresses are still open, and AWS may add them again without limit.
+func coveredPrefixes(t *Table) []netip.Prefix {
 	if t == nil {
 		return nil
 	}
 	return Aggregate(prefixesOf(t.rows))
 }
 
-// grows returns an error where rows open too many addresses of a family that are not covered already, counted
-// exactly, seconds after those were published. What is closed at the same time does not count: it would hide
-// as much that is opened. covered is aggregated.
-func grows(covered []netip.Prefix, added []Row, seconds int64) error {
+// checkGrowth returns an error if added opens too many addresses of a family outside covered. covered is
+// aggregated. seconds is the time between the two documents. The count is exact. It ignores addresses that the
+// new document removes, because removals would hide as many additions.
+func checkGrowth(covered []netip.Prefix, added []Row, seconds int64) error {
 	if len(added) == 0 {
 		return nil
 	}
-	most := big.NewRat(mostGrowth*secondsADay+growthADay*max(seconds, 0), secondsADay) // percent
+	maxPercent := big.NewRat(maxGrowthPercent*secondsPerDay+growthPercentPerDay*max(seconds, 0), secondsPerDay) // percent
 	all := Aggregate(slices.Concat(covered, prefixesOf(added)))
 	for _, family := range []struct {
 		name string
 		bits int
 	}{{"IPv4", 32}, {"IPv6", 128}} {
-		then := countAddresses(covered, family.bits)
+		before := countAddresses(covered, family.bits)
 		opened := countAddresses(all, family.bits)
-		opened.Sub(opened, then)
+		opened.Sub(opened, before)
 		switch {
 		case opened.Sign() == 0:
 			continue
-		case then.Sign() == 0:
-			return fmt.Errorf("it opens %s addresses, of which there were none", family.name)
+		case before.Sign() == 0:
+			return fmt.Errorf("the document opens %s addresses; the accepted document has none", family.name)
 		}
-		percent := new(big.Rat).SetFrac(opened.Mul(opened, big.NewInt(100)), then)
-		if percent.Cmp(most) > 0 {
-			return fmt.Errorf("it opens %s %% more %s addresses, over %s %%", percent.FloatString(2), family.name, most.FloatString(2))
+		percent := new(big.Rat).SetFrac(opened.Mul(opened, big.NewInt(100)), before)
+		if percent.Cmp(maxPercent) > 0 {
+			return fmt.Errorf("the document opens %s %% more %s addresses; the maximum is %s %%", percent.FloatString(2), family.name, maxPercent.FloatString(2))
 		}
 	}
 	return nil
 }
 
-// countAddresses counts those of disjoint prefixes whose addresses have so many bits.
+// countAddresses returns the number of addresses of one family in disjoint prefixes. bits identifies the
+// family: 32 or 128.
 func countAddresses(prefixes []netip.Prefix, bits int) *big.Int {
-	var ofLength [129]int64
+	var countByLength [129]int64
 	for _, prefix := range prefixes {
 		if prefix.Addr().BitLen() == bits {
-			ofLength[prefix.Bits()]++
+			countByLength[prefix.Bits()]++
 		}
 	}
 	sum := new(big.Int)
-	for length, count := range ofLength[:bits+1] {
+	for length, count := range countByLength[:bits+1] {
 		sum.Add(sum, new(big.Int).Lsh(big.NewInt(count), uint(bits-length)))
 	}
 	return sum

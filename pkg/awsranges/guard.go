@@ -10,20 +10,21 @@ import (
 	"time"
 )
 
-// The widest rows that are believed: AWS's own are no wider than /11 and /32 (2026).
+// The shortest accepted prefix lengths. The shortest in AWS's own document are /11 and /32 (2026).
 const (
-	widestIPv4 = 10
-	widestIPv6 = 24
+	minBitsIPv4 = 10
+	minBitsIPv6 = 24
 )
 
-// mostAhead is how far ahead of the clock a document may be published: clocks differ, not by days.
-const mostAhead = 24 * time.Hour
+// maxClockSkew is how far in the future a publication time may be, because clocks differ.
+const maxClockSkew = 24 * time.Hour
 
-// minKeptPercent of each family's rows must still be there. In three years AWS's document never lost more
-// than 6.2 % of them at once. One service may lose all it has: that is not guarded.
+// minKeptPercent is the percentage of the accepted rows that a document must still have, by family. In three
+// years AWS's document never lost more than 6.2 % in one step. There is no check for one service, which may
+// lose all rows.
 const minKeptPercent = 85
 
-// reserved is address space that nobody publishes services in: this network, private, shared, loopback,
+// reserved lists address space where no public service can be: this network, private, shared, loopback,
 // link-local, documentation, multicast and future use
 // (https://www.iana.org/assignments/iana-ipv4-special-registry, and the same for IPv6).
 var reserved = []netip.Prefix{
@@ -47,11 +48,11 @@ var reserved = []netip.Prefix{
 	netip.MustParsePrefix("ff00::/8"),
 }
 
-// validateDocument returns an error that names the first thing that AWS's own document cannot hold: a sync token
-// that is no number, a row wider than /10 (IPv4) or /24 (IPv6), or one in reserved space. Rows that were
-// accepted before, which may be a nil table, have been looked at.
+// validateDocument returns an error for the first content that AWS's document cannot have. That is a sync token
+// that is not a number, a row wider than /10 (IPv4) or /24 (IPv6), or a row in reserved space. It skips the
+// rows of accepted, which may be nil, because they passed this check before.
 func validateDocument(accepted *Table, d *document) error {
-	if _, err := d.time(); err != nil {
+	if _, err := d.publishedAt(); err != nil {
 		return err
 	}
 	rows := d.rows
@@ -59,79 +60,82 @@ func validateDocument(accepted *Table, d *document) error {
 		rows = subtractRows(d.rows, accepted.rows)
 	}
 	for _, row := range rows {
-		widest := widestIPv4
+		minBits := minBitsIPv4
 		if row.Prefix.Addr().Is6() {
-			widest = widestIPv6
+			minBits = minBitsIPv6
 		}
-		if row.Prefix.Bits() < widest {
-			return fmt.Errorf("%s is wider than /%d", describe(row), widest)
+		if row.Prefix.Bits() < minBits {
+			return fmt.Errorf("%s is wider than /%d", describeRow(row), minBits)
 		}
 		if i := slices.IndexFunc(reserved, row.Prefix.Overlaps); i >= 0 {
-			return fmt.Errorf("%s is in reserved space, %s", describe(row), reserved[i])
+			return fmt.Errorf("%s is in reserved space, %s", describeRow(row), reserved[i])
 		}
 	}
 	return nil
 }
 
-// describe names a row in a message.
-func describe(row Row) string {
-	return fmt.Sprintf("%s (%s, %s)", row.Prefix, escaped(row.Service), escaped(row.Region))
+// describeRow formats a row for a message: PREFIX (SERVICE, REGION).
+func describeRow(row Row) string {
+	return fmt.Sprintf("%s (%s, %s)", row.Prefix, escape(row.Service), escape(row.Region))
 }
 
-// escaped shows the control characters of a document's text, which would otherwise act on a terminal.
-func escaped(text string) string {
+// escape replaces control characters in a document's text. They would otherwise act on a terminal.
+func escape(text string) string {
 	quoted := strconv.Quote(text)
 	return quoted[1 : len(quoted)-1]
 }
 
-// checkClock returns an error where a sound document is of a day that has not come. Were it accepted, all of
-// AWS's own would be older.
+// checkClock returns an error if the publication time of d is in the future. If the feed accepted such a
+// document, it would refuse AWS's later documents as older.
 func checkClock(d *document, now time.Time) error {
-	published, err := d.time()
+	publishedAt, err := d.publishedAt()
 	if err != nil {
 		return err
 	}
-	if isAhead(published, now) {
-		return fmt.Errorf("syncToken %d, %s, is more than a day ahead of the clock, %s", published,
-			time.Unix(published, 0).UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	if isTooFarAhead(publishedAt, now) {
+		return fmt.Errorf("syncToken %d, %s, is more than a day ahead of the clock, %s", publishedAt,
+			time.Unix(publishedAt, 0).UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
 	return nil
 }
 
-func isAhead(published int64, now time.Time) bool {
-	return published > now.Add(mostAhead).Unix()
+// isTooFarAhead reports whether publishedAt, in epoch seconds, is more than maxClockSkew after now.
+func isTooFarAhead(publishedAt int64, now time.Time) bool {
+	return publishedAt > now.Add(maxClockSkew).Unix()
 }
 
-// validateSuccessor returns an error where a sound document does not look like a later publication of what was
-// accepted before: its sync token is older, it lacks more than 15 % of the IPv4 or of the IPv6
-// rows, or it opens too many addresses. Rows that are only held are not counted. A nil accepted is followed
-// by all. One whose own sync token has not come, as an earlier version took them, says nothing of age. open is
-// what covered gives of accepted.
-func validateSuccessor(accepted *Table, open []netip.Prefix, d *document, now time.Time) error {
+// validateSuccessor returns an error if d does not look like a later version of accepted. Its sync token must
+// not be older. It must have 85 % of the accepted IPv4 rows and of the IPv6 rows. It must not open too many
+// addresses. The caller has validated d. covered is coveredPrefixes(accepted).
+//
+// Held rows do not count. If accepted is nil, every document is accepted. An earlier version of this program
+// accepted documents from the future. If accepted is such a document, validateSuccessor does not compare the
+// ages.
+func validateSuccessor(accepted *Table, covered []netip.Prefix, d *document, now time.Time) error {
 	if accepted == nil {
 		return nil
 	}
-	before, err := accepted.time()
+	acceptedAt, err := accepted.publishedAt()
 	if err != nil {
 		return err
 	}
-	published, err := d.time()
+	publishedAt, err := d.publishedAt()
 	if err != nil {
 		return err
 	}
 	var reasons []string
 	switch {
-	case isAhead(before, now):
-		before = published
-	case published < before:
-		reasons = append(reasons, fmt.Sprintf("syncToken %d is older than the accepted %d", published, before))
+	case isTooFarAhead(acceptedAt, now):
+		acceptedAt = publishedAt
+	case publishedAt < acceptedAt:
+		reasons = append(reasons, fmt.Sprintf("syncToken %d is older than the accepted %d", publishedAt, acceptedAt))
 	}
-	then := accepted.publishedRows()
-	lost, added := subtractRows(then, d.rows), subtractRows(d.rows, then)
+	acceptedRows := accepted.publishedRows()
+	lost, added := subtractRows(acceptedRows, d.rows), subtractRows(d.rows, acceptedRows)
 	for _, err := range []error{
-		checkRowLoss("IPv4", countFamily(then, 32), countFamily(lost, 32)),
-		checkRowLoss("IPv6", countFamily(then, 128), countFamily(lost, 128)),
-		grows(open, added, published-before),
+		checkRowLoss("IPv4", countFamily(acceptedRows, 32), countFamily(lost, 32)),
+		checkRowLoss("IPv6", countFamily(acceptedRows, 128), countFamily(lost, 128)),
+		checkGrowth(covered, added, publishedAt-acceptedAt),
 	} {
 		if err != nil {
 			reasons = append(reasons, err.Error())
@@ -143,14 +147,16 @@ func validateSuccessor(accepted *Table, open []netip.Prefix, d *document, now ti
 	return errors.New(strings.Join(reasons, "; "))
 }
 
-func checkRowLoss(family string, rows, lost int) error {
-	if kept := rows - lost; kept*100 < rows*minKeptPercent {
-		return fmt.Errorf("it keeps %d of %d %s rows, less than %d %%", kept, rows, family, minKeptPercent)
+// checkRowLoss returns an error if a document lacks too many of the accepted rows of a family. lost is the
+// number of missing rows.
+func checkRowLoss(family string, accepted, lost int) error {
+	if kept := accepted - lost; kept*100 < accepted*minKeptPercent {
+		return fmt.Errorf("the document has only %d of the accepted %d %s rows; the minimum is %d %%", kept, accepted, family, minKeptPercent)
 	}
 	return nil
 }
 
-// countFamily counts the rows whose addresses have so many bits.
+// countFamily returns the number of rows of one family. bits identifies the family: 32 or 128.
 func countFamily(rows []Row, bits int) int {
 	count := 0
 	for _, row := range rows {
@@ -161,11 +167,11 @@ func countFamily(rows []Row, bits int) int {
 	return count
 }
 
-// time is the sync token as a number: the publication time in epoch seconds.
-func (d *document) time() (int64, error) {
+// publishedAt returns the sync token as a number: the publication time in epoch seconds.
+func (d *document) publishedAt() (int64, error) {
 	seconds, err := strconv.ParseInt(d.syncToken, 10, 64)
 	if err != nil || seconds < 0 {
-		return 0, fmt.Errorf("syncToken %q is no time in epoch seconds", d.syncToken)
+		return 0, fmt.Errorf("syncToken %q is not a time in epoch seconds", d.syncToken)
 	}
 	return seconds, nil
 }

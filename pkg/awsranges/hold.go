@@ -5,16 +5,15 @@ import (
 	"time"
 )
 
-// applyHolds returns the table to use once a document is accepted after what was accepted before, which may
-// be nil. It has all that the document publishes; and what accepted has besides, each (prefix, service,
-// region) for hold from when it was first missed:
+// applyHolds returns the table to use after d is accepted. accepted is the table in use, or nil. now is the
+// time when d was read. applyHolds returns accepted itself if nothing changed.
 //
-//	published  ████████████░░░░░░░░░░        ████
-//	in use     ██████████████████████        ████
-//	                       ├─ hold ─┤
+// The result has all rows of d. A row that accepted has and d lacks is held: it stays for hold, counted from
+// the first document that lacked it. AWS adds more than one in five removed prefixes again within a day.
 //
-// since more than one removed prefix in five is published again within a day. now is when the document
-// was read. Where nothing changes it is accepted itself that is returned.
+//	in the document  ████████████░░░░░░░░░░        ████
+//	in the table     ██████████████████████        ████
+//	                             ├─ hold ─┤
 func applyHolds(accepted *Table, d *document, now time.Time, hold time.Duration) *Table {
 	rows := d.publishedRows()
 	if accepted != nil {
@@ -35,28 +34,28 @@ func applyHolds(accepted *Table, d *document, now time.Time, hold time.Duration)
 	return newTable(&document{d.syncToken, d.createDate, rows}, accepted)
 }
 
-// mergeRows returns the rows of both, sorted as they are.
+// mergeRows returns all rows of a and b, sorted. Both are sorted and have no key in common.
 func mergeRows(a, b []Row) []Row {
 	if len(b) == 0 {
 		return a
 	}
-	both := make([]Row, 0, len(a)+len(b))
+	merged := make([]Row, 0, len(a)+len(b))
 	for _, row := range b {
 		i, _ := slices.BinarySearchFunc(a, row, compareKeys)
-		both = append(append(both, a[:i]...), row)
+		merged = append(append(merged, a[:i]...), row)
 		a = a[i:]
 	}
-	return append(both, a...)
+	return append(merged, a...)
 }
 
-// subtractRows returns the rows of a, in its order, whose keys b lacks. Both are sorted.
+// subtractRows returns the rows of a whose keys b lacks, in the order of a. Both are sorted.
 func subtractRows(a, b []Row) []Row {
-	var found []Row
+	var missing []Row
 	for i, row := range a {
 		if len(b) == 0 {
-			return append(found, a[i:]...)
+			return append(missing, a[i:]...)
 		}
-		if b[0] == row { // as most are
+		if b[0] == row { // the usual case: compare no strings
 			b = b[1:]
 			continue
 		}
@@ -64,8 +63,8 @@ func subtractRows(a, b []Row) []Row {
 			b = b[1:]
 		}
 		if len(b) == 0 || compareKeys(b[0], row) != 0 {
-			found = append(found, row)
+			missing = append(missing, row)
 		}
 	}
-	return found
+	return missing
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestHold(t *testing.T) {
+func TestApplyHoldsKeepsRemovedRows(t *testing.T) {
 	const hold = 24 * time.Hour
 	start := time.Unix(1_700_000_000, 0)
 	at := func(hours int) time.Time { return start.Add(time.Duration(hours) * time.Hour) }
@@ -20,47 +20,47 @@ func TestHold(t *testing.T) {
 		}
 		return found
 	}
-	first := applyHolds(nil, &parsed(t, made(1, 0, 2, 4)).document, at(0), hold)
+	first := applyHolds(nil, &mustParse(t, documentWith(1, 0, 2, 4)).document, at(0), hold)
 	require.Equal(t, []string{"198.18.0.0/24", "198.18.2.0/24", "198.18.4.0/24"}, lookup(first))
 	require.Nil(t, first.Held())
-	require.Same(t, first, applyHolds(first, &parsed(t, made(1, 0, 2, 4)).document, at(1), hold), "nothing is new")
+	require.Same(t, first, applyHolds(first, &mustParse(t, documentWith(1, 0, 2, 4)).document, at(1), hold), "nothing changed")
 
-	removed := applyHolds(first, &parsed(t, made(2, 0, 6)).document, at(2), hold)
-	require.Equal(t, []string{"198.18.0.0/24", "198.18.2.0/24", "198.18.4.0/24", "198.18.6.0/24"}, lookup(removed), "added at once, held what is gone")
+	removed := applyHolds(first, &mustParse(t, documentWith(2, 0, 6)).document, at(2), hold)
+	require.Equal(t, []string{"198.18.0.0/24", "198.18.2.0/24", "198.18.4.0/24", "198.18.6.0/24"}, lookup(removed), "additions apply at once, removed rows are held")
 	require.Len(t, removed.Held(), 2)
 	require.Equal(t, at(2).Unix(), removed.Held()[0].Removed)
-	require.Equal(t, Change{Pairs: nil, NamesChanged: false, Added: 1, Removed: 2}, func() Change {
+	require.Equal(t, Change{ServiceRegions: nil, NamesChanged: false, Added: 1, Removed: 2}, func() Change {
 		c := removed.Diff(first)
-		require.ElementsMatch(t, []ServiceRegion{{"S3", "us-east-1"}, {"S3", ""}}, c.Pairs)
-		c.Pairs = nil
+		require.ElementsMatch(t, []ServiceRegion{{"S3", "us-east-1"}, {"S3", ""}}, c.ServiceRegions)
+		c.ServiceRegions = nil
 		return c
 	}())
-	require.Same(t, removed, applyHolds(removed, &parsed(t, made(2, 0, 6)).document, at(25), hold), "still held")
+	require.Same(t, removed, applyHolds(removed, &mustParse(t, documentWith(2, 0, 6)).document, at(25), hold), "still held")
 
-	restarted, err := Parse(encoded(t, removed))
+	restarted, err := Parse(plainJSON(t, removed))
 	require.NoError(t, err)
 	require.Equal(t, removed, restarted, "holds survive a restart")
 
-	back := applyHolds(restarted, &parsed(t, made(3, 0, 4, 6)).document, at(20), hold)
-	require.Equal(t, lookup(removed), lookup(back), "one is published again: nothing to do")
+	back := applyHolds(restarted, &mustParse(t, documentWith(3, 0, 4, 6)).document, at(20), hold)
+	require.Equal(t, lookup(removed), lookup(back), "a held row returns: the lookup is the same")
 	require.Len(t, back.Held(), 1)
-	require.Empty(t, back.Diff(removed).Pairs)
+	require.Empty(t, back.Diff(removed).ServiceRegions)
 
 	dropped := applyHolds(back, &back.document, at(26), hold)
 	require.Equal(t, []string{"198.18.0.0/24", "198.18.4.0/24", "198.18.6.0/24"}, lookup(dropped))
 	require.Nil(t, dropped.Held())
 	require.Equal(t, "3", dropped.SyncToken())
 
-	gone := applyHolds(dropped, &parsed(t, made(4, 0, 6)).document, at(30), hold)
-	require.Equal(t, at(30).Unix(), gone.Held()[0].Removed, "held anew after it was back")
+	gone := applyHolds(dropped, &mustParse(t, documentWith(4, 0, 6)).document, at(30), hold)
+	require.Equal(t, at(30).Unix(), gone.Held()[0].Removed, "a row that returned is held again")
 	early := applyHolds(gone, &gone.document, at(-30), hold)
-	require.Equal(t, at(-30).Unix(), early.Held()[0].Removed, "a clock set back does not hold for longer")
-	require.Nil(t, applyHolds(first, &parsed(t, made(2, 0)).document, at(1), 0).Held(), "without a hold")
+	require.Equal(t, at(-30).Unix(), early.Held()[0].Removed, "a clock that goes back does not extend the hold")
+	require.Nil(t, applyHolds(first, &mustParse(t, documentWith(2, 0)).document, at(1), 0).Held(), "no hold")
 }
 
-func TestSince(t *testing.T) {
+func TestDiff(t *testing.T) {
 	document := func(rows ...string) *Table {
-		return parsed(t, `{"syncToken": "1", "prefixes": [`+strings.Join(rows, ", ")+`]}`)
+		return mustParse(t, `{"syncToken": "1", "prefixes": [`+strings.Join(rows, ", ")+`]}`)
 	}
 	row := func(prefix, service, region string) string {
 		return fmt.Sprintf(`{"ip_prefix": %q, "service": %q, "region": %q}`, prefix, service, region)
@@ -68,24 +68,24 @@ func TestSince(t *testing.T) {
 	s3, ec2 := row("3.0.0.0/24", "S3", "us-east-1"), row("3.1.0.0/24", "EC2", "us-east-1")
 	before := document(s3, ec2)
 	for _, test := range []struct {
-		name  string
-		after *Table
-		pairs []ServiceRegion
-		names bool
+		name           string
+		after          *Table
+		serviceRegions []ServiceRegion
+		namesChanged   bool
 	}{
-		{"nothing", document(ec2, s3, s3), nil, false},
-		{"what aggregates to the same", document(ec2, s3, row("3.0.0.0/25", "S3", "us-east-1")), nil, false},
-		{"a prefix", document(ec2, row("3.2.0.0/24", "S3", "us-east-1")), []ServiceRegion{{"S3", "us-east-1"}, {"S3", ""}}, false},
-		{"a prefix from one region to another", document(s3, ec2, row("3.0.0.0/24", "S3", "us-west-2")), []ServiceRegion{{"S3", "us-west-2"}}, true},
-		{"a service gone", document(s3), []ServiceRegion{{"EC2", "us-east-1"}, {"EC2", ""}}, true},
-		{"a region gone", document(row("3.0.0.0/24", "S3", "x"), row("3.1.0.0/24", "EC2", "x")),
+		{"no change", document(ec2, s3, s3), nil, false},
+		{"other rows, same prefixes", document(ec2, s3, row("3.0.0.0/25", "S3", "us-east-1")), nil, false},
+		{"a changed prefix", document(ec2, row("3.2.0.0/24", "S3", "us-east-1")), []ServiceRegion{{"S3", "us-east-1"}, {"S3", ""}}, false},
+		{"a prefix in another region", document(s3, ec2, row("3.0.0.0/24", "S3", "us-west-2")), []ServiceRegion{{"S3", "us-west-2"}}, true},
+		{"a removed service", document(s3), []ServiceRegion{{"EC2", "us-east-1"}, {"EC2", ""}}, true},
+		{"a removed region", document(row("3.0.0.0/24", "S3", "x"), row("3.1.0.0/24", "EC2", "x")),
 			[]ServiceRegion{{"S3", "us-east-1"}, {"S3", "x"}, {"EC2", "us-east-1"}, {"EC2", "x"}}, true},
 	} {
 		c := test.after.Diff(before)
-		require.ElementsMatch(t, test.pairs, c.Pairs, test.name)
-		require.Equal(t, test.names, c.NamesChanged, test.name)
+		require.ElementsMatch(t, test.serviceRegions, c.ServiceRegions, test.name)
+		require.Equal(t, test.namesChanged, c.NamesChanged, test.name)
 	}
 	c := before.Diff(nil)
-	require.Len(t, c.Pairs, 4)
+	require.Len(t, c.ServiceRegions, 4)
 	require.Equal(t, 2, c.Added)
 }

@@ -12,46 +12,47 @@ import (
 	"strings"
 )
 
-// format says where a document comes from, and so what may be in it.
+// format is the origin of a document, which decides the fields that the document may have.
 type format int
 
 const (
-	// storedFormat is Encode's: a row may have the field "removed". Fields that are not known are passed over,
-	// since a later version may have written them.
+	// storedFormat is the format of Encode: a row may have the field "removed". Unknown fields are ignored,
+	// because a later version may have written them.
 	storedFormat format = iota
-	// sourceFormat is AWS's own. A field that is not known is an error: what it means for the rows is not known
-	// either, and "removed" would make a row look like one that AWS no longer publishes.
+	// sourceFormat is AWS's own format. An unknown field is an error, because it may change the meaning of a
+	// row. In particular, "removed" would make a row look like one that AWS has removed.
 	sourceFormat
-	// customFormat is AWS's, in a file of an organisation's own. A field that is not known is an error, so that no
-	// typo empties it; but it may be empty.
+	// customFormat is AWS's format in an organisation's own file. An unknown field is an error, so that a typo
+	// cannot empty the document. The document itself may be empty.
 	customFormat
 )
 
-// jsonRow is a row of AWS's ip-ranges.json, with either of the prefixes.
+// jsonRow is a row of AWS's ip-ranges.json, with one of the two prefixes.
 type jsonRow struct {
 	IPv4    string `json:"ip_prefix,omitempty"`
 	IPv6    string `json:"ipv6_prefix,omitempty"`
 	Region  string `json:"region"`
 	Service string `json:"service"`
-	Group   string `json:"network_border_group"` // nothing here is decided by it
+	Group   string `json:"network_border_group"` // no decision depends on it
 }
 
-// stored is a row as Encode writes it.
-type stored struct {
+// storedRow is a row in the format of Encode.
+type storedRow struct {
 	jsonRow
 	Removed int64 `json:"removed,omitempty"` // Row.Removed
 }
 
-// document is what a file says, before it is a Table.
+// document is the content of a file before it becomes a Table.
 type document struct {
 	syncToken, createDate string
-	rows                  []Row // sorted by compareRows, each key once
+	rows                  []Row // sorted by compareRows, without duplicate keys
 }
 
-// Parse reads one document in AWS's format, or as Encode writes it, JSON and not compressed. It is taken
-// whole or not at all: an error, for a row that is incomplete, unparsable or of the other family, or for a
-// document without rows, names the first such row and means a nil Table. Host bits are masked off, what is
-// there twice counts once, and fields that are not known are passed over.
+// Parse parses one document in AWS's format or in the format of Encode, as uncompressed JSON. It masks host
+// bits, drops duplicate rows and ignores unknown fields.
+//
+// Parse returns an error and a nil Table if the document has no rows or an invalid row. A row is invalid if it
+// is incomplete, does not parse or has the wrong address family. The error names the first such row.
 func Parse(data []byte) (*Table, error) {
 	d, err := parse(bytes.NewReader(data), storedFormat)
 	if err != nil {
@@ -60,23 +61,23 @@ func Parse(data []byte) (*Table, error) {
 	return newTable(d, nil), nil
 }
 
-// parse reads a document row by row as it arrives: it is never held whole, and most of the work is done
-// when the last byte comes.
+// parse parses a document row by row, while the bytes arrive. It never holds the whole document in memory, and
+// little work remains after the last byte.
 func parse(r io.Reader, f format) (*document, error) {
-	p := &parser{format: f, decoder: json.NewDecoder(r), pairs: make(map[ServiceRegion]*[]Row)}
+	p := &parser{format: f, decoder: json.NewDecoder(r), rowsBySpelling: make(map[ServiceRegion]*[]Row)}
 	if f != storedFormat {
 		p.decoder.DisallowUnknownFields()
 	}
 	if err := p.parse(); err != nil {
 		return nil, err
 	}
-	if p.count == 0 && f != customFormat {
-		return nil, errors.New(`no ip-ranges document: it has no rows in "prefixes" or "ipv6_prefixes"`)
+	if p.rowCount == 0 && f != customFormat {
+		return nil, errors.New(`not an ip-ranges document: no rows in "prefixes" or "ipv6_prefixes"`)
 	}
-	rows := make([]Row, 0, p.count)
-	for _, pair := range slices.SortedFunc(maps.Keys(p.pairs), comparePairs) {
-		slices.SortFunc(*p.pairs[pair], func(a, b Row) int { return Compare(a.Prefix, b.Prefix) })
-		rows = append(rows, *p.pairs[pair]...)
+	rows := make([]Row, 0, p.rowCount)
+	for _, key := range slices.SortedFunc(maps.Keys(p.rowsBySpelling), compareServiceRegions) {
+		slices.SortFunc(*p.rowsBySpelling[key], func(a, b Row) int { return Compare(a.Prefix, b.Prefix) })
+		rows = append(rows, *p.rowsBySpelling[key]...)
 	}
 	p.rows = sortUnique(rows)
 	return &p.document, nil
@@ -84,78 +85,79 @@ func parse(r io.Reader, f format) (*document, error) {
 
 type parser struct {
 	document
-	format  format
-	decoder *json.Decoder
-	pairs   map[ServiceRegion]*[]Row // by the service's spelling in the document
-	count   int                      // of rows
+	format         format
+	decoder        *json.Decoder
+	rowsBySpelling map[ServiceRegion]*[]Row // by the spelling in the document: Canonical runs once a key
+	rowCount       int                      // the number of rows in all lists
 }
 
 func (p *parser) parse() error {
 	if p.format == customFormat && !p.decoder.More() {
 		if _, err := p.decoder.Token(); err != io.EOF {
-			return malformed(err)
+			return malformedError(err)
 		}
-		return nil // nothing but white space: no services
+		return nil // only white space: no services
 	}
-	if err := p.delimiter('{'); err != nil {
+	if err := p.readDelimiter('{'); err != nil {
 		return err
 	}
 	for p.decoder.More() {
 		field, err := p.decoder.Token()
 		if err != nil {
-			return malformed(err)
+			return malformedError(err)
 		}
 		switch field {
 		case "syncToken":
-			err = p.value(&p.syncToken)
+			err = p.decode(&p.syncToken)
 		case "createDate":
-			err = p.value(&p.createDate)
+			err = p.decode(&p.createDate)
 		case "prefixes":
-			err = p.list("prefixes", func(r *jsonRow) string { return r.IPv4 }, netip.Addr.Is4)
+			err = p.parseRows("prefixes", func(r *jsonRow) string { return r.IPv4 }, netip.Addr.Is4)
 		case "ipv6_prefixes":
-			err = p.list("ipv6_prefixes", func(r *jsonRow) string { return r.IPv6 }, netip.Addr.Is6)
+			err = p.parseRows("ipv6_prefixes", func(r *jsonRow) string { return r.IPv6 }, netip.Addr.Is6)
 		default:
 			if p.format != storedFormat {
-				return fmt.Errorf("no ip-ranges document: unknown field %q; it has syncToken, createDate, prefixes and ipv6_prefixes", field)
+				return fmt.Errorf("not an ip-ranges document: unknown field %q; the fields are syncToken, createDate, prefixes and ipv6_prefixes", field)
 			}
-			err = p.value(&json.RawMessage{})
+			err = p.decode(&json.RawMessage{})
 		}
 		if err != nil {
 			return err
 		}
 	}
-	if err := p.delimiter('}'); err != nil {
+	if err := p.readDelimiter('}'); err != nil {
 		return err
 	}
 	if _, err := p.decoder.Token(); err != io.EOF {
-		return errors.New("no ip-ranges document: something follows it")
+		return errors.New("not an ip-ranges document: extra data after the document")
 	}
 	return nil
 }
 
-// list reads the rows of one family.
-func (p *parser) list(field string, prefix func(*jsonRow) string, ofFamily func(netip.Addr) bool) error {
-	if err := p.delimiter('['); err != nil {
+// parseRows parses the rows of one address family. prefix returns the prefix of a row, and isFamily checks its
+// family. field is the name of the list, for errors.
+func (p *parser) parseRows(field string, prefix func(*jsonRow) string, isFamily func(netip.Addr) bool) error {
+	if err := p.readDelimiter('['); err != nil {
 		return err
 	}
-	var r stored // one for all: what is read into allocates
-	var into any = &r
+	var r storedRow // declared once for all rows: each Decode target allocates
+	var target any = &r
 	if p.format != storedFormat {
-		into = &r.jsonRow
+		target = &r.jsonRow
 	}
 	for i := 0; p.decoder.More(); i++ {
-		r = stored{}
-		if err := p.value(into); err != nil {
-			return unknownField(field, i, err)
+		r = storedRow{}
+		if err := p.decode(target); err != nil {
+			return locateUnknownField(field, i, err)
 		}
-		parsed, err := r.parse(prefix(&r.jsonRow), ofFamily)
+		parsed, err := r.parse(prefix(&r.jsonRow), isFamily)
 		if err != nil {
 			return fmt.Errorf("%s[%d]: %w", field, i, err)
 		}
-		rows, ok := p.pairs[ServiceRegion{r.Service, r.Region}]
+		rows, ok := p.rowsBySpelling[ServiceRegion{r.Service, r.Region}]
 		if !ok {
 			rows = new([]Row)
-			p.pairs[ServiceRegion{r.Service, r.Region}] = rows
+			p.rowsBySpelling[ServiceRegion{r.Service, r.Region}] = rows
 		}
 		row := Row{Prefix: parsed, Removed: r.Removed}
 		if len(*rows) > 0 {
@@ -164,13 +166,14 @@ func (p *parser) list(field string, prefix func(*jsonRow) string, ofFamily func(
 			row.Service, row.Region = Canonical(r.Service), r.Region
 		}
 		*rows = append(*rows, row)
-		p.count++
+		p.rowCount++
 	}
-	return p.delimiter(']')
+	return p.readDelimiter(']')
 }
 
-// unknownField says of the decoder's error about a field that is not known where that is.
-func unknownField(list string, i int, err error) error {
+// locateUnknownField adds the position to the decoder's error about an unknown field. It returns other errors
+// unchanged.
+func locateUnknownField(list string, i int, err error) error {
 	_, name, found := strings.Cut(err.Error(), "json: unknown field ") // the decoder's error has no type
 	if !found {
 		return err
@@ -178,50 +181,50 @@ func unknownField(list string, i int, err error) error {
 	return fmt.Errorf("%s[%d]: unknown field %s; a row has ip_prefix or ipv6_prefix, region, service and network_border_group", list, i, name)
 }
 
-func (r *stored) parse(prefix string, ofFamily func(netip.Addr) bool) (netip.Prefix, error) {
+func (r *storedRow) parse(prefix string, isFamily func(netip.Addr) bool) (netip.Prefix, error) {
 	switch {
 	case r.Service == "":
 		return netip.Prefix{}, errors.New("service is missing")
 	case r.Region == "":
 		return netip.Prefix{}, errors.New("region is missing")
 	case r.Removed < 0:
-		return netip.Prefix{}, errors.New("removed is no time in epoch seconds")
+		return netip.Prefix{}, errors.New("removed is not a time in epoch seconds")
 	}
 	parsed, err := netip.ParsePrefix(prefix)
 	if err != nil {
 		return netip.Prefix{}, err
 	}
-	if !ofFamily(parsed.Addr()) || parsed.Addr().Is4In6() {
-		return netip.Prefix{}, fmt.Errorf("%s is of the wrong address family", prefix)
+	if !isFamily(parsed.Addr()) || parsed.Addr().Is4In6() {
+		return netip.Prefix{}, fmt.Errorf("%s has the wrong address family", prefix)
 	}
 	return parsed.Masked(), nil
 }
 
-// delimiter reads one of { } [ ].
-func (p *parser) delimiter(want json.Delim) error {
+// readDelimiter reads one delimiter: { } [ or ]. It returns an error if the next token is not want.
+func (p *parser) readDelimiter(want json.Delim) error {
 	token, err := p.decoder.Token()
 	if err != nil {
-		return malformed(err)
+		return malformedError(err)
 	}
 	if token == nil {
 		token = "null"
 	}
 	if token != want {
-		return fmt.Errorf("no ip-ranges document: %v where %v is to be", token, want)
+		return fmt.Errorf("not an ip-ranges document: found %v, expected %v", token, want)
 	}
 	return nil
 }
 
-func (p *parser) value(into any) error {
-	if err := p.decoder.Decode(into); err != nil {
-		return malformed(err)
+func (p *parser) decode(target any) error {
+	if err := p.decoder.Decode(target); err != nil {
+		return malformedError(err)
 	}
 	return nil
 }
 
-func malformed(err error) error {
+func malformedError(err error) error {
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF
 	}
-	return fmt.Errorf("no ip-ranges document: %w", err)
+	return fmt.Errorf("not an ip-ranges document: %w", err)
 }

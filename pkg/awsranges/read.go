@@ -9,13 +9,13 @@ import (
 	"os"
 )
 
-// maxBytes bounds a document, uncompressed: six times AWS's of 2026.
+// maxBytes bounds an uncompressed document. It is six times the size of AWS's document of 2026.
 const maxBytes = 16 << 20
 
 var gzipMagic = []byte{0x1f, 0x8b}
 
-// ReadFile reads and parses a document from a file, plain or gzip: AWS's, or as Encode writes it. Errors
-// name the file.
+// ReadFile reads and parses a file, plain or gzip, in AWS's format or in the format of Encode. Its errors name
+// the file.
 func ReadFile(path string) (*Table, error) { return readFile(path, storedFormat) }
 
 func readFile(path string, f format) (*Table, error) {
@@ -31,8 +31,8 @@ func readFile(path string, f format) (*Table, error) {
 	return newTable(d, nil), nil
 }
 
-// ReadFiles reads an organisation's own documents and, from path, AWS's, and merges them. An empty path
-// leaves AWS's out; the Table is nil where nothing is given.
+// ReadFiles reads AWS's document from path and the organisation's own documents, and merges them. If path is
+// empty, the result has no AWS rows. The Table is nil if neither is given.
 func ReadFiles(path string, custom Custom) (*Table, error) {
 	tables, err := custom.read()
 	if err != nil {
@@ -44,14 +44,14 @@ func ReadFiles(path string, custom Custom) (*Table, error) {
 			return nil, err
 		}
 		if !aws.HasAWS() {
-			return nil, fmt.Errorf("%s: no syncToken; give an organisation's own document as custom ranges", path)
+			return nil, fmt.Errorf("%s: no syncToken, so this is not AWS's document; pass an organisation's own document with --custom-ranges", path)
 		}
 	}
 	return Merge(aws, tables...), nil
 }
 
-// Read reads and parses a document, plain or gzip: AWS's, or as Encode writes it. An error that is a *Refusal is about what was read, any
-// other about reading it.
+// Read reads and parses a document, plain or gzip, in AWS's format or in the format of Encode. A *RefusedError
+// is about the content of the document. Any other error is about reading it.
 func Read(r io.Reader) (*Table, error) {
 	d, err := read(r, storedFormat)
 	if err != nil {
@@ -60,7 +60,7 @@ func Read(r io.Reader) (*Table, error) {
 	return newTable(d, nil), nil
 }
 
-// RefusedError is the error of a document that was read whole, and is not believed.
+// RefusedError is the error for a document that was read completely and then refused.
 type RefusedError struct{ Reason error }
 
 // Error gives the reason.
@@ -70,11 +70,11 @@ func (r *RefusedError) Error() string { return r.Reason.Error() }
 func (r *RefusedError) Unwrap() error { return r.Reason }
 
 func read(r io.Reader, f format) (*document, error) {
-	transfer := &errorRecorder{reader: r}
-	d, err := parsePlainOrGzip(transfer, f)
+	recorder := &errorRecorder{reader: r}
+	d, err := parsePlainOrGzip(recorder, f)
 	switch {
-	case transfer.err != nil:
-		return nil, transfer.err
+	case recorder.err != nil:
+		return nil, recorder.err
 	case err != nil:
 		return nil, &RefusedError{err}
 	}
@@ -83,7 +83,7 @@ func read(r io.Reader, f format) (*document, error) {
 
 func parsePlainOrGzip(r io.Reader, f format) (*document, error) {
 	buffered := bufio.NewReader(&maxBytesReader{r, maxBytes})
-	magic, _ := buffered.Peek(len(gzipMagic)) // what fails here fails again below
+	magic, _ := buffered.Peek(len(gzipMagic)) // a read error returns again below
 	if !bytes.Equal(magic, gzipMagic) {
 		return parse(fullReader{buffered}, f)
 	}
@@ -94,8 +94,8 @@ func parsePlainOrGzip(r io.Reader, f format) (*document, error) {
 	return parse(fullReader{&maxBytesReader{unzipped, maxBytes}}, f)
 }
 
-// fullReader reads as much as is asked for. The decoder looks at white space anew after each read, and would
-// do so without end where there is much of it and each read gives little.
+// fullReader fills the whole buffer on each Read. The JSON decoder scans pending white space again after each
+// read, so short reads of much white space would take quadratic time.
 type fullReader struct{ reader io.Reader }
 
 func (f fullReader) Read(data []byte) (int, error) {
@@ -106,7 +106,7 @@ func (f fullReader) Read(data []byte) (int, error) {
 	return n, err
 }
 
-// errorRecorder tells what a reader failed with from what was wrong with what it read.
+// errorRecorder separates read errors from bad content.
 type errorRecorder struct {
 	reader io.Reader
 	err    error
@@ -120,16 +120,16 @@ func (r *errorRecorder) Read(data []byte) (int, error) {
 	return n, err
 }
 
-// maxBytesReader fails where a reader has more than rest bytes.
+// maxBytesReader returns an error if reader has more than remaining bytes.
 type maxBytesReader struct {
-	reader io.Reader
-	rest   int
+	reader    io.Reader
+	remaining int
 }
 
 func (b *maxBytesReader) Read(data []byte) (int, error) {
 	n, err := b.reader.Read(data)
-	if b.rest -= n; b.rest < 0 {
-		return 0, fmt.Errorf("it has more than %d MiB", maxBytes>>20)
+	if b.remaining -= n; b.remaining < 0 {
+		return 0, fmt.Errorf("the document is larger than %d MiB", maxBytes>>20)
 	}
 	return n, err
 }

@@ -13,10 +13,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// realData is the environment variable that names the folder with AWS's real document of 2026-08-22,
-// ip-ranges.json. The repository holds no copy of it.
+// realData is the environment variable with the folder of AWS's real document of 2026-08-22, ip-ranges.json.
+// The repository has no copy of the document.
 const realData = "IP_RANGES_DATA"
 
+// readReal returns the real document, and skips the test if the variable is not set.
 func readReal(tb testing.TB) []byte {
 	dir := os.Getenv(realData)
 	if dir == "" {
@@ -27,7 +28,7 @@ func readReal(tb testing.TB) []byte {
 	return data
 }
 
-func TestRealDocument(t *testing.T) {
+func TestParseRealDocument(t *testing.T) {
 	table, err := Parse(readReal(t))
 	require.NoError(t, err)
 	require.Len(t, table.Rows(), 10668+6160)
@@ -63,49 +64,49 @@ func TestRealDocument(t *testing.T) {
 			require.Contains(t, regions, region)
 		}
 	}
-	require.Len(t, table.Services(), len(services), "the catalogue has a service that is not published")
+	require.Len(t, table.Services(), len(services), "the catalogue has a service that AWS's document lacks")
 	require.Len(t, regions, 43)
 }
 
-// TestRealPublications feeds a month of AWS's own, one after the other: none is refused.
-func TestRealPublications(t *testing.T) {
-	readReal(t) // or skip
+// TestFeedAcceptsRealDocuments feeds a month of AWS's documents in their order. The feed must accept all.
+func TestFeedAcceptsRealDocuments(t *testing.T) {
+	readReal(t) // skips without data
 	files, err := filepath.Glob(filepath.Join(os.Getenv(realData), "history", "*.json"))
 	require.NoError(t, err)
 	require.NotEmpty(t, files)
-	slices.Sort(files) // by sync token, of equal length
+	slices.Sort(files) // by sync token; all have equal length
 	f := &Feed{RemovalHold: 24 * time.Hour}
-	pairs := 0
+	changeCount := 0
 	for i, file := range files {
 		before := f.Table()
 		f.File = file
 		seconds, err := strconv.ParseInt(strings.TrimSuffix(filepath.Base(file), ".json"), 10, 64)
 		require.NoError(t, err)
-		table, err := lookAt(t, f, time.Unix(seconds, 0))
+		table, err := fetchAt(t, f, time.Unix(seconds, 0))
 		require.NoError(t, err, file)
 		if before != nil {
-			pairs += len(table.Diff(before).Pairs)
+			changeCount += len(table.Diff(before).ServiceRegions)
 		}
 		if i%20 != 0 {
 			continue
 		}
-		restarted, err := Parse(encoded(t, table))
+		restarted, err := Parse(plainJSON(t, table))
 		require.NoError(t, err)
 		require.True(t, slices.Equal(table.Rows(), restarted.Rows()))
-		require.Empty(t, table.Diff(restarted).Pairs)
+		require.Empty(t, table.Diff(restarted).ServiceRegions)
 	}
-	t.Logf("%d publications, %d changes of a pair", len(files), pairs)
+	t.Logf("%d documents, %d changes of a service-region", len(files), changeCount)
 
 	first, err := ReadFile(files[0])
 	require.NoError(t, err)
-	require.NoError(t, validateSuccessor(first, covered(first), &f.Table().document, f.Now()), "nor one after a month's pause")
+	require.NoError(t, validateSuccessor(first, coveredPrefixes(first), &f.Table().document, f.Now()), "a document a month later")
 }
 
-// BenchmarkParse reports how much longer Parse takes than the decoding it cannot do without: the
-// same bytes into the same row structs with encoding/json, measured in turns with it.
+// BenchmarkParse reports the time of Parse relative to a floor: encoding/json decodes the same bytes into the
+// same row structs. It measures both in turn.
 func BenchmarkParse(b *testing.B) {
 	data := readReal(b)
-	var floor, whole int64
+	var floor, total int64
 	for b.Loop() {
 		floor += nanoseconds(func() {
 			var d struct {
@@ -114,14 +115,14 @@ func BenchmarkParse(b *testing.B) {
 			}
 			require.NoError(b, json.Unmarshal(data, &d))
 		})
-		whole += nanoseconds(func() {
+		total += nanoseconds(func() {
 			_, err := Parse(data)
 			require.NoError(b, err)
 		})
 	}
 	b.ReportMetric(float64(floor)/float64(b.N)/1e6, "ms-floor")
-	b.ReportMetric(float64(whole)/float64(b.N)/1e6, "ms-parse")
-	b.ReportMetric(float64(whole)/float64(floor), "x-floor(at-most-1.5)")
+	b.ReportMetric(float64(total)/float64(b.N)/1e6, "ms-parse")
+	b.ReportMetric(float64(total)/float64(floor), "x-floor(at-most-1.5)")
 }
 
 func nanoseconds(f func()) int64 {

@@ -1,7 +1,7 @@
-// Package awsranges turns AWS's published ip-ranges.json, and documents of an organisation's own in
-// the same format, into a Table of the prefixes of each service and region; keeps such a table fresh; and
-// knows the names of AWS's services and regions without one
-// (https://docs.aws.amazon.com/vpc/latest/userguide/aws-ip-ranges.html).
+// Package awsranges parses AWS's ranges document, ip-ranges.json, into a Table of the prefixes of each service
+// and region. An organisation's own documents have the same format. The package also refreshes a table (Feed)
+// and lists the names of AWS's services and regions without a table (LookupService, Table.KnowsRegion).
+// AWS documents the format at https://docs.aws.amazon.com/vpc/latest/userguide/aws-ip-ranges.html.
 package awsranges
 
 import (
@@ -12,49 +12,51 @@ import (
 	"strings"
 )
 
-// Table holds the prefixes of every (service, region). It is immutable, and safe for concurrent use.
+// Table maps each service and region to its prefixes. A Table is immutable and safe for concurrent use.
 type Table struct {
 	document
 	byServiceRegion map[ServiceRegion]indexEntry
-	regions         map[string][]string // of each service, sorted
-	regionNames     []string            // of all services together, sorted
+	regions         map[string][]string // by service, sorted
+	regionNames     []string            // of the whole table, sorted
 }
 
-// ServiceRegion is a service, by its canonical name, in a region, or in all of them together where Region is
-// empty.
+// ServiceRegion is the key of a lookup: a service, by its canonical name, and a region. An empty Region means
+// all regions of the service.
 type ServiceRegion struct{ Service, Region string }
 
-// indexEntry is what a table has of a pair.
+// indexEntry holds the rows of one service-region and the prefixes that Lookup returns for it.
 type indexEntry struct {
 	rows     []Row
-	prefixes []netip.Prefix // aggregated
+	prefixes []netip.Prefix // aggregated and sorted by Compare
 }
 
-// Row is one published prefix.
+// Row is one prefix of a ranges document.
 type Row struct {
 	Prefix  netip.Prefix // masked
-	Service string       // canonical, as Canonical gives it
-	Region  string       // as published, such as us-east-1 or GLOBAL
+	Service string       // canonical: the result of Canonical
+	Region  string       // as in the document, such as us-east-1 or GLOBAL
 	Custom  bool         // from an organisation's own document
-	Removed int64        // since when AWS, or the custom file, no longer has it, in epoch seconds; 0 while it does
+	Removed int64        // when the document lost the row, in epoch seconds; 0 if the document has it
 }
 
-func comparePairs(a, b ServiceRegion) int {
+// compareServiceRegions orders service-regions by service, then by region.
+func compareServiceRegions(a, b ServiceRegion) int {
 	if c := strings.Compare(a.Service, b.Service); c != 0 {
 		return c
 	}
 	return strings.Compare(a.Region, b.Region)
 }
 
-// compareKeys orders rows by what they are of.
+// compareKeys orders rows by their keys: service, region, then prefix.
 func compareKeys(a, b Row) int {
-	if c := comparePairs(ServiceRegion{a.Service, a.Region}, ServiceRegion{b.Service, b.Region}); c != 0 {
+	if c := compareServiceRegions(ServiceRegion{a.Service, a.Region}, ServiceRegion{b.Service, b.Region}); c != 0 {
 		return c
 	}
 	return Compare(a.Prefix, b.Prefix)
 }
 
-// compareRows orders rows of one key, too: the first of them is to count.
+// compareRows orders rows by key. Of rows with equal keys the one to use comes first: AWS's before custom ones,
+// then present ones before removed ones.
 func compareRows(a, b Row) int {
 	if c := compareKeys(a, b); c != 0 {
 		return c
@@ -68,7 +70,8 @@ func compareRows(a, b Row) int {
 	return cmp.Compare(a.Removed, b.Removed)
 }
 
-// sortUnique sorts rows in place, which often are already, and leaves one of each key.
+// sortUnique sorts rows in place and returns them with one row for each key. It skips the sort if the rows are
+// already sorted, the usual case.
 func sortUnique(rows []Row) []Row {
 	for i := 1; i < len(rows); i++ {
 		if compareKeys(rows[i-1], rows[i]) >= 0 {
@@ -79,22 +82,22 @@ func sortUnique(rows []Row) []Row {
 	return rows
 }
 
-// HasAWS says whether AWS's own document is in the table, by its sync token. Where it is not, as in
-// a nil table or one of custom documents alone, a service that the table lacks may well exist.
+// HasAWS reports whether the table contains AWS's own document, which has a sync token. Without it, in a nil
+// table or one of custom documents only, AWS may have services that the table lacks.
 func (t *Table) HasAWS() bool { return t != nil && t.syncToken != "" }
 
-// SyncToken is the publication time of AWS's document in epoch seconds, as published. Empty where the
-// document has none, which only a custom one may.
+// SyncToken returns the sync token of AWS's document: its publication time in epoch seconds, as a string. It is
+// empty if the document has none, which only a custom document may lack.
 func (t *Table) SyncToken() string { return t.syncToken }
 
-// CreateDate is the publication time as published: YYYY-MM-DD-hh-mm-ss, UTC. It goes with SyncToken.
+// CreateDate returns the createDate of the same document: YYYY-MM-DD-hh-mm-ss in UTC.
 func (t *Table) CreateDate() string { return t.createDate }
 
-// Rows returns the published rows, unaggregated, sorted by service, region and prefix, each once. Not
-// to be modified.
+// Rows returns all rows, not aggregated, sorted by service, region and prefix, without duplicates. The caller
+// must not modify the slice.
 func (t *Table) Rows() []Row { return t.rows }
 
-// Held returns the rows that AWS, or a custom file, no longer has, in the order of Rows; nil for none.
+// Held returns the held rows, in the order of Rows. It returns nil if the table holds no removed row.
 func (t *Table) Held() []Row {
 	var held []Row
 	for _, row := range t.rows {
@@ -105,26 +108,28 @@ func (t *Table) Held() []Row {
 	return held
 }
 
-// Lookup returns the prefixes of a service in a region: masked, losslessly aggregated, sorted by
-// Compare, IPv4 before IPv6. An empty region means all of them together. The service is a canonical
-// name. Nil where the table has none. The slice belongs to the table and must not be modified;
-// nothing is allocated.
+// Lookup returns the prefixes of a service in a region: masked, losslessly aggregated and sorted by Compare,
+// IPv4 before IPv6. service is a canonical name. An empty region means all regions. It returns nil if the table
+// lacks the service or the region. The slice belongs to the table, and the caller must not modify it. Lookup
+// allocates nothing.
 func (t *Table) Lookup(service, region string) []netip.Prefix {
 	return t.byServiceRegion[ServiceRegion{service, region}].prefixes
 }
 
-// ServiceRegionCount counts the services and regions that the table has prefixes of.
+// ServiceRegionCount returns the number of service-regions that have prefixes. It does not count the entries
+// for all regions of a service.
 func (t *Table) ServiceRegionCount() int { return len(t.byServiceRegion) - len(t.regions) }
 
-// Services returns the canonical names of the table's services, sorted.
+// Services returns the canonical names of the services in the table, sorted.
 func (t *Table) Services() []string { return slices.Sorted(maps.Keys(t.regions)) }
 
-// Regions returns the regions in which the table has the service, sorted; nil for none. The slice
-// belongs to the table and must not be modified.
+// Regions returns the regions in which the table has the service, sorted. It returns nil if the table lacks the
+// service. The slice belongs to the table, and the caller must not modify it.
 func (t *Table) Regions(service string) []string { return t.regions[service] }
 
-// Merge adds an organisation's own tables to AWS's, whose sync token is kept; what several have in
-// common counts once. AWS's may be nil, custom ones too; nil for nothing but nil tables.
+// Merge returns a table with the rows and the sync token of aws, and with the rows of every custom table. Each
+// key has one row; AWS's row takes precedence. Any argument may be nil. The result is nil if all arguments are
+// nil.
 func Merge(aws *Table, custom ...*Table) *Table {
 	custom = slices.DeleteFunc(slices.Clone(custom), func(t *Table) bool { return t == nil })
 	if len(custom) == 0 {
@@ -144,47 +149,47 @@ func Merge(aws *Table, custom ...*Table) *Table {
 	return newTable(merged, aws)
 }
 
-// newTable derives the lookups from a document. Those that a table before, which may be nil, has already
-// are shared with it.
+// newTable builds the index of a document. It shares the prefixes of unchanged service-regions with before,
+// which may be nil.
 func newTable(d *document, before *Table) *Table {
 	t := &Table{document: *d, byServiceRegion: make(map[ServiceRegion]indexEntry), regions: make(map[string][]string)}
 	if before == nil {
 		before = &Table{}
 	}
-	known := make(map[string]bool)
+	regionSet := make(map[string]bool)
 	for rest := t.rows; len(rest) > 0; {
 		ofService := takeWhile(rest, func(row Row) bool { return row.Service == rest[0].Service })
 		all := ServiceRegion{Service: rest[0].Service}
-		var everywhere []netip.Prefix
+		var allPrefixes []netip.Prefix
 		for rest := ofService; len(rest) > 0; {
 			ofRegion := takeWhile(rest, func(row Row) bool { return row.Region == rest[0].Region })
-			pair := ServiceRegion{all.Service, rest[0].Region}
-			e := before.byServiceRegion[pair]
+			key := ServiceRegion{all.Service, rest[0].Region}
+			e := before.byServiceRegion[key]
 			if !slices.Equal(ofRegion, e.rows) {
 				e.prefixes = slices.Clone(aggregateSorted(prefixesOf(ofRegion)))
 			}
-			t.byServiceRegion[pair] = indexEntry{ofRegion, e.prefixes}
-			t.regions[pair.Service] = append(t.regions[pair.Service], pair.Region)
-			known[pair.Region] = true
-			everywhere = append(everywhere, e.prefixes...)
+			t.byServiceRegion[key] = indexEntry{ofRegion, e.prefixes}
+			t.regions[key.Service] = append(t.regions[key.Service], key.Region)
+			regionSet[key.Region] = true
+			allPrefixes = append(allPrefixes, e.prefixes...)
 			rest = rest[len(ofRegion):]
 		}
 		e := before.byServiceRegion[all]
 		if !slices.Equal(ofService, e.rows) {
-			slices.SortFunc(everywhere, Compare)
-			e.prefixes = slices.Clone(aggregateSorted(everywhere)) // not to hold on to the longer list
+			slices.SortFunc(allPrefixes, Compare)
+			e.prefixes = slices.Clone(aggregateSorted(allPrefixes)) // Clone: the longer backing array would stay alive
 		}
 		t.byServiceRegion[all] = indexEntry{ofService, e.prefixes}
 		rest = rest[len(ofService):]
 	}
-	t.regionNames = slices.Sorted(maps.Keys(known))
+	t.regionNames = slices.Sorted(maps.Keys(regionSet))
 	return t
 }
 
-// takeWhile returns the rows up to the first that is not like them.
-func takeWhile(rows []Row, like func(Row) bool) []Row {
+// takeWhile returns the rows before the first one that does not match.
+func takeWhile(rows []Row, matches func(Row) bool) []Row {
 	n := 0
-	for n < len(rows) && like(rows[n]) {
+	for n < len(rows) && matches(rows[n]) {
 		n++
 	}
 	return rows[:n:n]

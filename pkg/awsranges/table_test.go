@@ -16,7 +16,7 @@ const (
 	custom = "../../testdata/ranges/custom.json"
 )
 
-func TestTable(t *testing.T) {
+func TestLookup(t *testing.T) {
 	table, err := ReadFile(sample)
 	require.NoError(t, err)
 	require.Equal(t, "1700000000", table.SyncToken())
@@ -26,11 +26,11 @@ func TestTable(t *testing.T) {
 	require.Equal(t, prefixes("198.18.0.0/24", "198.18.4.0/24", "2001:2:0:1000::/63"), table.Lookup("S3", "us-east-1"))
 	require.Equal(t, prefixes("198.18.0.0/24", "198.18.4.0/24", "198.18.8.0/24", "2001:2:0:1000::/63", "2001:2:0:2000::/64"), table.Lookup("S3", ""))
 	require.Nil(t, table.Lookup("S3", "mars-1"))
-	require.Nil(t, table.Lookup("s3", "us-east-1"), "only canonical names")
+	require.Nil(t, table.Lookup("s3", "us-east-1"), "Lookup takes canonical names only")
 	require.Zero(t, testing.AllocsPerRun(100, func() { table.Lookup("S3", "us-east-1") }))
 }
 
-func TestMerge(t *testing.T) {
+func TestMergeAddsCustomServices(t *testing.T) {
 	aws, err := ReadFile(sample)
 	require.NoError(t, err)
 	own, err := ReadFile(custom)
@@ -48,28 +48,28 @@ func TestMerge(t *testing.T) {
 	require.False(t, Merge(nil, own).HasAWS())
 	withToken, err := Parse([]byte(`{"syncToken": "1", "prefixes": [{"ip_prefix": "10.0.0.0/8", "service": "OWN", "region": "x"}]}`))
 	require.NoError(t, err)
-	require.False(t, Merge(nil, withToken).HasAWS(), "a custom document does not stand in for AWS's")
+	require.False(t, Merge(nil, withToken).HasAWS(), "a custom document does not replace AWS's")
 }
 
 func TestParseRefuses(t *testing.T) {
 	for _, test := range []struct{ name, document, want string }{
-		{"nothing", ``, "no ip-ranges document: unexpected EOF"},
-		{"HTML", `<html>`, "no ip-ranges document: invalid character '<' looking for beginning of value"},
-		{"cut", `{"syncToken": "1", "prefixes": [{"ip_prefix": "10.0.0.0/8",`, "no ip-ranges document: unexpected EOF"},
-		{"nested", strings.Repeat("[", 20000), "no ip-ranges document: [ where { is to be"},
-		{"empty object", `{}`, `no ip-ranges document: it has no rows in "prefixes" or "ipv6_prefixes"`},
-		{"null", `null`, "no ip-ranges document: null where { is to be"},
-		{"two", `{} {}`, "no ip-ranges document: something follows it"},
-		{"nested deep", `{"x": ` + strings.Repeat("[", 20000), "no ip-ranges document: invalid character '[' exceeded max depth"},
-		{"removed before time", `{"prefixes": [{"ip_prefix": "10.0.0.0/8", "service": "S3", "region": "x", "removed": -1}]}`, "prefixes[0]: removed is no time in epoch seconds"},
-		{"another shape", `{"prefixes": {}}`, "no ip-ranges document: { where [ is to be"},
+		{"empty file", ``, "not an ip-ranges document: unexpected EOF"},
+		{"HTML", `<html>`, "not an ip-ranges document: invalid character '<' looking for beginning of value"},
+		{"truncated", `{"syncToken": "1", "prefixes": [{"ip_prefix": "10.0.0.0/8",`, "not an ip-ranges document: unexpected EOF"},
+		{"nested", strings.Repeat("[", 20000), "not an ip-ranges document: found [, expected {"},
+		{"empty object", `{}`, `not an ip-ranges document: no rows in "prefixes" or "ipv6_prefixes"`},
+		{"null", `null`, "not an ip-ranges document: found null, expected {"},
+		{"two documents", `{} {}`, "not an ip-ranges document: extra data after the document"},
+		{"deeply nested", `{"x": ` + strings.Repeat("[", 20000), "not an ip-ranges document: invalid character '[' exceeded max depth"},
+		{"negative removed", `{"prefixes": [{"ip_prefix": "10.0.0.0/8", "service": "S3", "region": "x", "removed": -1}]}`, "prefixes[0]: removed is not a time in epoch seconds"},
+		{"object for a list", `{"prefixes": {}}`, "not an ip-ranges document: found {, expected ["},
 		{"null row", `{"prefixes": [null]}`, "prefixes[0]: service is missing"},
 		{"no region", `{"prefixes": [{"ip_prefix": "10.0.0.0/8", "service": "S3"}]}`, "prefixes[0]: region is missing"},
 		{"no prefix", `{"prefixes": [{"service": "S3", "region": "x"}]}`, `prefixes[0]: netip.ParsePrefix(""): no '/'`},
 		{"bad prefix", `{"prefixes": [{"ip_prefix": "10.0.0.0/33", "service": "S3", "region": "x"}]}`, `prefixes[0]: netip.ParsePrefix("10.0.0.0/33"): prefix length out of range`},
-		{"IPv6 among IPv4", `{"prefixes": [{"ip_prefix": "::/0", "service": "S3", "region": "x"}]}`, "prefixes[0]: ::/0 is of the wrong address family"},
-		{"IPv4 among IPv6", `{"ipv6_prefixes": [{"ipv6_prefix": "10.0.0.0/8", "service": "S3", "region": "x"}]}`, "ipv6_prefixes[0]: 10.0.0.0/8 is of the wrong address family"},
-		{"mapped", `{"ipv6_prefixes": [{"ipv6_prefix": "::ffff:10.0.0.0/104", "service": "S3", "region": "x"}]}`, "ipv6_prefixes[0]: ::ffff:10.0.0.0/104 is of the wrong address family"},
+		{"IPv6 among IPv4", `{"prefixes": [{"ip_prefix": "::/0", "service": "S3", "region": "x"}]}`, "prefixes[0]: ::/0 has the wrong address family"},
+		{"IPv4 among IPv6", `{"ipv6_prefixes": [{"ipv6_prefix": "10.0.0.0/8", "service": "S3", "region": "x"}]}`, "ipv6_prefixes[0]: 10.0.0.0/8 has the wrong address family"},
+		{"IPv4-mapped", `{"ipv6_prefixes": [{"ipv6_prefix": "::ffff:10.0.0.0/104", "service": "S3", "region": "x"}]}`, "ipv6_prefixes[0]: ::ffff:10.0.0.0/104 has the wrong address family"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			table, err := Parse([]byte(test.document))
@@ -101,11 +101,11 @@ func TestReadFiles(t *testing.T) {
 	require.NoError(t, err)
 	require.Nil(t, table)
 	_, err = ReadFiles(custom, Custom{})
-	require.EqualError(t, err, custom+": no syncToken; give an organisation's own document as custom ranges")
+	require.EqualError(t, err, custom+": no syncToken, so this is not AWS's document; pass an organisation's own document with --custom-ranges")
 	_, err = ReadFiles(filepath.Join(dir, "none"), Custom{})
 	require.ErrorIs(t, err, os.ErrNotExist)
 	_, err = ReadFiles(write("cut.gz", zipped.Bytes()[:100]), Custom{})
-	require.ErrorContains(t, err, "cut.gz: no ip-ranges document: unexpected EOF")
+	require.ErrorContains(t, err, "cut.gz: not an ip-ranges document: unexpected EOF")
 
 	var bomb bytes.Buffer
 	writer = gzip.NewWriter(&bomb)
@@ -113,10 +113,10 @@ func TestReadFiles(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, writer.Close())
 	_, err = ReadFiles(write("bomb.gz", bomb.Bytes()), Custom{})
-	require.ErrorContains(t, err, "bomb.gz: no ip-ranges document: it has more than 16 MiB")
+	require.ErrorContains(t, err, "bomb.gz: not an ip-ranges document: the document is larger than 16 MiB")
 }
 
-// TestCustomFileFormat: no typo empties a custom file, and an empty one has no services.
+// TestCustomFileFormat checks that a typo cannot empty a custom file, and that an empty file has no services.
 func TestCustomFileFormat(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "own.json")
 	for _, empty := range []string{"", " \n", "{}", `{"prefixes": []}`, `{"syncToken": "1", "prefixes": [], "ipv6_prefixes": []}`} {
@@ -130,10 +130,10 @@ func TestCustomFileFormat(t *testing.T) {
 	}
 	const row = `"ip_prefix": "10.0.0.0/16", "service": "OWN", "region": "x"`
 	for _, test := range []struct{ document, want string }{
-		{"]", "no ip-ranges document: invalid character ']' looking for beginning of value"},
-		{"null", "no ip-ranges document: null where { is to be"},
-		{"{", "no ip-ranges document: unexpected EOF"},
-		{`{"prefix": [{` + row + `}]}`, `no ip-ranges document: unknown field "prefix"; it has syncToken, createDate, prefixes and ipv6_prefixes`},
+		{"]", "not an ip-ranges document: invalid character ']' looking for beginning of value"},
+		{"null", "not an ip-ranges document: found null, expected {"},
+		{"{", "not an ip-ranges document: unexpected EOF"},
+		{`{"prefix": [{` + row + `}]}`, `not an ip-ranges document: unknown field "prefix"; the fields are syncToken, createDate, prefixes and ipv6_prefixes`},
 		{`{"prefixes": [{` + row + `, "removed": 5}]}`, `prefixes[0]: unknown field "removed"; a row has ip_prefix or ipv6_prefix, region, service and network_border_group`},
 	} {
 		require.NoError(t, os.WriteFile(path, []byte(test.document), 0o600))
@@ -141,7 +141,7 @@ func TestCustomFileFormat(t *testing.T) {
 		require.EqualError(t, err, path+": "+test.want)
 	}
 	_, err := Parse([]byte(`{"version": 2, "prefixes": [{` + row + `, "removed": 5, "note": "x"}]}`))
-	require.NoError(t, err, "what the agent stored is read by other versions of it")
+	require.NoError(t, err, "other versions of the agent can read the stored document")
 }
 
 func TestCatalogue(t *testing.T) {
@@ -154,14 +154,14 @@ func TestCatalogue(t *testing.T) {
 	require.Equal(t, "dynamodb", none.NearestService("dynamo-db"))
 	for _, s := range services {
 		got, ok := LookupService(s.Name)
-		require.True(t, ok, "%s cannot be found: the list must be sorted", s.Name)
+		require.True(t, ok, "%s not found: the list must be sorted", s.Name)
 		require.Equal(t, s, got)
 		require.Equal(t, s.Name, Canonical(s.Name))
 	}
 }
 
-// FuzzParse: an error means no table; what parses, parses to the same when written out again. What the feed
-// takes has no row that is held, and is the same to all readers.
+// FuzzParse checks that an error means no table, and that Encode and Parse return an equal table. It also
+// checks that the strict formats accept no held rows and parse to the same table.
 func FuzzParse(f *testing.F) {
 	data, err := os.ReadFile(sample)
 	require.NoError(f, err)
@@ -181,7 +181,7 @@ func FuzzParse(f *testing.F) {
 			require.Nil(t, table)
 			return
 		}
-		again, err := Parse(encoded(t, table))
+		again, err := Parse(plainJSON(t, table))
 		require.NoError(t, err)
 		require.Equal(t, table, again)
 		for _, service := range table.Services() {
@@ -192,7 +192,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// BenchmarkLookup allocates nothing.
+// BenchmarkLookup reports that Lookup allocates nothing.
 func BenchmarkLookup(b *testing.B) {
 	table, err := Parse(readReal(b))
 	require.NoError(b, err)

@@ -99,9 +99,9 @@ func TestFeedFaults(t *testing.T) {
 				}
 			})
 		}},
-		{"HTML", "refused", "no ip-ranges document", func(_ *testing.T, s *source) { s.answers(body("<html><body>Sign in</body></html>")) }},
+		{"HTML", "refused", "not an ip-ranges document", func(_ *testing.T, s *source) { s.answers(body("<html><body>Sign in</body></html>")) }},
 		{"an empty object", "refused", "it has no rows", func(_ *testing.T, s *source) { s.answers(body("{}")) }},
-		{"half the rows missing", "refused", "it keeps 6 of 13 IPv4 rows, less than 85 %; to accept it all the same, start with --accept-ranges 1700000001", func(_ *testing.T, s *source) {
+		{"half the rows missing", "refused", "the document has only 6 of the accepted 13 IPv4 rows; the minimum is 85 %; to accept the document anyway, start with --accept-ranges 1700000001", func(_ *testing.T, s *source) {
 			s.answers(body(without(`(?m)^.*"ip_prefix".*"(S3|DYNAMODB|EC2)".*\n`)))
 		}},
 		{"an older syncToken", "refused", "syncToken 1699999999 is older than the accepted 1700000000", func(_ *testing.T, s *source) {
@@ -109,7 +109,7 @@ func TestFeedFaults(t *testing.T) {
 		}},
 		{"0.0.0.0/0 among the rows", "refused", "0.0.0.0/0 (S3, us-east-1) is wider than /10", func(_ *testing.T, s *source) { s.answers(body(another("0.0.0.0/0"))) }},
 		{"10.0.0.0/16 among the rows", "refused", "10.0.0.0/16 (S3, us-east-1) is in reserved space, 10.0.0.0/8", func(_ *testing.T, s *source) { s.answers(body(another("10.0.0.0/16"))) }},
-		{"1,024 more addresses", "refused", "it opens 16.00 % more IPv4 addresses, over 15.00 %; to accept it all the same, start with --accept-ranges 1700000001", func(_ *testing.T, s *source) {
+		{"1,024 more addresses", "refused", "the document opens 16.00 % more IPv4 addresses; the maximum is 15.00 %; to accept the document anyway, start with --accept-ranges 1700000001", func(_ *testing.T, s *source) {
 			s.answers(body(another("198.19.0.0/22")))
 		}},
 		{"a removed row", "refused", "prefixes[11]: unknown field ", func(_ *testing.T, s *source) {
@@ -288,7 +288,7 @@ func TestAcceptRanges(t *testing.T) {
 	require.NoError(t, err)
 	s.answers(document(lossy, time.Unix(1_700_021_600, 0)))
 	kept := keptRanges(t, "refusing", func(c *corev1.ConfigMap) bool { return c.Annotations["egress-controller/refused"] != "" })
-	require.Equal(t, "it keeps 6 of 13 IPv4 rows, less than 85 %; to accept it all the same, start with --accept-ranges 1700021600", kept.Annotations["egress-controller/refused"])
+	require.Equal(t, "the document has only 6 of the accepted 13 IPv4 rows; the minimum is 85 %; to accept the document anyway, start with --accept-ranges 1700021600", kept.Annotations["egress-controller/refused"])
 	p.stop(t)
 	startAgent(t, append(arguments, "--accept-ranges", "1700021600")...)
 	eventuallyPolicy(t, "tenant-accept", "egress", "changed", func(p *networkingv1.NetworkPolicy) bool { return !opens(p, "198.18.4.0/24") })
@@ -323,10 +323,10 @@ func TestRangesFileReread(t *testing.T) {
 	kept := keptRanges(t, "the next document", func(c *corev1.ConfigMap) bool { return c.Annotations["egress-controller/sync-token"] == "1700021600" })
 	put(mounted, string(kept.BinaryData["ip-ranges.json.gz"]))
 	eventually(t, "the webhook has what the agent has", func() bool {
-		return strings.Contains(webhook.logged(t), `msg="AWS ranges in use" syncToken=1700021600 createDate=2023-11-15-04-13-20 rows=19`)
+		return strings.Contains(webhook.logged(t), `msg="AWS ranges loaded" syncToken=1700021600 createDate=2023-11-15-04-13-20 rows=19`)
 	})
 	put(mounted, "broken")
-	eventually(t, "it tells what it cannot read", func() bool { return strings.Contains(webhook.logged(t), "ip-ranges.json.gz: no ip-ranges document") })
+	eventually(t, "it tells what it cannot read", func() bool { return strings.Contains(webhook.logged(t), "ip-ranges.json.gz: not an ip-ranges document") })
 
 	put(own, strings.Replace(sampleDocument(t, "custom.json"), "10.30.0.0/24", "10.40.0.0/24", 1))
 	eventuallyPolicy(t, "tenant-file", "own", "changed", opened("10.40.0.0/24"))

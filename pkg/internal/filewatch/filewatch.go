@@ -1,5 +1,5 @@
-// Package filewatch notices that files have changed, also through the swap of a symbolic link by which
-// a mounted ConfigMap or Secret is updated.
+// Package filewatch detects changes of files by polling. It also detects the swap of a symbolic link, by which
+// a kubelet updates a mounted ConfigMap or Secret.
 package filewatch
 
 import (
@@ -8,16 +8,16 @@ import (
 	"time"
 )
 
-// Interval is how often it is worth asking.
+// Interval is the recommended time between two calls of Changed.
 const Interval = 2 * time.Second
 
-// Files is a set of files, made by Watch. It is for one goroutine.
+// Files is a set of watched files. Only one goroutine may use it.
 type Files struct {
 	paths []string
-	seen  []os.FileInfo // nil for one that is not there
+	infos []os.FileInfo // by index of paths, at the last call of Changed; nil for a missing file
 }
 
-// Watch notes how the files are now. Empty paths are passed over.
+// Watch returns a set of the files at paths in their current state. It ignores empty paths.
 func Watch(paths ...string) *Files {
 	f := &Files{}
 	for _, path := range paths {
@@ -25,13 +25,13 @@ func Watch(paths ...string) *Files {
 			f.paths = append(f.paths, path)
 		}
 	}
-	f.seen = make([]os.FileInfo, len(f.paths))
+	f.infos = make([]os.FileInfo, len(f.paths))
 	f.Changed()
 	return f
 }
 
-// Changed says whether any of the files is another, has another size or time, came or went, since the
-// last call.
+// Changed reports whether a file has changed since the last call, or since Watch. A file changes if it appears
+// or disappears, if another file replaces it, or if its size or modification time changes.
 func (f *Files) Changed() bool {
 	changed := false
 	for i, path := range f.paths {
@@ -39,14 +39,14 @@ func (f *Files) Changed() bool {
 		if err != nil {
 			info = nil
 		}
-		if !same(f.seen[i], info) {
-			f.seen[i], changed = info, true
+		if !isSameFile(f.infos[i], info) {
+			f.infos[i], changed = info, true
 		}
 	}
 	return changed
 }
 
-// Follow calls changed after each change, until the context ends.
+// Follow polls the files every Interval and calls changed after each change, until ctx ends.
 func (f *Files) Follow(ctx context.Context, changed func()) {
 	poll := time.NewTicker(Interval)
 	defer poll.Stop()
@@ -62,7 +62,8 @@ func (f *Files) Follow(ctx context.Context, changed func()) {
 	}
 }
 
-func same(a, b os.FileInfo) bool {
+// isSameFile reports whether two results of os.Stat show the same unchanged file. nil is a missing file.
+func isSameFile(a, b os.FileInfo) bool {
 	if a == nil || b == nil {
 		return a == nil && b == nil
 	}

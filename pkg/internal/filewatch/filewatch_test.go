@@ -18,22 +18,22 @@ func TestChanged(t *testing.T) {
 	require.False(t, files.Changed())
 	write(a, "12")
 	require.True(t, files.Changed())
-	require.False(t, files.Changed(), "it is told once")
+	require.False(t, files.Changed(), "Changed reports a change once")
 	write(b, "1")
-	require.True(t, files.Changed(), "one that came")
+	require.True(t, files.Changed(), "a new file")
 	require.NoError(t, os.Remove(b))
-	require.True(t, files.Changed(), "one that went")
+	require.True(t, files.Changed(), "a removed file")
 	require.False(t, files.Changed())
 }
 
-// TestMount updates files as a kubelet does: a link to a folder is swapped, all else stays.
-func TestMount(t *testing.T) {
+// TestChangedLink updates files like a kubelet: it swaps a link to a folder and changes nothing else.
+func TestChangedLink(t *testing.T) {
 	dir := t.TempDir()
 	version := func(name string) {
 		require.NoError(t, os.Mkdir(filepath.Join(dir, name), 0o700))
 		file := filepath.Join(dir, name, "ranges")
 		require.NoError(t, os.WriteFile(file, []byte("same size"), 0o600))
-		require.NoError(t, os.Chtimes(file, time.Unix(1, 0), time.Unix(1, 0)), "and the same time")
+		require.NoError(t, os.Chtimes(file, time.Unix(1, 0), time.Unix(1, 0)), "the same modification time")
 		require.NoError(t, os.Symlink(name, filepath.Join(dir, "..data~")))
 		require.NoError(t, os.Rename(filepath.Join(dir, "..data~"), filepath.Join(dir, "..data")))
 	}

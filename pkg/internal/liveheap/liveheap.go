@@ -1,4 +1,5 @@
-// Package liveheap measures what a function keeps alive while it runs, for tests of what judging may cost.
+// Package liveheap measures the peak of the live heap while a function runs. Tests use it to bound the
+// memory of a review.
 package liveheap
 
 import (
@@ -8,10 +9,11 @@ import (
 	"time"
 )
 
-// Peak returns by how many bytes f raises the live heap at most. It lets collections follow each other closely, and
-// reads what each found alive: garbage does not count. No other goroutine may allocate meanwhile.
+// Peak runs f and returns the largest growth of the live heap, in bytes. It makes the garbage collector run
+// often and reads the live bytes after each collection, so garbage does not count. No other goroutine may
+// allocate meanwhile.
 func Peak(f func()) int {
-	const percent = 5 // a collection for every twentieth that is added
+	const percent = 5 // collect after the heap grows by a twentieth
 	defer debug.SetGCPercent(debug.SetGCPercent(percent))
 	runtime.GC()
 	before, peak, done := live(), 0, make(chan struct{})
@@ -29,7 +31,7 @@ func Peak(f func()) int {
 	}
 }
 
-// live returns the bytes that the last collection found alive.
+// live returns the number of live bytes after the last collection.
 func live() int {
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	metrics.Read(sample)

@@ -1,13 +1,14 @@
-// Package nearest finds what a mistyped name was meant to be.
+// Package nearest finds the known name that is closest to a mistyped one.
 package nearest
 
-// longest is the length up to which names are compared. Longer input is no typing mistake, and must not
-// cost quadratic time.
-const longest = 64
+// maxLength is the maximum length, in bytes, of names that are compared. A longer name is not a typing mistake,
+// and its comparison would take quadratic time.
+const maxLength = 64
 
-// Name returns the candidate that name most likely meant: the one with the fewest single-letter
-// changes (insert, delete, replace, swap of neighbours), letter case apart, at most one change for
-// every three letters, or one in all for fewer. Of equally near ones the first wins. Empty when none is near.
+// Name returns the candidate that needs the fewest single-letter changes to become name. A change inserts,
+// deletes or replaces a letter, or swaps two neighbours. Letter case does not count. Name allows one change for
+// every three letters of name, and at least one. It returns the first of equally close candidates, or "" if
+// none is close enough.
 func Name(name string, candidates []string) string {
 	best, fewest := "", max(len(name)/3, 1)+1
 	for _, candidate := range candidates {
@@ -18,24 +19,26 @@ func Name(name string, candidates []string) string {
 	return best
 }
 
-// Within reports whether at most that many single-letter changes, letter case apart, make name into meant.
+// Within reports whether at most changes single-letter changes turn name into meant. Letter case does not
+// count.
 func Within(name, meant string, changes int) bool {
 	return distance(name, meant, changes+1) <= changes
 }
 
-// distance is the optimal string alignment distance, counted in bytes, or limit if it is not below that.
+// distance returns the optimal string alignment distance of a and b, in bytes. It returns limit if the distance
+// is not smaller.
 func distance(a, b string, limit int) int {
-	if len(a) > longest || len(b) > longest || max(len(a)-len(b), len(b)-len(a)) >= limit {
+	if len(a) > maxLength || len(b) > maxLength || max(len(a)-len(b), len(b)-len(a)) >= limit {
 		return limit
 	}
-	var rows [3][longest + 1]int8 // a distance is at most longest
+	var rows [3][maxLength + 1]int8 // int8: a distance is at most maxLength
 	before, previous, current := &rows[0], &rows[1], &rows[2]
 	for j := range len(b) + 1 {
 		previous[j] = int8(j)
 	}
 	for i := 1; i <= len(a); i++ {
 		current[0] = int8(i)
-		// A cell further from the diagonal than the limit is above it.
+		// Cells outside the band around the diagonal exceed the limit and need no computation.
 		//
 		//	   b →
 		//	a  ███······

@@ -12,94 +12,96 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestTurns: ten reviews of a stranger and ten of a tenant came first, and yet each of the others is next but two.
-func TestTurns(t *testing.T) {
-	judging := newTurns(1)
-	require.NoError(t, judging.take(t.Context(), "x", "x"))
+// TestSemaphoreIsFair queues ten reviews of another client and ten of one tenant first. Each further namespace
+// is admitted within a few turns.
+func TestSemaphoreIsFair(t *testing.T) {
+	semaphore := newFairSemaphore(1)
+	require.NoError(t, semaphore.acquire(t.Context(), "x", "x"))
 	var mu sync.Mutex
 	var order []string
 	var running sync.WaitGroup
 	wait := func(client, namespace string) {
-		judging.mu.Lock()
-		before := len(judging.waiting)
-		judging.mu.Unlock()
+		semaphore.mu.Lock()
+		before := len(semaphore.waiters)
+		semaphore.mu.Unlock()
 		running.Go(func() {
-			if judging.take(t.Context(), client, namespace) != nil {
+			if semaphore.acquire(t.Context(), client, namespace) != nil {
 				return
 			}
 			mu.Lock()
 			order = append(order, client+namespace)
 			mu.Unlock()
-			judging.end()
+			semaphore.release()
 		})
 		require.Eventually(t, func() bool {
-			judging.mu.Lock()
-			defer judging.mu.Unlock()
-			return len(judging.waiting) == before+1
+			semaphore.mu.Lock()
+			defer semaphore.mu.Unlock()
+			return len(semaphore.waiters) == before+1
 		}, 10*time.Second, 10*time.Microsecond)
 	}
 	for range 10 {
-		wait("stranger", "1")
+		wait("other", "1")
 		wait("server", "hostile")
 	}
 	wait("server", "a")
 	wait("server", "b")
-	judging.end()
+	semaphore.release()
 	running.Wait()
 	require.Len(t, order, 22)
 	require.Less(t, slices.Index(order, "servera"), 4, order)
 	require.Less(t, slices.Index(order, "serverb"), 6, order)
-	require.Empty(t, judging.served)
-	require.Equal(t, 1, judging.free)
+	require.Empty(t, semaphore.lastAdmitted)
+	require.Equal(t, 1, semaphore.free)
 }
 
-// TestTurnsOfThoseWhoLeave: a turn that begins just as its owner leaves goes to the next.
-func TestTurnsOfThoseWhoLeave(t *testing.T) {
-	judging := newTurns(2)
+// TestSemaphorePassesOnAdmission checks that an admission goes to the next waiter if its owner disconnects at
+// the same moment.
+func TestSemaphorePassesOnAdmission(t *testing.T) {
+	semaphore := newFairSemaphore(2)
 	var running sync.WaitGroup
 	for range 200 {
 		running.Go(func() {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 			defer cancel()
-			if judging.take(ctx, "a", "b") == nil {
+			if semaphore.acquire(ctx, "a", "b") == nil {
 				time.Sleep(100 * time.Microsecond)
-				judging.end()
+				semaphore.release()
 			}
 		})
 	}
 	running.Wait()
-	require.Equal(t, 2, judging.free)
-	require.Empty(t, judging.waiting)
+	require.Equal(t, 2, semaphore.free)
+	require.Empty(t, semaphore.waiters)
 }
 
-// TestShares: each of n clients gets 1/(n+1), and a further one finds as much.
+// TestShares checks that each of n clients gets 1/(n+1), and that a further client gets as much.
 func TestShares(t *testing.T) {
-	s := newShares(120)
+	s := newClientShares(120)
 	takeAll := func(client string) (taken int) {
-		for s.take(client, 1) {
+		for s.acquire(client, 1) {
 			taken++
 		}
 		return taken
 	}
 	require.Equal(t, 60, takeAll("a"))
 	require.Equal(t, 30, takeAll("b"))
-	require.False(t, s.take("a", 1))
+	require.False(t, s.acquire("a", 1))
 	require.Equal(t, 15, takeAll("c"))
-	s.give("a", 60)
-	require.Equal(t, 37, takeAll("d"), "of what was given back")
-	s.give("b", s.held["b"])
-	s.give("c", 15)
-	s.give("d", s.held["d"])
+	s.release("a", 60)
+	require.Equal(t, 37, takeAll("d"), "half of the free amount")
+	s.release("b", s.held["b"])
+	s.release("c", 15)
+	s.release("d", s.held["d"])
 	require.Empty(t, s.held)
 	require.EqualValues(t, 120, s.free)
 }
 
-// TestLimit connects from two addresses of this machine.
-func TestLimit(t *testing.T) {
+// TestLimitConnections connects from two addresses of this machine.
+func TestLimitConnections(t *testing.T) {
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	metrics := newMetrics()
-	listener := Limit(inner, metrics)
+	listener := LimitConnections(inner, metrics)
 	defer listener.Close()
 	accepted := make(chan net.Conn, maxConnections)
 	go func() {
@@ -129,7 +131,7 @@ func TestLimit(t *testing.T) {
 	for len(accepted) > 0 {
 		connection := <-accepted
 		require.NoError(t, connection.Close())
-		connection.Close() // closed twice, it counts once
+		connection.Close() // a second Close must not release the share again
 	}
 	connect("127.0.0.2")
 	require.Eventually(t, func() bool { return len(accepted) == 1 }, 30*time.Second, time.Millisecond)
