@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"egress-agent/pkg/internal/prefixtest"
 )
 
 func TestReadFilesRefusesSuspiciousCustomRows(t *testing.T) {
@@ -67,7 +69,7 @@ func FuzzHoldCustom(f *testing.F) {
 	f.Add([]byte{0, 24}, []byte{}, int64(0))
 	f.Fuzz(func(t *testing.T, then, now []byte, seconds int64) {
 		table := func(data []byte) *Table {
-			prefixes, _ := spaceOf(data)
+			prefixes, _ := prefixtest.FromBytes(data)
 			d := &document{}
 			for i, prefix := range prefixes {
 				d.rows = append(d.rows, Row{Prefix: prefix.Masked(), Service: string(rune('A' + i%2)), Region: "x"})

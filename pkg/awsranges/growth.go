@@ -5,6 +5,8 @@ import (
 	"math/big"
 	"net/netip"
 	"slices"
+
+	"egress-agent/pkg/internal/prefixes"
 )
 
 // A document may add maxGrowthPercent percent to the accepted addresses of a family, and growthPercentPerDay
@@ -22,7 +24,7 @@ func coveredPrefixes(t *Table) []netip.Prefix {
 	if t == nil {
 		return nil
 	}
-	return Aggregate(prefixesOf(t.rows))
+	return prefixes.Aggregate(prefixesOf(t.rows))
 }
 
 // checkGrowth returns an error if added opens too many addresses of a family outside covered. covered is
@@ -33,7 +35,7 @@ func checkGrowth(covered []netip.Prefix, added []Row, seconds int64) error {
 		return nil
 	}
 	maxPercent := big.NewRat(maxGrowthPercent*secondsPerDay+growthPercentPerDay*max(seconds, 0), secondsPerDay) // percent
-	all := Aggregate(slices.Concat(covered, prefixesOf(added)))
+	all := prefixes.Aggregate(slices.Concat(covered, prefixesOf(added)))
 	for _, family := range []struct {
 		name string
 		bits int
@@ -57,9 +59,9 @@ func checkGrowth(covered []netip.Prefix, added []Row, seconds int64) error {
 
 // countAddresses returns the number of addresses of one family in disjoint prefixes. bits identifies the
 // family: 32 or 128.
-func countAddresses(prefixes []netip.Prefix, bits int) *big.Int {
+func countAddresses(disjoint []netip.Prefix, bits int) *big.Int {
 	var countByLength [129]int64
-	for _, prefix := range prefixes {
+	for _, prefix := range disjoint {
 		if prefix.Addr().BitLen() == bits {
 			countByLength[prefix.Bits()]++
 		}

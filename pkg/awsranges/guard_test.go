@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"egress-agent/pkg/internal/prefixes"
+	"egress-agent/pkg/internal/prefixtest"
 )
 
 func TestValidateDocument(t *testing.T) {
@@ -163,8 +166,8 @@ func FuzzCheckGrowth(f *testing.F) {
 			}
 			return rows
 		}
-		before, then := spaceOf(data)
-		added, now := spaceOf(more)
+		before, then := prefixtest.FromBytes(data)
+		added, now := prefixtest.FromBytes(more)
 		tooMuch := false
 		for space := range then {
 			covered, opened := 0.0, 0.0
@@ -177,6 +180,6 @@ func FuzzCheckGrowth(f *testing.F) {
 			}
 			tooMuch = tooMuch || opened*100*secondsPerDay > covered*(maxGrowthPercent*secondsPerDay+float64(seconds))
 		}
-		require.Equal(t, tooMuch, checkGrowth(Aggregate(before), rows(added), int64(seconds)) != nil)
+		require.Equal(t, tooMuch, checkGrowth(prefixes.Aggregate(before), rows(added), int64(seconds)) != nil)
 	})
 }

@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"egress-agent/pkg/internal/prefixes"
 )
 
 // format is the origin of a document, which decides the fields that the document may have.
@@ -76,7 +78,7 @@ func parse(r io.Reader, f format) (*document, error) {
 	}
 	rows := make([]Row, 0, p.rowCount)
 	for _, key := range slices.SortedFunc(maps.Keys(p.rowsBySpelling), compareServiceRegions) {
-		slices.SortFunc(*p.rowsBySpelling[key], func(a, b Row) int { return Compare(a.Prefix, b.Prefix) })
+		slices.SortFunc(*p.rowsBySpelling[key], func(a, b Row) int { return prefixes.Compare(a.Prefix, b.Prefix) })
 		rows = append(rows, *p.rowsBySpelling[key]...)
 	}
 	p.rows = sortUnique(rows)

@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"egress-agent/pkg/internal/prefixes"
 )
 
 // Table maps each service and region to its prefixes. A Table is immutable and safe for concurrent use.
@@ -52,7 +54,7 @@ func compareKeys(a, b Row) int {
 	if c := compareServiceRegions(ServiceRegion{a.Service, a.Region}, ServiceRegion{b.Service, b.Region}); c != 0 {
 		return c
 	}
-	return Compare(a.Prefix, b.Prefix)
+	return prefixes.Compare(a.Prefix, b.Prefix)
 }
 
 // compareRows orders rows by key. Of rows with equal keys the one to use comes first: AWS's before custom ones,
@@ -108,7 +110,7 @@ func (t *Table) Held() []Row {
 	return held
 }
 
-// Lookup returns the prefixes of a service in a region: masked, losslessly aggregated and sorted by Compare,
+// Lookup returns the prefixes of a service in a region: masked, losslessly aggregated and sorted by prefixes.Compare,
 // IPv4 before IPv6. service is a canonical name. An empty region means all regions. It returns nil if the table
 // lacks the service or the region. The slice belongs to the table, and the caller must not modify it. Lookup
 // allocates nothing.
@@ -166,7 +168,7 @@ func newTable(d *document, before *Table) *Table {
 			key := ServiceRegion{all.Service, rest[0].Region}
 			e := before.byServiceRegion[key]
 			if !slices.Equal(ofRegion, e.rows) {
-				e.prefixes = slices.Clone(aggregateSorted(prefixesOf(ofRegion)))
+				e.prefixes = slices.Clone(prefixes.AggregateSorted(prefixesOf(ofRegion)))
 			}
 			t.byServiceRegion[key] = indexEntry{ofRegion, e.prefixes}
 			t.regions[key.Service] = append(t.regions[key.Service], key.Region)
@@ -176,8 +178,8 @@ func newTable(d *document, before *Table) *Table {
 		}
 		e := before.byServiceRegion[all]
 		if !slices.Equal(ofService, e.rows) {
-			slices.SortFunc(allPrefixes, Compare)
-			e.prefixes = slices.Clone(aggregateSorted(allPrefixes)) // Clone: the longer backing array would stay alive
+			slices.SortFunc(allPrefixes, prefixes.Compare)
+			e.prefixes = slices.Clone(prefixes.AggregateSorted(allPrefixes)) // Clone: the longer backing array would stay alive
 		}
 		t.byServiceRegion[all] = indexEntry{ofService, e.prefixes}
 		rest = rest[len(ofService):]

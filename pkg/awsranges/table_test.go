@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"egress-agent/pkg/internal/prefixtest"
 )
 
 const (
@@ -23,8 +25,8 @@ func TestLookup(t *testing.T) {
 	require.Equal(t, "2023-11-14-22-13-20", table.CreateDate())
 	require.Equal(t, []string{"AMAZON", "CLOUDFRONT", "DYNAMODB", "EC2", "IOT_CORE", "S3"}, table.Services())
 	require.Equal(t, []string{"us-east-1", "us-west-2"}, table.Regions("S3"))
-	require.Equal(t, prefixes("198.18.0.0/24", "198.18.4.0/24", "2001:2:0:1000::/63"), table.Lookup("S3", "us-east-1"))
-	require.Equal(t, prefixes("198.18.0.0/24", "198.18.4.0/24", "198.18.8.0/24", "2001:2:0:1000::/63", "2001:2:0:2000::/64"), table.Lookup("S3", ""))
+	require.Equal(t, prefixtest.Parse("198.18.0.0/24", "198.18.4.0/24", "2001:2:0:1000::/63"), table.Lookup("S3", "us-east-1"))
+	require.Equal(t, prefixtest.Parse("198.18.0.0/24", "198.18.4.0/24", "198.18.8.0/24", "2001:2:0:1000::/63", "2001:2:0:2000::/64"), table.Lookup("S3", ""))
 	require.Nil(t, table.Lookup("S3", "mars-1"))
 	require.Nil(t, table.Lookup("s3", "us-east-1"), "Lookup takes canonical names only")
 	require.Zero(t, testing.AllocsPerRun(100, func() { table.Lookup("S3", "us-east-1") }))
@@ -37,7 +39,7 @@ func TestMergeAddsCustomServices(t *testing.T) {
 	require.NoError(t, err)
 	merged := Merge(aws, own, nil)
 	require.Equal(t, aws.SyncToken(), merged.SyncToken())
-	require.Equal(t, prefixes("10.20.0.0/23"), merged.Lookup("BILLING", "frankfurt"))
+	require.Equal(t, prefixtest.Parse("10.20.0.0/23"), merged.Lookup("BILLING", "frankfurt"))
 	require.Equal(t, aws.Lookup("S3", ""), merged.Lookup("S3", ""))
 	require.True(t, merged.KnowsService("BILLING"))
 	require.True(t, merged.KnowsRegion("dublin"))

@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/internal/prefixes"
 	"egress-agent/pkg/policy"
 )
 
@@ -82,7 +83,7 @@ func BenchmarkCompileAmazon(b *testing.B) {
 	}
 	var floor, whole time.Duration
 	for b.Loop() {
-		floor += elapsed(func() { slices.SortFunc(slices.Clone(rows), awsranges.Compare) })
+		floor += elapsed(func() { slices.SortFunc(slices.Clone(rows), prefixes.Compare) })
 		whole += elapsed(func() {
 			compileOrFail(b, p, table, Options{Family: Dual, AllowDNS: true, MaxPortSlots: DefaultPortSlots})
 		})

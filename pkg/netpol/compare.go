@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/internal/prefixes"
 	"egress-agent/pkg/policy"
 )
 
@@ -58,15 +59,15 @@ func entriesOf(v PolicyVersion, family Family) []entry {
 	}
 	entries := make([]entry, 0, len(v.Policy.Destinations))
 	for i, d := range v.Policy.Destinations {
-		prefixes, _ := resolve(d, v.Table)
-		entries = append(entries, entry{d.Name, fmt.Sprintf("allowedDestinations[%d]", i), d.Ports, inFamily(family, slices.Clone(prefixes))})
+		all, _ := resolve(d, v.Table)
+		entries = append(entries, entry{d.Name, fmt.Sprintf("allowedDestinations[%d]", i), d.Ports, inFamily(family, slices.Clone(all))})
 	}
 	return entries
 }
 
 // inFamily returns the prefixes that pods of the family can reach. It writes over the slice.
-func inFamily(family Family, prefixes []netip.Prefix) []netip.Prefix {
-	return slices.DeleteFunc(prefixes, func(prefix netip.Prefix) bool { return !family.includes(prefix) })
+func inFamily(family Family, all []netip.Prefix) []netip.Prefix {
+	return slices.DeleteFunc(all, func(prefix netip.Prefix) bool { return !family.includes(prefix) })
 }
 
 // otherProtocols stands for the protocols without ports, which an entry without ports opens too.
@@ -117,7 +118,7 @@ func notIn(entries, others []entry, spans []policy.Port) []Difference {
 				allowed[i] = append(allowed[i], other.prefixes...)
 			}
 		}
-		allowed[i] = awsranges.Aggregate(allowed[i])
+		allowed[i] = prefixes.Aggregate(allowed[i])
 	}
 	openings := []Difference{}
 	for _, e := range entries {
@@ -130,14 +131,14 @@ func notIn(entries, others []entry, spans []policy.Port) []Difference {
 			if !e.opens(span) {
 				continue
 			}
-			prefixes := awsranges.Subtract(e.prefixes, allowed[i])
-			if len(prefixes) == 0 {
+			rest := prefixes.Subtract(e.prefixes, allowed[i])
+			if len(rest) == 0 {
 				continue
 			}
-			same := slices.IndexFunc(groups, func(g group) bool { return slices.Equal(g.prefixes, prefixes) })
+			same := slices.IndexFunc(groups, func(g group) bool { return slices.Equal(g.prefixes, rest) })
 			if same < 0 {
 				same = len(groups)
-				groups = append(groups, group{prefixes: prefixes})
+				groups = append(groups, group{prefixes: rest})
 			}
 			groups[same].spans = append(groups[same].spans, span)
 		}
@@ -157,8 +158,8 @@ func portNames(spans []policy.Port, all int) []string {
 	if spans[0].Protocol == otherProtocols {
 		names, spans = []string{"protocols without ports"}, spans[1:]
 	}
-	for _, p := range mergeRanges(slices.Clone(spans)) {
-		names = append(names, p.String())
+	for _, r := range prefixes.MergePorts(portRanges(spans)) {
+		names = append(names, policy.Port{Protocol: policy.Protocol(r.Protocol), First: r.First, Last: r.Last}.String())
 	}
 	return names
 }

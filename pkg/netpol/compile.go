@@ -3,12 +3,12 @@ package netpol
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/internal/prefixes"
 	"egress-agent/pkg/policy"
 )
 
@@ -49,8 +49,7 @@ type Compiled struct {
 	Unresolved []string
 
 	options Options
-	blocks  []prefixPorts
-	sets    *portSets
+	blocks  prefixes.Blocks
 }
 
 // Count is how many prefixes of the cluster's family a destination stands for, before any merging
@@ -109,12 +108,11 @@ func warnOfConfigMap(configMap *corev1.ConfigMap, p *policy.Policy, in Inputs, w
 // limited to the cluster's family. A destination that stands for no prefix adds a warning instead.
 func (c *Compiled) compile(table *awsranges.Table, warnings *policy.Warnings) {
 	p := c.Policy
-	c.sets = newPortSets()
 	if p.DefaultAction == policy.Allow {
 		c.Warnings = warnings.List()
 		return
 	}
-	g := newGathering(table, c.options.Family, c.sets, len(p.Destinations))
+	g := newGathering(table, c.options.Family, len(p.Destinations))
 	for i, d := range p.Destinations {
 		a := g.lookup(d)
 		warn(i, d, a, table, c.options.Family, warnings)
@@ -122,28 +120,26 @@ func (c *Compiled) compile(table *awsranges.Table, warnings *policy.Warnings) {
 			c.Unresolved = append(c.Unresolved, d.Name)
 			continue
 		}
-		g.add(a, c.sets.setFor(d.Ports))
+		g.add(a, g.builder.Ports(portRanges(d.Ports)))
 		c.Counts = append(c.Counts, Count{d.Name, a.count})
 	}
-	if c.Problems = c.sets.tooLarge(p, c.options); c.Problems == nil {
-		c.blocks = normalize(g.gather(), c.sets)
+	if c.Problems = g.tooLarge(p, c.options); c.Problems == nil {
+		c.blocks, c.Problems = g.blocks()
+	}
+	if c.Problems == nil {
 		c.Problems = c.limitProblems(g)
 	}
 	if c.Problems != nil {
-		c.Counts, c.Unresolved, c.blocks = nil, nil, nil
+		c.Counts, c.Unresolved, c.blocks = nil, nil, prefixes.Blocks{}
 		return
 	}
-	warnOfPeers(len(c.blocks), c.Counts, warnings)
+	warnOfPeers(c.blocks.Len(), c.Counts, warnings)
 	c.Warnings = warnings.List()
 }
 
 // limitProblems returns the limits of the dataplane that the blocks exceed; nil for none.
 func (c *Compiled) limitProblems(g *gathering) policy.Problems {
-	if c.sets.overflow {
-		return policy.Problems{{Path: "allowedDestinations", Message: fmt.Sprintf(
-			"Too many ports: over all CIDRs there are more than %d ports and port ranges; join or drop some", maxRanges)}}
-	}
-	return append(slotProblems(c.blocks, c.sets, c.Policy, g, c.options), peerProblems(len(c.blocks), c.Counts)...)
+	return append(slotProblems(c.blocks, c.Policy, g, c.options), peerProblems(c.blocks.Len(), c.Counts)...)
 }
 
 // Spec builds the NetworkPolicy's spec: egress only, for every pod of the namespace. Each prefix stands in one rule, each
@@ -155,7 +151,7 @@ func (c *Compiled) Spec() networkingv1.NetworkPolicySpec {
 	case c.Policy.DefaultAction == policy.Allow:
 		return spec([]networkingv1.NetworkPolicyEgressRule{allowAllRule()})
 	}
-	return spec(appendPrefixRules(baseRules(c.options), slices.Clone(c.blocks), c.sets))
+	return spec(appendPrefixRules(baseRules(c.options), c.blocks))
 }
 
 // DenyAll returns the spec that allows only what the options allow every policy: DNS.
@@ -188,11 +184,11 @@ func lookUp(service string, regions []string, table *awsranges.Table) []netip.Pr
 	case 1:
 		return table.Lookup(service, regions[0])
 	}
-	var prefixes []netip.Prefix
+	var all []netip.Prefix
 	for _, region := range regions {
-		prefixes = append(prefixes, table.Lookup(service, region)...)
+		all = append(all, table.Lookup(service, region)...)
 	}
-	return awsranges.Aggregate(prefixes)
+	return prefixes.Aggregate(all)
 }
 
 func baseRules(options Options) []networkingv1.NetworkPolicyEgressRule {
@@ -201,25 +197,6 @@ func baseRules(options Options) []networkingv1.NetworkPolicyEgressRule {
 	}
 	const usual = 3 // with those of the prefixes
 	return append(make([]networkingv1.NetworkPolicyEgressRule, 0, usual), dnsRule(options.DNSCIDRs).toAPI())
-}
-
-// appendPrefixRules adds one rule for each set of ports among the blocks, sorted by it. Blocks are sorted, and are
-// left sorted by their ports first.
-func appendPrefixRules(rules []networkingv1.NetworkPolicyEgressRule, blocks []prefixPorts, sets *portSets) []networkingv1.NetworkPolicyEgressRule {
-	slices.SortStableFunc(blocks, func(a, b prefixPorts) int {
-		if a.ports == b.ports {
-			return 0
-		}
-		return sets.sets[a.ports].compare(sets.sets[b.ports])
-	})
-	peers := prefixPeers(len(blocks), func(i int) netip.Prefix { return blocks[i].prefix })
-	for first, end := 0, 0; first < len(blocks); first = end {
-		ports := blocks[first].ports
-		for end = first + 1; end < len(blocks) && blocks[end].ports == ports; end++ {
-		}
-		rules = append(rules, rule{first: peers[first], rest: peers[first+1 : end], ports: sets.sets[ports].toAPI()}.toAPI())
-	}
-	return rules
 }
 
 // spec always says Egress: left out, a policy without rules would be one for ingress, and egress

@@ -129,57 +129,6 @@ func testTable(tb testing.TB) *awsranges.Table {
 	return table
 }
 
-// TestMerge draws the case in merge's documentation, and others that its steps meet.
-func TestMerge(t *testing.T) {
-	tcp := func(ports ...uint16) []policy.Port {
-		var all []policy.Port
-		for _, port := range ports {
-			all = append(all, policy.Port{Protocol: policy.TCP, First: port, Last: port})
-		}
-		return all
-	}
-	type entry struct {
-		cidr  string
-		ports []policy.Port
-	}
-	for _, test := range []struct {
-		name     string
-		in, want []entry
-	}{
-		{"as documented",
-			[]entry{{"10.0.0.0/22", tcp(443)}, {"10.0.1.0/24", tcp(443)}, {"10.0.2.0/24", tcp(443, 5432)}, {"10.0.3.0/24", tcp(5432)}},
-			[]entry{{"10.0.0.0/22", tcp(443)}, {"10.0.2.0/23", tcp(5432)}}},
-		{"one prefix twice", []entry{{"10.0.0.0/24", tcp(80)}, {"10.0.0.0/24", tcp(443)}}, []entry{{"10.0.0.0/24", tcp(80, 443)}}},
-		{"repeats what lies two levels out",
-			[]entry{{"10.0.0.0/8", tcp(443)}, {"10.0.0.0/16", tcp(80)}, {"10.0.0.0/24", tcp(443)}, {"10.0.0.0/32", tcp(80)}},
-			[]entry{{"10.0.0.0/8", tcp(443)}, {"10.0.0.0/16", tcp(80)}}},
-		{"every port covers all", []entry{{"10.0.0.0/8", nil}, {"10.0.0.0/24", tcp(443)}}, []entry{{"10.0.0.0/8", nil}}},
-		{"ports cover no every port", []entry{{"10.0.0.0/8", tcp(443)}, {"10.0.0.0/24", nil}}, []entry{{"10.0.0.0/8", tcp(443)}, {"10.0.0.0/24", nil}}},
-		{"halves join into a parent that is there",
-			[]entry{{"10.0.0.0/23", tcp(80)}, {"10.0.0.0/24", tcp(443)}, {"10.0.1.0/24", tcp(443)}},
-			[]entry{{"10.0.0.0/23", tcp(80, 443)}}},
-		{"and on from there",
-			[]entry{{"10.0.0.0/23", tcp(80)}, {"10.0.0.0/24", tcp(443)}, {"10.0.1.0/24", tcp(443)}, {"10.0.2.0/23", tcp(80, 443)}},
-			[]entry{{"10.0.0.0/22", tcp(80, 443)}}},
-		{"neighbours that are no halves stay", []entry{{"10.0.1.0/24", tcp(80)}, {"10.0.2.0/24", tcp(80)}}, []entry{{"10.0.1.0/24", tcp(80)}, {"10.0.2.0/24", tcp(80)}}},
-		{"everything, by halves", []entry{{"0.0.0.0/1", tcp(80)}, {"128.0.0.0/1", tcp(80)}}, []entry{{"0.0.0.0/0", tcp(80)}}},
-		{"families do not mix", []entry{{"0.0.0.0/0", tcp(80)}, {"::/0", tcp(80)}}, []entry{{"0.0.0.0/0", tcp(80)}, {"::/0", tcp(80)}}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			sets := newPortSets()
-			var blocks []prefixPorts
-			for _, e := range test.in {
-				blocks = append(blocks, prefixPorts{netip.MustParsePrefix(e.cidr), sets.setFor(e.ports)})
-			}
-			var got []entry
-			for _, b := range normalize(blocks, sets) {
-				got = append(got, entry{b.prefix.String(), sets.sets[b.ports].ranges})
-			}
-			require.Equal(t, test.want, got)
-		})
-	}
-}
-
 // TestNothingOpensNothing builds what no document can: entries without a destination or ports.
 func TestNothingOpensNothing(t *testing.T) {
 	for _, d := range []policy.Destination{

@@ -1,11 +1,13 @@
 package netpol
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 
 	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/internal/prefixes"
 	"egress-agent/pkg/policy"
 )
 
@@ -14,12 +16,11 @@ import (
 type gathering struct {
 	table   *awsranges.Table
 	family  Family
-	sets    *portSets
+	builder *prefixes.Builder
 	known   map[serviceRegions]addresses
 	byPair  map[serviceRegions]*part
-	parts   []*part       // those of services, in the order they were first named
-	several int           // how many of them are several regions together
-	blocks  []prefixPorts // of CIDRs
+	parts   []*part // those of services, in the order they were first named
+	several int     // how many of them are several regions together
 }
 
 // serviceRegions is a service, by its canonical name, in some regions: none for all, and several sorted and joined.
@@ -27,8 +28,8 @@ type serviceRegions struct{ service, regions string }
 
 // part is what several destinations may have in common.
 type part struct {
-	prefixes []netip.Prefix // of the cluster's family, disjoint and sorted
-	ports    []setID        // of each destination that names it
+	prefixes []netip.Prefix       // of the cluster's family, disjoint and sorted
+	ports    []prefixes.PortSetID // of each destination that names it
 }
 
 // addresses is what one destination stands for.
@@ -50,9 +51,9 @@ func (a addresses) prefixes() []netip.Prefix {
 	return all
 }
 
-func newGathering(table *awsranges.Table, family Family, sets *portSets, destinations int) *gathering {
+func newGathering(table *awsranges.Table, family Family, destinations int) *gathering {
 	return &gathering{
-		table: table, family: family, sets: sets, blocks: make([]prefixPorts, 0, destinations),
+		table: table, family: family, builder: prefixes.NewBuilder(destinations),
 		known: make(map[serviceRegions]addresses), byPair: make(map[serviceRegions]*part),
 	}
 }
@@ -115,9 +116,9 @@ func (g *gathering) part(key serviceRegions, regions []string) *part {
 }
 
 // add opens ports to the addresses.
-func (g *gathering) add(a addresses, ports setID) {
+func (g *gathering) add(a addresses, ports prefixes.PortSetID) {
 	if a.cidr.IsValid() {
-		g.blocks = append(g.blocks, prefixPorts{a.cidr, ports})
+		g.builder.Add(ports, a.cidr)
 	}
 	for _, part := range a.parts {
 		if n := len(part.ports); n == 0 || part.ports[n-1] != ports {
@@ -126,37 +127,32 @@ func (g *gathering) add(a addresses, ports setID) {
 	}
 }
 
-// gather returns the blocks of all that was added, in no order.
-func (g *gathering) gather() []prefixPorts {
-	total := len(g.blocks)
+// blocks returns the union of all that was added; nothing may be added afterwards.
+func (g *gathering) blocks() (prefixes.Blocks, policy.Problems) {
+	total := 0
 	for _, part := range g.parts {
 		total += len(part.prefixes)
 	}
-	blocks := slices.Grow(g.blocks, total-len(g.blocks))
-	unions := make(map[string]setID) // many parts have the same destinations
+	g.builder.Grow(total)
 	for _, part := range g.parts {
-		ports := g.union(part.ports, unions)
-		for _, prefix := range part.prefixes {
-			blocks = append(blocks, prefixPorts{prefix, ports})
-		}
+		g.builder.Add(g.builder.Union(part.ports), part.prefixes...)
 	}
-	return blocks
+	blocks, err := g.builder.Set().Blocks()
+	if err != nil {
+		return blocks, policy.Problems{{Path: "allowedDestinations", Message: fmt.Sprintf(
+			"Too many ports: over all CIDRs there are more than %d ports and port ranges; join or drop some", prefixes.MaxPortRanges)}}
+	}
+	return blocks, nil
 }
 
-func (g *gathering) union(ids []setID, unions map[string]setID) setID {
-	if len(ids) == 1 {
-		return ids[0]
+// portRanges returns ports as prefixes counts with them; nil is every port.
+func portRanges(ports []policy.Port) []prefixes.PortRange {
+	if ports == nil {
+		return nil
 	}
-	slices.Sort(ids)
-	ids = slices.Compact(ids)
-	key := make([]byte, 0, 4*len(ids))
-	for _, id := range ids {
-		key = append(key, byte(id>>24), byte(id>>16), byte(id>>8), byte(id))
+	ranges := make([]prefixes.PortRange, len(ports))
+	for i, port := range ports {
+		ranges[i] = prefixes.PortRange{Protocol: string(port.Protocol), First: port.First, Last: port.Last}
 	}
-	union, known := unions[string(key)]
-	if !known {
-		union = g.sets.union(ids...)
-		unions[string(key)] = union
-	}
-	return union
+	return ranges
 }

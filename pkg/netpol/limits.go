@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/internal/prefixes"
 	"egress-agent/pkg/policy"
 )
 
@@ -23,19 +23,25 @@ const (
 	maxPeers  = 30000
 )
 
+// prefixSlots is a CIDR with its port slots, DNS's not counted.
+type prefixSlots struct {
+	prefix netip.Prefix
+	slots  int
+}
+
 // slotProblems finds the blocks with more port slots than there are: their own, and those of every
 // block that contains them, since the dataplane looks up the longest prefix alone and copies what
 // containing ones allow. Blocks are merged and sorted. The blocks with the most slots come first, and of those with the
 // same entries to blame only one.
-func slotProblems(blocks []prefixPorts, sets *portSets, p *policy.Policy, g *gathering, options Options) policy.Problems {
+func slotProblems(blocks prefixes.Blocks, p *policy.Policy, g *gathering, options Options) policy.Problems {
 	const examined = 100 // a policy can have thousands, and one shows what to do
 	if options.MaxPortSlots == 0 {
 		return nil
 	}
 	var tooMany []prefixSlots
-	for s := range slotsPerPrefix(blocks, sets) {
-		if options.exceedsSlots(s.slots) {
-			tooMany = append(tooMany, s)
+	for prefix, slots := range blocks.Slots() {
+		if options.exceedsSlots(slots) {
+			tooMany = append(tooMany, prefixSlots{prefix, slots})
 		}
 	}
 	slices.SortStableFunc(tooMany, func(a, b prefixSlots) int { return b.slots - a.slots })
@@ -70,57 +76,20 @@ func (o Options) exceedsSlots(slots int) bool {
 	return o.MaxPortSlots != 0 && slots > o.MaxPortSlots
 }
 
-// maxRanges bounds the ports and port ranges of all rules together: an API server stores no object of more than
-// 1.5 MiB, and each takes 24 bytes and more.
-const maxRanges = 32 << 10
-
 // tooLarge refuses a policy whose lists of ports are too long to be merged, which the slots of a CIDR allow none of.
 // Shorter ones slotProblems judges, which knows more to say.
-func (s *portSets) tooLarge(p *policy.Policy, options Options) policy.Problems {
-	const long = maxRanges / 8
+func (g *gathering) tooLarge(p *policy.Policy, options Options) policy.Problems {
+	const long = prefixes.MaxPortRanges / 8
 	var problems policy.Problems
 	for _, d := range p.Destinations {
-		if s.total <= long || len(problems) == policy.MaxProblems {
+		if g.builder.PortRanges() <= long || len(problems) == policy.MaxProblems {
 			break
 		}
-		if ranges := len(mergeRanges(slices.Clone(d.Ports))); options.exceedsSlots(ranges) {
+		if ranges := len(prefixes.MergePorts(portRanges(d.Ports))); options.exceedsSlots(ranges) {
 			problems = append(problems, slotProblem(d.Name, ranges, d.Name, options))
 		}
 	}
 	return problems
-}
-
-type prefixSlots struct {
-	prefix netip.Prefix
-	slots  int
-}
-
-// slotsPerPrefix yields each block's prefix with its slots, own and inherited. Blocks are sorted.
-func slotsPerPrefix(blocks []prefixPorts, sets *portSets) func(yield func(prefixSlots) bool) {
-	return func(yield func(prefixSlots) bool) {
-		var containers []prefixSlots // of the current block, the outermost first
-		for _, b := range blocks {
-			for n := len(containers); n > 0 && !awsranges.Contains(containers[n-1].prefix, b.prefix); n = len(containers) {
-				containers = containers[:n-1]
-			}
-			s := prefixSlots{b.prefix, sets.sets[b.ports].slots()}
-			if n := len(containers); n > 0 {
-				s.slots += containers[n-1].slots
-			}
-			containers = append(containers, s)
-			if !yield(s) {
-				return
-			}
-		}
-	}
-}
-
-// slots is how many of a CIDR's the set takes: one for each range, and one for every port.
-func (s portSet) slots() int {
-	if s.every {
-		return 1
-	}
-	return len(s.ranges)
 }
 
 // destinationsOpening names the destinations that open any address of the prefix.
@@ -147,7 +116,7 @@ func destinationsOpening(prefix netip.Prefix, p *policy.Policy, g *gathering) st
 
 // overlapsAny reports whether any of sorted, disjoint prefixes has an address in common with a prefix.
 func overlapsAny(sorted []netip.Prefix, prefix netip.Prefix) bool {
-	i, _ := slices.BinarySearchFunc(sorted, prefix, awsranges.Compare)
+	i, _ := slices.BinarySearchFunc(sorted, prefix, prefixes.Compare)
 	return i < len(sorted) && sorted[i].Overlaps(prefix) || i > 0 && sorted[i-1].Overlaps(prefix)
 }
 

@@ -11,6 +11,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/internal/prefixes"
 	"egress-agent/pkg/policy"
 )
 
@@ -72,7 +73,7 @@ func checkShape(t *testing.T, spec networkingv1.NetworkPolicySpec) {
 			prefix := netip.MustParsePrefix(peer.IPBlock.CIDR)
 			require.Empty(t, peer.IPBlock.Except)
 			require.Equal(t, prefix.Masked().String(), peer.IPBlock.CIDR)
-			require.True(t, !previous.IsValid() || awsranges.Compare(previous, prefix) < 0, "peers are sorted")
+			require.True(t, !previous.IsValid() || prefixes.Compare(previous, prefix) < 0, "peers are sorted")
 			require.Empty(t, seenCIDRs[peer.IPBlock.CIDR], "a CIDR twice")
 			seenCIDRs[peer.IPBlock.CIDR] = string(ports)
 			previous = prefix
@@ -80,7 +81,9 @@ func checkShape(t *testing.T, spec networkingv1.NetworkPolicySpec) {
 	}
 	for cidr, ports := range seenCIDRs {
 		if prefix := netip.MustParsePrefix(cidr); prefix.Bits() > 0 {
-			require.NotEqual(t, ports, seenCIDRs[sibling(prefix).String()], "%s and its other half have equal ports", cidr)
+			parent := netip.PrefixFrom(prefix.Addr(), prefix.Bits()-1).Masked()
+			sibling := prefixes.Subtract([]netip.Prefix{parent}, []netip.Prefix{prefix})[0]
+			require.NotEqual(t, ports, seenCIDRs[sibling.String()], "%s and its other half have equal ports", cidr)
 		}
 	}
 }

@@ -1,13 +1,17 @@
 package netpol
 
 import (
+	"iter"
 	"net/netip"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"egress-agent/pkg/internal/prefixes"
 )
 
 // rule opens its ports to its peers. It has a first peer, so it cannot be without: Kubernetes reads
@@ -27,14 +31,14 @@ func (r rule) toAPI() networkingv1.NetworkPolicyEgressRule {
 
 // prefixPeers returns so many peers, each for one prefix. It allocates what they have in common once: a policy may
 // have thousands.
-func prefixPeers(n int, prefix func(i int) netip.Prefix) []networkingv1.NetworkPolicyPeer {
+func prefixPeers(n int, each iter.Seq[netip.Prefix]) []networkingv1.NetworkPolicyPeer {
 	const usual, longest = len("255.255.255.255/32"), len("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128")
 	var text strings.Builder
 	text.Grow(n * usual)
-	buffer, ends := make([]byte, 0, longest), make([]int, n)
-	for i := range n {
-		text.Write(prefix(i).AppendTo(buffer))
-		ends[i] = text.Len()
+	buffer, ends := make([]byte, 0, longest), make([]int, 0, n)
+	for prefix := range each {
+		text.Write(prefix.AppendTo(buffer))
+		ends = append(ends, text.Len())
 	}
 	start := 0
 	blocks, peers := make([]networkingv1.IPBlock, n), make([]networkingv1.NetworkPolicyPeer, n)
@@ -44,6 +48,44 @@ func prefixPeers(n int, prefix func(i int) netip.Prefix) []networkingv1.NetworkP
 		start = end
 	}
 	return peers
+}
+
+// rulePorts returns a port set as a rule's ports. It returns nil, which Kubernetes reads as every port, only for the set
+// of every port.
+func rulePorts(set prefixes.PortSet) []networkingv1.NetworkPolicyPort {
+	if set.IsEvery() {
+		return nil
+	}
+	ports := make([]networkingv1.NetworkPolicyPort, len(set.Ranges()))
+	for i, r := range set.Ranges() {
+		protocol, first := corev1.Protocol(r.Protocol), intstr.FromInt32(int32(r.First))
+		ports[i] = networkingv1.NetworkPolicyPort{Protocol: &protocol, Port: &first}
+		if r.Last > r.First {
+			last := int32(r.Last)
+			ports[i].EndPort = &last
+		}
+	}
+	return ports
+}
+
+// appendPrefixRules appends one rule for each distinct port set, sorted by it.
+func appendPrefixRules(rules []networkingv1.NetworkPolicyEgressRule, blocks prefixes.Blocks) []networkingv1.NetworkPolicyEgressRule {
+	groups := blocks.ByPorts()
+	peers := prefixPeers(blocks.Len(), func(yield func(netip.Prefix) bool) {
+		for _, group := range groups {
+			for _, prefix := range group.Prefixes {
+				if !yield(prefix) {
+					return
+				}
+			}
+		}
+	})
+	for _, group := range groups {
+		n := len(group.Prefixes)
+		rules = append(rules, rule{first: peers[0], rest: peers[1:n], ports: rulePorts(group.Ports)}.toAPI())
+		peers = peers[n:]
+	}
+	return rules
 }
 
 // What the rule for DNS is made of, shared by all policies. Never to be modified.
@@ -60,7 +102,7 @@ var (
 // dnsRule opens port 53 to the cluster's DNS, without which no destination can be found by name. On
 // AWS VPC CNI the selector also stands for the Service's cluster IP.
 func dnsRule(more []netip.Prefix) rule {
-	return rule{first: dnsPods, rest: prefixPeers(len(more), func(i int) netip.Prefix { return more[i] }), ports: dnsPorts}
+	return rule{first: dnsPods, rest: prefixPeers(len(more), slices.Values(more)), ports: dnsPorts}
 }
 
 // allowAllRule is the one rule without peers: what "defaultAction": "allow" asks for in so many words.

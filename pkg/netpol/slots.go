@@ -11,7 +11,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/internal/prefixes"
 	"egress-agent/pkg/policy"
 )
 
@@ -95,18 +95,13 @@ func SlotsOf(specs ...networkingv1.NetworkPolicySpec) Slots {
 			}
 		}
 	}
-	delete(open, netip.Prefix{})  // of peers that are no CIDR
-	var containers []netip.Prefix // of the current CIDR, the outermost first; open holds what they inherit
-	var cidrs []prefixSlots
-	for _, prefix := range slices.SortedFunc(maps.Keys(open), awsranges.Compare) {
-		for n := len(containers); n > 0 && !awsranges.Contains(containers[n-1], prefix); n = len(containers) {
-			containers = containers[:n-1]
-		}
-		if n := len(containers); n > 0 {
-			maps.Copy(open[prefix], open[containers[n-1]])
-		}
-		cidrs = append(cidrs, prefixSlots{prefix, len(open[prefix])})
-		containers = append(containers, prefix)
+	delete(open, netip.Prefix{}) // of peers that are no CIDR
+	sorted := slices.SortedFunc(maps.Keys(open), prefixes.Compare)
+	cidrs := make([]prefixSlots, 0, len(sorted))
+	for prefix, slots := range prefixes.CountSlots(len(sorted), func(i int) (netip.Prefix, []PortKey) {
+		return sorted[i], slices.Collect(maps.Keys(open[sorted[i]]))
+	}) {
+		cidrs = append(cidrs, prefixSlots{prefix, slots})
 	}
 	return Slots{cidrs}
 }
@@ -122,10 +117,10 @@ func (s Slots) Max(spec networkingv1.NetworkPolicySpec) (worst netip.Prefix, slo
 	}
 	var outer netip.Prefix // of the spec's, the last seen that lies in no other: what contains a CIDR comes before it
 	for _, c := range s.cidrs {
-		if own[c.prefix] && !awsranges.Contains(outer, c.prefix) {
+		if own[c.prefix] && !prefixes.Contains(outer, c.prefix) {
 			outer = c.prefix
 		}
-		if c.slots > slots && awsranges.Contains(outer, c.prefix) {
+		if c.slots > slots && prefixes.Contains(outer, c.prefix) {
 			worst, slots = c.prefix, c.slots
 		}
 	}

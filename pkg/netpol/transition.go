@@ -7,7 +7,7 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 
-	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/internal/prefixes"
 )
 
 // Step is what is due on the way from one spec to another.
@@ -189,7 +189,7 @@ func unionPeers(a, b []networkingv1.NetworkPolicyPeer) []networkingv1.NetworkPol
 		}
 	}
 	slices.SortStableFunc(union, func(a, b networkingv1.NetworkPolicyPeer) int {
-		return awsranges.Compare(peerPrefix(a), peerPrefix(b)) // peers that are none come first
+		return prefixes.Compare(peerPrefix(a), peerPrefix(b)) // peers that are none come first
 	})
 	return union
 }

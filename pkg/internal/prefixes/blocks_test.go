@@ -1,0 +1,65 @@
+package prefixes
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestBlocksAreMinimal has the case in the drawing of normalize, and one for each of its steps.
+func TestBlocksAreMinimal(t *testing.T) {
+	tcp := func(ports ...uint16) []PortRange {
+		var all []PortRange
+		for _, port := range ports {
+			all = append(all, PortRange{"TCP", port, port})
+		}
+		return all
+	}
+	type entry struct {
+		cidr  string
+		ports []PortRange
+	}
+	for _, test := range []struct {
+		name     string
+		in, want []entry
+	}{
+		{"as documented",
+			[]entry{{"10.0.0.0/22", tcp(443)}, {"10.0.1.0/24", tcp(443)}, {"10.0.2.0/24", tcp(443, 5432)}, {"10.0.3.0/24", tcp(5432)}},
+			[]entry{{"10.0.0.0/22", tcp(443)}, {"10.0.2.0/23", tcp(5432)}}},
+		{"one prefix twice", []entry{{"10.0.0.0/24", tcp(80)}, {"10.0.0.0/24", tcp(443)}}, []entry{{"10.0.0.0/24", tcp(80, 443)}}},
+		{"repeats what lies two levels out",
+			[]entry{{"10.0.0.0/8", tcp(443)}, {"10.0.0.0/16", tcp(80)}, {"10.0.0.0/24", tcp(443)}, {"10.0.0.0/32", tcp(80)}},
+			[]entry{{"10.0.0.0/8", tcp(443)}, {"10.0.0.0/16", tcp(80)}}},
+		{"every port covers all", []entry{{"10.0.0.0/8", nil}, {"10.0.0.0/24", tcp(443)}}, []entry{{"10.0.0.0/8", nil}}},
+		{"ports cover no every port", []entry{{"10.0.0.0/8", tcp(443)}, {"10.0.0.0/24", nil}}, []entry{{"10.0.0.0/8", tcp(443)}, {"10.0.0.0/24", nil}}},
+		{"halves join into a parent that is there",
+			[]entry{{"10.0.0.0/23", tcp(80)}, {"10.0.0.0/24", tcp(443)}, {"10.0.1.0/24", tcp(443)}},
+			[]entry{{"10.0.0.0/23", tcp(80, 443)}}},
+		{"and on from there",
+			[]entry{{"10.0.0.0/23", tcp(80)}, {"10.0.0.0/24", tcp(443)}, {"10.0.1.0/24", tcp(443)}, {"10.0.2.0/23", tcp(80, 443)}},
+			[]entry{{"10.0.0.0/22", tcp(80, 443)}}},
+		{"neighbours that are no halves stay", []entry{{"10.0.1.0/24", tcp(80)}, {"10.0.2.0/24", tcp(80)}}, []entry{{"10.0.1.0/24", tcp(80)}, {"10.0.2.0/24", tcp(80)}}},
+		{"everything, by halves", []entry{{"0.0.0.0/1", tcp(80)}, {"128.0.0.0/1", tcp(80)}}, []entry{{"0.0.0.0/0", tcp(80)}}},
+		{"families do not mix", []entry{{"0.0.0.0/0", tcp(80)}, {"::/0", tcp(80)}}, []entry{{"0.0.0.0/0", tcp(80)}, {"::/0", tcp(80)}}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			builder := NewBuilder(0)
+			for _, e := range test.in {
+				builder.Add(builder.Ports(slices.Clone(e.ports)), netip.MustParsePrefix(e.cidr))
+			}
+			blocks, err := builder.Set().Blocks()
+			require.NoError(t, err)
+			var got []entry
+			for b := range blocks.All() {
+				ports := b.Ports.Ranges()
+				if b.Ports.IsEvery() {
+					ports = nil
+				}
+				got = append(got, entry{b.Prefix.String(), ports})
+			}
+			require.Equal(t, test.want, got)
+		})
+	}
+}

@@ -1,0 +1,135 @@
+package prefixes
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+)
+
+// prefixPorts is a prefix with ports that are open to all of it.
+type prefixPorts struct {
+	prefix netip.Prefix
+	ports  PortSetID
+}
+
+// normalize returns the same set as blocks in fewer blocks: each prefix once, no ports that a containing prefix opens
+// too, no two siblings with equal ports. The result is sorted by prefix.
+//
+//	10.0.0.0/22 ├─────────────────┤ 443
+//	10.0.1.0/24     ├───┤           443        covered by the /22: dropped
+//	10.0.2.0/24         ├───┤       443, 5432  ┐ 443 is covered, which leaves 5432:
+//	10.0.3.0/24             ├─────┤ 5432       ┘ merged with its sibling
+//
+//	10.0.0.0/22 ├─────────────────┤ 443
+//	10.0.2.0/23         ├─────────┤ 5432
+//
+// It works in place, and leaves blocks in any order.
+func normalize(blocks []prefixPorts, p *pool) []prefixPorts {
+	slices.SortFunc(blocks, func(a, b prefixPorts) int { return Compare(a.prefix, b.prefix) })
+	blocks = dropCovered(blocks, p)
+	if isNormal(blocks) {
+		return blocks
+	}
+	return mergeSiblings(blocks, p)
+}
+
+// isNormal reports whether no block contains another and no two are siblings with equal ports. Blocks are sorted, so
+// such blocks would be neighbours. Most policies are normal, and this saves them mergeSiblings.
+func isNormal(blocks []prefixPorts) bool {
+	for i := 1; i < len(blocks); i++ {
+		previous, b := blocks[i-1], blocks[i]
+		if Contains(previous.prefix, b.prefix) || previous.ports == b.ports && sibling(b.prefix) == previous.prefix {
+			return false
+		}
+	}
+	return true
+}
+
+// dropCovered takes sorted blocks and leaves each prefix, once, with the ports that no containing prefix opens. It works
+// in place.
+func dropCovered(blocks []prefixPorts, p *pool) []prefixPorts {
+	type container struct {
+		netip.Prefix
+		chain int // of this container and those around it; 0 until a prefix inside it needs it
+	}
+	var containers []container // of the current block, the outermost first
+	var inherited []PortSet    // the ports of each container
+	var owns []PortSetID       // the same, as IDs
+	var ids []PortSetID
+	kept := blocks[:0]
+	for i := 0; i < len(blocks); {
+		prefix := blocks[i].prefix
+		for ids = ids[:0]; i < len(blocks) && blocks[i].prefix == prefix; i++ {
+			ids = append(ids, blocks[i].ports)
+		}
+		for n := len(containers); n > 0 && !Contains(containers[n-1].Prefix, prefix); n = len(containers) {
+			containers, inherited, owns = containers[:n-1], inherited[:n-1], owns[:n-1]
+		}
+		own := p.union(ids...)
+		if n := len(containers); n > 0 {
+			if innermost := &containers[n-1]; innermost.chain == 0 {
+				outer := 0
+				if n > 1 {
+					outer = containers[n-2].chain
+				}
+				innermost.chain = p.chain(outer, owns[n-1])
+			}
+			own = p.withoutCovered(own, containers[n-1].chain, inherited)
+		}
+		if own == noPorts {
+			continue
+		}
+		containers, inherited, owns = append(containers, container{Prefix: prefix}), append(inherited, p.sets[own]), append(owns, own)
+		kept = append(kept, prefixPorts{prefix, own})
+	}
+	return kept
+}
+
+// mergeSiblings merges siblings with equal ports, from the longest prefixes to the shortest, so a merged prefix can
+// merge again. If their parent is already in blocks with other ports, it gets the siblings' ports too. The result is
+// sorted; blocks are left in another order.
+func mergeSiblings(blocks []prefixPorts, p *pool) []prefixPorts {
+	const longest = 128
+	ports := make(map[netip.Prefix]PortSetID, len(blocks))
+	for _, b := range blocks {
+		ports[b.prefix] = b.ports
+	}
+	merge := func(prefix netip.Prefix) (parent netip.Prefix, isNew bool) {
+		own, here := ports[prefix]
+		other := sibling(prefix)
+		if others, there := ports[other]; !here || !there || own != others {
+			return netip.Prefix{}, false
+		}
+		delete(ports, prefix)
+		delete(ports, other)
+		parent = netip.PrefixFrom(prefix.Addr(), prefix.Bits()-1).Masked()
+		parents, there := ports[parent]
+		ports[parent] = p.union(own, parents)
+		return parent, !there
+	}
+	slices.SortFunc(blocks, func(a, b prefixPorts) int { return cmp.Compare(b.prefix.Bits(), a.prefix.Bits()) })
+	var merged []netip.Prefix // the new parents that are of the current length
+	for length := longest; length > 0; length-- {
+		var parents []netip.Prefix
+		add := func(prefix netip.Prefix) {
+			if parent, isNew := merge(prefix); isNew {
+				parents = append(parents, parent)
+			}
+		}
+		for _, prefix := range merged {
+			add(prefix)
+		}
+		for ; len(blocks) > 0 && blocks[0].prefix.Bits() == length; blocks = blocks[1:] {
+			add(blocks[0].prefix)
+		}
+		merged = parents
+	}
+	result := make([]prefixPorts, 0, len(ports))
+	for prefix, own := range ports {
+		if own != noPorts { // a rule without ports would open every port
+			result = append(result, prefixPorts{prefix, own})
+		}
+	}
+	slices.SortFunc(result, func(a, b prefixPorts) int { return Compare(a.prefix, b.prefix) })
+	return result
+}

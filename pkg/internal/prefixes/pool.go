@@ -1,0 +1,115 @@
+package prefixes
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// MaxPortRanges bounds the port ranges of the distinct port sets of a Set together. An API server stores no object of
+// more than 1.5 MiB (https://etcd.io/docs/v3.6/dev-guide/limit/), and each range takes 24 bytes or more of it.
+const MaxPortRanges = 32 << 10
+
+// PortSetID identifies a port set of one Builder. Two sets of a Builder are equal exactly if their IDs are equal.
+type PortSetID int
+
+const (
+	noPorts     PortSetID = 0
+	everyPortID PortSetID = 1
+)
+
+// pool holds each distinct port set once: a Set has many prefixes and few port sets.
+type pool struct {
+	sets []PortSet // by PortSetID
+	ids  map[string]PortSetID
+	// total counts the ranges of all sets. If it would exceed limit, intern returns noPorts, which opens nothing, and err
+	// says so.
+	total, limit int
+	err          error
+	remainders   map[[2]int]PortSetID // results of withoutCovered, by port set and chain
+	chains       map[[2]int]int       // see chain
+}
+
+func newPool(limit int) *pool {
+	return &pool{sets: []PortSet{noPorts: {}, everyPortID: everyPort}, ids: make(map[string]PortSetID), limit: limit}
+}
+
+// intern returns the ID of a set.
+func (p *pool) intern(set PortSet) PortSetID {
+	if len(set.ranges) == 0 {
+		return noPorts
+	}
+	if set.IsEvery() {
+		return everyPortID
+	}
+	var key strings.Builder
+	for _, r := range set.ranges {
+		key.WriteString(r.Protocol)
+		key.Write([]byte{0, byte(r.First >> 8), byte(r.First), byte(r.Last >> 8), byte(r.Last)})
+	}
+	id, known := p.ids[key.String()]
+	if !known {
+		if p.total += len(set.ranges); p.total > p.limit {
+			p.err = fmt.Errorf("more than %d port ranges", p.limit)
+			return noPorts
+		}
+		id = PortSetID(len(p.sets))
+		p.sets = append(p.sets, set)
+		p.ids[key.String()] = id
+	}
+	return id
+}
+
+// union returns the union of all sets. It merges them at once: in pairs, it would take time quadratic in their number.
+func (p *pool) union(ids ...PortSetID) PortSetID {
+	ids = slices.Compact(ids)
+	if len(ids) == 1 {
+		return ids[0]
+	}
+	var all []PortRange
+	for _, id := range ids {
+		if id == everyPortID {
+			return everyPortID
+		}
+		all = append(all, p.sets[id].ranges...)
+	}
+	return p.intern(PortSet{MergePorts(all)})
+}
+
+// chain returns a number for a chain of nested prefixes, by the port sets of its members. outer is the number of the
+// chain without the innermost member, 0 for none, and own is the port set of the innermost one.
+func (p *pool) chain(outer int, own PortSetID) int {
+	if p.chains == nil {
+		p.chains, p.remainders = make(map[[2]int]int), make(map[[2]int]PortSetID)
+	}
+	key := [2]int{outer, int(own)}
+	if p.chains[key] == 0 {
+		p.chains[key] = len(p.chains) + 1
+	}
+	return p.chains[key]
+}
+
+// withoutCovered returns own without the ranges that the inherited sets have completely. Inherited are the port sets of
+// the members of the chain. A range that they have in part stays complete: a cut could make two ranges of one, and each
+// range takes a port slot. Every port also stays complete or goes.
+func (p *pool) withoutCovered(own PortSetID, chain int, inherited []PortSet) PortSetID {
+	key := [2]int{int(own), chain}
+	rest, known := p.remainders[key]
+	if !known {
+		rest = p.withoutCoveredRanges(own, inherited)
+		p.remainders[key] = rest
+	}
+	return rest
+}
+
+func (p *pool) withoutCoveredRanges(own PortSetID, inherited []PortSet) PortSetID {
+	ranges := p.sets[own].ranges
+	rest := slices.DeleteFunc(slices.Clone(ranges), func(r PortRange) bool { return isCovered(r, inherited) })
+	switch {
+	case len(rest) == 0:
+		return noPorts
+	case len(rest) == len(ranges) || own == everyPortID:
+		return own
+	}
+	return p.intern(PortSet{rest})
+}

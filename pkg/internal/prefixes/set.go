@@ -1,0 +1,246 @@
+package prefixes
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+)
+
+// Builder collects prefixes and their ports for a Set. Its zero value is not usable; see NewBuilder.
+type Builder struct {
+	pool   *pool
+	blocks []prefixPorts
+	unions map[string]PortSetID // of several port sets: many prefixes have the same ones
+}
+
+// NewBuilder returns an empty Builder with room for n prefixes.
+func NewBuilder(n int) *Builder {
+	return &Builder{newPool(MaxPortRanges), make([]prefixPorts, 0, n), make(map[string]PortSetID)}
+}
+
+// Ports returns the ID of a set of port ranges, which may overlap. Nil is every port of every protocol; empty and not
+// nil is no port. Ports takes over ranges, and modifies them.
+func (b *Builder) Ports(ranges []PortRange) PortSetID {
+	if ranges == nil {
+		return everyPortID
+	}
+	return b.pool.intern(PortSet{MergePorts(ranges)})
+}
+
+// Union returns the ID of the union of port sets. It sorts ids.
+func (b *Builder) Union(ids []PortSetID) PortSetID {
+	if len(ids) == 1 {
+		return ids[0]
+	}
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
+	key := make([]byte, 0, 4*len(ids))
+	for _, id := range ids {
+		key = append(key, byte(id>>24), byte(id>>16), byte(id>>8), byte(id))
+	}
+	union, known := b.unions[string(key)]
+	if !known {
+		union = b.pool.union(ids...)
+		b.unions[string(key)] = union
+	}
+	return union
+}
+
+// Add adds the ports for every address of the prefixes, to those that other calls added.
+func (b *Builder) Add(ports PortSetID, prefixes ...netip.Prefix) {
+	for _, prefix := range prefixes {
+		b.blocks = append(b.blocks, prefixPorts{prefix, ports})
+	}
+}
+
+// Grow makes room for n more prefixes.
+func (b *Builder) Grow(n int) { b.blocks = slices.Grow(b.blocks, n) }
+
+// PortRanges returns the number of port ranges in all distinct port sets, of which a Set may have MaxPortRanges.
+func (b *Builder) PortRanges() int { return b.pool.total }
+
+// Set returns what was added. The Builder must not be used afterwards.
+func (b *Builder) Set() Set { return newSet(b.blocks, b.pool) }
+
+// Set is an immutable set of (address, protocol, port), and safe for concurrent use. The zero Set is empty.
+//
+// A Set keeps the prefixes that it was built from, where they nest: an address has the ports of every prefix that
+// contains it. So ports on 10.0.0.0/8 and one more port on 10.1.0.0/16 stay two prefixes.
+type Set struct {
+	blocks []prefixPorts // as normalize returns them
+	ports  []PortSet     // by PortSetID
+	err    error         // the bound that the set exceeds; the set then lacks something
+}
+
+// maxBlocks bounds what Union, Intersect and Subtract return, and so their memory: several times what fits into a pod's
+// map of AWS VPC CNI.
+const maxBlocks = 256 << 10
+
+var errTooManyPrefixes = errors.New("more than 262144 prefixes")
+
+// newSet takes over blocks and p.
+func newSet(blocks []prefixPorts, p *pool) Set {
+	blocks = normalize(blocks, p)
+	return Set{blocks, p.sets, p.err}
+}
+
+// Union returns what is in s or in other.
+//
+//	s       10.0.0.0/24 ├───────┤         443
+//	other   10.0.0.0/23 ├───────────────┤ 80
+//	result  10.0.0.0/23 ├───────────────┤ 80
+//	        10.0.0.0/24 ├───────┤         443
+func (s Set) Union(other Set) Set {
+	return combine(s, other, func(o *operation) {
+		for _, set := range []Set{s, other} {
+			imported := o.importer(set)
+			for _, b := range set.blocks {
+				o.add(b.prefix, imported(b.ports))
+			}
+		}
+	})
+}
+
+// Intersect returns what is in both s and other.
+//
+//	s       10.0.0.0/23 ├───────────────┤ 443, 5432
+//	other   10.0.1.0/24         ├───────┤ 443
+//	result  10.0.1.0/24         ├───────┤ 443
+func (s Set) Intersect(other Set) Set {
+	return combine(s, other, func(o *operation) {
+		intersect := o.memoize(func(a, b PortSetID) PortSet { return s.ports[a].intersect(other.ports[b]) })
+		eachOverlap(s.blocks, other.blocks, func(b prefixPorts, around, inside []prefixPorts) {
+			for _, outer := range around {
+				o.add(b.prefix, intersect(b.ports, outer.ports))
+			}
+			for _, inner := range inside {
+				o.add(inner.prefix, intersect(b.ports, inner.ports))
+			}
+		})
+	})
+}
+
+// Subtract returns what is in s and not in other.
+//
+//	s       10.0.0.0/22 ├───────────────────────────────┤ 443, 5432
+//	other   10.0.1.0/24         ├───────┤                 443
+//	result  10.0.0.0/24 ├───────┤                         443, 5432
+//	        10.0.1.0/24         ├───────┤                 5432
+//	        10.0.2.0/23                 ├───────────────┤ 443, 5432
+func (s Set) Subtract(other Set) Set {
+	return combine(s, other, func(o *operation) {
+		imported := o.importer(s)
+		subtract := o.memoize(func(a, b PortSetID) PortSet { return o.pool.sets[a].subtract(other.ports[b]) })
+		var holes []prefixPorts
+		eachOverlap(s.blocks, other.blocks, func(b prefixPorts, around, inside []prefixPorts) {
+			own := imported(b.ports)
+			for _, outer := range around {
+				own = subtract(own, outer.ports)
+			}
+			holes = holes[:0]
+			for _, inner := range inside {
+				if subtract(own, inner.ports) != own {
+					holes = append(holes, inner)
+				}
+			}
+			o.cut(b.prefix, own, holes, subtract)
+		})
+	})
+}
+
+// operation builds the result of an operation on two sets.
+type operation struct {
+	pool   *pool
+	blocks []prefixPorts
+}
+
+// combine returns the set that fill adds up. Intermediate port sets count as well, so their bound is four times that of
+// a Set, which Blocks applies.
+func combine(a, b Set, fill func(*operation)) Set {
+	if err := errors.Join(a.err, b.err); err != nil {
+		return Set{err: err}
+	}
+	o := &operation{pool: newPool(4 * MaxPortRanges)}
+	fill(o)
+	if o.pool.err != nil {
+		return Set{err: o.pool.err}
+	}
+	return newSet(o.blocks, o.pool)
+}
+
+func (o *operation) add(prefix netip.Prefix, ports PortSetID) {
+	switch {
+	case ports == noPorts:
+	case len(o.blocks) == maxBlocks:
+		o.pool.err = errTooManyPrefixes
+	default:
+		o.blocks = append(o.blocks, prefixPorts{prefix, ports})
+	}
+}
+
+// cut adds prefix without the holes, which are sorted and lie inside it. It halves prefix while a hole is inside.
+func (o *operation) cut(prefix netip.Prefix, own PortSetID, holes []prefixPorts, subtract func(a, b PortSetID) PortSetID) {
+	for len(holes) > 0 && holes[0].prefix == prefix {
+		own, holes = subtract(own, holes[0].ports), holes[1:]
+	}
+	isHit := func(hole prefixPorts) bool { return subtract(own, hole.ports) != own }
+	if own == noPorts || o.pool.err != nil || !slices.ContainsFunc(holes, isHit) {
+		o.add(prefix, own)
+		return
+	}
+	low, high := halves(prefix)
+	behind, _ := slices.BinarySearchFunc(holes, high, func(hole prefixPorts, high netip.Prefix) int { return Compare(hole.prefix, high) })
+	o.cut(low, own, holes[:behind], subtract)
+	o.cut(high, own, holes[behind:], subtract)
+}
+
+// importer returns a function from the IDs of a set to those of the pool.
+func (o *operation) importer(set Set) func(PortSetID) PortSetID {
+	ids := make([]PortSetID, len(set.ports)) // noPorts for those not imported yet
+	return func(id PortSetID) PortSetID {
+		if ids[id] == noPorts {
+			ids[id] = o.pool.intern(set.ports[id])
+		}
+		return ids[id]
+	}
+}
+
+// memoize returns f with its result in the pool, computed once for the same arguments.
+func (o *operation) memoize(f func(a, b PortSetID) PortSet) func(a, b PortSetID) PortSetID {
+	known := make(map[[2]PortSetID]PortSetID)
+	return func(a, b PortSetID) PortSetID {
+		key := [2]PortSetID{a, b}
+		id, ok := known[key]
+		if !ok {
+			id = o.pool.intern(f(a, b))
+			known[key] = id
+		}
+		return id
+	}
+}
+
+// eachOverlap calls visit for each block of a, in order, with the blocks of b that contain it, itself included, and with
+// those inside it. Both are sorted, with each prefix once. visit must not retain its arguments.
+//
+//	a            ├───────┤
+//	b     ├───────────────────┤   around
+//	        ├──┤ ├─┤   ├─┤        the last two: inside
+func eachOverlap(a, b []prefixPorts, visit func(block prefixPorts, around, inside []prefixPorts)) {
+	var around []prefixPorts
+	for _, block := range a {
+		for n := len(around); n > 0 && !Contains(around[n-1].prefix, block.prefix); n = len(around) {
+			around = around[:n-1]
+		}
+		for len(b) > 0 && Compare(b[0].prefix, block.prefix) <= 0 {
+			if Contains(b[0].prefix, block.prefix) {
+				around = append(around, b[0])
+			}
+			b = b[1:] // it does not contain this block, or is in around
+		}
+		inside := 0
+		for inside < len(b) && Contains(block.prefix, b[inside].prefix) {
+			inside++
+		}
+		visit(block, around, b[:inside])
+	}
+}

@@ -1,0 +1,58 @@
+package prefixes
+
+import (
+	"iter"
+	"net/netip"
+)
+
+// CountSlots yields n prefixes, in order, each with the number of distinct keys of it and of the prefixes that contain
+// it. AWS VPC CNI looks up only the longest prefix of an address, so it copies the ports of containing prefixes to it,
+// and each distinct port or port range takes one slot.
+//
+//	10.0.0.0/8  ├─────────────────┤ 443, 80    2 slots
+//	10.1.0.0/16     ├───────┤       443, 5432  3 slots: 443, 80, 5432
+//
+// at returns the i-th prefix and its keys, which are distinct. The prefixes are sorted by Compare, each once.
+func CountSlots[K comparable](n int, at func(i int) (netip.Prefix, []K)) iter.Seq2[netip.Prefix, int] {
+	type container struct {
+		prefix    netip.Prefix
+		keys      []K
+		isCounted bool // in inherited; false until a prefix inside it needs it
+	}
+	return func(yield func(netip.Prefix, int) bool) {
+		var containers []container   // of the current prefix, the outermost first
+		inherited := make(map[K]int) // how many containers have each key
+		for i := range n {
+			prefix, keys := at(i)
+			for n := len(containers); n > 0 && !Contains(containers[n-1].prefix, prefix); n = len(containers) {
+				if containers[n-1].isCounted {
+					for _, key := range containers[n-1].keys {
+						if inherited[key]--; inherited[key] == 0 {
+							delete(inherited, key)
+						}
+					}
+				}
+				containers = containers[:n-1]
+			}
+			slots := len(keys)
+			if n := len(containers); n > 0 {
+				if innermost := &containers[n-1]; !innermost.isCounted {
+					innermost.isCounted = true
+					for _, key := range innermost.keys {
+						inherited[key]++
+					}
+				}
+				for _, key := range keys {
+					if inherited[key] > 0 {
+						slots--
+					}
+				}
+				slots += len(inherited)
+			}
+			containers = append(containers, container{prefix: prefix, keys: keys})
+			if !yield(prefix, slots) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,39 @@
+// Package prefixtest is the small universe of addresses that tests of prefix arithmetic enumerate: 256 addresses of
+// each family.
+package prefixtest
+
+import "net/netip"
+
+// Spaces are the two spaces of 256 addresses.
+var Spaces = [2]netip.Prefix{netip.MustParsePrefix("10.0.0.0/24"), netip.MustParsePrefix("2001:db8::/120")}
+
+// At returns the i-th address of a space.
+func At(space netip.Prefix, i byte) netip.Addr {
+	bytes := space.Addr().AsSlice()
+	bytes[len(bytes)-1] = i
+	address, _ := netip.AddrFromSlice(bytes)
+	return address
+}
+
+// FromBytes reads each two bytes as a prefix inside one of the spaces, which may have host bits. covered tells, for each
+// address of each space, whether any of the prefixes contains it.
+func FromBytes(data []byte) (all []netip.Prefix, covered [2][256]bool) {
+	for ; len(data) >= 2; data = data[2:] {
+		space := int(data[1]) % 2
+		prefix := netip.PrefixFrom(At(Spaces[space], data[0]), Spaces[space].Bits()+int(data[1]/2)%9)
+		all = append(all, prefix)
+		for i := range covered[space] {
+			covered[space][i] = covered[space][i] || prefix.Masked().Contains(At(Spaces[space], byte(i)))
+		}
+	}
+	return all, covered
+}
+
+// Parse parses CIDRs, and panics if one is invalid. It returns nil for none.
+func Parse(cidrs ...string) []netip.Prefix {
+	var all []netip.Prefix
+	for _, cidr := range cidrs {
+		all = append(all, netip.MustParsePrefix(cidr))
+	}
+	return all
+}
