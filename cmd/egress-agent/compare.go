@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"egress-agent/cmd/internal/cli"
+	"egress-agent/pkg/analysis"
 	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/netpol"
 	"egress-agent/pkg/policy"
@@ -16,7 +17,7 @@ type comparison struct {
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
 	State     string `json:"state"` // changed, unchanged, new or removed
-	netpol.Comparison
+	analysis.Comparison
 	source cli.Source
 }
 
@@ -113,7 +114,7 @@ func compare(pairs []versionPair, input *cli.Input, recent *awsranges.Table, std
 		if before == nil || after == nil {
 			continue
 		}
-		c := comparison{State: "changed", Comparison: netpol.Compare(*before, *after, input.Options.Family)}
+		c := comparison{State: "changed", Comparison: analysis.Compare(*before, *after, input.Options.Family)}
 		switch {
 		case p.before == nil:
 			c.State, c.source = "new", *p.after
@@ -133,9 +134,9 @@ func compare(pairs []versionPair, input *cli.Input, recent *awsranges.Table, std
 
 // version reads one version of a policy: one that allows nothing where there is none, nil where it is invalid.
 // The prefix goes before each mistake.
-func version(source *cli.Source, table *awsranges.Table, options netpol.Options, prefix string, stderr cli.Output) (*netpol.PolicyVersion, int) {
+func version(source *cli.Source, table *awsranges.Table, options netpol.Options, prefix string, stderr cli.Output) (*analysis.PolicyVersion, int) {
 	if source == nil {
-		return &netpol.PolicyVersion{Policy: &policy.Policy{DefaultAction: policy.Deny}}, cli.ExitOK
+		return &analysis.PolicyVersion{Policy: &policy.Policy{DefaultAction: policy.Deny}}, cli.ExitOK
 	}
 	compiled := netpol.CompileConfigMap(source.ConfigMap, netpol.Inputs{Table: table, Options: options})
 	if compiled.Problems != nil {
@@ -147,14 +148,14 @@ func version(source *cli.Source, table *awsranges.Table, options netpol.Options,
 		stderr.Line("%s: %s is left out: its AWS ranges are not known; give --ranges-file", source, name)
 		status = cli.ExitUsage
 	}
-	return &netpol.PolicyVersion{Policy: compiled.Policy, Table: table}, status
+	return &analysis.PolicyVersion{Policy: compiled.Policy, Table: table}, status
 }
 
 func printComparison(out cli.Output, c comparison) {
 	if c.State != "changed" {
 		out.Line("%s: %s", c.source, c.State)
 	}
-	print := func(sign string, openings []netpol.Difference) {
+	print := func(sign string, openings []analysis.Difference) {
 		for _, o := range openings {
 			for _, prefix := range o.Prefixes {
 				out.Line("%s: %s: %s %s %s", c.source, entryLabel(o.Name, o.Path), sign, prefix, strings.Join(o.Ports, ", "))
@@ -194,7 +195,7 @@ func markdownComparison(out cli.Output, c comparison) {
 	out.Markdown("\n")
 }
 
-func markdownRow(out cli.Output, what string, o netpol.Difference) {
+func markdownRow(out cli.Output, what string, o analysis.Difference) {
 	var shown []string
 	for _, prefix := range o.Prefixes[:min(mostPrefixes, len(o.Prefixes))] {
 		shown = append(shown, prefix.String())

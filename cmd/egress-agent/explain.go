@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"egress-agent/cmd/internal/cli"
+	"egress-agent/pkg/analysis"
 	"egress-agent/pkg/netpol"
 )
 
@@ -35,7 +36,7 @@ type explained struct {
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
 	To        string `json:"to"`
-	netpol.Explanation
+	analysis.Explanation
 }
 
 func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
@@ -59,7 +60,7 @@ func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	}
 	type connection struct {
 		namespace string
-		target    netpol.Target
+		target    analysis.Target
 	}
 	answers, allowed := []explained{}, make(map[connection]bool)
 	for _, source := range input.Sources {
@@ -70,7 +71,7 @@ func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 			continue
 		}
 		for _, target := range targets {
-			e := netpol.Explain(compiled.Policy, input.Table, input.Options, target)
+			e := analysis.Explain(compiled.Policy, input.Table, input.Options, target)
 			this := connection{source.ConfigMap.Namespace, target}
 			allowed[this] = allowed[this] || e.Allowed
 			answers = append(answers, explained{source.File, source.ConfigMap.Namespace, source.ConfigMap.Name, target.String(), e})
@@ -91,14 +92,14 @@ func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 }
 
 // parseTargets reads all that are given, which is at least one. The error joins all that is wrong.
-func parseTargets(to []string) ([]netpol.Target, error) {
+func parseTargets(to []string) ([]analysis.Target, error) {
 	if len(to) == 0 {
 		to = []string{""}
 	}
-	var targets []netpol.Target
+	var targets []analysis.Target
 	var errs []error
 	for _, text := range to {
-		target, err := netpol.ParseTarget(text)
+		target, err := analysis.ParseTarget(text)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("invalid --to: %w", err))
 		}
@@ -107,7 +108,7 @@ func parseTargets(to []string) ([]netpol.Target, error) {
 	return targets, errors.Join(errs...)
 }
 
-func printExplanation(out cli.Output, source cli.Source, target netpol.Target, e netpol.Explanation) {
+func printExplanation(out cli.Output, source cli.Source, target analysis.Target, e analysis.Explanation) {
 	for _, reason := range e.Reasons {
 		out.Line("%s: %s allowed by %s", source, target, reason)
 	}

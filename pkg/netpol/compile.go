@@ -157,9 +157,9 @@ func (c *Compiled) Spec() networkingv1.NetworkPolicySpec {
 // DenyAll returns the spec that allows only what the options allow every policy: DNS.
 func DenyAll(options Options) networkingv1.NetworkPolicySpec { return spec(baseRules(options)) }
 
-// resolve returns a destination's prefixes of both families. It is false for a service that cannot
-// be looked up, since AWS's document is not in the table.
-func resolve(d policy.Destination, table *awsranges.Table) (prefixes []netip.Prefix, ok bool) {
+// Resolve returns a destination's prefixes of both families, which the caller must not modify. ok is false if the table
+// lacks both the service and AWS's document.
+func Resolve(d policy.Destination, table *awsranges.Table) (all []netip.Prefix, ok bool) {
 	if d.Service == "" {
 		return []netip.Prefix{d.CIDR}, true
 	}

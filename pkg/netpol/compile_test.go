@@ -2,7 +2,6 @@ package netpol
 
 import (
 	"encoding/json"
-	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -16,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/internal/policytest"
 	"egress-agent/pkg/policy"
 )
 
@@ -26,7 +26,7 @@ func TestCompileAgreesWithOracles(t *testing.T) {
 	refused := 0
 	for seed := range uint64(2000) {
 		random := rand.New(rand.NewPCG(seed, 0))
-		p, family := randomPolicy(random), randomFamily(random)
+		p, family := policytest.RandomPolicy(random), randomFamily(random)
 		if _, problems := compile(p, table, Options{Family: family, MaxPortSlots: DefaultPortSlots}); problems != nil {
 			refused++
 		}
@@ -44,81 +44,8 @@ func FuzzCompile(f *testing.F) {
 	f.Add(uint64(1), uint64(2))
 	f.Fuzz(func(t *testing.T, a, b uint64) {
 		random := rand.New(rand.NewPCG(a, b))
-		checkCompile(t, randomPolicy(random), table, randomFamily(random), random)
+		checkCompile(t, policytest.RandomPolicy(random), table, randomFamily(random), random)
 	})
-}
-
-// points are the edges of every prefix in play, the addresses one beyond, and a few random ones.
-func points(p *policy.Policy, table *awsranges.Table, random *rand.Rand) []netip.Addr {
-	var prefixes []netip.Prefix
-	for _, d := range p.Destinations {
-		if d.Service == "" {
-			prefixes = append(prefixes, d.CIDR)
-		}
-	}
-	for range 4 {
-		prefixes = append(prefixes, table.Rows()[random.IntN(len(table.Rows()))].Prefix, randomPrefix(random))
-	}
-	var all []netip.Addr
-	for _, prefix := range prefixes {
-		first, final := prefix.Addr(), lastAddress(prefix)
-		for _, address := range []netip.Addr{first, first.Prev(), final, final.Next()} {
-			if address.IsValid() {
-				all = append(all, address)
-			}
-		}
-	}
-	return all
-}
-
-func lastAddress(prefix netip.Prefix) netip.Addr {
-	bytes := prefix.Addr().AsSlice()
-	for bit := prefix.Bits(); bit < len(bytes)*8; bit++ {
-		bytes[bit/8] |= 0x80 >> (bit % 8)
-	}
-	address, _ := netip.AddrFromSlice(bytes)
-	return address
-}
-
-// randomPolicy keeps to few addresses and ports, so that entries overlap, nest and touch.
-func randomPolicy(random *rand.Rand) *policy.Policy {
-	p := &policy.Policy{DefaultAction: policy.Deny}
-	for i := range random.IntN(12) {
-		d := policy.Destination{Name: fmt.Sprint(i)}
-		if random.IntN(4) == 0 {
-			d.Service = []string{"S3", "DYNAMODB", "AMAZON", "IOT_CORE"}[random.IntN(4)]
-			if random.IntN(3) > 0 {
-				d.Regions = [][]string{{"us-east-1"}, {"us-west-2"}, {"us-west-2", "us-east-1"}}[random.IntN(3)]
-			}
-		} else {
-			d.CIDR = randomPrefix(random)
-		}
-		for range random.IntN(4) {
-			first := []uint16{1, 53, 80, 443, 444, 445}[random.IntN(6)]
-			port := policy.Port{Protocol: []policy.Protocol{policy.TCP, policy.TCP, policy.UDP, policy.SCTP}[random.IntN(4)], First: first, Last: first}
-			if random.IntN(3) == 0 {
-				port.Last = []uint16{first, first + 1, 450, 65535}[random.IntN(4)]
-				port.Last = max(port.Last, port.First)
-			}
-			d.Ports = append(d.Ports, port)
-		}
-		if random.IntN(8) == 0 { // enough for a few entries to take more slots than there are
-			for port := uint16(1001); port < 1021; port += 2 {
-				d.Ports = append(d.Ports, policy.Port{Protocol: policy.TCP, First: port + uint16(i%2)*100, Last: port + uint16(i%2)*100})
-			}
-		}
-		p.Destinations = append(p.Destinations, d)
-	}
-	return p
-}
-
-func randomPrefix(random *rand.Rand) netip.Prefix {
-	if random.IntN(3) == 0 {
-		address := netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 0x10, 15: byte(random.IntN(8))})
-		return netip.PrefixFrom(address, []int{0, 36, 48, 124, 125, 126, 127, 128}[random.IntN(8)]).Masked()
-	}
-	address := netip.AddrFrom4([4]byte{198, 18, byte(random.IntN(4)), byte(random.IntN(4) * 64)})
-	return netip.PrefixFrom(address, []int{0, 15, 21, 22, 23, 24, 25, 26, 27, 32}[random.IntN(10)]).Masked()
 }
 
 func randomFamily(random *rand.Rand) Family { return []Family{IPv4, IPv6, Dual}[random.IntN(3)] }

@@ -61,7 +61,7 @@ func newGathering(table *awsranges.Table, family Family, destinations int) *gath
 // lookup returns what a destination stands for, the same for equal ones.
 func (g *gathering) lookup(d policy.Destination) addresses {
 	if d.Service == "" {
-		if !g.family.includes(d.CIDR) {
+		if !g.family.Includes(d.CIDR) {
 			return addresses{resolved: true}
 		}
 		return addresses{cidr: d.CIDR, count: 1, resolved: true}

@@ -41,7 +41,7 @@ func after(hint string) string {
 // warn adds what the i-th destination opens beyond its name, or that it opens nothing. a is what lookup gave for it.
 func warn(i int, d policy.Destination, a addresses, table *awsranges.Table, family Family, warnings *policy.Warnings) {
 	if d.Service == "" {
-		if !family.includes(d.CIDR) {
+		if !family.Includes(d.CIDR) {
 			warnings.Add(policy.OpensNothing, i, "cidr", "%s opens nothing: %s is not in the cluster's address family, %s", d.Name, d.CIDR, family)
 		}
 		return
@@ -83,7 +83,7 @@ func formatAddressCount(prefixes []netip.Prefix, family Family) string {
 	var ipv4 int64
 	var ipv6 big.Int
 	for _, prefix := range prefixes {
-		if !family.includes(prefix) {
+		if !family.Includes(prefix) {
 			continue
 		}
 		if hostBits := prefix.Addr().BitLen() - prefix.Bits(); prefix.Addr().Is4() {

@@ -39,8 +39,8 @@ func ParseFamily(value, serviceHost string) (Family, error) {
 	return "", fmt.Errorf("unknown IP family %q: must be auto, ipv4, ipv6 or dual", value)
 }
 
-// includes says whether pods of the family can reach the prefix; none can an invalid one.
-func (f Family) includes(prefix netip.Prefix) bool {
+// Includes reports whether pods of the family can reach the prefix; they reach no invalid one.
+func (f Family) Includes(prefix netip.Prefix) bool {
 	return prefix.IsValid() && (f == Dual || (f == IPv6) == prefix.Addr().Is6())
 }
 
@@ -152,7 +152,7 @@ func (o Options) Validate() error {
 			errs = append(errs, fmt.Errorf("DNS CIDR %s has host bits set; did you mean %s?", prefix, prefix.Masked()))
 		case prefix.Addr().Is4In6():
 			errs = append(errs, fmt.Errorf("DNS CIDR %s is an IPv4-mapped IPv6 prefix", prefix))
-		case !o.Family.includes(prefix):
+		case !o.Family.Includes(prefix):
 			errs = append(errs, fmt.Errorf("DNS CIDR %s is not in the cluster's address family, %s", prefix, o.Family))
 		}
 	}

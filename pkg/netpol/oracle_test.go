@@ -11,6 +11,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/internal/policytest"
 	"egress-agent/pkg/internal/prefixes"
 	"egress-agent/pkg/policy"
 )
@@ -24,14 +25,14 @@ func checkCompile(t *testing.T, p *policy.Policy, table *awsranges.Table, family
 	require.Empty(t, problems, "nothing is refused without a limit")
 	checkShape(t, compiled.Spec)
 	checkSlots(t, compiled.Spec, p, table, family)
-	blocks := blocksOf(compiled.Spec)
+	blocks := policytest.BlocksOf(compiled.Spec)
 	_, tooMany := compile(p, table, Options{Family: family, MaxPortSlots: DefaultPortSlots})
-	for _, address := range points(p, table, random) {
+	for _, address := range policytest.Points(p, table, random) {
 		for _, protocol := range []policy.Protocol{policy.TCP, policy.UDP, policy.SCTP} {
 			for _, port := range []uint16{1, 52, 53, 54, 79, 80, 81, 442, 443, 444, 445, 450, 451, 1001, 1019, 1119, 65535} {
 				want := saysPolicy(p, table, family, address, protocol, port)
 				// A million comparisons a run: require is for those that fail.
-				if got := allows(blocks, address, protocol, port); got != want {
+				if got := policytest.Allows(blocks, address, protocol, port); got != want {
 					require.Equal(t, want, got, "%s %s/%d under %+v", address, protocol, port, p.Destinations)
 				}
 				if tooMany == nil && want != enforces(blocks, address, protocol, port) {
@@ -39,7 +40,7 @@ func checkCompile(t *testing.T, p *policy.Policy, table *awsranges.Table, family
 				}
 			}
 		}
-		want, got := saysPolicy(p, table, family, address, "ICMP", 0), allows(blocks, address, "ICMP", 0)
+		want, got := saysPolicy(p, table, family, address, "ICMP", 0), policytest.Allows(blocks, address, "ICMP", 0)
 		require.Equal(t, want, got, "%s ICMP", address)
 	}
 	shuffled := *p
@@ -66,7 +67,7 @@ func checkShape(t *testing.T, spec networkingv1.NetworkPolicySpec) {
 		seenPorts[string(ports)] = true
 		for i, port := range rule.Ports[:max(len(rule.Ports)-1, 0)] {
 			next := rule.Ports[i+1]
-			require.False(t, *port.Protocol == *next.Protocol && next.Port.IntVal <= last(port)+1, "ports %s can be joined", ports)
+			require.False(t, *port.Protocol == *next.Protocol && next.Port.IntVal <= policytest.Last(port)+1, "ports %s can be joined", ports)
 		}
 		var previous netip.Prefix
 		for _, peer := range rule.To {
@@ -112,65 +113,30 @@ func saysPolicy(p *policy.Policy, table *awsranges.Table, family Family, address
 	return false
 }
 
-// specBlock is a CIDR of a spec with its rule's ports; the zero prefix stands for every address.
-type specBlock struct {
-	prefix netip.Prefix
-	ports  []networkingv1.NetworkPolicyPort
-}
-
-// blocksOf reads a spec's rules for addresses, one by one.
-func blocksOf(spec networkingv1.NetworkPolicySpec) []specBlock {
-	var blocks []specBlock
-	for _, rule := range spec.Egress {
-		if len(rule.To) == 0 {
-			blocks = append(blocks, specBlock{ports: rule.Ports})
-		}
-		for _, peer := range rule.To {
-			if peer.IPBlock != nil {
-				blocks = append(blocks, specBlock{netip.MustParsePrefix(peer.IPBlock.CIDR), rule.Ports})
-			}
-		}
-	}
-	return blocks
-}
-
-func (b specBlock) contains(address netip.Addr) bool {
-	return !b.prefix.IsValid() || b.prefix.Contains(address)
-}
-
-// allows reads a spec as the Kubernetes API defines it.
-func allows(blocks []specBlock, address netip.Addr, protocol policy.Protocol, port uint16) bool {
-	return slices.ContainsFunc(blocks, func(b specBlock) bool {
-		return b.contains(address) && (len(b.ports) == 0 || slices.ContainsFunc(b.ports, func(open networkingv1.NetworkPolicyPort) bool {
-			return string(*open.Protocol) == string(protocol) && open.Port.IntVal <= int32(port) && int32(port) <= last(open)
-		}))
-	})
-}
-
 // enforces reads a spec as AWS VPC CNI's node agent does: each CIDR is one entry of a longest-prefix
 // map, with 24 slots for its own ports and those of every CIDR that contains it, equal ones once. Of
 // more, which 24 stay is chance; here it is the first.
-func enforces(blocks []specBlock, address netip.Addr, protocol policy.Protocol, port uint16) bool {
+func enforces(blocks []policytest.Block, address netip.Addr, protocol policy.Protocol, port uint16) bool {
 	type slot struct {
 		protocol    string
 		first, last int32
 	}
 	longest := -1
 	for _, b := range blocks {
-		if b.contains(address) {
-			longest = max(longest, b.prefix.Bits())
+		if b.Contains(address) {
+			longest = max(longest, b.Prefix.Bits())
 		}
 	}
 	var slots []slot
 	for _, b := range blocks {
-		if !b.contains(address) || b.prefix.Bits() > longest {
+		if !b.Contains(address) || b.Prefix.Bits() > longest {
 			continue
 		}
-		if len(b.ports) == 0 {
+		if len(b.Ports) == 0 {
 			slots = append(slots, slot{string(protocol), 0, 65535})
 		}
-		for _, open := range b.ports {
-			if s := (slot{string(*open.Protocol), open.Port.IntVal, last(open)}); !slices.Contains(slots, s) {
+		for _, open := range b.Ports {
+			if s := (slot{string(*open.Protocol), open.Port.IntVal, policytest.Last(open)}); !slices.Contains(slots, s) {
 				slots = append(slots, s)
 			}
 		}
@@ -185,11 +151,11 @@ func enforces(blocks []specBlock, address netip.Addr, protocol policy.Protocol, 
 func checkSlots(t *testing.T, spec networkingv1.NetworkPolicySpec, p *policy.Policy, table *awsranges.Table, family Family) {
 	t.Helper()
 	most := 0
-	for _, inner := range blocksOf(spec) {
+	for _, inner := range policytest.BlocksOf(spec) {
 		slots := 0
-		for _, outer := range blocksOf(spec) {
-			if outer.prefix.Bits() <= inner.prefix.Bits() && outer.contains(inner.prefix.Addr()) {
-				slots += max(len(outer.ports), 1)
+		for _, outer := range policytest.BlocksOf(spec) {
+			if outer.Prefix.Bits() <= inner.Prefix.Bits() && outer.Contains(inner.Prefix.Addr()) {
+				slots += max(len(outer.Ports), 1)
 			}
 		}
 		most = max(most, slots)
@@ -208,11 +174,4 @@ func checkSlots(t *testing.T, spec networkingv1.NetworkPolicySpec, p *policy.Pol
 			require.NotEmpty(t, problems, "%d slots are not enough", limit-1)
 		}
 	}
-}
-
-func last(port networkingv1.NetworkPolicyPort) int32 {
-	if port.EndPort != nil {
-		return *port.EndPort
-	}
-	return port.Port.IntVal
 }

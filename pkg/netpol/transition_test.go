@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 	networkingv1 "k8s.io/api/networking/v1"
 
+	"egress-agent/pkg/internal/policytest"
 	"egress-agent/pkg/policy"
 )
 
@@ -80,7 +81,7 @@ func TestTransitionUnion(t *testing.T) {
 	widened := 0
 	for seed := range uint64(200) {
 		random := rand.New(rand.NewPCG(seed, 1))
-		one, other := randomPolicy(random), randomPolicy(random)
+		one, other := policytest.RandomPolicy(random), policytest.RandomPolicy(random)
 		before, problems := compile(one, table, Options{Family: Dual})
 		require.Empty(t, problems)
 		after, problems := compile(other, table, Options{Family: Dual})
@@ -90,13 +91,13 @@ func TestTransitionUnion(t *testing.T) {
 			continue
 		}
 		widened++
-		blocksBefore, blocksAfter, blocksUnion := blocksOf(before.Spec), blocksOf(after.Spec), blocksOf(union)
+		blocksBefore, blocksAfter, blocksUnion := policytest.BlocksOf(before.Spec), policytest.BlocksOf(after.Spec), policytest.BlocksOf(union)
 		_, slots := SlotsOf(union).Max(union)
-		for _, address := range append(points(one, table, random), points(other, table, random)...) {
+		for _, address := range append(policytest.Points(one, table, random), policytest.Points(other, table, random)...) {
 			for _, protocol := range []policy.Protocol{policy.TCP, policy.UDP, "ICMP"} {
 				for _, port := range []uint16{1, 53, 80, 443, 444, 450} {
-					want := allows(blocksBefore, address, protocol, port) || allows(blocksAfter, address, protocol, port)
-					require.Equal(t, want, allows(blocksUnion, address, protocol, port))
+					want := policytest.Allows(blocksBefore, address, protocol, port) || policytest.Allows(blocksAfter, address, protocol, port)
+					require.Equal(t, want, policytest.Allows(blocksUnion, address, protocol, port))
 					if slots+DNSSlots <= DefaultPortSlots {
 						require.Equal(t, want, enforces(blocksUnion, address, protocol, port))
 					}

@@ -1,4 +1,4 @@
-package netpol
+package analysis
 
 import (
 	"fmt"
@@ -8,6 +8,7 @@ import (
 
 	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/internal/prefixes"
+	"egress-agent/pkg/netpol"
 	"egress-agent/pkg/policy"
 )
 
@@ -39,7 +40,7 @@ type Difference struct {
 
 // Compare says which addresses and ports a version opens and closes that takes the place of another, in the
 // cluster's family. Of one policy by two tables, it is what other ranges open and close.
-func Compare(before, after PolicyVersion, family Family) Comparison {
+func Compare(before, after PolicyVersion, family netpol.Family) Comparison {
 	old, recent := entriesOf(before, family), entriesOf(after, family)
 	spans := spansOf(append(slices.Clone(old), recent...))
 	return Comparison{Opens: notIn(recent, old, spans), Closes: notIn(old, recent, spans)}
@@ -52,22 +53,22 @@ type entry struct {
 	prefixes   []netip.Prefix
 }
 
-func entriesOf(v PolicyVersion, family Family) []entry {
+func entriesOf(v PolicyVersion, family netpol.Family) []entry {
 	if v.Policy.DefaultAction == policy.Allow {
 		everywhere := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 		return []entry{{path: "defaultAction", prefixes: inFamily(family, everywhere)}}
 	}
 	entries := make([]entry, 0, len(v.Policy.Destinations))
 	for i, d := range v.Policy.Destinations {
-		all, _ := resolve(d, v.Table)
+		all, _ := netpol.Resolve(d, v.Table)
 		entries = append(entries, entry{d.Name, fmt.Sprintf("allowedDestinations[%d]", i), d.Ports, inFamily(family, slices.Clone(all))})
 	}
 	return entries
 }
 
 // inFamily returns the prefixes that pods of the family can reach. It writes over the slice.
-func inFamily(family Family, all []netip.Prefix) []netip.Prefix {
-	return slices.DeleteFunc(all, func(prefix netip.Prefix) bool { return !family.includes(prefix) })
+func inFamily(family netpol.Family, all []netip.Prefix) []netip.Prefix {
+	return slices.DeleteFunc(all, func(prefix netip.Prefix) bool { return !family.Includes(prefix) })
 }
 
 // otherProtocols stands for the protocols without ports, which an entry without ports opens too.
@@ -158,7 +159,11 @@ func portNames(spans []policy.Port, all int) []string {
 	if spans[0].Protocol == otherProtocols {
 		names, spans = []string{"protocols without ports"}, spans[1:]
 	}
-	for _, r := range prefixes.MergePorts(portRanges(spans)) {
+	ranges := make([]prefixes.PortRange, len(spans))
+	for i, span := range spans {
+		ranges[i] = prefixes.PortRange{Protocol: string(span.Protocol), First: span.First, Last: span.Last}
+	}
+	for _, r := range prefixes.MergePorts(ranges) {
 		names = append(names, policy.Port{Protocol: policy.Protocol(r.Protocol), First: r.First, Last: r.Last}.String())
 	}
 	return names

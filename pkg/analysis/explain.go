@@ -1,4 +1,9 @@
-package netpol
+// Package analysis answers questions about policies: Explain says why a policy allows a connection or not, and Compare says
+// what one version of a policy opens and closes that another does not.
+//
+// Both read the policy and the ranges themselves, and not the NetworkPolicy that netpol compiles, so a mistake in the
+// compiler does not hide in an answer.
+package analysis
 
 import (
 	"fmt"
@@ -7,6 +12,7 @@ import (
 	"strings"
 
 	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/netpol"
 	"egress-agent/pkg/policy"
 )
 
@@ -89,11 +95,11 @@ func (r Reason) String() string {
 // Explain says why a valid policy allows a target or does not. It reads the policy and the published
 // rows one by one, as a person would, and not what Compile makes of them. The table may be nil. Of DNS
 // it knows the CIDRs in the options, and not the addresses of kube-dns.
-func Explain(p *policy.Policy, table *awsranges.Table, options Options, target Target) Explanation {
+func Explain(p *policy.Policy, table *awsranges.Table, options netpol.Options, target Target) Explanation {
 	e := Explanation{Reasons: []Reason{}, Nearest: []string{}}
 	if p.DefaultAction == policy.Allow {
 		e.Reasons = append(e.Reasons, Reason{Path: "defaultAction"})
-	} else if host := netip.PrefixFrom(target.Address, target.Address.BitLen()); !options.Family.includes(host) {
+	} else if host := netip.PrefixFrom(target.Address, target.Address.BitLen()); !options.Family.Includes(host) {
 		e.Nearest = append(e.Nearest, fmt.Sprintf("%s is not in the cluster's address family, %s", target.Address, options.Family))
 	} else {
 		e.explainDNS(options, target)
@@ -109,13 +115,13 @@ func Explain(p *policy.Policy, table *awsranges.Table, options Options, target T
 	if len(e.Nearest) == 0 {
 		e.Nearest = append(e.Nearest, describeOwners(table, target.Address))
 	}
-	if mayBeService(target.Address) && options.Family.includes(netip.PrefixFrom(target.Address, target.Address.BitLen())) {
+	if mayBeService(target.Address) && options.Family.Includes(netip.PrefixFrom(target.Address, target.Address.BitLen())) {
 		e.Nearest = append(e.Nearest, serviceHint(target))
 	}
 	return e
 }
 
-func (e *Explanation) explainDNS(options Options, target Target) {
+func (e *Explanation) explainDNS(options netpol.Options, target Target) {
 	if target.Port != 53 || target.Protocol == policy.SCTP {
 		return
 	}
@@ -131,7 +137,7 @@ func (e *Explanation) explainDestination(i int, d policy.Destination, table *aws
 	near := func(format string, args ...any) {
 		e.Nearest = append(e.Nearest, fmt.Sprintf("%s (%s) ", d.Name, path)+fmt.Sprintf(format, args...))
 	}
-	if _, resolved := resolve(d, table); !resolved {
+	if _, resolved := netpol.Resolve(d, table); !resolved {
 		near("cannot be told: the AWS ranges are not known")
 		return
 	}

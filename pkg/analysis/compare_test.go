@@ -1,4 +1,4 @@
-package netpol
+package analysis
 
 import (
 	"fmt"
@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/netpol"
 	"egress-agent/pkg/policy"
 )
 
@@ -25,7 +26,7 @@ func TestCompareProperty(t *testing.T) {
 		if i%2 == 0 {
 			after.Policy = before.Policy
 		}
-		comparison := Compare(before, after, IPv4)
+		comparison := Compare(before, after, netpol.IPv4)
 		opened += len(comparison.Opens)
 		for address := range byte(17) {
 			for port := range uint16(9) {
@@ -96,7 +97,7 @@ func tableOf(t *testing.T, rows ...string) *awsranges.Table {
 // allowing returns the paths of the entries that allow a target, in the policy's order; nil for none.
 func allowing(v PolicyVersion, target Target) []string {
 	var paths []string
-	for _, reason := range Explain(v.Policy, v.Table, Options{Family: IPv4}, target).Reasons {
+	for _, reason := range Explain(v.Policy, v.Table, netpol.Options{Family: netpol.IPv4}, target).Reasons {
 		paths = append(paths, reason.Path)
 	}
 	return slices.Compact(paths) // an entry has a reason for each published prefix
@@ -124,6 +125,10 @@ func toBlameFor(openings []Difference, target Target) []string {
 	return paths
 }
 
+func tcp(port uint16) policy.Port {
+	return policy.Port{Protocol: policy.TCP, First: port, Last: port}
+}
+
 func TestCompareEveryPort(t *testing.T) {
 	cidr := netip.MustParsePrefix("10.0.0.0/24")
 	https := &policy.Policy{Destinations: []policy.Destination{{Name: "web", CIDR: cidr, Ports: []policy.Port{{Protocol: policy.TCP, First: 443, Last: 443}}}}}
@@ -132,10 +137,10 @@ func TestCompareEveryPort(t *testing.T) {
 		Opens: []Difference{{"all", "allowedDestinations[0]",
 			[]string{"protocols without ports", "SCTP 1-65535", "TCP 1-442", "TCP 444-65535", "UDP 1-65535"}, []netip.Prefix{cidr}}},
 		Closes: []Difference{},
-	}, Compare(PolicyVersion{https, nil}, PolicyVersion{every, nil}, IPv4))
+	}, Compare(PolicyVersion{https, nil}, PolicyVersion{every, nil}, netpol.IPv4))
 	require.Equal(t, Comparison{
 		Opens: []Difference{}, Closes: []Difference{{"all", "allowedDestinations[0]", []string{"every port"}, []netip.Prefix{cidr}}},
-	}, Compare(PolicyVersion{every, nil}, PolicyVersion{&policy.Policy{}, nil}, IPv4))
+	}, Compare(PolicyVersion{every, nil}, PolicyVersion{&policy.Policy{}, nil}, netpol.IPv4))
 }
 
 // TestCompareTables compares a policy, the second entry of which is S3 in us-east-1, by two tables. What an entry
@@ -163,17 +168,17 @@ func TestCompareTables(t *testing.T) {
 		name          string
 		first         policy.Destination
 		before, after *awsranges.Table
-		family        Family
+		family        netpol.Family
 		opens, closes string
 	}{
-		{"another entry elsewhere", service("ec2", "us-east-1"), before, after, IPv4, "10.0.1.0/24", "10.0.0.128/25"},
-		{"the same table", service("ec2", "us-east-1"), before, before, IPv4, "", ""},
-		{"no address of the family", service("ec2", "us-east-1"), before, after, IPv6, "", ""},
-		{"no table before", cidr("10.9.0.0/24"), nil, before, IPv4, "10.0.0.0/24", ""},
-		{"another entry keeps it open", cidr("10.0.0.0/8"), before, after, IPv4, "", ""},
-		{"another entry keeps some of it open", cidr("10.0.0.192/26", tcp(443)), before, after, IPv4, "10.0.1.0/24", "10.0.0.128/26"},
-		{"another entry keeps other ports open", cidr("10.0.0.0/8", tcp(80)), before, after, IPv4, "10.0.1.0/24", "10.0.0.128/25"},
-		{"from one entry to another", service("s3", "us-west-2"), before, moved, IPv4, "", ""},
+		{"another entry elsewhere", service("ec2", "us-east-1"), before, after, netpol.IPv4, "10.0.1.0/24", "10.0.0.128/25"},
+		{"the same table", service("ec2", "us-east-1"), before, before, netpol.IPv4, "", ""},
+		{"no address of the family", service("ec2", "us-east-1"), before, after, netpol.IPv6, "", ""},
+		{"no table before", cidr("10.9.0.0/24"), nil, before, netpol.IPv4, "10.0.0.0/24", ""},
+		{"another entry keeps it open", cidr("10.0.0.0/8"), before, after, netpol.IPv4, "", ""},
+		{"another entry keeps some of it open", cidr("10.0.0.192/26", tcp(443)), before, after, netpol.IPv4, "10.0.1.0/24", "10.0.0.128/26"},
+		{"another entry keeps other ports open", cidr("10.0.0.0/8", tcp(80)), before, after, netpol.IPv4, "10.0.1.0/24", "10.0.0.128/25"},
+		{"from one entry to another", service("s3", "us-west-2"), before, moved, netpol.IPv4, "", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			p := &policy.Policy{Destinations: []policy.Destination{test.first, s3}}

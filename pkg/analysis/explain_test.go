@@ -1,4 +1,4 @@
-package netpol
+package analysis
 
 import (
 	"math/rand/v2"
@@ -8,23 +8,31 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/internal/policytest"
+	"egress-agent/pkg/netpol"
 	"egress-agent/pkg/policy"
 )
+
+func testTable(t *testing.T) *awsranges.Table {
+	table, err := awsranges.ReadFile("../../testdata/ranges/ip-ranges.json")
+	require.NoError(t, err)
+	return table
+}
 
 // TestExplainAgrees asks of random policies what Kubernetes would allow, and compares.
 func TestExplainAgrees(t *testing.T) {
 	table := testTable(t)
 	for seed := range uint64(300) {
 		random := rand.New(rand.NewPCG(seed, 2))
-		p, family := randomPolicy(random), randomFamily(random)
-		result, problems := compile(p, table, Options{Family: family})
-		require.Empty(t, problems)
-		blocks := blocksOf(result.Spec)
-		for _, address := range points(p, table, random) {
+		p, family := policytest.RandomPolicy(random), []netpol.Family{netpol.IPv4, netpol.IPv6, netpol.Dual}[random.IntN(3)]
+		compiled := netpol.CompileConfigMap(policytest.ConfigMap(p), netpol.Inputs{Table: table, Options: netpol.Options{Family: family}})
+		require.Empty(t, compiled.Problems)
+		blocks := policytest.BlocksOf(compiled.Spec())
+		for _, address := range policytest.Points(p, table, random) {
 			for _, protocol := range []policy.Protocol{policy.TCP, policy.UDP} {
 				for _, port := range []uint16{1, 53, 80, 443, 450} {
-					e := Explain(p, table, Options{Family: family}, Target{address, port, protocol})
-					require.Equal(t, allows(blocks, address, protocol, port), e.Allowed)
+					e := Explain(p, table, netpol.Options{Family: family}, Target{address, port, protocol})
+					require.Equal(t, policytest.Allows(blocks, address, protocol, port), e.Allowed)
 					require.Equal(t, e.Allowed, len(e.Reasons) > 0)
 					require.Equal(t, e.Allowed, len(e.Nearest) == 0, "a denial says what comes nearest")
 					for _, reason := range e.Reasons {
@@ -46,9 +54,9 @@ func TestExplain(t *testing.T) {
 		{"name": "bills", "awsService": "billing", "ports": [443]}]}`
 	parsed, problems := policy.Parse([]byte(document))
 	require.Empty(t, problems)
-	p, problems := policy.Validate(parsed, NameCheck(custom))
+	p, problems := policy.Validate(parsed, netpol.NameCheck(custom))
 	require.Empty(t, problems)
-	dns := Options{Family: IPv4, AllowDNS: true, DNSCIDRs: []netip.Prefix{netip.MustParsePrefix("169.254.20.10/32")}}
+	dns := netpol.Options{Family: netpol.IPv4, AllowDNS: true, DNSCIDRs: []netip.Prefix{netip.MustParsePrefix("169.254.20.10/32")}}
 	for _, test := range []struct {
 		name, to string
 		table    *awsranges.Table
@@ -88,9 +96,9 @@ func TestExplain(t *testing.T) {
 			require.Equal(t, test.reasons != nil, e.Allowed)
 		})
 	}
-	e := Explain(&policy.Policy{DefaultAction: policy.Allow}, nil, Options{Family: IPv4}, Target{netip.MustParseAddr("::1"), 1, policy.TCP})
+	e := Explain(&policy.Policy{DefaultAction: policy.Allow}, nil, netpol.Options{Family: netpol.IPv4}, Target{netip.MustParseAddr("::1"), 1, policy.TCP})
 	require.Equal(t, "defaultAction", e.Reasons[0].String())
-	e = Explain(&policy.Policy{}, custom, Options{Family: IPv4}, Target{netip.MustParseAddr("198.18.7.7"), 1, policy.TCP})
+	e = Explain(&policy.Policy{}, custom, netpol.Options{Family: netpol.IPv4}, Target{netip.MustParseAddr("198.18.7.7"), 1, policy.TCP})
 	require.Equal(t, []string{"no destination covers 198.18.7.7, an address of AMAZON us-east-1, EC2 us-east-1"}, e.Nearest)
 }
 
@@ -100,22 +108,22 @@ func TestExplainService(t *testing.T) {
 		{Name: "pods", CIDR: netip.MustParsePrefix("10.1.0.0/16")},
 		{Name: "api", CIDR: netip.MustParsePrefix("172.20.0.1/32"), Ports: []policy.Port{{Protocol: policy.TCP, First: 443, Last: 443}}},
 	}}
-	for to, family := range map[string]Family{"10.100.0.10:80": IPv4, "172.20.255.255:80": IPv4, "172.20.0.1:6443": IPv4, "[fd8e:5fa6:1e4d::f:ffff]:80": IPv6} {
+	for to, family := range map[string]netpol.Family{"10.100.0.10:80": netpol.IPv4, "172.20.255.255:80": netpol.IPv4, "172.20.0.1:6443": netpol.IPv4, "[fd8e:5fa6:1e4d::f:ffff]:80": netpol.IPv6} {
 		target, err := ParseTarget(to)
 		require.NoError(t, err)
-		e := Explain(p, nil, Options{Family: family}, target)
+		e := Explain(p, nil, netpol.Options{Family: family}, target)
 		require.False(t, e.Allowed)
 		require.Len(t, e.Nearest, 2, to)
 		require.Equal(t, serviceHint(target), e.Nearest[1])
 	}
-	for to, family := range map[string]Family{
-		"10.101.0.10:80": IPv4, "172.21.0.1:80": IPv4, "[fd00:ec2::254]:80": IPv6, "[fd8e:5fa6:1e4d::10:0]:80": IPv6, "[2001:db8::1]:80": IPv6, "[fd8e::1]:80": IPv4,
+	for to, family := range map[string]netpol.Family{
+		"10.101.0.10:80": netpol.IPv4, "172.21.0.1:80": netpol.IPv4, "[fd00:ec2::254]:80": netpol.IPv6, "[fd8e:5fa6:1e4d::10:0]:80": netpol.IPv6, "[2001:db8::1]:80": netpol.IPv6, "[fd8e::1]:80": netpol.IPv4,
 	} {
 		target, err := ParseTarget(to)
 		require.NoError(t, err)
-		require.Len(t, Explain(p, nil, Options{Family: family}, target).Nearest, 1, to)
+		require.Len(t, Explain(p, nil, netpol.Options{Family: family}, target).Nearest, 1, to)
 	}
-	require.True(t, Explain(p, nil, Options{Family: IPv4}, Target{netip.MustParseAddr("172.20.0.1"), 443, policy.TCP}).Allowed)
+	require.True(t, Explain(p, nil, netpol.Options{Family: netpol.IPv4}, Target{netip.MustParseAddr("172.20.0.1"), 443, policy.TCP}).Allowed)
 	require.Equal(t, "if 10.100.0.10 is the cluster IP of a Service, VPC CNI looks at this address and the Service's port, and other dataplanes at the pods behind it and theirs: "+
 		"allow 10.100.0.10/32 with port 80 as a cidr, and the pods' addresses and ports as another", serviceHint(Target{netip.MustParseAddr("10.100.0.10"), 80, policy.TCP}))
 }

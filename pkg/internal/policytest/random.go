@@ -1,0 +1,87 @@
+// Package policytest has what tests of several packages need: random policies, and a naive reading of the NetworkPolicies
+// that they compile to.
+package policytest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+
+	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/policy"
+)
+
+// RandomPolicy returns a policy of at most 11 destinations. It uses few addresses and ports, so destinations overlap, nest
+// and touch, and the services and regions of testdata/ranges.
+func RandomPolicy(random *rand.Rand) *policy.Policy {
+	p := &policy.Policy{DefaultAction: policy.Deny}
+	for i := range random.IntN(12) {
+		d := policy.Destination{Name: fmt.Sprint(i)}
+		if random.IntN(4) == 0 {
+			d.Service = []string{"S3", "DYNAMODB", "AMAZON", "IOT_CORE"}[random.IntN(4)]
+			if random.IntN(3) > 0 {
+				d.Regions = [][]string{{"us-east-1"}, {"us-west-2"}, {"us-west-2", "us-east-1"}}[random.IntN(3)]
+			}
+		} else {
+			d.CIDR = randomPrefix(random)
+		}
+		for range random.IntN(4) {
+			first := []uint16{1, 53, 80, 443, 444, 445}[random.IntN(6)]
+			port := policy.Port{Protocol: []policy.Protocol{policy.TCP, policy.TCP, policy.UDP, policy.SCTP}[random.IntN(4)], First: first, Last: first}
+			if random.IntN(3) == 0 {
+				port.Last = []uint16{first, first + 1, 450, 65535}[random.IntN(4)]
+				port.Last = max(port.Last, port.First)
+			}
+			d.Ports = append(d.Ports, port)
+		}
+		if random.IntN(8) == 0 { // enough for a few entries to take more slots than there are
+			for port := uint16(1001); port < 1021; port += 2 {
+				d.Ports = append(d.Ports, policy.Port{Protocol: policy.TCP, First: port + uint16(i%2)*100, Last: port + uint16(i%2)*100})
+			}
+		}
+		p.Destinations = append(p.Destinations, d)
+	}
+	return p
+}
+
+func randomPrefix(random *rand.Rand) netip.Prefix {
+	if random.IntN(3) == 0 {
+		address := netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 0x10, 15: byte(random.IntN(8))})
+		return netip.PrefixFrom(address, []int{0, 36, 48, 124, 125, 126, 127, 128}[random.IntN(8)]).Masked()
+	}
+	address := netip.AddrFrom4([4]byte{198, 18, byte(random.IntN(4)), byte(random.IntN(4) * 64)})
+	return netip.PrefixFrom(address, []int{0, 15, 21, 22, 23, 24, 25, 26, 27, 32}[random.IntN(10)]).Masked()
+}
+
+// Points returns addresses where a mistake in a compiled policy would show: the first and the last address of each CIDR
+// of the policy, of some random rows of the table and of random prefixes, and the addresses just outside them.
+func Points(p *policy.Policy, table *awsranges.Table, random *rand.Rand) []netip.Addr {
+	var edges []netip.Prefix
+	for _, d := range p.Destinations {
+		if d.Service == "" {
+			edges = append(edges, d.CIDR)
+		}
+	}
+	for range 4 {
+		edges = append(edges, table.Rows()[random.IntN(len(table.Rows()))].Prefix, randomPrefix(random))
+	}
+	var all []netip.Addr
+	for _, prefix := range edges {
+		first, final := prefix.Addr(), lastAddress(prefix)
+		for _, address := range []netip.Addr{first, first.Prev(), final, final.Next()} {
+			if address.IsValid() {
+				all = append(all, address)
+			}
+		}
+	}
+	return all
+}
+
+func lastAddress(prefix netip.Prefix) netip.Addr {
+	bytes := prefix.Addr().AsSlice()
+	for bit := prefix.Bits(); bit < len(bytes)*8; bit++ {
+		bytes[bit/8] |= 0x80 >> (bit % 8)
+	}
+	address, _ := netip.AddrFromSlice(bytes)
+	return address
+}
