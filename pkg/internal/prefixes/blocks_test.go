@@ -10,13 +10,6 @@ import (
 
 // TestBlocksAreMinimal has the case in the drawing of normalize, and one for each of its steps.
 func TestBlocksAreMinimal(t *testing.T) {
-	tcp := func(ports ...uint16) []PortRange {
-		var all []PortRange
-		for _, port := range ports {
-			all = append(all, PortRange{"TCP", port, port})
-		}
-		return all
-	}
 	type entry struct {
 		cidr  string
 		ports []PortRange
@@ -34,6 +27,8 @@ func TestBlocksAreMinimal(t *testing.T) {
 			[]entry{{"10.0.0.0/8", tcp(443)}, {"10.0.0.0/16", tcp(80)}}},
 		{"every port covers all", []entry{{"10.0.0.0/8", nil}, {"10.0.0.0/24", tcp(443)}}, []entry{{"10.0.0.0/8", nil}}},
 		{"ports cover no every port", []entry{{"10.0.0.0/8", tcp(443)}, {"10.0.0.0/24", nil}}, []entry{{"10.0.0.0/8", tcp(443)}, {"10.0.0.0/24", nil}}},
+		{"every port stays complete", []entry{{"10.0.0.0/8", []PortRange{{"TCP", 1, 65535}}}, {"10.0.0.0/24", nil}},
+			[]entry{{"10.0.0.0/8", []PortRange{{"TCP", 1, 65535}}}, {"10.0.0.0/24", nil}}},
 		{"halves join into a parent that is there",
 			[]entry{{"10.0.0.0/23", tcp(80)}, {"10.0.0.0/24", tcp(443)}, {"10.0.1.0/24", tcp(443)}},
 			[]entry{{"10.0.0.0/23", tcp(80, 443)}}},

@@ -1,6 +1,7 @@
 package prefixes
 
 import (
+	"cmp"
 	"errors"
 	"net/netip"
 	"slices"
@@ -157,7 +158,7 @@ type operation struct {
 // combine returns the set that fill adds up. Intermediate port sets count as well, so their bound is four times that of
 // a Set, which Blocks applies.
 func combine(a, b Set, fill func(*operation)) Set {
-	if err := errors.Join(a.err, b.err); err != nil {
+	if err := cmp.Or(a.err, b.err); err != nil {
 		return Set{err: err}
 	}
 	o := &operation{pool: newPool(4 * MaxPortRanges)}
