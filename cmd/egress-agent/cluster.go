@@ -40,21 +40,7 @@ const (
 type clusterState struct {
 	server  string
 	cluster status.Cluster
-	ranges  *rangesInUse // without its age; nil for none
-}
-
-// rangesWithAge returns the ranges with their age: since they were last found to be the latest or, of a file, since
-// they were published.
-func (f *clusterState) rangesWithAge(now time.Time) *rangesInUse {
-	if f.ranges == nil {
-		return nil
-	}
-	ranges, since := *f.ranges, f.ranges.Published
-	if ranges.Confirmed != nil {
-		since = *ranges.Confirmed
-	}
-	ranges.AgeSeconds = int64(max(now.Sub(since), 0) / time.Second)
-	return &ranges
+	ranges  *status.Ranges // without its age; nil for none
 }
 
 // source is a kubeconfig, as messages name it.
@@ -116,8 +102,7 @@ func (o *statusOptions) read(ctx context.Context, options netpol.Options, progre
 		return nil, explain(err, "NetworkPolicies")
 	}
 	if o.rules.RangesFile != "" {
-		f.cluster.Table, f.ranges = table, &rangesInUse{Source: o.rules.RangesFile}
-		f.ranges.setTable(table)
+		f.cluster.Table, f.ranges = table, status.NewRanges(o.rules.RangesFile, table)
 		return f, nil
 	}
 	err = f.readRanges(ctx, client, o.namespace, note)
@@ -176,8 +161,8 @@ func (f *clusterState) readRanges(ctx context.Context, client kubernetes.Interfa
 		return nil
 	}
 	f.cluster.Table = awsranges.Merge(table, custom)
-	f.ranges = &rangesInUse{Source: "ConfigMap " + name, Refused: oneLine(configMap.Annotations[agent.RefusedAnnotation])}
-	f.ranges.setTable(table)
+	f.ranges = status.NewRanges("ConfigMap "+name, table)
+	f.ranges.Refused = oneLine(configMap.Annotations[agent.RefusedAnnotation])
 	if confirmed, err := time.Parse(time.RFC3339, configMap.Annotations[agent.ConfirmedAnnotation]); err == nil {
 		f.ranges.Confirmed = &confirmed
 	}
@@ -202,13 +187,6 @@ func readCustom(configMap *corev1.ConfigMap) (*awsranges.Table, error) {
 		return nil, nil
 	}
 	return awsranges.DecodeCustom(data)
-}
-
-func (r *rangesInUse) setTable(table *awsranges.Table) {
-	r.SyncToken, r.Held = table.SyncToken(), len(table.Held())
-	if seconds, err := strconv.ParseInt(r.SyncToken, 10, 64); err == nil {
-		r.Published = time.Unix(seconds, 0).UTC()
-	}
 }
 
 // explain says what to do about a failure to read.

@@ -10,8 +10,10 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"egress-agent/cmd/egress-agent/internal/page"
 	"egress-agent/cmd/internal/cli"
 	"egress-agent/pkg/agent"
+	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/status"
 )
 
@@ -66,27 +68,6 @@ Exit status: 0 all policies are applied, or there is none, 1 one is not, 2 wrong
 usage, or a cluster that cannot be read.
 `
 
-// report is what status prints; as -o json does, so it is written here.
-type report struct {
-	Cluster  string          `json:"cluster"`
-	Made     time.Time       `json:"made"`
-	Ranges   *rangesInUse    `json:"ranges"`
-	Policies []status.Policy `json:"policies"`
-}
-
-// rangesInUse are the AWS ranges that the policies are made with.
-type rangesInUse struct {
-	Source     string     `json:"source"`
-	SyncToken  string     `json:"syncToken"`
-	Published  time.Time  `json:"published"`
-	Confirmed  *time.Time `json:"confirmed"` // nil of a file
-	AgeSeconds int64      `json:"ageSeconds"`
-	Held       int        `json:"held"`
-	Refused    string     `json:"refused"`
-}
-
-func (r *rangesInUse) age() time.Duration { return time.Duration(r.AgeSeconds) * time.Second }
-
 type statusOptions struct {
 	rules      *cli.PolicyFlags
 	kubeconfig string
@@ -117,12 +98,11 @@ func statusOf(ctx context.Context, args []string, stdout, stderr cli.Output) int
 		note("%s", oneLine(err.Error()))
 		return cli.ExitUsage
 	}
-	r := &report{Cluster: found.server, Made: time.Now().UTC().Truncate(time.Second), Policies: status.Policies(found.cluster)}
-	r.Ranges = found.rangesWithAge(r.Made)
-	if len(r.Policies) == 0 {
+	report := status.NewReport(found.server, time.Now().UTC().Truncate(time.Second), found.ranges, found.cluster)
+	if len(report.Policies) == 0 {
 		stderr.Line("%s", nothingFound(o.tenant))
 	}
-	return writeReport(r, found.cluster, o.format, flags.Name(), stdout.Unescaped(), stderr.Unescaped())
+	return writeReport(report, found.cluster.Table, o.format, flags.Name(), stdout.Unescaped(), stderr.Unescaped())
 }
 
 func (o *statusOptions) validate() error {
@@ -144,9 +124,9 @@ func nothingFound(namespace string) string {
 }
 
 // writeReport writes a report in one of the formats, and returns the exit status.
-func writeReport(r *report, cluster status.Cluster, format, program string, stdout, stderr io.Writer) int {
+func writeReport(report *status.Report, table *awsranges.Table, format, program string, stdout, stderr io.Writer) int {
 	exit := cli.ExitOK
-	for _, p := range r.Policies {
+	for _, p := range report.Policies {
 		if p.State != status.Applied {
 			exit = cli.ExitInvalid
 		}
@@ -154,12 +134,12 @@ func writeReport(r *report, cluster status.Cluster, format, program string, stdo
 	var err error
 	switch format {
 	case "json":
-		return cli.NewOutput(stdout).Result(cli.NewOutput(stderr), program, r, exit)
+		return cli.NewOutput(stdout).Result(cli.NewOutput(stderr), program, report, exit)
 	case "html":
-		err = writePage(stdout, r, cluster.Table)
+		err = page.Write(stdout, report, table)
 	default:
-		if err = writeTable(stdout, r, format == "wide"); err == nil {
-			printReasons(cli.NewOutput(stderr), r)
+		if err = writeTable(stdout, report, format == "wide"); err == nil {
+			printReasons(cli.NewOutput(stderr), report)
 		}
 	}
 	if err != nil {

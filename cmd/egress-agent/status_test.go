@@ -14,6 +14,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"egress-agent/cmd/egress-agent/internal/page"
 	"egress-agent/cmd/internal/cli"
 	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/netpol"
@@ -25,7 +26,7 @@ import (
 const hostile = `</script><script>alert(1)</script>"'&` + "`"
 
 // sampleReport has a policy in each state.
-func sampleReport(t *testing.T) (*report, status.Cluster) {
+func sampleReport(t *testing.T) (*status.Report, *awsranges.Table) {
 	table, err := awsranges.ReadFile(ranges)
 	require.NoError(t, err)
 	cluster := status.Cluster{Table: table, Options: netpol.Options{Family: netpol.IPv4, AllowDNS: true, MaxPortSlots: netpol.DefaultPortSlots}}
@@ -58,10 +59,9 @@ func sampleReport(t *testing.T) (*report, status.Cluster) {
 	of("tenant-a", "legacy", nil, networkingv1.NetworkPolicyEgressRule{})
 	of("tenant-a", "web", map[string]string{"app": "web"}, rule)
 	confirmed := time.Date(2026, 11, 24, 7, 30, 0, 0, time.UTC)
-	made1 := confirmed.Add(5*time.Hour + 31*time.Minute)
-	f := clusterState{ranges: &rangesInUse{Source: "ConfigMap egress-system/egress-ranges", Confirmed: &confirmed}}
-	f.ranges.setTable(table)
-	return &report{Cluster: "https://10.0.0.1:6443", Made: made1, Ranges: f.rangesWithAge(made1), Policies: status.Policies(cluster)}, cluster
+	inUse := status.NewRanges("ConfigMap egress-system/egress-ranges", table)
+	inUse.Confirmed = &confirmed
+	return status.NewReport("https://10.0.0.1:6443", confirmed.Add(5*time.Hour+31*time.Minute), inUse, cluster), table
 }
 
 // TestStatusGolden prints to testdata/status; UPDATE_GOLDEN=1 rewrites it.
@@ -80,9 +80,9 @@ func TestStatusGolden(t *testing.T) {
 		require.Equal(t, string(want), got, file)
 	}
 	for format, file := range files {
-		r, cluster := sampleReport(t)
+		r, table := sampleReport(t)
 		var stdout, stderr bytes.Buffer
-		require.Equal(t, cli.ExitInvalid, writeReport(r, cluster, format, "egress-agent status", &stdout, &stderr))
+		require.Equal(t, cli.ExitInvalid, writeReport(r, table, format, "egress-agent status", &stdout, &stderr))
 		check(file, stdout.String())
 		if format == "text" || format == "wide" {
 			check("reasons.txt", stderr.String())
@@ -93,14 +93,14 @@ func TestStatusGolden(t *testing.T) {
 }
 
 func TestStatusExit(t *testing.T) {
-	r, cluster := sampleReport(t)
+	r, table := sampleReport(t)
 	r.Policies = r.Policies[:2]
 	for _, format := range []string{"text", "wide", "json", "html"} {
-		require.Equal(t, cli.ExitOK, writeReport(r, cluster, format, "", &bytes.Buffer{}, &bytes.Buffer{}), "both are applied")
+		require.Equal(t, cli.ExitOK, writeReport(r, table, format, "", &bytes.Buffer{}, &bytes.Buffer{}), "both are applied")
 	}
 	r.Policies = nil
 	var stdout bytes.Buffer
-	require.Equal(t, cli.ExitOK, writeReport(r, cluster, "text", "", &stdout, &bytes.Buffer{}))
+	require.Equal(t, cli.ExitOK, writeReport(r, table, "text", "", &stdout, &bytes.Buffer{}))
 	require.Empty(t, stdout.String())
 	require.Equal(t, "No policies found.", nothingFound(""))
 	require.Equal(t, "No policies found in tenant-a namespace.", nothingFound("tenant-a"))
@@ -118,7 +118,7 @@ func TestStatusColour(t *testing.T) {
 
 // TestPageEscapes has markup wherever a tenant or a NetworkPolicy's author may write text.
 func TestPageEscapes(t *testing.T) {
-	r, cluster := sampleReport(t)
+	r, table := sampleReport(t)
 	r.Cluster, r.Ranges.Source, r.Ranges.Refused = hostile, hostile, hostile
 	for i := range r.Policies {
 		p := &r.Policies[i]
@@ -126,30 +126,31 @@ func TestPageEscapes(t *testing.T) {
 		p.Destinations = []status.Destination{{Name: hostile, CIDR: hostile, Ports: []string{hostile}}, {Name: hostile, Service: hostile, Regions: []string{hostile}}, {Name: hostile, Service: "S3", Regions: []string{hostile}}}
 		p.OtherPolicies = []status.OtherPolicy{{Name: hostile, Pods: hostile}}
 	}
-	frame := strings.Count(pageFrame, "<script") // its own
+	template, err := os.ReadFile("internal/page/page.html")
+	require.NoError(t, err)
 	var html bytes.Buffer
-	require.NoError(t, writePage(&html, r, cluster.Table))
-	require.Equal(t, frame, strings.Count(html.String(), "<script"))
-	require.Equal(t, strings.Count(pageFrame, "</script"), strings.Count(html.String(), "</script"))
+	require.NoError(t, page.Write(&html, r, table))
+	require.Equal(t, strings.Count(string(template), "<script"), strings.Count(html.String(), "<script"))
+	require.Equal(t, strings.Count(string(template), "</script"), strings.Count(html.String(), "</script"))
 	require.NotContains(t, html.String(), `"'&`)
 	require.Contains(t, html.String(), "&lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt;&#34;&#39;&amp;`")
 }
 
 // TestPageOfMany is a thousand policies that name the same large service: its prefixes stand in the page once.
 func TestPageOfMany(t *testing.T) {
-	r, cluster := manyPolicies(t, 1000)
+	r, table := manyPolicies(t, 1000)
 	var html bytes.Buffer
-	require.NoError(t, writePage(&html, r, cluster.Table))
+	require.NoError(t, page.Write(&html, r, table))
 	require.Equal(t, 1, strings.Count(html.String(), "198.18.16.0/20"))
 	require.Equal(t, 1000, strings.Count(html.String(), `<details class="policy Applied">`))
 	require.Less(t, html.Len(), 1500*1000, "bytes, at 1,500 a policy")
 	again := html.String()
 	html.Reset()
-	require.NoError(t, writePage(&html, r, cluster.Table))
+	require.NoError(t, page.Write(&html, r, table))
 	require.Equal(t, again, html.String(), "equal input gives equal bytes")
 }
 
-func manyPolicies(t *testing.T, n int) (*report, status.Cluster) {
+func manyPolicies(t *testing.T, n int) (*status.Report, *awsranges.Table) {
 	table, err := awsranges.ReadFile(ranges)
 	require.NoError(t, err)
 	cluster := status.Cluster{Table: table, Options: netpol.Options{Family: netpol.IPv4, AllowDNS: true, MaxPortSlots: netpol.DefaultPortSlots}}
@@ -161,7 +162,7 @@ func manyPolicies(t *testing.T, n int) (*report, status.Cluster) {
 		cluster.ConfigMaps = append(cluster.ConfigMaps, configMap)
 		cluster.NetworkPolicies = append(cluster.NetworkPolicies, netpol.NetworkPolicyFor(configMap, compiled))
 	}
-	return &report{Cluster: "https://10.0.0.1:6443", Policies: status.Policies(cluster)}, cluster
+	return &status.Report{Cluster: "https://10.0.0.1:6443", Policies: status.Policies(cluster)}, table
 }
 
 // TestStatusWrong is what can be wrong before a cluster is asked.

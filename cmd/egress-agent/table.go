@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -23,8 +25,8 @@ const (
 )
 
 // writeTable writes a row a policy, in columns as kubectl's; wide has more of them, and nothing cut.
-func writeTable(w io.Writer, r *report, wide bool) error {
-	if len(r.Policies) == 0 {
+func writeTable(w io.Writer, report *status.Report, wide bool) error {
+	if len(report.Policies) == 0 {
 		return nil
 	}
 	var text bytes.Buffer
@@ -34,10 +36,10 @@ func writeTable(w io.Writer, r *report, wide bool) error {
 		heading = append(heading, "DEFAULT", "NETWORKPOLICY", "IN FORCE")
 	}
 	fmt.Fprintln(columns, strings.Join(heading, "\t"))
-	for _, p := range r.Policies {
-		row := []string{p.Namespace, p.Name, string(p.State), destinations(p), strconv.Itoa(p.CIDRs), portSlots(p), r.rangesOf(p), others(p, wide)}
+	for _, p := range report.Policies {
+		row := []string{p.Namespace, p.Name, string(p.State), destinations(p), strconv.Itoa(p.CIDRs), p.FormatPortSlots(), rangesAge(report.Ranges, p), others(p, wide)}
 		if wide {
-			row = append(row, orElse(string(p.DefaultAction), unknown), orElse(p.NetworkPolicy, none), inForce(p))
+			row = append(row, cmp.Or(string(p.DefaultAction), unknown), cmp.Or(p.NetworkPolicy, none), inForce(p))
 		}
 		for i, cell := range row {
 			row[i] = cli.Printable(cell)
@@ -49,7 +51,7 @@ func writeTable(w io.Writer, r *report, wide bool) error {
 	}
 	output := text.String()
 	if takesColour(w) {
-		output = coloured(output, r.Policies)
+		output = coloured(output, report.Policies)
 	}
 	_, err := io.WriteString(w, output)
 	return err
@@ -71,13 +73,6 @@ func coloured(table string, policies []status.Policy) string {
 	return strings.Join(lines, "")
 }
 
-func orElse(text, otherwise string) string {
-	if text == "" {
-		return otherwise
-	}
-	return text
-}
-
 func destinations(p status.Policy) string {
 	switch p.DefaultAction {
 	case "":
@@ -88,25 +83,16 @@ func destinations(p status.Policy) string {
 	return strconv.Itoa(len(p.Destinations))
 }
 
-func portSlots(p status.Policy) string {
-	if p.MaxPortSlots == 0 {
-		return strconv.Itoa(p.PortSlots)
+// rangesAge returns the age of the AWS ranges, or none if the policy names no service.
+func rangesAge(ranges *status.Ranges, p status.Policy) string {
+	namesService := slices.ContainsFunc(p.Destinations, func(d status.Destination) bool { return d.Service != "" })
+	switch {
+	case !namesService:
+		return none
+	case ranges == nil:
+		return unknown
 	}
-	return fmt.Sprintf("%d/%d", p.PortSlots, p.MaxPortSlots)
-}
-
-// rangesOf is the age of the ranges, for a policy that takes any.
-func (r *report) rangesOf(p status.Policy) string {
-	for _, d := range p.Destinations {
-		if d.Service == "" {
-			continue
-		}
-		if r.Ranges == nil {
-			return unknown
-		}
-		return duration.HumanDuration(r.Ranges.age())
-	}
-	return none
+	return duration.HumanDuration(ranges.Age())
 }
 
 func others(p status.Policy, all bool) string {
@@ -138,8 +124,8 @@ func inForce(p status.Policy) string {
 }
 
 // printReasons says why policies are not applied: NAMESPACE/NAME: STATE: MESSAGE.
-func printReasons(out cli.Output, r *report) {
-	for _, p := range r.Policies {
+func printReasons(out cli.Output, report *status.Report) {
+	for _, p := range report.Policies {
 		for _, message := range p.Messages {
 			out.Line("%s/%s: %s: %s", p.Namespace, p.Name, p.State, message)
 		}
