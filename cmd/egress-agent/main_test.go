@@ -63,7 +63,7 @@ func TestRender(t *testing.T) {
 	status, stdout, stderr := shell(t, "", "render", "-f", seed)
 	require.Equal(t, 2, status, "it is not the whole policy")
 	require.Equal(t, seed+": Warning: s3 opens S3, which also covers every AWS customer's buckets (allowedDestinations[0].awsService)\n"+
-		seed+": s3 is left out: its AWS ranges are not known; give --ranges-file\n", stderr)
+		seed+": s3 is left out: no AWS ranges are loaded; give --ranges-file\n", stderr)
 	require.Contains(t, stdout, "10.1.0.0/24")
 
 	status, stdout, stderr = shell(t, "", "render", "-f", broken, seed, "--ranges-file", ranges)
@@ -153,7 +153,7 @@ func TestExplain(t *testing.T) {
 		regexp.MustCompile(`\S+/(TCP|UDP) \S+`).FindAllString(stdout, -1), "each policy answers each of them")
 	status, stdout, _ = shell(t, "", append(several, "-o", "json")...)
 	require.Equal(t, 1, status)
-	var answers []explained
+	var answers []answer
 	require.NoError(t, json.Unmarshal([]byte(stdout), &answers))
 	require.Len(t, answers, 4)
 	require.Equal(t, "192.0.2.1:1/UDP", answers[1].To)

@@ -102,8 +102,8 @@ func TestStatusExit(t *testing.T) {
 	var stdout bytes.Buffer
 	require.Equal(t, cli.ExitOK, writeReport(r, table, "text", "", &stdout, &bytes.Buffer{}))
 	require.Empty(t, stdout.String())
-	require.Equal(t, "No policies found.", nothingFound(""))
-	require.Equal(t, "No policies found in tenant-a namespace.", nothingFound("tenant-a"))
+	require.Equal(t, "No policies found.", noPoliciesMessage(""))
+	require.Equal(t, "No policies found in tenant-a namespace.", noPoliciesMessage("tenant-a"))
 }
 
 func TestStatusColour(t *testing.T) {
@@ -184,8 +184,8 @@ func TestStatusWrong(t *testing.T) {
 		{"format", []string{"-o", "yaml"}, "egress-agent status: invalid -o \"yaml\": must be text, wide, json or html\nRun 'egress-agent status --help' for usage.\n"},
 		{"namespace", []string{"-n", "Tenant A"}, "egress-agent status: invalid -n \"Tenant A\": "},
 		{"argument", []string{"tenant-a"}, "egress-agent status: unexpected argument \"tenant-a\"\n"},
-		{"no kubeconfig", nil, "egress-agent status: no cluster: kubeconfig " + dir + "/none is not there, or empty; give --kubeconfig FILE or set KUBECONFIG\n"},
-		{"missing", []string{"--kubeconfig", dir + "/missing"}, "egress-agent status: kubeconfig " + dir + "/missing: stat " + dir + "/missing: no such file or directory; correct it, or give another with --kubeconfig FILE\n"},
+		{"no kubeconfig", nil, "egress-agent status: no cluster: kubeconfig " + dir + "/none is missing or empty; give --kubeconfig FILE or set KUBECONFIG\n"},
+		{"missing", []string{"--kubeconfig", dir + "/missing"}, "egress-agent status: kubeconfig " + dir + "/missing: stat " + dir + "/missing: no such file or directory; correct it or give another one with --kubeconfig FILE\n"},
 		{"not YAML", []string{"--kubeconfig", notYAML}, "egress-agent status: kubeconfig " + notYAML + ": error loading config file"},
 		{"no such context", []string{"--kubeconfig", noServer}, "egress-agent status: kubeconfig " + noServer + ": "},
 		{"ranges", []string{"--ranges-file", dir + "/missing"}, "egress-agent status: open " + dir + "/missing: no such file or directory\n"},

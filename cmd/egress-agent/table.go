@@ -18,13 +18,14 @@ import (
 	"egress-agent/pkg/status"
 )
 
-// What kubectl writes where there is nothing, and where it does not know.
+// kubectl writes the same words for no value and for an unknown one.
 const (
 	none    = "<none>"
 	unknown = "<unknown>"
 )
 
-// writeTable writes a row a policy, in columns as kubectl's; wide has more of them, and nothing cut.
+// writeTable writes one row for each policy, in columns like those of kubectl. A wide table has more columns and
+// shortens no cell. Without policies it writes nothing.
 func writeTable(w io.Writer, report *status.Report, wide bool) error {
 	if len(report.Policies) == 0 {
 		return nil
@@ -37,7 +38,7 @@ func writeTable(w io.Writer, report *status.Report, wide bool) error {
 	}
 	fmt.Fprintln(columns, strings.Join(heading, "\t"))
 	for _, p := range report.Policies {
-		row := []string{p.Namespace, p.Name, string(p.State), destinations(p), strconv.Itoa(p.CIDRs), p.FormatPortSlots(), rangesAge(report.Ranges, p), others(p, wide)}
+		row := []string{p.Namespace, p.Name, string(p.State), destinationCount(p), strconv.Itoa(p.CIDRs), p.FormatPortSlots(), rangesAge(report.Ranges, p), formatOthers(p, wide)}
 		if wide {
 			row = append(row, cmp.Or(string(p.DefaultAction), unknown), cmp.Or(p.NetworkPolicy, none), inForce(p))
 		}
@@ -57,7 +58,8 @@ func writeTable(w io.Writer, report *status.Report, wide bool) error {
 	return err
 }
 
-// coloured colours the state in each row, once the columns are aligned. No name before it has a capital.
+// coloured colours the state in each row of a table. It runs after the alignment of the columns, which would count the
+// control sequences as text. The first match is the state: names of namespaces and ConfigMaps have no capitals.
 func coloured(table string, policies []status.Policy) string {
 	lines := strings.SplitAfter(table, "\n")
 	for i, p := range policies {
@@ -73,7 +75,8 @@ func coloured(table string, policies []status.Policy) string {
 	return strings.Join(lines, "")
 }
 
-func destinations(p status.Policy) string {
+// destinationCount returns the number of destinations of a policy that was parsed and does not allow everything.
+func destinationCount(p status.Policy) string {
 	switch p.DefaultAction {
 	case "":
 		return unknown
@@ -95,14 +98,15 @@ func rangesAge(ranges *status.Ranges, p status.Policy) string {
 	return duration.HumanDuration(ranges.Age())
 }
 
-func others(p status.Policy, all bool) string {
-	const shown = 2
+// formatOthers returns the number and the names of the other policies: the first two names, or all.
+func formatOthers(p status.Policy, all bool) string {
+	const shownCount = 2
 	if len(p.OtherPolicies) == 0 {
 		return none
 	}
 	var names []string
 	for i, other := range p.OtherPolicies {
-		if i == shown && !all {
+		if i == shownCount && !all {
 			names = append(names, "...")
 			break
 		}
@@ -115,7 +119,8 @@ func others(p status.Policy, all bool) string {
 	return fmt.Sprintf("%d (%s)", len(p.OtherPolicies), strings.Join(names, ", "))
 }
 
-// inForce is what the NetworkPolicy says of its destinations. Anyone who may edit it may write there.
+// inForce returns the NetworkPolicy's annotation about its destinations. The text is untrusted: users with the right to
+// edit the NetworkPolicy can write any text there.
 func inForce(p status.Policy) string {
 	if p.Current == nil || p.Current.Annotations[netpol.DestinationsAnnotation] == "" {
 		return none
@@ -123,7 +128,7 @@ func inForce(p status.Policy) string {
 	return oneLine(p.Current.Annotations[netpol.DestinationsAnnotation])
 }
 
-// printReasons says why policies are not applied: NAMESPACE/NAME: STATE: MESSAGE.
+// printReasons prints why policies are not applied, one line for each message: NAMESPACE/NAME: STATE: MESSAGE.
 func printReasons(out cli.Output, report *status.Report) {
 	for _, p := range report.Policies {
 		for _, message := range p.Messages {
