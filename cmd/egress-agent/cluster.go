@@ -52,10 +52,11 @@ func (o *statusOptions) kubeconfigName(rules *clientcmd.ClientConfigLoadingRules
 	return "kubeconfig " + strings.Join(rules.GetLoadingPrecedence(), ", ")
 }
 
-// connect returns a client for the cluster that kubectl would use, the URL of its API server, and the name of the
-// kubeconfig.
+// connect returns a client for the cluster that kubectl would use. server is the URL of the API server, and source the
+// name of the kubeconfig.
 func (o *statusOptions) connect() (client *kubernetes.Clientset, server, source string, err error) {
-	klog.SetSlogLogger(slog.New(slog.DiscardHandler)) // connect and describeError report errors; without this, client-go logs them too
+	// connect and describeError report errors. Without this, client-go logs them too.
+	klog.SetSlogLogger(slog.New(slog.DiscardHandler))
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = o.kubeconfig
 	source = o.kubeconfigName(rules)
@@ -133,9 +134,9 @@ func listAll[T metav1.Object](ctx context.Context, progress *progress, selector 
 	return all, err
 }
 
-// readRanges reads the AWS ranges from the ConfigMap that the agent saves them in. If it lacks the permission or the data
-// is broken, it prints a note and sets RangesIncomplete: a tenant usually cannot read the ConfigMap, and status still
-// shows the states of its policies.
+// readRanges reads the AWS ranges that the agent saved in a ConfigMap. Without permission, or if the data is broken, it
+// prints a note, sets RangesIncomplete and returns nil. A tenant usually lacks the permission, and status must still
+// show the states of policies.
 func (s *clusterState) readRanges(ctx context.Context, client kubernetes.Interface, namespace string, note func(format string, args ...any)) error {
 	name := namespace + "/" + agent.RangesName
 	configMap, err := client.CoreV1().ConfigMaps(namespace).Get(ctx, agent.RangesName, metav1.GetOptions{})
@@ -175,8 +176,8 @@ func (s *clusterState) readRanges(ctx context.Context, client kubernetes.Interfa
 	return nil
 }
 
-// readOptions replaces the options by the saved options of the agent. Without saved options, it sets RangesIncomplete: the
-// agent is older than this program, or has ranges that it could not save.
+// readOptions replaces the options by those that the agent saved. Without saved options, it sets RangesIncomplete. The
+// agent is then older than this program, or has ranges that it could not save.
 func (s *clusterState) readOptions(saved string) {
 	options, err := netpol.ParseOptions(saved)
 	if err != nil {

@@ -21,15 +21,15 @@ type comparison struct {
 	source cli.Source
 }
 
-// versionPair has two versions of a policy. before is nil for a new policy, and after for a removed one. Both are the same
-// if only the ranges differ.
+// versionPair has two versions of a policy. before is nil for a new policy, and after for a removed one. If only the
+// ranges differ, both are the same.
 type versionPair struct{ before, after *cli.Source }
 
 // matchVersions matches policies by namespace and name. It returns pairs in the order of sources, then the removed
 // policies in the order of base. It matches a single bare policy.json with another single one.
 //
-// Kustomize appends a hash of the content to a name, so each edit changes the name. matchVersions therefore matches the
-// remaining policies by their names without the hash, if each version has exactly one policy of that name.
+// Kustomize appends a hash of the content to a name, so each edit changes the name. matchVersions therefore ignores the
+// hash for the remaining policies. It does so only if each version has exactly one policy of that name.
 func matchVersions(base, sources []cli.Source) []versionPair {
 	if len(base) == 1 && len(sources) == 1 && base[0].IsBarePolicy() && sources[0].IsBarePolicy() {
 		return []versionPair{{&base[0], &sources[0]}}
@@ -50,8 +50,8 @@ func matchVersions(base, sources []cli.Source) []versionPair {
 	return matchHashedNames(all)
 }
 
-// matchHashedNames joins a pair that has only a new version with one that has only an old version, if their names differ
-// only in the hash.
+// matchHashedNames joins a pair without an old version and a pair without a new one, if the names differ only in the
+// hash.
 func matchHashedNames(all []versionPair) []versionPair {
 	type unmatched struct{ added, removed []int } // indexes in all
 	byName := make(map[string]unmatched)

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestDiffBase(t *testing.T) {
+func TestDiffComparesWithBase(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, content string) string {
 		path := filepath.Join(dir, name)
@@ -60,7 +60,7 @@ func TestDiffBase(t *testing.T) {
 	require.Equal(t, bare+": unchanged\n", stdout)
 }
 
-func TestDiffBaseWrong(t *testing.T) {
+func TestDiffExplainsWrongUsage(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		args   []string

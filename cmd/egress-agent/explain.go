@@ -91,7 +91,8 @@ func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	return input.Report(stderr, flags.Name(), status)
 }
 
-// parseTargets parses the values of --to. The error joins the problems of all values; no value is an error too.
+// parseTargets parses the values of --to. The error joins the problems of the values. Without a value, parseTargets
+// returns an error.
 func parseTargets(to []string) ([]netpol.Target, error) {
 	if len(to) == 0 {
 		to = []string{""}

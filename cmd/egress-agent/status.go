@@ -129,8 +129,8 @@ func noPoliciesMessage(namespace string) string {
 	return fmt.Sprintf("No policies found in %s namespace.", namespace)
 }
 
-// writeReport writes a report in one of the formats and returns the exit status: ExitInvalid if a policy is not applied.
-// table may be nil.
+// writeReport writes a report in one of the formats. It returns the exit status, which is ExitInvalid if a policy is not
+// applied. table may be nil.
 func writeReport(report *status.Report, table *awsranges.Table, format, program string, stdout, stderr io.Writer) int {
 	exit := cli.ExitOK
 	for _, p := range report.Policies {

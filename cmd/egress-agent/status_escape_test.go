@@ -12,8 +12,8 @@ import (
 	"egress-agent/pkg/status"
 )
 
-// TestStatusEscapes has a cluster, or what stands between, answer with names that no API server lets through.
-func TestStatusEscapes(t *testing.T) {
+// TestStatusEscapesNames has names that no API server accepts. A hostile server or proxy can still answer with them.
+func TestStatusEscapesNames(t *testing.T) {
 	const name = "::error::\x1b[31m\u009b\u202e##[error]<b>\ufffd\n::error::\t"
 	r := &status.Report{Cluster: name, Ranges: &status.Ranges{Source: name, SyncToken: name, Refused: name}, Policies: []status.Policy{{
 		Namespace: name, Name: name, State: status.Pending, Messages: []string{name}, NetworkPolicy: name, DefaultAction: "deny",

@@ -22,10 +22,10 @@ import (
 	"egress-agent/pkg/status"
 )
 
-// hostile is what a tenant may call a destination.
+// hostile is a name of a destination that a tenant may choose.
 const hostile = `</script><script>alert(1)</script>"'&` + "`"
 
-// sampleReport has a policy in each state.
+// sampleReport returns a report with policies in several states, and the table that it was made with.
 func sampleReport(t *testing.T) (*status.Report, *awsranges.Table) {
 	table, err := awsranges.ReadFile(ranges)
 	require.NoError(t, err)
@@ -35,42 +35,42 @@ func sampleReport(t *testing.T) (*status.Report, *awsranges.Table) {
 		cluster.ConfigMaps = append(cluster.ConfigMaps, configMap)
 		return configMap
 	}
-	made := func(configMap *corev1.ConfigMap, table *awsranges.Table) {
+	apply := func(configMap *corev1.ConfigMap, table *awsranges.Table) {
 		compiled := netpol.CompileConfigMap(configMap, netpol.Inputs{Table: table, Options: cluster.Options})
 		require.Empty(t, compiled.Problems)
 		cluster.NetworkPolicies = append(cluster.NetworkPolicies, netpol.NetworkPolicyFor(configMap, compiled))
 	}
-	const both = `{"allowedDestinations": [{"name": "s3", "awsService": "s3", "regions": ["us-east-1", "us-west-2"], "ports": [443]}, {"name": "db", "cidr": "10.1.0.0/24", "ports": [5432]}]}`
-	made(add("tenant-a", "egress", both), table)
-	made(add("tenant-a", "names", `{"allowedDestinations": [{"name": "`+strings.ReplaceAll(hostile, `"`, `\"`)+`", "cidr": "10.2.0.0/16"}]}`), table)
-	made(add("tenant-b", "open", `{"defaultAction": "allow", "allowedDestinations": []}`), table)
-	add("tenant-b", "waits", both)
+	const s3AndDatabase = `{"allowedDestinations": [{"name": "s3", "awsService": "s3", "regions": ["us-east-1", "us-west-2"], "ports": [443]}, {"name": "db", "cidr": "10.1.0.0/24", "ports": [5432]}]}`
+	apply(add("tenant-a", "egress", s3AndDatabase), table)
+	apply(add("tenant-a", "names", `{"allowedDestinations": [{"name": "`+strings.ReplaceAll(hostile, `"`, `\"`)+`", "cidr": "10.2.0.0/16"}]}`), table)
+	apply(add("tenant-b", "open", `{"defaultAction": "allow", "allowedDestinations": []}`), table)
+	add("tenant-b", "waits", s3AndDatabase)
 	invalid := add("tenant-c", "typo", `{"allowedDestinations": [{"name": "s3", "awsService": "s3", "regions": ["us-east-1"], "ports": [443]}]}`)
-	made(invalid, table)
+	apply(invalid, table)
 	invalid.Data[policy.Key] = `{"allowedDestinations": [{"name": "s3", "awsService": "<b>s4</b>"}]}`
-	add("tenant-c", "taken", both)
-	made(add("tenant-d", "partly", both), nil)
+	add("tenant-c", "taken", s3AndDatabase)
+	apply(add("tenant-d", "partly", s3AndDatabase), nil)
 	rule := networkingv1.NetworkPolicyEgressRule{To: []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.0.0/8"}}}}
-	of := func(namespace, name string, labels map[string]string, rules ...networkingv1.NetworkPolicyEgressRule) {
+	addNetworkPolicy := func(namespace, name string, labels map[string]string, rules ...networkingv1.NetworkPolicyEgressRule) {
 		cluster.NetworkPolicies = append(cluster.NetworkPolicies, &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
 			Spec: networkingv1.NetworkPolicySpec{PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}, PodSelector: metav1.LabelSelector{MatchLabels: labels}, Egress: rules}})
 	}
-	of("tenant-c", "taken", nil, rule)
-	of("tenant-a", "legacy", nil, networkingv1.NetworkPolicyEgressRule{})
-	of("tenant-a", "web", map[string]string{"app": "web"}, rule)
+	addNetworkPolicy("tenant-c", "taken", nil, rule)
+	addNetworkPolicy("tenant-a", "legacy", nil, networkingv1.NetworkPolicyEgressRule{})
+	addNetworkPolicy("tenant-a", "web", map[string]string{"app": "web"}, rule)
 	confirmed := time.Date(2026, 11, 24, 7, 30, 0, 0, time.UTC)
 	inUse := status.NewRanges("ConfigMap egress-system/egress-ranges", table)
 	inUse.Confirmed = &confirmed
 	return status.NewReport("https://10.0.0.1:6443", confirmed.Add(5*time.Hour+31*time.Minute), inUse, cluster), table
 }
 
-// TestStatusGolden prints to testdata/status; UPDATE_GOLDEN=1 rewrites it.
+// TestStatusGolden compares the output of status with testdata/status. UPDATE_GOLDEN=1 rewrites the files.
 func TestStatusGolden(t *testing.T) {
 	const dir = "../../testdata/status"
 	files := map[string]string{"text": "table.txt", "wide": "wide.txt", "json": "report.json", "html": "page.html"}
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
-	require.Len(t, entries, len(files)+1, "a golden without a test, or a test without")
+	require.Len(t, entries, len(files)+1, "each golden needs a test, and each test a golden")
 	check := func(file, got string) {
 		if os.Getenv("UPDATE_GOLDEN") != "" {
 			require.NoError(t, os.WriteFile(filepath.Join(dir, file), []byte(got), 0o644))
@@ -87,12 +87,12 @@ func TestStatusGolden(t *testing.T) {
 		if format == "text" || format == "wide" {
 			check("reasons.txt", stderr.String())
 		} else {
-			require.Empty(t, stderr.String(), "it is all in the output")
+			require.Empty(t, stderr.String(), "the output has the reasons")
 		}
 	}
 }
 
-func TestStatusExit(t *testing.T) {
+func TestStatusExitStatus(t *testing.T) {
 	r, table := sampleReport(t)
 	r.Policies = r.Policies[:2]
 	for _, format := range []string{"text", "wide", "json", "html"} {
@@ -106,17 +106,17 @@ func TestStatusExit(t *testing.T) {
 	require.Equal(t, "No policies found in tenant-a namespace.", noPoliciesMessage("tenant-a"))
 }
 
-func TestStatusColour(t *testing.T) {
+func TestStatusColoursStates(t *testing.T) {
 	r, _ := sampleReport(t)
 	require.Equal(t, "HEADING Applied\ntenant-a   \x1b[32mApplied\x1b[0m   1\ntenant-b   \x1b[31mInvalid\x1b[0m\ntenant-c   \x1b[33mPending\x1b[0m\n",
 		coloured("HEADING Applied\ntenant-a   Applied   1\ntenant-b   Invalid\ntenant-c   Pending\n",
 			[]status.Policy{{State: status.Applied}, {State: status.Invalid}, {State: status.Pending}}))
 	var text bytes.Buffer
 	require.NoError(t, writeTable(&text, r, false))
-	require.NotContains(t, text.String(), "\x1b", "no terminal, no colour")
+	require.NotContains(t, text.String(), "\x1b", "output that is not a terminal has no colours")
 }
 
-// TestPageEscapes has markup wherever a tenant or a NetworkPolicy's author may write text.
+// TestPageEscapes puts markup into each text that a tenant or the author of a NetworkPolicy can write.
 func TestPageEscapes(t *testing.T) {
 	r, table := sampleReport(t)
 	r.Cluster, r.Ranges.Source, r.Ranges.Refused = hostile, hostile, hostile
@@ -136,8 +136,8 @@ func TestPageEscapes(t *testing.T) {
 	require.Contains(t, html.String(), "&lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt;&#34;&#39;&amp;`")
 }
 
-// TestPageOfMany is a thousand policies that name the same large service: its prefixes stand in the page once.
-func TestPageOfMany(t *testing.T) {
+// TestPageHasPrefixesOnce has a thousand policies that name the same large service.
+func TestPageHasPrefixesOnce(t *testing.T) {
 	r, table := manyPolicies(t, 1000)
 	var html bytes.Buffer
 	require.NoError(t, page.Write(&html, r, table))
@@ -165,8 +165,8 @@ func manyPolicies(t *testing.T, n int) (*status.Report, *awsranges.Table) {
 	return &status.Report{Cluster: "https://10.0.0.1:6443", Policies: status.Policies(cluster)}, table
 }
 
-// TestStatusWrong is what can be wrong before a cluster is asked.
-func TestStatusWrong(t *testing.T) {
+// TestStatusExplainsWrongUsage has the errors that need no cluster.
+func TestStatusExplainsWrongUsage(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, content string) string {
 		path := filepath.Join(dir, name)

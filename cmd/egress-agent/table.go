@@ -24,7 +24,7 @@ const (
 	unknown = "<unknown>"
 )
 
-// writeTable writes one row for each policy, in columns like those of kubectl. A wide table has more columns and
+// writeTable writes one row for each policy, in columns as kubectl prints them. A wide table has more columns and
 // shortens no cell. Without policies it writes nothing.
 func writeTable(w io.Writer, report *status.Report, wide bool) error {
 	if len(report.Policies) == 0 {
@@ -75,7 +75,7 @@ func coloured(table string, policies []status.Policy) string {
 	return strings.Join(lines, "")
 }
 
-// destinationCount returns the number of destinations of a policy that was parsed and does not allow everything.
+// destinationCount returns the number of destinations, or a word if the policy is unreadable or allows everything.
 func destinationCount(p status.Policy) string {
 	switch p.DefaultAction {
 	case "":

@@ -1,13 +1,14 @@
-// Package page writes the report of "egress-agent status" as one HTML page, which needs neither a network nor a script.
+// Package page writes the report of "egress-agent status" as one HTML page. The page works without a network and
+// without scripts.
 //
-// newView turns a report into a view: strings and lists without markup. fill puts a view into the nodes of page.html,
-// which holds all markup. Text of tenants gets into the page only as text nodes; html.Render escapes them.
+// newView turns a report into a view: strings and lists without markup. All markup is in page.html. fill copies a view
+// into the nodes of page.html. A tenant's text can only become a text node, which html.Render escapes.
 //
-// The package is internal to the command because it is output, as the command's tables are. It also uses the escapes
-// of cmd/internal/cli, which pkg must not import.
+// The package belongs to the command, as the command's tables do. It uses the escapes of cmd/internal/cli, and packages
+// in pkg must not import cmd.
 //
-// html/template would make the agent half as large again: it calls methods by name, so the linker must keep all exported
-// methods of client-go.
+// The package does not use html/template, which would make the agent half as large again. html/template calls methods
+// by name, so the linker would keep all exported methods of client-go.
 package page
 
 import (

@@ -165,28 +165,28 @@ func TestViewOfPolicy(t *testing.T) {
 		{Namespace: "tenant-d", Name: "closed", State: status.Invalid, Current: networkPolicy()},
 	}}
 	v := newView(report, table)
-	require.Equal(t, "The AWS ranges in use are not known.", v.ranges)
+	require.Equal(t, "The AWS ranges are unknown.", v.ranges)
 
 	first := v.policies[0]
 	require.Equal(t, "s3, db; 1 CIDR in force", first.summary)
-	require.Equal(t, "NetworkPolicy egress: 1 CIDR, 3/24 port slots of the CIDR with the most", first.usage)
+	require.Equal(t, "NetworkPolicy egress: 1 CIDR, at most 3/24 port slots for one CIDR", first.usage)
 	require.Equal(t, []destinationView{
 		{name: "s3", ports: "TCP 443", cidrCount: "3", service: []phrase{{"S3 us-east-1", "ranges-1"}, {text: ", "}, {"S3 us-west-2", "ranges-2"}}},
-		{name: "db", cidr: "10.1.0.0/24", ports: "every port", cidrCount: "not known"},
+		{name: "db", cidr: "10.1.0.0/24", ports: "every port", cidrCount: "unknown"},
 	}, first.destinations)
 	require.Empty(t, first.inForce, "the destinations show what is in force")
 	require.Equal(t, "S3 us-east-1: 2 CIDRs", v.lists[0].title)
 
 	require.Equal(t, [][]phrase{
-		{{text: "Pods that a selector names"}, {text: ": every port"}},
-		{{text: "Pods that a selector names, "}, {"1 CIDR", "ranges-3"}, {text: ": every port"}},
+		{{text: "selected Pods"}, {text: ": every port"}},
+		{{text: "selected Pods, "}, {"1 CIDR", "ranges-3"}, {text: ": every port"}},
 	}, v.policies[1].inForce)
 	require.True(t, v.policies[1].onlyDNS)
 
 	require.True(t, v.policies[2].allowsEverything)
 	require.Empty(t, v.policies[2].summary, "it must not look like a policy that opens nothing")
 	require.Equal(t, [][]phrase{{{text: "nothing"}}}, v.policies[3].inForce)
-	require.Equal(t, "not readable; 0 CIDRs in force", v.policies[3].summary)
+	require.Equal(t, "unreadable; 0 CIDRs in force", v.policies[3].summary)
 
 	without := newView(report, nil)
 	require.Equal(t, []phrase{{text: "S3 us-east-1"}, {text: ", "}, {text: "S3 us-west-2"}}, without.policies[0].destinations[0].service, "no table, no links")

@@ -134,7 +134,7 @@ func repeat[T any](e element, slot string, items []T, fill func(element, T)) {
 	template.remove()
 }
 
-// cloneNode returns a copy of node and of all its descendants, without a parent.
+// cloneNode returns a deep copy of node without a parent.
 func cloneNode(node *html.Node) *html.Node {
 	copied := &html.Node{Type: node.Type, DataAtom: node.DataAtom, Data: node.Data, Attr: slices.Clone(node.Attr)}
 	for child := range node.ChildNodes() {

@@ -3,11 +3,9 @@ package page
 import (
 	"cmp"
 	"fmt"
-	"net/netip"
 	"strings"
 	"time"
 
-	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
 
 	"egress-agent/pkg/awsranges"
@@ -24,7 +22,7 @@ type view struct {
 	refused  string // why the agent refused a later document
 	states   []stateCount
 	policies []policyView
-	lists    []prefixList // those that phrases link to, in the order of the first link
+	lists    []prefixList // the targets of the links, in the order of the first link
 }
 
 type stateCount struct {
@@ -36,7 +34,7 @@ type policyView struct {
 	name             string // NAMESPACE/NAME
 	state            status.State
 	allowsEverything bool
-	summary          string // what the policy opens, in a few words
+	summary          string // the destinations, in a few words
 	messages         []string
 	defaultAllow     bool
 	onlyDNS          bool
@@ -85,7 +83,7 @@ func newView(report *status.Report, table *awsranges.Table) *view {
 		states: stateCounts(report.Policies),
 	}
 	if report.Ranges != nil && report.Ranges.Refused != "" {
-		v.refused = "A later document was refused: " + report.Ranges.Refused
+		v.refused = "The agent refused a later document: " + report.Ranges.Refused
 	}
 	for i := range report.Policies {
 		v.policies = append(v.policies, b.policy(&report.Policies[i]))
@@ -96,11 +94,11 @@ func newView(report *status.Report, table *awsranges.Table) *view {
 
 func rangesText(ranges *status.Ranges) string {
 	if ranges == nil {
-		return "The AWS ranges in use are not known."
+		return "The AWS ranges are unknown."
 	}
 	text := fmt.Sprintf("AWS ranges: syncToken %s, published %s", ranges.SyncToken, formatTime(ranges.Published))
 	if ranges.Confirmed != nil {
-		text += fmt.Sprintf(", found to be the latest %s before", duration.HumanDuration(ranges.Age()))
+		text += fmt.Sprintf(", confirmed as the latest %s earlier", duration.HumanDuration(ranges.Age()))
 	}
 	return text + "; from " + ranges.Source
 }
@@ -139,13 +137,13 @@ func (b *builder) policy(p *status.Policy) policyView {
 		v.inForce = b.inForce(p.Current.Spec)
 	}
 	if len(p.OtherPolicies) > 0 {
-		v.othersTitle = "What else opens egress in " + p.Namespace
+		v.othersTitle = "Other NetworkPolicies that allow egress in " + p.Namespace
 	}
 	for _, other := range p.OtherPolicies {
 		v.others = append(v.others, otherView{otherText(other), other.Everything})
 	}
 	if p.NetworkPolicy != "" {
-		v.usage = fmt.Sprintf("NetworkPolicy %s: %s, %s port slots of the CIDR with the most",
+		v.usage = fmt.Sprintf("NetworkPolicy %s: %s, at most %s port slots for one CIDR",
 			p.NetworkPolicy, formatCount(p.CIDRs, "CIDR"), p.FormatPortSlots())
 	}
 	return v
@@ -157,9 +155,9 @@ func summaryOf(p *status.Policy) string {
 	var names []string
 	switch {
 	case p.DefaultAction == "":
-		names = append(names, "not readable")
+		names = append(names, "unreadable")
 	case len(p.Destinations) == 0:
-		names = append(names, "nothing but DNS")
+		names = append(names, "only DNS")
 	}
 	for _, d := range p.Destinations[:min(shownCount, len(p.Destinations))] {
 		names = append(names, d.Name)
@@ -179,7 +177,7 @@ func formatCount(count int, noun string) string {
 }
 
 func (b *builder) destination(d status.Destination) destinationView {
-	v := destinationView{name: d.Name, ports: portsText(d.Ports), cidrCount: "not known"}
+	v := destinationView{name: d.Name, ports: portsText(d.Ports), cidrCount: "unknown"}
 	if d.CIDRs != nil {
 		v.cidrCount = fmt.Sprint(*d.CIDRs)
 	}
@@ -193,130 +191,13 @@ func (b *builder) destination(d status.Destination) destinationView {
 
 func portsText(ports []string) string { return cmp.Or(strings.Join(ports, ", "), "every port") }
 
-// service names the service in each region of the destination. It links each to its prefixes if the table has the
-// service.
-func (b *builder) service(d status.Destination) []phrase {
-	regions := d.Regions
-	if len(regions) == 0 {
-		regions = []string{""} // every region
-	}
-	var phrases []phrase
-	for i, region := range regions {
-		if i > 0 {
-			phrases = append(phrases, phrase{text: ", "})
-		}
-		title := d.Service + " " + cmp.Or(region, "in every region")
-		if !b.hasService(d.Service) {
-			phrases = append(phrases, phrase{text: title})
-			continue
-		}
-		var prefixes []string
-		for _, prefix := range b.table.Lookup(d.Service, region) {
-			if len(b.families) == 0 || b.families[prefix.Addr().BitLen()] {
-				prefixes = append(prefixes, prefix.String())
-			}
-		}
-		phrases = append(phrases, b.link(title, title, prefixes))
-	}
-	return phrases
-}
-
-func (b *builder) hasService(service string) bool {
-	return b.table != nil && b.table.Regions(service) != nil
-}
-
-// link returns a phrase that links to a list of prefixes, and adds the list unless the view has it.
-func (b *builder) link(text, title string, prefixes []string) phrase {
-	if len(prefixes) == 0 {
-		return phrase{text: text + " (no addresses)"}
-	}
-	key := title + "\n" + strings.Join(prefixes, "\n")
-	id, ok := b.listIDs[key]
-	if !ok {
-		id = fmt.Sprintf("ranges-%d", len(b.lists)+1)
-		b.listIDs[key] = id
-		b.lists = append(b.lists, prefixList{id, title + ": " + formatCount(len(prefixes), "CIDR"), prefixes})
-	}
-	return phrase{text, id}
-}
-
-// showsInForce reports whether the page lists the rules in force. It does if the destinations do not show them: they
-// differ from the NetworkPolicy, or the table lacks the prefixes of a service.
-func (b *builder) showsInForce(p *status.Policy) bool {
-	if p.Current == nil {
-		return false
-	}
-	for _, d := range p.Destinations {
-		if d.Service != "" && !b.hasService(d.Service) {
-			return true
-		}
-	}
-	return p.State != status.Applied
-}
-
-// inForce describes each rule of the NetworkPolicy.
-func (b *builder) inForce(spec networkingv1.NetworkPolicySpec) [][]phrase {
-	if len(spec.Egress) == 0 {
-		return [][]phrase{{{text: "nothing"}}}
-	}
-	var rules [][]phrase
-	for _, rule := range spec.Egress {
-		rules = append(rules, b.rule(rule))
-	}
-	return rules
-}
-
-func (b *builder) rule(rule networkingv1.NetworkPolicyEgressRule) []phrase {
-	var cidrs []string
-	for _, peer := range rule.To {
-		if peer.IPBlock != nil {
-			cidrs = append(cidrs, peer.IPBlock.CIDR)
-		}
-	}
-	var phrases []phrase
-	switch {
-	case len(rule.To) == 0:
-		phrases = append(phrases, phrase{text: "every destination"})
-	case len(cidrs) == 0:
-		phrases = append(phrases, phrase{text: "Pods that a selector names"})
-	case len(cidrs) < len(rule.To):
-		phrases = append(phrases, phrase{text: "Pods that a selector names, "})
-	}
-	if len(cidrs) > 0 {
-		phrases = append(phrases, b.link(formatCount(len(cidrs), "CIDR"), "In force", cidrs))
-	}
-	return append(phrases, phrase{text: ": " + portsText(netpol.PortNames(rule.Ports))})
-}
-
 func otherText(other status.OtherPolicy) string {
 	text := "NetworkPolicy " + other.Name
 	if other.Policy {
 		text += ", made from another policy"
 	}
 	if other.Pods != "" {
-		text += ", for the Pods with " + other.Pods
+		text += ", for Pods with " + other.Pods
 	}
 	return text
-}
-
-// familiesOf returns the address families of the CIDRs in force, by the length of their addresses in bits. They are
-// the cluster's families: status does not know the agent's --ip-family. It returns an empty map if no CIDR is in force.
-func familiesOf(policies []status.Policy) map[int]bool {
-	families := make(map[int]bool)
-	for _, p := range policies {
-		if p.Current == nil {
-			continue
-		}
-		for _, rule := range p.Current.Spec.Egress {
-			for _, peer := range rule.To {
-				if peer.IPBlock == nil {
-					continue
-				}
-				if prefix, err := netip.ParsePrefix(peer.IPBlock.CIDR); err == nil {
-					families[prefix.Addr().BitLen()] = true
-				}
-			}
-		}
-	}
-	return families
 }
