@@ -30,57 +30,46 @@ import (
 	"egress-agent/pkg/status"
 )
 
-// What status reads a cluster by.
+// dialTimeout limits a connection to the API server; requestTimeout limits a request. A page of a list can have 500
+// NetworkPolicies with thousands of CIDRs each.
 const (
-	dialTimeout = 10 * time.Second
-	pageTimeout = time.Minute // a page may have 500 NetworkPolicies of thousands of CIDRs
+	dialTimeout    = 10 * time.Second
+	requestTimeout = time.Minute
 )
 
-// clusterState is what was read.
+// clusterState has the objects and the ranges that status read from a cluster.
 type clusterState struct {
-	server  string
+	server  string // the URL of the API server
 	cluster status.Cluster
-	ranges  *rangesInUse // without its age; nil for none
+	ranges  *status.Ranges // without the age; nil if unknown
 }
 
-// rangesWithAge returns the ranges with their age: since they were last found to be the latest or, of a file, since
-// they were published.
-func (f *clusterState) rangesWithAge(now time.Time) *rangesInUse {
-	if f.ranges == nil {
-		return nil
-	}
-	ranges, since := *f.ranges, f.ranges.Published
-	if ranges.Confirmed != nil {
-		since = *ranges.Confirmed
-	}
-	ranges.AgeSeconds = int64(max(now.Sub(since), 0) / time.Second)
-	return &ranges
-}
-
-// source is a kubeconfig, as messages name it.
-func (o *statusOptions) source(rules *clientcmd.ClientConfigLoadingRules) string {
+// kubeconfigName returns the name of the kubeconfig for messages.
+func (o *statusOptions) kubeconfigName(rules *clientcmd.ClientConfigLoadingRules) string {
 	if o.kubeconfig != "" {
 		return "kubeconfig " + o.kubeconfig
 	}
 	return "kubeconfig " + strings.Join(rules.GetLoadingPrecedence(), ", ")
 }
 
-// connect finds the cluster as kubectl does.
+// connect returns a client for the cluster that kubectl would use. server is the URL of the API server, and source the
+// name of the kubeconfig.
 func (o *statusOptions) connect() (client *kubernetes.Clientset, server, source string, err error) {
-	klog.SetSlogLogger(slog.New(slog.DiscardHandler)) // what is wrong is said once, here
+	// connect and describeError report errors. Without this, client-go logs them too.
+	klog.SetSlogLogger(slog.New(slog.DiscardHandler))
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = o.kubeconfig
-	source = o.source(rules)
+	source = o.kubeconfigName(rules)
 	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
 	switch {
 	case clientcmd.IsEmptyConfig(err):
-		return nil, "", "", fmt.Errorf("no cluster: %s is not there, or empty; give --kubeconfig FILE or set KUBECONFIG", source)
+		return nil, "", "", fmt.Errorf("no cluster: %s is missing or empty; give --kubeconfig FILE or set KUBECONFIG", source)
 	case err != nil:
-		return nil, "", "", fmt.Errorf("%s: %w; correct it, or give another with --kubeconfig FILE", source, err)
+		return nil, "", "", fmt.Errorf("%s: %w; correct it or give another one with --kubeconfig FILE", source, err)
 	}
-	protobufClient(config)
+	useProtobuf(config)
 	config.UserAgent = agent.Name + "-status"
-	config.Timeout = pageTimeout
+	config.Timeout = requestTimeout
 	config.Dial = (&net.Dialer{Timeout: dialTimeout}).DialContext
 	config.WarningHandler = rest.NoWarnings{}
 	if client, err = kubernetes.NewForConfig(config); err != nil {
@@ -89,9 +78,10 @@ func (o *statusOptions) connect() (client *kubernetes.Clientset, server, source 
 	return client, config.Host, source, nil
 }
 
-// read reads the ranges and the policies. options are taken for the agent's if it has saved none.
+// read reads the policies, the NetworkPolicies of the same namespaces, and the AWS ranges. It uses options if the agent
+// has saved none. note prints a note.
 func (o *statusOptions) read(ctx context.Context, options netpol.Options, progress *progress, note func(format string, args ...any)) (*clusterState, error) {
-	table, err := o.rules.Table(func(message string) { note("note: %s", message) })
+	table, err := o.policyFlags.Table(func(message string) { note("note: %s", message) })
 	if err != nil {
 		return nil, err
 	}
@@ -100,36 +90,36 @@ func (o *statusOptions) read(ctx context.Context, options netpol.Options, progre
 		return nil, err
 	}
 	defer progress.start(server)()
-	f := &clusterState{server: server, cluster: status.Cluster{Options: options, AgentNamespace: o.namespace}}
-	explain := func(err error, what string) error { return o.explain(err, what, server, source) }
+	state := &clusterState{server: server, cluster: status.Cluster{Options: options, AgentNamespace: o.agentNamespace}}
+	describe := func(err error, object string) error { return o.describeError(err, object, server, source) }
 	selector := policy.Label + "=" + policy.LabelValue
-	f.cluster.ConfigMaps, err = list[*corev1.ConfigMap](ctx, progress, selector, func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-		return client.CoreV1().ConfigMaps(o.tenant).List(ctx, options)
+	state.cluster.ConfigMaps, err = listAll[*corev1.ConfigMap](ctx, progress, selector, func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+		return client.CoreV1().ConfigMaps(o.tenantNamespace).List(ctx, options)
 	})
 	if err != nil {
-		return nil, explain(err, "ConfigMaps")
+		return nil, describe(err, "ConfigMaps")
 	}
-	f.cluster.NetworkPolicies, err = list[*networkingv1.NetworkPolicy](ctx, progress, "", func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-		return client.NetworkingV1().NetworkPolicies(o.tenant).List(ctx, options)
+	state.cluster.NetworkPolicies, err = listAll[*networkingv1.NetworkPolicy](ctx, progress, "", func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+		return client.NetworkingV1().NetworkPolicies(o.tenantNamespace).List(ctx, options)
 	})
 	if err != nil {
-		return nil, explain(err, "NetworkPolicies")
+		return nil, describe(err, "NetworkPolicies")
 	}
-	if o.rules.RangesFile != "" {
-		f.cluster.Table, f.ranges = table, &rangesInUse{Source: o.rules.RangesFile}
-		f.ranges.setTable(table)
-		return f, nil
+	if o.policyFlags.RangesFile != "" {
+		state.cluster.Table, state.ranges = table, status.NewRanges(o.policyFlags.RangesFile, table)
+		return state, nil
 	}
-	err = f.readRanges(ctx, client, o.namespace, note)
-	f.cluster.Table = awsranges.Merge(f.cluster.Table, table)
+	err = state.readRanges(ctx, client, o.agentNamespace, note)
+	state.cluster.Table = awsranges.Merge(state.cluster.Table, table) // adds the --custom-ranges
 	if err != nil {
-		return nil, explain(err, "ConfigMap "+agent.RangesName)
+		return nil, describe(err, "ConfigMap "+agent.RangesName)
 	}
-	return f, nil
+	return state, nil
 }
 
-// list reads all objects of a kind in pages, without what is of no use here.
-func list[T metav1.Object](ctx context.Context, progress *progress, selector string, page pager.ListPageFunc) ([]T, error) {
+// listAll reads all objects of a kind, page by page, and counts them for progress. It drops managedFields, which status
+// does not need and which can be larger than the rest of an object.
+func listAll[T metav1.Object](ctx context.Context, progress *progress, selector string, page pager.ListPageFunc) ([]T, error) {
 	var all []T
 	err := pager.New(page).EachListItem(ctx, metav1.ListOptions{LabelSelector: selector}, func(object runtime.Object) error {
 		item, ok := object.(T)
@@ -144,55 +134,57 @@ func list[T metav1.Object](ctx context.Context, progress *progress, selector str
 	return all, err
 }
 
-// readRanges reads those that the agent keeps. That they may not be read is no reason to say nothing.
-func (f *clusterState) readRanges(ctx context.Context, client kubernetes.Interface, namespace string, note func(format string, args ...any)) error {
+// readRanges reads the AWS ranges that the agent saved in a ConfigMap. Without permission, or if the data is broken, it
+// prints a note, sets RangesIncomplete and returns nil. A tenant usually lacks the permission, and status must still
+// show the states of policies.
+func (s *clusterState) readRanges(ctx context.Context, client kubernetes.Interface, namespace string, note func(format string, args ...any)) error {
 	name := namespace + "/" + agent.RangesName
 	configMap, err := client.CoreV1().ConfigMaps(namespace).Get(ctx, agent.RangesName, metav1.GetOptions{})
 	switch {
 	case apierrors.IsForbidden(err):
-		note("note: ConfigMap %s may not be read: the age of the AWS ranges is not known", name)
-		f.cluster.RangesIncomplete = true
+		note("note: no permission to read ConfigMap %s: the age of the AWS ranges is unknown", name)
+		s.cluster.RangesIncomplete = true
 		return nil
 	case apierrors.IsNotFound(err):
 		return nil
 	case err != nil:
 		return err
 	}
-	f.readOptions(configMap.Annotations[agent.OptionsAnnotation])
+	s.readOptions(configMap.Annotations[agent.OptionsAnnotation])
 	custom, err := readCustom(configMap)
 	if err != nil {
 		note("note: the custom ranges in ConfigMap %s cannot be read: %v", name, err)
-		f.cluster.RangesIncomplete = true
+		s.cluster.RangesIncomplete = true
 	}
-	f.cluster.Table = custom
+	s.cluster.Table = custom
 	data, ok := configMap.BinaryData[agent.RangesKey]
 	if !ok {
-		return nil // it has custom ranges alone
+		return nil // the agent has saved only custom ranges
 	}
 	table, err := awsranges.Read(bytes.NewReader(data))
 	if err != nil {
 		note("note: the AWS ranges in ConfigMap %s cannot be read: %v", name, err)
-		f.cluster.RangesIncomplete = true
+		s.cluster.RangesIncomplete = true
 		return nil
 	}
-	f.cluster.Table = awsranges.Merge(table, custom)
-	f.ranges = &rangesInUse{Source: "ConfigMap " + name, Refused: oneLine(configMap.Annotations[agent.RefusedAnnotation])}
-	f.ranges.setTable(table)
+	s.cluster.Table = awsranges.Merge(table, custom)
+	s.ranges = status.NewRanges("ConfigMap "+name, table)
+	s.ranges.Refused = oneLine(configMap.Annotations[agent.RefusedAnnotation])
 	if confirmed, err := time.Parse(time.RFC3339, configMap.Annotations[agent.ConfirmedAnnotation]); err == nil {
-		f.ranges.Confirmed = &confirmed
+		s.ranges.Confirmed = &confirmed
 	}
 	return nil
 }
 
-// readOptions takes the options that the agent saved, which a reader's flags need not match. Without them, the agent is
-// older than this program, or has ranges that it could not save.
-func (f *clusterState) readOptions(saved string) {
+// readOptions replaces the options by those that the agent saved. Without saved options, it sets RangesIncomplete. The
+// agent is then older than this program, or has ranges that it could not save.
+func (s *clusterState) readOptions(saved string) {
 	options, err := netpol.ParseOptions(saved)
 	if err != nil {
-		f.cluster.RangesIncomplete = true
+		s.cluster.RangesIncomplete = true
 		return
 	}
-	f.cluster.Options = options
+	s.cluster.Options = options
 }
 
 // readCustom returns the custom ranges that the agent saved; nil if there are none.
@@ -204,30 +196,25 @@ func readCustom(configMap *corev1.ConfigMap) (*awsranges.Table, error) {
 	return awsranges.DecodeCustom(data)
 }
 
-func (r *rangesInUse) setTable(table *awsranges.Table) {
-	r.SyncToken, r.Held = table.SyncToken(), len(table.Held())
-	if seconds, err := strconv.ParseInt(r.SyncToken, 10, 64); err == nil {
-		r.Published = time.Unix(seconds, 0).UTC()
-	}
-}
-
-// explain says what to do about a failure to read.
-func (o *statusOptions) explain(err error, what, server, source string) error {
-	var unreached *url.Error
+// describeError explains an error from the API server and says how to solve it. object is the kind of object that
+// status tried to read, and source the name of the kubeconfig.
+func (o *statusOptions) describeError(err error, object, server, source string) error {
+	var requestError *url.Error
 	switch {
-	case apierrors.IsForbidden(err) && o.tenant == "":
-		return fmt.Errorf("%s may not be listed in all namespaces with %s: give -n NAMESPACE", what, source)
+	case apierrors.IsForbidden(err) && o.tenantNamespace == "":
+		return fmt.Errorf("no permission to list %s in all namespaces with %s: give -n NAMESPACE", object, source)
 	case apierrors.IsForbidden(err):
-		return fmt.Errorf("%s may not be listed in namespace %s with %s: it takes the right to list configmaps and networkpolicies there", what, o.tenant, source)
+		return fmt.Errorf("no permission to list %s in namespace %s with %s: ask for the right to list configmaps and networkpolicies there", object, o.tenantNamespace, source)
 	case apierrors.IsUnauthorized(err):
-		return fmt.Errorf("%s does not accept the credentials of %s: log in again, or give another with --kubeconfig FILE", server, source)
-	case errors.As(err, &unreached):
-		return fmt.Errorf("no answer from %s, the server in %s: %w; is the cluster up, and the server right?", server, source, unreached.Err)
+		return fmt.Errorf("%s does not accept the credentials of %s: log in again or give another kubeconfig with --kubeconfig FILE", server, source)
+	case errors.As(err, &requestError):
+		return fmt.Errorf("no answer from %s, the server in %s: %w; check that the cluster runs and that the server is right", server, source, requestError.Err)
 	}
-	return fmt.Errorf("read %s from %s: %w", what, server, err)
+	return fmt.Errorf("read %s from %s: %w", object, server, err)
 }
 
-// oneLine makes a message of others' fit for one line of a terminal.
+// oneLine replaces line breaks and unprintable characters by spaces, so that a foreign text fits on one line of a
+// terminal.
 func oneLine(message string) string {
 	return strings.Join(strings.FieldsFunc(message, func(r rune) bool { return r == '\n' || !strconv.IsPrint(r) }), " ")
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"egress-agent/cmd/internal/cli"
@@ -11,9 +12,9 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// comparison is that of two versions of one policy, as -o json prints it.
+// comparison compares two versions of one policy. -o json prints it.
 type comparison struct {
-	File      string `json:"file"` // that of the base, where the policy was removed
+	File      string `json:"file"` // the file of the new version, or of the old one if the policy was removed
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
 	State     string `json:"state"` // changed, unchanged, new or removed
@@ -21,71 +22,75 @@ type comparison struct {
 	source cli.Source
 }
 
-// versionPair is a policy in two versions; either may be nil, and both are one where only the ranges differ.
+// versionPair has two versions of a policy. before is nil for a new policy, and after for a removed one. If only the
+// ranges differ, both are the same.
 type versionPair struct{ before, after *cli.Source }
 
-// matchVersions matches policies by namespace and name, in the new order and then the old one, and a lone bare
-// policy.json with another. What is left is matched by its name without the hash that kustomize appends, where one
-// policy of each version has that: each edit gives another hash.
+// matchVersions matches policies by namespace and name. It returns pairs in the order of sources, then the removed
+// policies in the order of base. It matches a single bare policy.json with another single one.
+//
+// Kustomize appends a hash of the content to a name, so each edit changes the name. matchVersions therefore ignores the
+// hash for the remaining policies. It does so only if each version has exactly one policy of that name.
 func matchVersions(base, sources []cli.Source) []versionPair {
 	if len(base) == 1 && len(sources) == 1 && base[0].IsBarePolicy() && sources[0].IsBarePolicy() {
 		return []versionPair{{&base[0], &sources[0]}}
 	}
 	var all []versionPair
-	at := make(map[string]int)
+	indexOf := make(map[string]int) // in all, by name
 	for i := range sources {
-		at[sources[i].PolicyName()] = len(all)
+		indexOf[sources[i].PolicyName()] = len(all)
 		all = append(all, versionPair{nil, &sources[i]})
 	}
 	for i := range base {
-		if same, ok := at[base[i].PolicyName()]; ok {
+		if same, ok := indexOf[base[i].PolicyName()]; ok {
 			all[same].before = &base[i]
 		} else {
 			all = append(all, versionPair{&base[i], nil})
 		}
 	}
-	return rehashed(all)
+	return matchHashedNames(all)
 }
 
-// rehashed joins pairs of one version each, of policies whose names differ by the hash alone.
-func rehashed(all []versionPair) []versionPair {
-	type left struct{ added, removed []int }
-	byName := make(map[string]left)
+// matchHashedNames joins a pair without an old version and a pair without a new one, if the names differ only in the
+// hash.
+func matchHashedNames(all []versionPair) []versionPair {
+	type unmatched struct{ added, removed []int } // indexes in all
+	byName := make(map[string]unmatched)
 	for i, p := range all {
 		switch {
 		case p.before == nil:
-			name := hashless(p.after)
-			l := byName[name]
-			l.added = append(l.added, i)
-			byName[name] = l
+			name := nameWithoutHash(p.after)
+			u := byName[name]
+			u.added = append(u.added, i)
+			byName[name] = u
 		case p.after == nil:
-			name := hashless(p.before)
-			l := byName[name]
-			l.removed = append(l.removed, i)
-			byName[name] = l
+			name := nameWithoutHash(p.before)
+			u := byName[name]
+			u.removed = append(u.removed, i)
+			byName[name] = u
 		}
 	}
 	joined := make(map[int]bool)
-	for _, l := range byName {
-		if len(l.added) == 1 && len(l.removed) == 1 {
-			all[l.added[0]].before = all[l.removed[0]].before
-			joined[l.removed[0]] = true
+	for _, u := range byName {
+		if len(u.added) == 1 && len(u.removed) == 1 {
+			all[u.added[0]].before = all[u.removed[0]].before
+			joined[u.removed[0]] = true
 		}
 	}
-	var kept []versionPair
+	var remaining []versionPair
 	for i, p := range all {
 		if !joined[i] {
-			kept = append(kept, p)
+			remaining = append(remaining, p)
 		}
 	}
-	return kept
+	return remaining
 }
 
-func hashless(source *cli.Source) string {
+func nameWithoutHash(source *cli.Source) string {
 	return source.ConfigMap.Namespace + "/" + policy.WithoutHash(source.ConfigMap.Name)
 }
 
-// sameVersions pairs each policy with itself.
+// sameVersions pairs each policy with itself, to compare it under two tables.
 func sameVersions(sources []cli.Source) []versionPair {
 	all := make([]versionPair, len(sources))
 	for i := range sources {
@@ -94,22 +99,22 @@ func sameVersions(sources []cli.Source) []versionPair {
 	return all
 }
 
-// compare compares the versions of each pair: the one before by the ranges of the input, the one after by the
-// recent ones. The status is ExitInvalid where one is invalid, and ExitUsage where ranges are missing, as stderr
-// says.
-func compare(pairs []versionPair, input *cli.Input, recent *awsranges.Table, stderr cli.Output) (comparisons []comparison, status int) {
+// compare compares the two versions of each pair: the old version under the table of input, and the new one under
+// newTable. It skips a pair with an invalid version and prints its problems. It returns ExitInvalid if a version is
+// invalid, or ExitUsage if a service has no ranges.
+func compare(pairs []versionPair, input *cli.Input, newTable *awsranges.Table, stderr cli.Output) (comparisons []comparison, status int) {
 	comparisons = []comparison{}
 	for _, p := range pairs {
-		before, beforeStatus := version(p.before, input.Table, input.Options, "", stderr)
+		before, beforeStatus := readVersion(p.before, input.Table, input.Options, "", stderr)
 		status = max(status, beforeStatus)
 		prefix := ""
 		if p.before == p.after {
 			if before == nil {
-				continue // its mistakes are not said twice
+				continue // do not print its problems twice
 			}
-			prefix = "by the new ranges: "
+			prefix = "with the new ranges: "
 		}
-		after, afterStatus := version(p.after, recent, input.Options, prefix, stderr)
+		after, afterStatus := readVersion(p.after, newTable, input.Options, prefix, stderr)
 		status = max(status, afterStatus)
 		if before == nil || after == nil {
 			continue
@@ -132,9 +137,9 @@ func compare(pairs []versionPair, input *cli.Input, recent *awsranges.Table, std
 	return comparisons, status
 }
 
-// version reads one version of a policy: one that allows nothing where there is none, nil where it is invalid.
-// The prefix goes before each mistake.
-func version(source *cli.Source, table *awsranges.Table, options netpol.Options, prefix string, stderr cli.Output) (*analysis.PolicyVersion, int) {
+// readVersion reads one version of a policy. It returns a policy that allows nothing if source is nil, and nil if the
+// version is invalid. It prints the problems, each with the prefix, and returns the exit status.
+func readVersion(source *cli.Source, table *awsranges.Table, options netpol.Options, prefix string, stderr cli.Output) (*analysis.PolicyVersion, int) {
 	if source == nil {
 		return &analysis.PolicyVersion{Policy: &policy.Policy{DefaultAction: policy.Deny}}, cli.ExitOK
 	}
@@ -145,7 +150,7 @@ func version(source *cli.Source, table *awsranges.Table, options netpol.Options,
 	}
 	status := cli.ExitOK
 	for _, name := range compiled.Unresolved {
-		stderr.Line("%s: %s is left out: its AWS ranges are not known; give --ranges-file", source, name)
+		stderr.Line("%s: %s is left out: no AWS ranges are loaded; give --ranges-file", source, name)
 		status = cli.ExitUsage
 	}
 	return &analysis.PolicyVersion{Policy: compiled.Policy, Table: table}, status
@@ -155,10 +160,10 @@ func printComparison(out cli.Output, c comparison) {
 	if c.State != "changed" {
 		out.Line("%s: %s", c.source, c.State)
 	}
-	print := func(sign string, openings []analysis.Difference) {
-		for _, o := range openings {
-			for _, prefix := range o.Prefixes {
-				out.Line("%s: %s: %s %s %s", c.source, entryLabel(o.Name, o.Path), sign, prefix, strings.Join(o.Ports, ", "))
+	print := func(sign string, differences []analysis.Difference) {
+		for _, d := range differences {
+			for _, prefix := range d.Prefixes {
+				out.Line("%s: %s: %s %s %s", c.source, entryLabel(d.Name, d.Path), sign, prefix, strings.Join(d.Ports, ", "))
 			}
 		}
 	}
@@ -166,7 +171,7 @@ func printComparison(out cli.Output, c comparison) {
 	print("-", c.Closes)
 }
 
-// entryLabel names an entry of a policy by its name, where it has one, and its path.
+// entryLabel returns "NAME (PATH)" for a part of a policy, or only the path if it has no name.
 func entryLabel(name, path string) string {
 	if name == "" {
 		return path
@@ -174,10 +179,10 @@ func entryLabel(name, path string) string {
 	return fmt.Sprintf("%s (%s)", name, path)
 }
 
-// mostPrefixes is how many prefixes a row of Markdown names: a comment on GitHub takes 65,536 characters.
-const mostPrefixes = 20
+// maxShownPrefixes limits the prefixes in a row of Markdown: a comment on GitHub holds 65,536 characters.
+const maxShownPrefixes = 20
 
-func markdownComparison(out cli.Output, c comparison) {
+func printMarkdown(out cli.Output, c comparison) {
 	out.Markdown("#### %s: %s\n\n", c.source.PolicyName(), c.State)
 	if c.State == "removed" {
 		out.Markdown("Without another policy, the pods of its namespace may connect to everything.\n\n")
@@ -186,33 +191,32 @@ func markdownComparison(out cli.Output, c comparison) {
 		return
 	}
 	out.Markdown("| | addresses | ports | entry |\n|---|---|---|---|\n")
-	for _, o := range c.Opens {
-		markdownRow(out, "opens", o)
+	for _, d := range c.Opens {
+		printMarkdownRow(out, "opens", d)
 	}
-	for _, o := range c.Closes {
-		markdownRow(out, "closes", o)
+	for _, d := range c.Closes {
+		printMarkdownRow(out, "closes", d)
 	}
 	out.Markdown("\n")
 }
 
-func markdownRow(out cli.Output, what string, o analysis.Difference) {
+func printMarkdownRow(out cli.Output, effect string, d analysis.Difference) {
 	var shown []string
-	for _, prefix := range o.Prefixes[:min(mostPrefixes, len(o.Prefixes))] {
+	for _, prefix := range d.Prefixes[:min(maxShownPrefixes, len(d.Prefixes))] {
 		shown = append(shown, prefix.String())
 	}
-	if more := len(o.Prefixes) - mostPrefixes; more > 0 {
+	if more := len(d.Prefixes) - maxShownPrefixes; more > 0 {
 		shown = append(shown, fmt.Sprintf("and %d more", more))
 	}
-	out.Markdown("| %s | "+cell(len(shown))+" | "+cell(len(o.Ports))+" | %s |\n", values(what, shown, o.Ports, entryLabel(o.Name, o.Path))...)
+	format := "| %s | " + cellFormat(len(shown)) + " | " + cellFormat(len(d.Ports)) + " | %s |\n"
+	args := []any{effect}
+	for _, text := range slices.Concat(shown, d.Ports, []string{entryLabel(d.Name, d.Path)}) {
+		args = append(args, text)
+	}
+	out.Markdown(format, args...)
 }
 
-// cell is the format of a cell of so many lines.
-func cell(lines int) string { return strings.TrimSuffix(strings.Repeat("%s<br>", lines), "<br>") }
-
-func values(what string, prefixes, ports []string, entry string) []any {
-	all := []any{what}
-	for _, each := range append(append(prefixes, ports...), entry) {
-		all = append(all, each)
-	}
-	return all
+// cellFormat returns the format of a cell with a number of lines.
+func cellFormat(lineCount int) string {
+	return strings.TrimSuffix(strings.Repeat("%s<br>", lineCount), "<br>")
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestDiffBase(t *testing.T) {
+func TestDiffComparesWithBase(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, content string) string {
 		path := filepath.Join(dir, name)
@@ -60,7 +60,7 @@ func TestDiffBase(t *testing.T) {
 	require.Equal(t, bare+": unchanged\n", stdout)
 }
 
-func TestDiffBaseWrong(t *testing.T) {
+func TestDiffExplainsWrongUsage(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		args   []string
@@ -68,11 +68,11 @@ func TestDiffBaseWrong(t *testing.T) {
 		stderr string
 	}{
 		{"invalid", []string{"--ranges-file", ranges, "--base", broken}, 1, broken + ": Invalid port: 70000; must be a whole number from 1 to 65535 (allowedDestinations[0].ports[0])\n"},
-		{"both", []string{"--base", seed, "--against", ranges}, 2, "two comparisons at once: give --base or --against"},
+		{"both", []string{"--base", seed, "--against", ranges}, 2, "--base and --against exclude each other: give one of them"},
 		{"neither", nil, 2, "nothing to compare: give --base FILE, or --ranges-file OLD and --against NEW"},
 		{"another format", []string{"--ranges-file", ranges, "--against", ranges, "-o", "yaml"}, 2, `invalid -o "yaml": must be text, json or markdown`},
 		{"no such file", []string{"--base", "none.yaml"}, 2, "egress-agent diff: open none.yaml: no such file or directory\n"},
-		{"no ranges", []string{"--base", seed}, 2, seed + ": s3 is left out: its AWS ranges are not known; give --ranges-file\n"},
+		{"no ranges", []string{"--base", seed}, 2, seed + ": s3 is left out: no AWS ranges are loaded; give --ranges-file\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			status, _, stderr := shell(t, "", append([]string{"diff", "-f", seed}, test.args...)...)

@@ -10,9 +10,9 @@ import (
 )
 
 const diffUsage = `
-egress-agent diff says what a change opens and closes, address for address, and by
-which entries: a change of the policies in files, from those in --base, or a change
-of AWS's ranges, from --ranges-file to --against.
+egress-agent diff shows which addresses a change opens and closes, and through
+which destinations. The change is an edit of policies, from --base to -f, or a
+change of AWS's ranges, from --ranges-file to --against.
 
 Usage:
   egress-agent diff -f FILE... --base FILE [--ranges-file FILE] [-o text|json|markdown]
@@ -23,13 +23,13 @@ Examples:
   egress-agent diff -f new/ --base old/ --ranges-file ip-ranges.json
   egress-agent diff -f policy.yaml --ranges-file ip-ranges.json --against ip-ranges-new.json
 
-FILE is as for render. Policies are matched by namespace and name, but for the
-hash that Kustomize appends to a name, and a lone policy.json with another. What is new is compared with a policy that allows
-nothing, as is what was removed; where no policy is left in a namespace, its pods
-may connect to everything.
+FILE is as for render. diff matches policies by namespace and name, without the
+hash that Kustomize appends to a name. It matches a single policy.json with
+another single one. It compares a new or a removed policy with one that allows
+nothing. But in a namespace without any policy, pods may connect to everything.
 
-Exit status: 0 compared, whatever the difference, 1 a policy is invalid, before or
-after, 2 wrong usage, unreadable input, or a service without --ranges-file.
+Exit status: 0 compared, equal or not, 1 a policy is invalid, before or after, 2
+wrong usage, unreadable input, or a service without --ranges-file.
 `
 
 func diff(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
@@ -37,7 +37,7 @@ func diff(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	var files cli.Files
 	files.AddFlags(flags)
 	against := flags.String("against", "", "compare with AWS's ip-ranges.json in `FILE`, plain or gzip")
-	base := flags.String("base", "", "compare with the version of the policies in `FILE`, or folder; - is standard input")
+	base := flags.String("base", "", "compare with the policies in `FILE` or folder; - is standard input")
 	format := flags.String("o", "text", "output `format`: text, json or markdown")
 	if status, ok := cli.Parse(flags, args, diffUsage, stdout, stderr); !ok {
 		return status
@@ -49,7 +49,7 @@ func diff(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	err := cli.CheckFormat(*format, "text", "json", "markdown")
 	switch {
 	case *base != "" && *against != "":
-		err = errors.Join(err, errors.New("two comparisons at once: give --base or --against"))
+		err = errors.Join(err, errors.New("--base and --against exclude each other: give one of them"))
 	case *base == "" && (files.Policy.RangesFile == "" || *against == ""):
 		err = errors.Join(err, errors.New("nothing to compare: give --base FILE, or --ranges-file OLD and --against NEW"))
 	}
@@ -58,29 +58,29 @@ func diff(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 		return cli.ExitUsage
 	}
 	var pairs []versionPair
-	recent := input.Table
+	newTable := input.Table
 	if *base != "" {
 		old := cli.ReadPolicies([]string{*base}, stdin, stderr)
 		input.Unread = append(old.Unread, input.Unread...)
 		if len(old.Sources) == 0 && len(old.Unread) > 0 {
-			return input.Report(stderr, flags.Name(), cli.ExitUsage) // nothing is new because its old version is unread
+			return input.Report(stderr, flags.Name(), cli.ExitUsage) // otherwise diff would call every policy new
 		}
 		pairs = matchVersions(old.Sources, input.Sources)
 	} else {
-		if recent, err = awsranges.ReadFiles(*against, files.Policy.Custom()); err != nil {
+		if newTable, err = awsranges.ReadFiles(*against, files.Policy.Custom()); err != nil {
 			stderr.Line("%s: %v", flags.Name(), err)
 			return cli.ExitUsage
 		}
 		pairs = sameVersions(input.Sources)
 	}
-	comparisons, status := compare(pairs, input, recent, stderr)
+	comparisons, status := compare(pairs, input, newTable, stderr)
 	if *format == "json" {
 		status = stdout.Result(stderr, flags.Name(), comparisons, status)
 	}
 	for _, c := range comparisons {
 		switch *format {
 		case "markdown":
-			markdownComparison(stdout, c)
+			printMarkdown(stdout, c)
 		case "text":
 			printComparison(stdout, c)
 		}

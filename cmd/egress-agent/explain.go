@@ -12,8 +12,9 @@ import (
 )
 
 const explainUsage = `
-egress-agent explain says which entries of the policies in files allow a
-connection, and by which published prefix, or what comes nearest to allowing it.
+egress-agent explain shows which destinations of the policies in files allow a
+connection, and through which published prefix. For a denied connection it shows
+the closest destinations.
 
 Usage:
   egress-agent explain -f FILE... --to ADDRESS:PORT[/PROTOCOL]... [--ranges-file FILE] [-o text|json]
@@ -23,15 +24,15 @@ Examples:
   egress-agent explain -f policy.yaml --to [2001:db8::1]:53/UDP --to 198.18.0.1:443 --ranges-file ip-ranges.json
 
 Policies add up: a connection is allowed in a namespace if any of its policies
-allows it. -o json prints a list with an item for each policy and --to, in their
-order: {file, namespace, name, to, allowed, reasons, nearest}.
+allows it. -o json prints a list with one item for each policy and --to, in the
+order of both: {file, namespace, name, to, allowed, reasons, nearest}.
 
-Exit status: 0 every --to is allowed in every namespace of the files, 1 one is
-denied in one, or a policy is invalid, 2 wrong usage or unreadable input.
+Exit status: 0 every namespace of the files allows every --to, 1 a namespace
+denies a --to, or a policy is invalid, 2 wrong usage or unreadable input.
 `
 
-// explained is one policy's answer for one target, as -o json prints it.
-type explained struct {
+// answer is one policy's answer for one target. -o json prints it.
+type answer struct {
 	File      string `json:"file"`
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
@@ -44,7 +45,7 @@ func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	var files cli.Files
 	files.AddFlags(flags)
 	var to cli.Strings
-	flags.Var(&to, "to", "the `target` of the connection, as ADDRESS:PORT or ADDRESS:PORT/PROTOCOL; TCP where left out (repeatable)")
+	flags.Var(&to, "to", "the `target` of the connection, as ADDRESS:PORT or ADDRESS:PORT/PROTOCOL; the default PROTOCOL is TCP (repeatable)")
 	format := flags.String("o", "text", "output `format`: text or json")
 	if status, ok := cli.Parse(flags, args, explainUsage, stdout, stderr); !ok {
 		return status
@@ -62,7 +63,7 @@ func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 		namespace string
 		target    analysis.Target
 	}
-	answers, allowed := []explained{}, make(map[connection]bool)
+	answers, allowed := []answer{}, make(map[connection]bool)
 	for _, source := range input.Sources {
 		compiled := netpol.CompileConfigMap(source.ConfigMap, netpol.Inputs{Table: input.Table, Options: input.Options})
 		if compiled.Problems != nil {
@@ -74,7 +75,7 @@ func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 			e := analysis.Explain(compiled.Policy, input.Table, input.Options, target)
 			this := connection{source.ConfigMap.Namespace, target}
 			allowed[this] = allowed[this] || e.Allowed
-			answers = append(answers, explained{source.File, source.ConfigMap.Namespace, source.ConfigMap.Name, target.String(), e})
+			answers = append(answers, answer{source.File, source.ConfigMap.Namespace, source.ConfigMap.Name, target.String(), e})
 			if *format == "text" {
 				printExplanation(stdout, source, target, e)
 			}
@@ -91,7 +92,8 @@ func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	return input.Report(stderr, flags.Name(), status)
 }
 
-// parseTargets reads all that are given, which is at least one. The error joins all that is wrong.
+// parseTargets parses the values of --to. The error joins the problems of the values. Without a value, parseTargets
+// returns an error.
 func parseTargets(to []string) ([]analysis.Target, error) {
 	if len(to) == 0 {
 		to = []string{""}

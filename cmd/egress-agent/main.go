@@ -1,5 +1,5 @@
-// Command egress-agent keeps one NetworkPolicy beside each policy ConfigMap of a cluster. Its verbs
-// walk the same line offline, and say how a cluster's policies stand.
+// Command egress-agent writes one NetworkPolicy for each policy ConfigMap of a cluster. Its commands do the same from
+// files, without a cluster, and show the state of a cluster's policies.
 package main
 
 import (
@@ -16,7 +16,7 @@ const program = "egress-agent"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	context.AfterFunc(ctx, stop) // after that, a second signal ends the program at once
 	status := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(status)
@@ -30,6 +30,6 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 			"render":  func(args []string) int { return render(args, stdin, out, errs) },
 			"explain": func(args []string) int { return explain(args, stdin, out, errs) },
 			"diff":    func(args []string) int { return diff(args, stdin, out, errs) },
-			"status":  func(args []string) int { return statusOf(ctx, args, out, errs) },
+			"status":  func(args []string) int { return printStatus(ctx, args, out, errs) },
 		}, errs)
 }

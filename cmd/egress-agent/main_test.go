@@ -12,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// shell runs the program as from a shell.
+// shell runs the program with arguments and standard input, and returns its exit status and its output.
 func shell(t *testing.T, stdin string, args ...string) (status int, stdout, stderr string) {
 	var out, errs bytes.Buffer
 	status = run(t.Context(), args, strings.NewReader(stdin), &out, &errs)
@@ -26,7 +26,7 @@ const (
 	demo   = "../../examples/demo/tenant-a.yaml"
 )
 
-// TestRenderGolden renders to testdata/render; UPDATE_GOLDEN=1 rewrites it.
+// TestRenderGolden compares the output of render with testdata/render. UPDATE_GOLDEN=1 rewrites the files.
 func TestRenderGolden(t *testing.T) {
 	tests := []struct {
 		golden string
@@ -43,7 +43,7 @@ func TestRenderGolden(t *testing.T) {
 	}
 	goldens, err := os.ReadDir("../../testdata/render")
 	require.NoError(t, err)
-	require.Len(t, goldens, len(tests), "a golden without a test, or a test without")
+	require.Len(t, goldens, len(tests), "each golden needs a test, and each test a golden")
 	for _, test := range tests {
 		t.Run(test.golden, func(t *testing.T) {
 			status, stdout, stderr := shell(t, "", append([]string{"render"}, test.args...)...)
@@ -59,17 +59,17 @@ func TestRenderGolden(t *testing.T) {
 	}
 }
 
-func TestRender(t *testing.T) {
+func TestRenderReportsWarningsAndProblems(t *testing.T) {
 	status, stdout, stderr := shell(t, "", "render", "-f", seed)
-	require.Equal(t, 2, status, "it is not the whole policy")
+	require.Equal(t, 2, status, "the NetworkPolicy lacks a destination")
 	require.Equal(t, seed+": Warning: s3 opens S3, which also covers every AWS customer's buckets (allowedDestinations[0].awsService)\n"+
-		seed+": s3 is left out: its AWS ranges are not known; give --ranges-file\n", stderr)
+		seed+": s3 is left out: no AWS ranges are loaded; give --ranges-file\n", stderr)
 	require.Contains(t, stdout, "10.1.0.0/24")
 
 	status, stdout, stderr = shell(t, "", "render", "-f", broken, seed, "--ranges-file", ranges)
 	require.Equal(t, 1, status)
 	require.Contains(t, stderr, broken+": Invalid port: 70000; must be a whole number from 1 to 65535 (allowedDestinations[0].ports[0])\n")
-	require.Equal(t, 1, strings.Count(stdout, "kind: NetworkPolicy"), "the valid one is rendered all the same")
+	require.Equal(t, 1, strings.Count(stdout, "kind: NetworkPolicy"), "render still prints the valid policy")
 
 	status, stdout, _ = shell(t, "", "render", "-f", broken, "-o", "json")
 	require.Equal(t, 1, status)
@@ -87,7 +87,7 @@ func TestRender(t *testing.T) {
 	require.Equal(t, "egress-agent render: invalid -o \"table\": must be yaml or json\nRun 'egress-agent render --help' for usage.\n", stderr)
 }
 
-func TestUsage(t *testing.T) {
+func TestHelpAndUsageErrors(t *testing.T) {
 	for _, args := range [][]string{{"--help"}, {"help"}, {"render", "-h"}} {
 		status, stdout, stderr := shell(t, "", args...)
 		require.Zero(t, status)
@@ -120,10 +120,10 @@ func TestUsage(t *testing.T) {
 	require.Contains(t, stderr, "/none: no such file or directory")
 }
 
-func TestExplain(t *testing.T) {
+func TestExplainAnswersEachTarget(t *testing.T) {
 	both := []string{"explain", "-f", demo, "../../examples/demo/tenant-b.yaml", "--ranges-file", ranges}
 	status, stdout, stderr := shell(t, "", append(both, "--to", "198.18.0.1:443")...)
-	require.Equal(t, 1, status, "denied in one namespace")
+	require.Equal(t, 1, status, "one namespace denies it")
 	require.Empty(t, stderr)
 	require.Equal(t, demo+": tenant-a/egress: 198.18.0.1:443/TCP allowed by s3 (allowedDestinations[0]): S3 us-east-1: 198.18.0.0/25, syncToken 1700000000\n"+
 		"../../examples/demo/tenant-b.yaml: tenant-b/egress: 198.18.0.1:443/TCP denied: no destination covers 198.18.0.1, an address of AMAZON us-east-1, S3 us-east-1\n", stdout)
@@ -133,32 +133,32 @@ func TestExplain(t *testing.T) {
 	require.JSONEq(t, `[{"file": "`+demo+`", "namespace": "tenant-a", "name": "egress", "to": "10.1.0.9:5432/TCP", "allowed": true, "nearest": [],
 		"reasons": [{"name": "database", "path": "allowedDestinations[1]", "prefix": "10.1.0.0/24"}]}]`, stdout)
 
-	deny := "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: more, namespace: tenant-a, labels: {egress-controller: managed}}\ndata: {policy.json: '{\"allowedDestinations\": []}'}\n"
-	status, _, _ = shell(t, deny, "explain", "-f", demo, "-", "--ranges-file", ranges, "--to", "10.1.0.9:5432")
+	denyAll := "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: more, namespace: tenant-a, labels: {egress-controller: managed}}\ndata: {policy.json: '{\"allowedDestinations\": []}'}\n"
+	status, _, _ = shell(t, denyAll, "explain", "-f", demo, "-", "--ranges-file", ranges, "--to", "10.1.0.9:5432")
 	require.Equal(t, 0, status, "policies of a namespace add up")
 
 	status, stdout, stderr = shell(t, "", "explain", "-f", broken, "--to", "10.1.0.9:5432")
 	require.Equal(t, 1, status)
 	require.Empty(t, stdout)
 	require.Contains(t, stderr, "Invalid port: 70000")
-	crowded := `{"allowedDestinations": [{"name": "db", "cidr": "10.1.0.0/24", "ports": [5432, 5434]}]}`
-	status, stdout, stderr = shell(t, crowded, "explain", "-f", "-", "--to", "10.1.0.9:5432", "--max-port-slots", "3")
+	overLimit := `{"allowedDestinations": [{"name": "db", "cidr": "10.1.0.0/24", "ports": [5432, 5434]}]}`
+	status, stdout, stderr = shell(t, overLimit, "explain", "-f", "-", "--to", "10.1.0.9:5432", "--max-port-slots", "3")
 	require.Equal(t, 1, status)
-	require.Empty(t, stdout, "what the dataplane does not take is not applied, and allows nothing")
+	require.Empty(t, stdout, "the agent does not apply a policy over the limit, so it allows nothing")
 	require.Contains(t, stderr, "Too many ports: 10.1.0.0/24 has 2 ports")
-	several := []string{"explain", "-f", demo, "../../examples/demo/tenant-b.yaml", "--ranges-file", ranges, "--to", "10.1.0.9:5432", "--to", "192.0.2.1:1/UDP"}
-	status, stdout, _ = shell(t, "", several...)
+	twoTargets := []string{"explain", "-f", demo, "../../examples/demo/tenant-b.yaml", "--ranges-file", ranges, "--to", "10.1.0.9:5432", "--to", "192.0.2.1:1/UDP"}
+	status, stdout, _ = shell(t, "", twoTargets...)
 	require.Equal(t, 1, status)
 	require.Equal(t, []string{"10.1.0.9:5432/TCP allowed", "192.0.2.1:1/UDP denied:", "10.1.0.9:5432/TCP denied:", "192.0.2.1:1/UDP denied:"},
-		regexp.MustCompile(`\S+/(TCP|UDP) \S+`).FindAllString(stdout, -1), "each policy answers each of them")
-	status, stdout, _ = shell(t, "", append(several, "-o", "json")...)
+		regexp.MustCompile(`\S+/(TCP|UDP) \S+`).FindAllString(stdout, -1), "each policy answers each target")
+	status, stdout, _ = shell(t, "", append(twoTargets, "-o", "json")...)
 	require.Equal(t, 1, status)
-	var answers []explained
+	var answers []answer
 	require.NoError(t, json.Unmarshal([]byte(stdout), &answers))
 	require.Len(t, answers, 4)
 	require.Equal(t, "192.0.2.1:1/UDP", answers[1].To)
 	status, _, _ = shell(t, "", "explain", "-f", demo, "--ranges-file", ranges, "--to", "192.0.2.1:1", "--to", "10.1.0.9:5432")
-	require.Equal(t, 1, status, "the last is allowed, and the first is not")
+	require.Equal(t, 1, status, "one denied target is enough, also if it is not the last")
 	status, _, _ = shell(t, "", "explain", "-f", demo, "--ranges-file", ranges, "--to", "10.1.0.8:5432", "--to", "10.1.0.9:5432")
 	require.Equal(t, 0, status)
 	status, _, stderr = shell(t, "", "explain", "-f", demo, "--to", "a", "--to", "b")
@@ -172,7 +172,7 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-func TestDiff(t *testing.T) {
+func TestDiffComparesRanges(t *testing.T) {
 	arguments := []string{"diff", "-f", demo, "../../examples/demo/tenant-b.yaml", "--ranges-file", ranges, "--against", "../../testdata/ranges/ip-ranges-next.json"}
 	status, stdout, stderr := shell(t, "", arguments...)
 	require.Equal(t, 0, status)
@@ -203,7 +203,7 @@ func TestDiff(t *testing.T) {
 `, stdout)
 
 	_, stdout, _ = shell(t, "", "diff", "-f", demo, demo, "--ranges-file", ranges, "--against", ranges)
-	require.Equal(t, strings.Repeat(demo+": tenant-a/egress: unchanged\n", 2), stdout, "of two with one name, each is compared with itself")
+	require.Equal(t, strings.Repeat(demo+": tenant-a/egress: unchanged\n", 2), stdout, "diff compares each of two policies with the same name with itself")
 
 	status, _, stderr = shell(t, "", "diff", "-f", demo, "--ranges-file", ranges)
 	require.Equal(t, 2, status)
@@ -213,5 +213,5 @@ func TestDiff(t *testing.T) {
 	require.Contains(t, stderr, demo+": not an ip-ranges document")
 	status, _, stderr = shell(t, "", "diff", "-f", broken, "--ranges-file", ranges, "--against", ranges)
 	require.Equal(t, 1, status)
-	require.Equal(t, 1, strings.Count(stderr, "Invalid port: 70000"), "a mistake is said once, not by each of the ranges: %s", stderr)
+	require.Equal(t, 1, strings.Count(stderr, "Invalid port: 70000"), "diff prints a problem once, not once for each table: %s", stderr)
 }

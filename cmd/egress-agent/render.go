@@ -10,12 +10,14 @@ import (
 
 const renderUsage = `
 egress-agent render prints the NetworkPolicies that the agent would write for
-the policies in files, without a cluster. FILE is a manifest in YAML or JSON with
-any number of objects, or a bare policy.json; of a folder, every .yaml, .yml and
-.json file is read, and those in its folders, but for names that begin with a
-dot; - is standard input. Objects that are no policy ConfigMap are passed over,
-and so are, in a folder, Helm templates, Kustomize patches and the like, with a
-note. A broken file that looks like a policy is an error after all the others.
+the policies in files. It needs no cluster.
+
+FILE is a manifest in YAML or JSON with any number of objects, a bare
+policy.json, a folder, or - for standard input. render reads every .yaml, .yml
+and .json file in a folder and its subfolders, except names that begin with a
+dot. It skips objects that are not policy ConfigMaps. In a folder it also skips
+Helm templates, Kustomize patches and similar files, and prints a note. If a file
+looks like a policy but cannot be parsed, render reports it after all the others.
 
 Usage:
   egress-agent render -f FILE... [--ranges-file FILE] [-o yaml|json]
@@ -25,7 +27,7 @@ Examples:
   kubectl get configmap -n tenant-a egress -o yaml | egress-agent render -f - --ranges-file ip-ranges.json
 
 Exit status: 0 all rendered, 1 a policy is invalid, 2 wrong usage, unreadable
-input, or a service without --ranges-file: the rest of its policy is printed.
+input, or a service without --ranges-file: render prints the rest of its policy.
 `
 
 func render(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
@@ -55,7 +57,7 @@ func render(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 		}
 		stderr.Problems(source, "Warning: ", compiled.Warnings)
 		for _, name := range compiled.Unresolved {
-			stderr.Line("%s: %s is left out: its AWS ranges are not known; give --ranges-file", source, name)
+			stderr.Line("%s: %s is left out: no AWS ranges are loaded; give --ranges-file", source, name)
 			status = cli.ExitUsage
 		}
 		objects = append(objects, netpol.NetworkPolicyFor(source.ConfigMap, compiled))

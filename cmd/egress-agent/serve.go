@@ -25,19 +25,19 @@ import (
 )
 
 const usage = `
-egress-agent keeps one NetworkPolicy beside each ConfigMap that is labelled
-egress-controller=managed and holds a policy.json. It runs in a cluster, or
-beside one with --kubeconfig.
+egress-agent writes one NetworkPolicy for each ConfigMap that has the label
+egress-controller=managed and a policy.json. It runs in a cluster, or outside
+one with --kubeconfig.
 
 Usage:
   egress-agent [flags]               run
   egress-agent render -f FILE...     print the NetworkPolicies of policies in files
   egress-agent explain -f FILE... --to ADDRESS:PORT
-                                     say what allows a connection, or what comes nearest
+                                     show what allows a connection, or the closest destinations
   egress-agent diff -f FILE... --base OLD
   egress-agent diff -f FILE... --ranges-file OLD --against NEW
-                                     say what an edit, or other AWS ranges, open and close
-  egress-agent status [-n NAMESPACE] say how the policies of a cluster stand
+                                     show what an edit or other AWS ranges open and close
+  egress-agent status [-n NAMESPACE] show the state of each policy in a cluster
 
 Examples:
   egress-agent --kubeconfig ~/.kube/config --ranges-file ip-ranges.json
@@ -68,24 +68,24 @@ func newOptions() *options {
 		leaderElect:     true,
 		refreshInterval: 15 * time.Minute,
 		removalHold:     24 * time.Hour,
-		workers:         4 * goruntime.GOMAXPROCS(0), // they mostly wait for the API server
-		chunkPeers:      200,                         // as many as a PolicyEndpoints object of the self-managed controller holds
+		workers:         4 * goruntime.GOMAXPROCS(0), // workers mostly wait for the API server
+		chunkPeers:      200,                         // the capacity of one PolicyEndpoints object of the self-managed controller
 		settle:          5 * time.Second,
 	}
 }
 
 func (o *options) addFlags(flags *flag.FlagSet) {
 	o.Service.AddFlags(flags)
-	flags.StringVar(&o.kubeconfig, "kubeconfig", o.kubeconfig, "kubeconfig `FILE`; left out, the Pod's service account")
-	flags.StringVar(&o.namespace, "namespace", o.namespace, "the agent's own `namespace`: its Lease and the ConfigMap "+agent.RangesName+" are there")
-	flags.BoolVar(&o.leaderElect, "leader-elect", o.leaderElect, "wait until the Lease says that no other agent works")
-	flags.StringVar(&o.rangesURL, "ranges-url", o.rangesURL, "https `URL` of AWS's ip-ranges.json, where --ranges-file is left out")
-	flags.DurationVar(&o.refreshInterval, "refresh-interval", o.refreshInterval, "time between two looks at the ranges; a file is also reread when it changes")
-	flags.DurationVar(&o.removalHold, "removal-hold", o.removalHold, "how long a prefix that AWS, or a custom file, removes stays open: many are back within a day")
-	flags.StringVar(&o.acceptRanges, "accept-ranges", o.acceptRanges, "`SYNCTOKEN` of a document to accept although it was refused, as older, or as lacking or opening too much")
-	flags.IntVar(&o.workers, "workers", o.workers, "policies synced side by side")
-	flags.IntVar(&o.chunkPeers, "chunk-peers", o.chunkPeers, "number of CIDRs up to which a policy is changed in one write; larger ones first get the union of old and new")
-	flags.DurationVar(&o.settle, "settle", o.settle, "time between the two writes of a large change")
+	flags.StringVar(&o.kubeconfig, "kubeconfig", o.kubeconfig, "kubeconfig `FILE`; default: the Pod's service account")
+	flags.StringVar(&o.namespace, "namespace", o.namespace, "the agent's own `namespace`, which has its Lease and the ConfigMap "+agent.RangesName)
+	flags.BoolVar(&o.leaderElect, "leader-elect", o.leaderElect, "write only while this agent holds the Lease, so that one of several agents writes")
+	flags.StringVar(&o.rangesURL, "ranges-url", o.rangesURL, "https `URL` of AWS's ip-ranges.json; unused with --ranges-file")
+	flags.DurationVar(&o.refreshInterval, "refresh-interval", o.refreshInterval, "interval between refreshes of the AWS ranges; a changed file is also reloaded")
+	flags.DurationVar(&o.removalHold, "removal-hold", o.removalHold, "how long a prefix stays open after AWS or a custom file removes it: many return within a day")
+	flags.StringVar(&o.acceptRanges, "accept-ranges", o.acceptRanges, "`SYNCTOKEN` of a refused ranges document to accept: one that is older, lacks too many rows or opens too much")
+	flags.IntVar(&o.workers, "workers", o.workers, "number of policies to sync in parallel")
+	flags.IntVar(&o.chunkPeers, "chunk-peers", o.chunkPeers, "number of CIDRs up to which the agent changes a policy in one write; larger policies first get the union of old and new")
+	flags.DurationVar(&o.settle, "settle", o.settle, "wait between the two writes of a large change")
 }
 
 func (o *options) validate() error {
@@ -120,19 +120,19 @@ func (o *options) validate() error {
 func serve(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	o, flags := newOptions(), flag.NewFlagSet(program, flag.ContinueOnError)
 	o.addFlags(flags)
-	rules, log, status, ok := o.Parse(flags, args, usage, o.validate, stdout, stderr)
+	compileOptions, log, status, ok := o.Parse(flags, args, usage, o.validate, stdout, stderr)
 	if !ok {
 		return status
 	}
 	klog.SetSlogLogger(log)
 	client, events, err := o.clients()
 	if err != nil {
-		log.Error("no way to the API server; give --kubeconfig", "error", err)
+		log.Error("create Kubernetes client failed", "error", err, "hint", "give --kubeconfig")
 		return cli.ExitUsage
 	}
 	registry := cli.NewRegistry(program)
 	a := agent.New(client, events, agent.Options{
-		Compile:     rules,
+		Compile:     compileOptions,
 		Source:      o.source(),
 		Namespace:   o.namespace,
 		LeaderElect: o.leaderElect,
@@ -147,13 +147,13 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		err = a.Run(ctx)
 	}
 	if err != nil {
-		log.Error("failed", "error", err)
+		log.Error("run agent failed", "error", err)
 		return cli.ExitInvalid
 	}
 	return cli.ExitOK
 }
 
-// fetchTimeout is for the whole of a request, its body included.
+// fetchTimeout limits a whole request to AWS, including the body.
 const fetchTimeout = 30 * time.Second
 
 func (o *options) source() agent.Source {
@@ -171,16 +171,16 @@ func (o *options) source() agent.Source {
 	}
 }
 
-// clients returns a client that the API server's own priority and fairness sets the pace of, and one for
-// Events, which has time.
+// clients returns a client without a rate limit, because the API server limits it by priority and fairness. It also
+// returns a slow client for Events.
 func (o *options) clients() (client, events *kubernetes.Clientset, err error) {
 	config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
 	if err != nil {
 		return nil, nil, err
 	}
 	config.UserAgent = agent.Name
-	protobufClient(config)
-	config.DisableCompression = true // as the control plane's own controllers: it costs both ends more than the network
+	useProtobuf(config)
+	config.DisableCompression = true // as the control plane's own controllers do: compression costs both ends more than it saves
 	if client, err = kubernetes.NewForConfig(config); err != nil {
 		return nil, nil, err
 	}
@@ -189,8 +189,8 @@ func (o *options) clients() (client, events *kubernetes.Clientset, err error) {
 	return client, events, err
 }
 
-// protobufClient makes of a config one whose client takes the least time on both ends.
-func protobufClient(config *rest.Config) {
+// useProtobuf sets up config for a client that costs both ends the least time, without a rate limit.
+func useProtobuf(config *rest.Config) {
 	config.ContentType = runtime.ContentTypeProtobuf
 	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
 	config.QPS = -1

@@ -10,15 +10,17 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"egress-agent/cmd/egress-agent/internal/page"
 	"egress-agent/cmd/internal/cli"
 	"egress-agent/pkg/agent"
+	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/status"
 )
 
 const statusUsage = `
-egress-agent status says how each policy of a cluster stands. It reads, and
-writes nothing. Whoever may list ConfigMaps and NetworkPolicies in a namespace may
-ask for it with -n.
+egress-agent status shows the state of each policy in a cluster. It reads the
+cluster and changes nothing. With -n it needs only the right to list ConfigMaps
+and NetworkPolicies in that namespace.
 
 Usage:
   egress-agent status [-n NAMESPACE] [--kubeconfig FILE] [-o text|wide|json|html]
@@ -29,105 +31,89 @@ Examples:
   egress-agent status -o json | jq -r '.policies[] | select(.state != "Applied") | .namespace + "/" + .name'
 
 The states:
-  Applied            the NetworkPolicy was made from the policy as it is now, and
-                     nobody has edited it since
-  Invalid            the policy has mistakes, or is too much beside the namespace's
-                     others; its last valid version stays in force
-  NameConflict       a NetworkPolicy of that name is not the agent's to write
+  Applied            the agent made the NetworkPolicy from the current version of
+                     the policy, and nobody has edited it since
+  Invalid            the policy has problems, or exceeds a limit together with the
+                     other policies of the namespace; its last valid version stays
+                     in force
+  NameConflict       the agent does not manage the NetworkPolicy of that name
   NamespaceExempt    the agent writes nothing in the namespace
-  RangesUnavailable  the AWS ranges of a service are not known
-  Pending            the agent has not come to it, or does not run
+  RangesUnavailable  the AWS ranges of a service are unknown
+  Pending            the agent is behind or not running
 
-Why a policy is not applied is on standard error or, with json and html, in the
-output. DESTINATIONS and CIDRS are counted, PORT SLOTS are the most that any CIDR
-takes of those the dataplane has, over all policies of the namespace, and RANGES
-is how long ago the AWS ranges were last found to be the latest, which the
-cluster is told once a day. Under OTHERS are the other NetworkPolicies of the
-namespace that allow egress: what they allow, a policy cannot take away.
+Standard error shows why a policy is not applied; with json and html, the output
+does. The columns of the table:
+  DESTINATIONS  the number of destinations
+  CIDRS         the number of CIDRs in force
+  PORT SLOTS    the port slots of the CIDR that uses most of them, over all
+                policies of the namespace, and the limit of the dataplane
+  RANGES        the time since the agent last confirmed the AWS ranges as the
+                latest; it writes that time to the cluster once a day
+  OTHERS        the other NetworkPolicies of the namespace that allow egress; a
+                policy cannot close what they allow
 
-The agent's flags are not known here. A NetworkPolicy made from the policy as it
-is now shows that the agent accepted it; give its --custom-ranges and the like
-where a policy that it has not come to is to be judged as it would.
+status checks policies with the options and the custom ranges that the agent
+saved in the ConfigMap egress-ranges. With --ranges-file, or without permission
+to read that ConfigMap, give the flags of the agent, such as --custom-ranges.
 
--o json is an object:
-  cluster    the API server
-  made       when, in RFC 3339
-  ranges     null where not known, or source, syncToken, published and confirmed
-             in RFC 3339 (confirmed null for a file), ageSeconds, held (prefixes
-             that AWS removed and that are still open), refused (why a later
-             document was; empty for none)
+-o json prints an object, with times in RFC 3339:
+  cluster    the URL of the API server
+  made       the time of the report
+  ranges     null if unknown, or source, syncToken, published, confirmed (null for
+             a file), ageSeconds, held (the number of prefixes that AWS removed and
+             that are still open), refused (why the agent refused a later document;
+             empty if it refused none)
   policies   namespace, name, state, messages, defaultAction, destinations (name,
-             cidr or service and regions, ports; left out, they mean all; cidrs,
-             how many are in force), networkPolicy, cidrs, portSlots,
-             maxPortSlots, and others (name; policy, whether another policy is
-             behind it; everything, whether it allows that; pods, its selector)
+             cidr or service and regions, ports; if left out, regions and ports
+             mean all; cidrs, the number in force), networkPolicy, cidrs,
+             portSlots, maxPortSlots, and others (name; policy, whether the agent
+             made it from another policy; everything, whether it allows
+             everything; pods, its selector)
 
-Exit status: 0 all policies are applied, or there is none, 1 one is not, 2 wrong
-usage, or a cluster that cannot be read.
+Exit status: 0 all policies are applied or there are none, 1 a policy is not
+applied, 2 wrong usage or unreadable cluster.
 `
 
-// report is what status prints; as -o json does, so it is written here.
-type report struct {
-	Cluster  string          `json:"cluster"`
-	Made     time.Time       `json:"made"`
-	Ranges   *rangesInUse    `json:"ranges"`
-	Policies []status.Policy `json:"policies"`
-}
-
-// rangesInUse are the AWS ranges that the policies are made with.
-type rangesInUse struct {
-	Source     string     `json:"source"`
-	SyncToken  string     `json:"syncToken"`
-	Published  time.Time  `json:"published"`
-	Confirmed  *time.Time `json:"confirmed"` // nil of a file
-	AgeSeconds int64      `json:"ageSeconds"`
-	Held       int        `json:"held"`
-	Refused    string     `json:"refused"`
-}
-
-func (r *rangesInUse) age() time.Duration { return time.Duration(r.AgeSeconds) * time.Second }
-
 type statusOptions struct {
-	rules      *cli.PolicyFlags
-	kubeconfig string
-	tenant     string
-	namespace  string
-	format     string
+	policyFlags     *cli.PolicyFlags
+	kubeconfig      string
+	tenantNamespace string // whose policies status shows; empty for all namespaces
+	agentNamespace  string
+	format          string
 }
 
-func statusOf(ctx context.Context, args []string, stdout, stderr cli.Output) int {
+func printStatus(ctx context.Context, args []string, stdout, stderr cli.Output) int {
 	flags := flag.NewFlagSet(program+" status", flag.ContinueOnError)
-	o := &statusOptions{rules: cli.NewPolicyFlags()}
-	o.rules.AddFlags(flags)
-	flags.StringVar(&o.tenant, "n", "", "the `namespace` whose policies are shown; left out, all of them")
-	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `FILE`; left out, those in KUBECONFIG, else ~/.kube/config, else the Pod's service account")
-	flags.StringVar(&o.namespace, "namespace", newOptions().namespace, "the agent's `namespace`, where the ConfigMap "+agent.RangesName+" is; not read with --ranges-file")
+	o := &statusOptions{policyFlags: cli.NewPolicyFlags()}
+	o.policyFlags.AddFlags(flags)
+	flags.StringVar(&o.tenantNamespace, "n", "", "show only the policies of this `namespace`; default: all namespaces")
+	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `FILE`; default: the files in KUBECONFIG, else ~/.kube/config, else the Pod's service account")
+	flags.StringVar(&o.agentNamespace, "namespace", newOptions().namespace, "the agent's `namespace`, which has the ConfigMap "+agent.RangesName+"; unused with --ranges-file")
 	flags.StringVar(&o.format, "o", "text", "output `format`: text, wide, json or html")
 	if status, ok := cli.Parse(flags, args, statusUsage, stdout, stderr); !ok {
 		return status
 	}
-	options, err := o.rules.Options()
+	options, err := o.policyFlags.Options()
 	if err := errors.Join(err, o.validate(), cli.CheckNoArguments(flags)); err != nil {
 		stderr.Complain(flags.Name(), err)
 		return cli.ExitUsage
 	}
 	note := func(format string, args ...any) { stderr.Line(flags.Name()+": "+format, args...) }
-	found, err := o.read(ctx, options, newProgress(stderr.Unescaped()), note)
+	state, err := o.read(ctx, options, newProgress(stderr.Unescaped()), note)
 	if err != nil {
 		note("%s", oneLine(err.Error()))
 		return cli.ExitUsage
 	}
-	r := &report{Cluster: found.server, Made: time.Now().UTC().Truncate(time.Second), Policies: status.Policies(found.cluster)}
-	r.Ranges = found.rangesWithAge(r.Made)
-	if len(r.Policies) == 0 {
-		stderr.Line("%s", nothingFound(o.tenant))
+	report := status.NewReport(state.server, time.Now().UTC().Truncate(time.Second), state.ranges, state.cluster)
+	if len(report.Policies) == 0 {
+		stderr.Line("%s", noPoliciesMessage(o.tenantNamespace))
 	}
-	return writeReport(r, found.cluster, o.format, flags.Name(), stdout.Unescaped(), stderr.Unescaped())
+	return writeReport(report, state.cluster.Table, o.format, flags.Name(), stdout.Unescaped(), stderr.Unescaped())
 }
 
 func (o *statusOptions) validate() error {
 	errs := []error{cli.CheckFormat(o.format, "text", "wide", "json", "html")}
-	for _, given := range []struct{ flag, namespace string }{{"-n", o.tenant}, {"--namespace", o.namespace}} {
+	for _, given := range []struct{ flag, namespace string }{{"-n", o.tenantNamespace}, {"--namespace", o.agentNamespace}} {
 		if problems := validation.IsDNS1123Label(given.namespace); given.namespace != "" && len(problems) > 0 {
 			errs = append(errs, fmt.Errorf("invalid %s %q: %s", given.flag, given.namespace, problems[0]))
 		}
@@ -135,18 +121,19 @@ func (o *statusOptions) validate() error {
 	return errors.Join(errs...)
 }
 
-// nothingFound is what kubectl says.
-func nothingFound(namespace string) string {
+// noPoliciesMessage returns the words of kubectl. An empty namespace stands for all.
+func noPoliciesMessage(namespace string) string {
 	if namespace == "" {
 		return "No policies found."
 	}
 	return fmt.Sprintf("No policies found in %s namespace.", namespace)
 }
 
-// writeReport writes a report in one of the formats, and returns the exit status.
-func writeReport(r *report, cluster status.Cluster, format, program string, stdout, stderr io.Writer) int {
+// writeReport writes a report in one of the formats. It returns the exit status, which is ExitInvalid if a policy is not
+// applied. table may be nil.
+func writeReport(report *status.Report, table *awsranges.Table, format, program string, stdout, stderr io.Writer) int {
 	exit := cli.ExitOK
-	for _, p := range r.Policies {
+	for _, p := range report.Policies {
 		if p.State != status.Applied {
 			exit = cli.ExitInvalid
 		}
@@ -154,12 +141,12 @@ func writeReport(r *report, cluster status.Cluster, format, program string, stdo
 	var err error
 	switch format {
 	case "json":
-		return cli.NewOutput(stdout).Result(cli.NewOutput(stderr), program, r, exit)
+		return cli.NewOutput(stdout).Result(cli.NewOutput(stderr), program, report, exit)
 	case "html":
-		err = writePage(stdout, r, cluster.Table)
+		err = page.Write(stdout, report, table)
 	default:
-		if err = writeTable(stdout, r, format == "wide"); err == nil {
-			printReasons(cli.NewOutput(stderr), r)
+		if err = writeTable(stdout, report, format == "wide"); err == nil {
+			printReasons(cli.NewOutput(stderr), report)
 		}
 	}
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"egress-agent/cmd/egress-agent/internal/page"
 	"egress-agent/cmd/internal/cli"
 	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/netpol"
@@ -21,11 +22,11 @@ import (
 	"egress-agent/pkg/status"
 )
 
-// hostile is what a tenant may call a destination.
+// hostile is a name of a destination that a tenant may choose.
 const hostile = `</script><script>alert(1)</script>"'&` + "`"
 
-// sampleReport has a policy in each state.
-func sampleReport(t *testing.T) (*report, status.Cluster) {
+// sampleReport returns a report with policies in several states, and the table that it was made with.
+func sampleReport(t *testing.T) (*status.Report, *awsranges.Table) {
 	table, err := awsranges.ReadFile(ranges)
 	require.NoError(t, err)
 	cluster := status.Cluster{Table: table, Options: netpol.Options{Family: netpol.IPv4, AllowDNS: true, MaxPortSlots: netpol.DefaultPortSlots}}
@@ -34,43 +35,42 @@ func sampleReport(t *testing.T) (*report, status.Cluster) {
 		cluster.ConfigMaps = append(cluster.ConfigMaps, configMap)
 		return configMap
 	}
-	made := func(configMap *corev1.ConfigMap, table *awsranges.Table) {
+	apply := func(configMap *corev1.ConfigMap, table *awsranges.Table) {
 		compiled := netpol.CompileConfigMap(configMap, netpol.Inputs{Table: table, Options: cluster.Options})
 		require.Empty(t, compiled.Problems)
 		cluster.NetworkPolicies = append(cluster.NetworkPolicies, netpol.NetworkPolicyFor(configMap, compiled))
 	}
-	const both = `{"allowedDestinations": [{"name": "s3", "awsService": "s3", "regions": ["us-east-1", "us-west-2"], "ports": [443]}, {"name": "db", "cidr": "10.1.0.0/24", "ports": [5432]}]}`
-	made(add("tenant-a", "egress", both), table)
-	made(add("tenant-a", "names", `{"allowedDestinations": [{"name": "`+strings.ReplaceAll(hostile, `"`, `\"`)+`", "cidr": "10.2.0.0/16"}]}`), table)
-	made(add("tenant-b", "open", `{"defaultAction": "allow", "allowedDestinations": []}`), table)
-	add("tenant-b", "waits", both)
+	const s3AndDatabase = `{"allowedDestinations": [{"name": "s3", "awsService": "s3", "regions": ["us-east-1", "us-west-2"], "ports": [443]}, {"name": "db", "cidr": "10.1.0.0/24", "ports": [5432]}]}`
+	apply(add("tenant-a", "egress", s3AndDatabase), table)
+	apply(add("tenant-a", "names", `{"allowedDestinations": [{"name": "`+strings.ReplaceAll(hostile, `"`, `\"`)+`", "cidr": "10.2.0.0/16"}]}`), table)
+	apply(add("tenant-b", "open", `{"defaultAction": "allow", "allowedDestinations": []}`), table)
+	add("tenant-b", "waits", s3AndDatabase)
 	invalid := add("tenant-c", "typo", `{"allowedDestinations": [{"name": "s3", "awsService": "s3", "regions": ["us-east-1"], "ports": [443]}]}`)
-	made(invalid, table)
+	apply(invalid, table)
 	invalid.Data[policy.Key] = `{"allowedDestinations": [{"name": "s3", "awsService": "<b>s4</b>"}]}`
-	add("tenant-c", "taken", both)
-	made(add("tenant-d", "partly", both), nil)
+	add("tenant-c", "taken", s3AndDatabase)
+	apply(add("tenant-d", "partly", s3AndDatabase), nil)
 	rule := networkingv1.NetworkPolicyEgressRule{To: []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.0.0/8"}}}}
-	of := func(namespace, name string, labels map[string]string, rules ...networkingv1.NetworkPolicyEgressRule) {
+	addNetworkPolicy := func(namespace, name string, labels map[string]string, rules ...networkingv1.NetworkPolicyEgressRule) {
 		cluster.NetworkPolicies = append(cluster.NetworkPolicies, &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
 			Spec: networkingv1.NetworkPolicySpec{PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}, PodSelector: metav1.LabelSelector{MatchLabels: labels}, Egress: rules}})
 	}
-	of("tenant-c", "taken", nil, rule)
-	of("tenant-a", "legacy", nil, networkingv1.NetworkPolicyEgressRule{})
-	of("tenant-a", "web", map[string]string{"app": "web"}, rule)
+	addNetworkPolicy("tenant-c", "taken", nil, rule)
+	addNetworkPolicy("tenant-a", "legacy", nil, networkingv1.NetworkPolicyEgressRule{})
+	addNetworkPolicy("tenant-a", "web", map[string]string{"app": "web"}, rule)
 	confirmed := time.Date(2026, 11, 24, 7, 30, 0, 0, time.UTC)
-	made1 := confirmed.Add(5*time.Hour + 31*time.Minute)
-	f := clusterState{ranges: &rangesInUse{Source: "ConfigMap egress-system/egress-ranges", Confirmed: &confirmed}}
-	f.ranges.setTable(table)
-	return &report{Cluster: "https://10.0.0.1:6443", Made: made1, Ranges: f.rangesWithAge(made1), Policies: status.Policies(cluster)}, cluster
+	inUse := status.NewRanges("ConfigMap egress-system/egress-ranges", table)
+	inUse.Confirmed = &confirmed
+	return status.NewReport("https://10.0.0.1:6443", confirmed.Add(5*time.Hour+31*time.Minute), inUse, cluster), table
 }
 
-// TestStatusGolden prints to testdata/status; UPDATE_GOLDEN=1 rewrites it.
+// TestStatusGolden compares the output of status with testdata/status. UPDATE_GOLDEN=1 rewrites the files.
 func TestStatusGolden(t *testing.T) {
 	const dir = "../../testdata/status"
 	files := map[string]string{"text": "table.txt", "wide": "wide.txt", "json": "report.json", "html": "page.html"}
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
-	require.Len(t, entries, len(files)+1, "a golden without a test, or a test without")
+	require.Len(t, entries, len(files)+1, "each golden needs a test, and each test a golden")
 	check := func(file, got string) {
 		if os.Getenv("UPDATE_GOLDEN") != "" {
 			require.NoError(t, os.WriteFile(filepath.Join(dir, file), []byte(got), 0o644))
@@ -80,45 +80,45 @@ func TestStatusGolden(t *testing.T) {
 		require.Equal(t, string(want), got, file)
 	}
 	for format, file := range files {
-		r, cluster := sampleReport(t)
+		r, table := sampleReport(t)
 		var stdout, stderr bytes.Buffer
-		require.Equal(t, cli.ExitInvalid, writeReport(r, cluster, format, "egress-agent status", &stdout, &stderr))
+		require.Equal(t, cli.ExitInvalid, writeReport(r, table, format, "egress-agent status", &stdout, &stderr))
 		check(file, stdout.String())
 		if format == "text" || format == "wide" {
 			check("reasons.txt", stderr.String())
 		} else {
-			require.Empty(t, stderr.String(), "it is all in the output")
+			require.Empty(t, stderr.String(), "the output has the reasons")
 		}
 	}
 }
 
-func TestStatusExit(t *testing.T) {
-	r, cluster := sampleReport(t)
+func TestStatusExitStatus(t *testing.T) {
+	r, table := sampleReport(t)
 	r.Policies = r.Policies[:2]
 	for _, format := range []string{"text", "wide", "json", "html"} {
-		require.Equal(t, cli.ExitOK, writeReport(r, cluster, format, "", &bytes.Buffer{}, &bytes.Buffer{}), "both are applied")
+		require.Equal(t, cli.ExitOK, writeReport(r, table, format, "", &bytes.Buffer{}, &bytes.Buffer{}), "both are applied")
 	}
 	r.Policies = nil
 	var stdout bytes.Buffer
-	require.Equal(t, cli.ExitOK, writeReport(r, cluster, "text", "", &stdout, &bytes.Buffer{}))
+	require.Equal(t, cli.ExitOK, writeReport(r, table, "text", "", &stdout, &bytes.Buffer{}))
 	require.Empty(t, stdout.String())
-	require.Equal(t, "No policies found.", nothingFound(""))
-	require.Equal(t, "No policies found in tenant-a namespace.", nothingFound("tenant-a"))
+	require.Equal(t, "No policies found.", noPoliciesMessage(""))
+	require.Equal(t, "No policies found in tenant-a namespace.", noPoliciesMessage("tenant-a"))
 }
 
-func TestStatusColour(t *testing.T) {
+func TestStatusColoursStates(t *testing.T) {
 	r, _ := sampleReport(t)
 	require.Equal(t, "HEADING Applied\ntenant-a   \x1b[32mApplied\x1b[0m   1\ntenant-b   \x1b[31mInvalid\x1b[0m\ntenant-c   \x1b[33mPending\x1b[0m\n",
 		coloured("HEADING Applied\ntenant-a   Applied   1\ntenant-b   Invalid\ntenant-c   Pending\n",
 			[]status.Policy{{State: status.Applied}, {State: status.Invalid}, {State: status.Pending}}))
 	var text bytes.Buffer
 	require.NoError(t, writeTable(&text, r, false))
-	require.NotContains(t, text.String(), "\x1b", "no terminal, no colour")
+	require.NotContains(t, text.String(), "\x1b", "output that is not a terminal has no colours")
 }
 
-// TestPageEscapes has markup wherever a tenant or a NetworkPolicy's author may write text.
+// TestPageEscapes puts markup into each text that a tenant or the author of a NetworkPolicy can write.
 func TestPageEscapes(t *testing.T) {
-	r, cluster := sampleReport(t)
+	r, table := sampleReport(t)
 	r.Cluster, r.Ranges.Source, r.Ranges.Refused = hostile, hostile, hostile
 	for i := range r.Policies {
 		p := &r.Policies[i]
@@ -126,30 +126,31 @@ func TestPageEscapes(t *testing.T) {
 		p.Destinations = []status.Destination{{Name: hostile, CIDR: hostile, Ports: []string{hostile}}, {Name: hostile, Service: hostile, Regions: []string{hostile}}, {Name: hostile, Service: "S3", Regions: []string{hostile}}}
 		p.OtherPolicies = []status.OtherPolicy{{Name: hostile, Pods: hostile}}
 	}
-	frame := strings.Count(pageFrame, "<script") // its own
+	template, err := os.ReadFile("internal/page/page.html")
+	require.NoError(t, err)
 	var html bytes.Buffer
-	require.NoError(t, writePage(&html, r, cluster.Table))
-	require.Equal(t, frame, strings.Count(html.String(), "<script"))
-	require.Equal(t, strings.Count(pageFrame, "</script"), strings.Count(html.String(), "</script"))
+	require.NoError(t, page.Write(&html, r, table))
+	require.Equal(t, strings.Count(string(template), "<script"), strings.Count(html.String(), "<script"))
+	require.Equal(t, strings.Count(string(template), "</script"), strings.Count(html.String(), "</script"))
 	require.NotContains(t, html.String(), `"'&`)
 	require.Contains(t, html.String(), "&lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt;&#34;&#39;&amp;`")
 }
 
-// TestPageOfMany is a thousand policies that name the same large service: its prefixes stand in the page once.
-func TestPageOfMany(t *testing.T) {
-	r, cluster := manyPolicies(t, 1000)
+// TestPageHasPrefixesOnce has a thousand policies that name the same large service.
+func TestPageHasPrefixesOnce(t *testing.T) {
+	r, table := manyPolicies(t, 1000)
 	var html bytes.Buffer
-	require.NoError(t, writePage(&html, r, cluster.Table))
+	require.NoError(t, page.Write(&html, r, table))
 	require.Equal(t, 1, strings.Count(html.String(), "198.18.16.0/20"))
 	require.Equal(t, 1000, strings.Count(html.String(), `<details class="policy Applied">`))
 	require.Less(t, html.Len(), 1500*1000, "bytes, at 1,500 a policy")
 	again := html.String()
 	html.Reset()
-	require.NoError(t, writePage(&html, r, cluster.Table))
+	require.NoError(t, page.Write(&html, r, table))
 	require.Equal(t, again, html.String(), "equal input gives equal bytes")
 }
 
-func manyPolicies(t *testing.T, n int) (*report, status.Cluster) {
+func manyPolicies(t *testing.T, n int) (*status.Report, *awsranges.Table) {
 	table, err := awsranges.ReadFile(ranges)
 	require.NoError(t, err)
 	cluster := status.Cluster{Table: table, Options: netpol.Options{Family: netpol.IPv4, AllowDNS: true, MaxPortSlots: netpol.DefaultPortSlots}}
@@ -161,11 +162,11 @@ func manyPolicies(t *testing.T, n int) (*report, status.Cluster) {
 		cluster.ConfigMaps = append(cluster.ConfigMaps, configMap)
 		cluster.NetworkPolicies = append(cluster.NetworkPolicies, netpol.NetworkPolicyFor(configMap, compiled))
 	}
-	return &report{Cluster: "https://10.0.0.1:6443", Policies: status.Policies(cluster)}, cluster
+	return &status.Report{Cluster: "https://10.0.0.1:6443", Policies: status.Policies(cluster)}, table
 }
 
-// TestStatusWrong is what can be wrong before a cluster is asked.
-func TestStatusWrong(t *testing.T) {
+// TestStatusExplainsWrongUsage has the errors that need no cluster.
+func TestStatusExplainsWrongUsage(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, content string) string {
 		path := filepath.Join(dir, name)
@@ -183,8 +184,8 @@ func TestStatusWrong(t *testing.T) {
 		{"format", []string{"-o", "yaml"}, "egress-agent status: invalid -o \"yaml\": must be text, wide, json or html\nRun 'egress-agent status --help' for usage.\n"},
 		{"namespace", []string{"-n", "Tenant A"}, "egress-agent status: invalid -n \"Tenant A\": "},
 		{"argument", []string{"tenant-a"}, "egress-agent status: unexpected argument \"tenant-a\"\n"},
-		{"no kubeconfig", nil, "egress-agent status: no cluster: kubeconfig " + dir + "/none is not there, or empty; give --kubeconfig FILE or set KUBECONFIG\n"},
-		{"missing", []string{"--kubeconfig", dir + "/missing"}, "egress-agent status: kubeconfig " + dir + "/missing: stat " + dir + "/missing: no such file or directory; correct it, or give another with --kubeconfig FILE\n"},
+		{"no kubeconfig", nil, "egress-agent status: no cluster: kubeconfig " + dir + "/none is missing or empty; give --kubeconfig FILE or set KUBECONFIG\n"},
+		{"missing", []string{"--kubeconfig", dir + "/missing"}, "egress-agent status: kubeconfig " + dir + "/missing: stat " + dir + "/missing: no such file or directory; correct it or give another one with --kubeconfig FILE\n"},
 		{"not YAML", []string{"--kubeconfig", notYAML}, "egress-agent status: kubeconfig " + notYAML + ": error loading config file"},
 		{"no such context", []string{"--kubeconfig", noServer}, "egress-agent status: kubeconfig " + noServer + ": "},
 		{"ranges", []string{"--ranges-file", dir + "/missing"}, "egress-agent status: open " + dir + "/missing: no such file or directory\n"},

@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -16,15 +18,16 @@ import (
 	"egress-agent/pkg/status"
 )
 
-// What kubectl writes where there is nothing, and where it does not know.
+// kubectl writes the same words for no value and for an unknown one.
 const (
 	none    = "<none>"
 	unknown = "<unknown>"
 )
 
-// writeTable writes a row a policy, in columns as kubectl's; wide has more of them, and nothing cut.
-func writeTable(w io.Writer, r *report, wide bool) error {
-	if len(r.Policies) == 0 {
+// writeTable writes one row for each policy, in columns as kubectl prints them. A wide table has more columns and
+// shortens no cell. Without policies it writes nothing.
+func writeTable(w io.Writer, report *status.Report, wide bool) error {
+	if len(report.Policies) == 0 {
 		return nil
 	}
 	var text bytes.Buffer
@@ -34,10 +37,10 @@ func writeTable(w io.Writer, r *report, wide bool) error {
 		heading = append(heading, "DEFAULT", "NETWORKPOLICY", "IN FORCE")
 	}
 	fmt.Fprintln(columns, strings.Join(heading, "\t"))
-	for _, p := range r.Policies {
-		row := []string{p.Namespace, p.Name, string(p.State), destinations(p), strconv.Itoa(p.CIDRs), portSlots(p), r.rangesOf(p), others(p, wide)}
+	for _, p := range report.Policies {
+		row := []string{p.Namespace, p.Name, string(p.State), destinationCount(p), strconv.Itoa(p.CIDRs), p.FormatPortSlots(), rangesAge(report.Ranges, p), formatOthers(p, wide)}
 		if wide {
-			row = append(row, orElse(string(p.DefaultAction), unknown), orElse(p.NetworkPolicy, none), inForce(p))
+			row = append(row, cmp.Or(string(p.DefaultAction), unknown), cmp.Or(p.NetworkPolicy, none), inForce(p))
 		}
 		for i, cell := range row {
 			row[i] = cli.Printable(cell)
@@ -49,13 +52,14 @@ func writeTable(w io.Writer, r *report, wide bool) error {
 	}
 	output := text.String()
 	if takesColour(w) {
-		output = coloured(output, r.Policies)
+		output = coloured(output, report.Policies)
 	}
 	_, err := io.WriteString(w, output)
 	return err
 }
 
-// coloured colours the state in each row, once the columns are aligned. No name before it has a capital.
+// coloured colours the state in each row of a table. It runs after the alignment of the columns, which would count the
+// control sequences as text. The first match is the state: names of namespaces and ConfigMaps have no capitals.
 func coloured(table string, policies []status.Policy) string {
 	lines := strings.SplitAfter(table, "\n")
 	for i, p := range policies {
@@ -71,14 +75,8 @@ func coloured(table string, policies []status.Policy) string {
 	return strings.Join(lines, "")
 }
 
-func orElse(text, otherwise string) string {
-	if text == "" {
-		return otherwise
-	}
-	return text
-}
-
-func destinations(p status.Policy) string {
+// destinationCount returns the number of destinations, or a word if the policy is unreadable or allows everything.
+func destinationCount(p status.Policy) string {
 	switch p.DefaultAction {
 	case "":
 		return unknown
@@ -88,35 +86,27 @@ func destinations(p status.Policy) string {
 	return strconv.Itoa(len(p.Destinations))
 }
 
-func portSlots(p status.Policy) string {
-	if p.MaxPortSlots == 0 {
-		return strconv.Itoa(p.PortSlots)
+// rangesAge returns the age of the AWS ranges, or none if the policy names no service.
+func rangesAge(ranges *status.Ranges, p status.Policy) string {
+	namesService := slices.ContainsFunc(p.Destinations, func(d status.Destination) bool { return d.Service != "" })
+	switch {
+	case !namesService:
+		return none
+	case ranges == nil:
+		return unknown
 	}
-	return fmt.Sprintf("%d/%d", p.PortSlots, p.MaxPortSlots)
+	return duration.HumanDuration(ranges.Age())
 }
 
-// rangesOf is the age of the ranges, for a policy that takes any.
-func (r *report) rangesOf(p status.Policy) string {
-	for _, d := range p.Destinations {
-		if d.Service == "" {
-			continue
-		}
-		if r.Ranges == nil {
-			return unknown
-		}
-		return duration.HumanDuration(r.Ranges.age())
-	}
-	return none
-}
-
-func others(p status.Policy, all bool) string {
-	const shown = 2
+// formatOthers returns the number and the names of the other policies: the first two names, or all.
+func formatOthers(p status.Policy, all bool) string {
+	const shownCount = 2
 	if len(p.OtherPolicies) == 0 {
 		return none
 	}
 	var names []string
 	for i, other := range p.OtherPolicies {
-		if i == shown && !all {
+		if i == shownCount && !all {
 			names = append(names, "...")
 			break
 		}
@@ -129,7 +119,8 @@ func others(p status.Policy, all bool) string {
 	return fmt.Sprintf("%d (%s)", len(p.OtherPolicies), strings.Join(names, ", "))
 }
 
-// inForce is what the NetworkPolicy says of its destinations. Anyone who may edit it may write there.
+// inForce returns the NetworkPolicy's annotation about its destinations. The text is untrusted: users with the right to
+// edit the NetworkPolicy can write any text there.
 func inForce(p status.Policy) string {
 	if p.Current == nil || p.Current.Annotations[netpol.DestinationsAnnotation] == "" {
 		return none
@@ -137,9 +128,9 @@ func inForce(p status.Policy) string {
 	return oneLine(p.Current.Annotations[netpol.DestinationsAnnotation])
 }
 
-// printReasons says why policies are not applied: NAMESPACE/NAME: STATE: MESSAGE.
-func printReasons(out cli.Output, r *report) {
-	for _, p := range r.Policies {
+// printReasons prints why policies are not applied, one line for each message: NAMESPACE/NAME: STATE: MESSAGE.
+func printReasons(out cli.Output, report *status.Report) {
+	for _, p := range report.Policies {
 		for _, message := range p.Messages {
 			out.Line("%s/%s: %s: %s", p.Namespace, p.Name, p.State, message)
 		}

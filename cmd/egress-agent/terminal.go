@@ -11,18 +11,18 @@ import (
 	"golang.org/x/term"
 )
 
-// isTerminal says whether a person looks at what is written.
+// isTerminal reports whether w is a terminal that understands control sequences.
 func isTerminal(w io.Writer) bool {
 	file, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(file.Fd())) && os.Getenv("TERM") != "dumb"
 }
 
-// takesColour also asks https://no-color.org.
+// takesColour reports whether output to w may have colours. NO_COLOR turns them off (https://no-color.org).
 func takesColour(w io.Writer) bool { return isTerminal(w) && os.Getenv("NO_COLOR") == "" }
 
-// progress tells a person, and nobody else, of what takes over a second.
+// progress shows on a terminal how many objects have been read. It shows nothing in the first second.
 type progress struct {
-	terminal io.Writer // nil where nobody looks
+	terminal io.Writer // nil if the output is not a terminal
 	count    atomic.Int64
 }
 
@@ -33,14 +33,14 @@ func newProgress(w io.Writer) *progress {
 	return &progress{terminal: w}
 }
 
-// start tells of reading from a server until done is called.
+// start shows the progress of reading from server. The caller must call done, which erases the line.
 func (p *progress) start(server string) (done func()) {
 	if p.terminal == nil {
 		return func() {}
 	}
 	stop := make(chan struct{})
-	var telling sync.WaitGroup
-	telling.Go(func() {
+	var printer sync.WaitGroup
+	printer.Go(func() {
 		ticker := time.NewTicker(time.Second)
 		defer ticker.Stop()
 		for {
@@ -55,9 +55,9 @@ func (p *progress) start(server string) (done func()) {
 	})
 	return func() {
 		close(stop)
-		telling.Wait()
+		printer.Wait()
 	}
 }
 
-// clearLine goes back to the line's start, and erases it (ECMA-48, EL).
+// clearLine moves the cursor to the start of the line and erases the line (ECMA-48, EL).
 const clearLine = "\r\x1b[K"

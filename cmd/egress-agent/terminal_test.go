@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestTerminal(t *testing.T) {
+func TestColoursOnlyOnTerminal(t *testing.T) {
 	t.Setenv("TERM", "xterm")
 	t.Setenv("NO_COLOR", "")
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
@@ -21,7 +21,7 @@ func TestTerminal(t *testing.T) {
 	}
 	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
-		t.Skipf("no terminal can be made here: %v", err)
+		t.Skipf("cannot open a terminal: %v", err)
 	}
 	defer terminal.Close()
 	require.True(t, isTerminal(terminal))

@@ -130,16 +130,16 @@ func statusOfTenant(t *testing.T) {
 	exit, stdout, stderr := statusOf(t, kubeconfig, "-n", "status-a")
 	require.Zero(t, exit, stderr)
 	require.Regexp(t, `(?m)^status-a +egress +Applied +2 +3 +3/24 +<unknown> +1 \(legacy=everything\)$`, stdout)
-	require.Equal(t, "egress-agent status: note: ConfigMap egress-system/egress-ranges may not be read: the age of the AWS ranges is not known\n", stderr)
+	require.Equal(t, "egress-agent status: note: no permission to read ConfigMap egress-system/egress-ranges: the age of the AWS ranges is unknown\n", stderr)
 
 	exit, stdout, stderr = statusOf(t, "", "--kubeconfig", kubeconfig)
 	require.Equal(t, 2, exit)
 	require.Empty(t, stdout)
-	require.Equal(t, "egress-agent status: ConfigMaps may not be listed in all namespaces with kubeconfig "+kubeconfig+": give -n NAMESPACE\n", stderr)
+	require.Equal(t, "egress-agent status: no permission to list ConfigMaps in all namespaces with kubeconfig "+kubeconfig+": give -n NAMESPACE\n", stderr)
 
 	exit, _, stderr = statusOf(t, kubeconfig, "-n", "status-b")
 	require.Equal(t, 2, exit)
-	require.Equal(t, "egress-agent status: ConfigMaps may not be listed in namespace status-b with kubeconfig "+kubeconfig+": it takes the right to list configmaps and networkpolicies there\n", stderr)
+	require.Equal(t, "egress-agent status: no permission to list ConfigMaps in namespace status-b with kubeconfig "+kubeconfig+": ask for the right to list configmaps and networkpolicies there\n", stderr)
 }
 
 // TestStatusUnreadable is one line about each cluster that cannot be read.
@@ -163,9 +163,9 @@ func TestStatusUnreadable(t *testing.T) {
 	unreachable := variant("unreachable", func(server, _ *string) { *server = "https://" + closed })
 	expired := variant("expired", func(_, token *string) { *token = "gone" })
 	for _, test := range []struct{ name, kubeconfig, want string }{
-		{"unreachable", unreachable, "no answer from https://" + closed + ", the server in kubeconfig " + unreachable + ": dial tcp " + closed + ": connect: connection refused; is the cluster up, and the server right?"},
-		{"credentials", expired, control.Admin.RESTClient().Get().URL().Scheme + "://" + control.Admin.RESTClient().Get().URL().Host + " does not accept the credentials of kubeconfig " + expired + ": log in again, or give another with --kubeconfig FILE"},
-		{"none", "/none", "no cluster: kubeconfig /none is not there, or empty; give --kubeconfig FILE or set KUBECONFIG"},
+		{"unreachable", unreachable, "no answer from https://" + closed + ", the server in kubeconfig " + unreachable + ": dial tcp " + closed + ": connect: connection refused; check that the cluster runs and that the server is right"},
+		{"credentials", expired, control.Admin.RESTClient().Get().URL().Scheme + "://" + control.Admin.RESTClient().Get().URL().Host + " does not accept the credentials of kubeconfig " + expired + ": log in again or give another kubeconfig with --kubeconfig FILE"},
+		{"none", "/none", "no cluster: kubeconfig /none is missing or empty; give --kubeconfig FILE or set KUBECONFIG"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			exit, stdout, stderr := statusOf(t, test.kubeconfig, "-n", "default")

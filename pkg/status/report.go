@@ -1,0 +1,72 @@
+package status
+
+import (
+	"strconv"
+	"time"
+
+	"egress-agent/pkg/awsranges"
+)
+
+// Report is the state of a cluster's policies at one time. Its JSON form is the output of
+// "egress-agent status -o json".
+type Report struct {
+	Cluster  string    `json:"cluster"` // the URL of the API server
+	Made     time.Time `json:"made"`
+	Ranges   *Ranges   `json:"ranges"`   // nil if unknown
+	Policies []Policy  `json:"policies"` // sorted by namespace and name; empty, not nil, if there are none
+}
+
+// Ranges describes the AWS ranges that the policies use.
+type Ranges struct {
+	Source     string     `json:"source"` // the file or the ConfigMap they were read from
+	SyncToken  string     `json:"syncToken"`
+	Published  time.Time  `json:"published"`
+	Confirmed  *time.Time `json:"confirmed"` // when the agent last found them to be the latest; nil for a file
+	AgeSeconds int64      `json:"ageSeconds"`
+	Held       int        `json:"held"`    // prefixes that AWS removed and that stay allowed for a time
+	Refused    string     `json:"refused"` // why the agent refused a later document; empty if it refused none
+}
+
+// NewReport returns the report of a cluster. server is the URL of its API server. ranges may be nil; NewReport copies
+// them and sets AgeSeconds.
+func NewReport(server string, made time.Time, ranges *Ranges, cluster Cluster) *Report {
+	report := &Report{Cluster: server, Made: made, Policies: Policies(cluster)}
+	if ranges != nil {
+		aged := *ranges
+		aged.setAge(made)
+		report.Ranges = &aged
+	}
+	return report
+}
+
+// NewRanges describes the ranges of a table that was read from source. AWS's syncToken is the time of publication, in
+// seconds since 1970. If it is not a number, Published stays zero.
+func NewRanges(source string, table *awsranges.Table) *Ranges {
+	ranges := &Ranges{Source: source, SyncToken: table.SyncToken(), Held: len(table.Held())}
+	if seconds, err := strconv.ParseInt(ranges.SyncToken, 10, 64); err == nil {
+		ranges.Published = time.Unix(seconds, 0).UTC()
+	}
+	return ranges
+}
+
+// setAge sets AgeSeconds to the time since Confirmed or, for a file, since Published. A clock that runs behind gives 0.
+func (r *Ranges) setAge(now time.Time) {
+	since := r.Published
+	if r.Confirmed != nil {
+		since = *r.Confirmed
+	}
+	r.AgeSeconds = int64(max(now.Sub(since), 0) / time.Second)
+}
+
+// Age returns the age of the ranges when the report was made.
+func (r *Ranges) Age() time.Duration { return time.Duration(r.AgeSeconds) * time.Second }
+
+// FormatPortSlots returns the used port slots and the limit, such as "3/24", or only the used ones if there is no
+// limit.
+func (p *Policy) FormatPortSlots() string {
+	used := strconv.Itoa(p.PortSlots)
+	if p.MaxPortSlots == 0 {
+		return used
+	}
+	return used + "/" + strconv.Itoa(p.MaxPortSlots)
+}
