@@ -156,5 +156,5 @@ restart)
     step "$deployment runs" rolled_out $deployment
   done ;;
 onboard) checked "${2:-}"; announce "Onboarding the namespace $2"; onboard "$2" ;;
-*) fail "unknown verb $(printf %q "${1:-}"): see the head of scripts/deploy.sh" ;;
+*) fail "unknown command $(printf %q "${1:-}"): see the head of scripts/deploy.sh" ;;
 esac
