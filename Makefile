@@ -8,7 +8,7 @@ SHELL := /bin/bash
 # What a person gives is text, whatever is in it: a recipe takes it from the environment, in quotes, and never as a part
 # of its own text, and make expands nothing in it. Otherwise NS='`id`' or NS='$$(shell id)' would run id.
 GIVEN := ARCHS BIN CONTAINER_TOOL F FOLLOW FUZZTIME IMAGES IMG_AGENT IMG_WEBHOOK IP_RANGES_DATA KUBECTL LOAD NS OVERLAYS PURGE \
-  PUSH RANGES ROTATE SIZE TAIL TIMEOUT
+  PUSH RANGES ROTATE SIZE TAIL TIMEOUT VULN_DB
 defined = $(filter-out undefined,$(origin $(1)))
 $(foreach name,$(GIVEN),$(if $(call defined,$(name)),$(eval override $(name) := $$(value $(name)))))
 
@@ -36,7 +36,7 @@ control-plane: ## Build etcd, kube-apiserver, kube-controller-manager and kubect
 
 .PHONY: clean
 clean: ## Remove what was built, but for the control plane
-	cd "$$BIN" 2>/dev/null || exit 0; rm -rf $(PROGRAMS) local bench benchwebhook benchhostile race staticcheck certs images deploy axe page
+	cd "$$BIN" 2>/dev/null || exit 0; rm -rf $(PROGRAMS) local bench benchwebhook benchhostile race staticcheck govulncheck certs images deploy axe page
 
 .PHONY: clean-all
 clean-all: ## Remove all that was built
@@ -223,12 +223,13 @@ bench-hostile: build control-plane ## What the worst policies cost both programs
 	@"$$BIN/benchhostile"
 
 .PHONY: lint
-lint: $(BIN)/staticcheck ## gofmt, go vet, staticcheck, shellcheck, and the webhook's imports
+lint: $(BIN)/staticcheck $(BIN)/govulncheck ## gofmt, go vet, staticcheck, shellcheck, govulncheck (VULN_DB=), and the webhook's imports
 	@test -z "$$(gofmt -l cmd pkg scripts)" || { echo "not formatted, run make fmt:"; gofmt -l cmd pkg scripts; exit 1; }
 	go vet ./...
 	"$$BIN/staticcheck" ./...
 	cd scripts/e2e && go vet ./... && "../../$$BIN/staticcheck" ./...
 	shellcheck -x scripts/*.sh .ci/run
+	@scripts/vulncheck.sh
 	@imports=$$(go list -deps ./cmd/egress-webhook); \
 	  ! grep '^k8s.io/client-go' <<<"$$imports" || { echo "egress-webhook must not import client-go"; exit 1; }
 
@@ -255,8 +256,10 @@ $(foreach name,$(GIVEN),$(if $(call defined,$(name)),$(eval export $(name))))
 help: ## Show this
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: $(BIN)/local $(BIN)/staticcheck
+.PHONY: $(BIN)/local $(BIN)/staticcheck $(BIN)/govulncheck
 $(BIN)/local:
 	cd scripts/e2e && go build -o "../../$$BIN/local" ./local
 $(BIN)/staticcheck:
 	cd scripts/e2e && go build -o "../../$$BIN/staticcheck" honnef.co/go/tools/cmd/staticcheck
+$(BIN)/govulncheck:
+	cd scripts/e2e && go build -o "../../$$BIN/govulncheck" golang.org/x/vuln/cmd/govulncheck
