@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Fails if a program calls a function with a known vulnerability, by the database of the Go project, and prints the call.
-# PACKAGEs are the packages to check (default: both programs). VULN_DB is another database, such as file:///folder. If
-# the database cannot be read, as on a machine without internet, the script says so and ends with status 0.
+# Fails if a program calls a function with a known vulnerability, by the database of the Go project, and prints the
+# call. PACKAGEs are the packages to check (default: both programs). VULN_DB is another database, such as
+# file:///folder. If the database cannot be read, as on a machine without internet, the script says so and ends with
+# status 0.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ $# -gt 0 ] || set -- ./cmd/...
