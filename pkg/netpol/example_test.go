@@ -29,24 +29,27 @@ func exampleTable() *awsranges.Table {
 }
 
 // A policy ConfigMap and a table of ranges give the spec of a NetworkPolicy.
-func ExampleEvaluate() {
+func ExampleCompileConfigMap() {
 	configMap := policyConfigMap(`{"allowedDestinations": [
 		{"name": "files", "awsService": "s3", "regions": ["us-east-1"], "ports": [443]},
 		{"name": "database", "cidr": "10.1.0.0/24", "ports": [5432]}]}`)
-	result, problems := netpol.Evaluate(configMap, exampleTable(), netpol.Options{Family: netpol.IPv4, MaxPortSlots: 24})
-	if problems != nil {
-		fmt.Println(problems.Error())
+	compiled := netpol.CompileConfigMap(configMap, netpol.Inputs{
+		Table:   exampleTable(),
+		Options: netpol.Options{Family: netpol.IPv4, MaxPortSlots: 24},
+	})
+	if compiled.Problems != nil {
+		fmt.Println(compiled.Problems.Error())
 		return
 	}
-	for _, rule := range result.Spec.Egress {
+	for _, rule := range compiled.Spec().Egress {
 		for _, peer := range rule.To {
 			fmt.Println(peer.IPBlock.CIDR, netpol.PortNames(rule.Ports))
 		}
 	}
-	for _, count := range result.Counts {
+	for _, count := range compiled.Counts {
 		fmt.Println(count.Name, count.CIDRs)
 	}
-	for _, warning := range result.Warnings {
+	for _, warning := range compiled.Warnings {
 		fmt.Println("Warning:", warning)
 	}
 	// Output:
@@ -57,10 +60,10 @@ func ExampleEvaluate() {
 	// Warning: files opens S3, which also covers every AWS customer's buckets: 256 IPv4 addresses (allowedDestinations[0].awsService)
 }
 
-// An invalid policy has problems, and no spec.
-func ExampleEvaluate_invalid() {
+// An invalid policy has problems, and nothing to write.
+func ExampleCompileConfigMap_invalid() {
 	configMap := policyConfigMap(`{"allowedDestinations": [{"name": "files", "awsService": "s4", "ports": [443]}]}`)
-	_, problems := netpol.Evaluate(configMap, exampleTable(), netpol.Options{Family: netpol.IPv4})
-	fmt.Println(problems.Error())
+	compiled := netpol.CompileConfigMap(configMap, netpol.Inputs{Table: exampleTable(), Options: netpol.Options{Family: netpol.IPv4}})
+	fmt.Println(compiled.Problems.Error())
 	// Output: Policy validation failed: Invalid service: s4; did you mean s3? (allowedDestinations[0].awsService)
 }
