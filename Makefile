@@ -1,20 +1,20 @@
-# Everything here runs on one machine with Go, make, git and openssl. What needs a Kubernetes control
-# plane builds one into bin/control-plane, once, or takes it from KUBEBUILDER_ASSETS.
+# Every target runs on one machine with Go, make, git and openssl. Targets that need a Kubernetes control plane build one
+# into bin/control-plane, once, or take it from KUBEBUILDER_ASSETS.
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
-# What a person gives is text, whatever is in it: a recipe takes it from the environment, in quotes, and never as a part
-# of its own text, and make expands nothing in it. Otherwise NS='`id`' or NS='$$(shell id)' would run id.
+# The variables that a user may set. Their values are plain text: make does not expand them, and a recipe reads them from
+# the environment, in quotes, never as part of its own text. Otherwise NS='`id`' or NS='$$(shell id)' would run id.
 GIVEN := ARCHS BIN CONTAINER_TOOL F FOLLOW FUZZTIME IMAGES IMG_AGENT IMG_WEBHOOK IP_RANGES_DATA KUBECTL LOAD NS OVERLAYS PURGE \
-  PUSH RANGES ROTATE SIZE TAIL TIMEOUT
+  PUSH RANGES ROTATE SIZE TAIL TIMEOUT VULN_DB
 defined = $(filter-out undefined,$(origin $(1)))
 $(foreach name,$(GIVEN),$(if $(call defined,$(name)),$(eval override $(name) := $$(value $(name)))))
 
 BIN := bin
 PROGRAMS := egress-agent egress-webhook
-# AWS's ip-ranges.json for what you try by hand: a file, plain or gzip.
+# A file with AWS's ip-ranges.json, plain or gzip, for the targets that you run by hand.
 RANGES ?=
 RANGES_FLAG = $(if $(value RANGES),--ranges-file "$$RANGES")
 FUZZTIME ?= 2s
@@ -23,27 +23,29 @@ RACE := $(shell command -v "$$(go env CC)" >/dev/null && echo -race)
 
 ##@ Build
 
-# Functions aligned to 16 bytes rather than 32 make each program 120 kB smaller.
+# Functions aligned to 16 bytes instead of 32 make each program 120 kB smaller. --version prints the output of git
+# describe. Without a repository, as in an unpacked archive, it prints "(devel)".
 .PHONY: build
 build: ## Build both programs into bin/
-	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -funcalign=16" -buildvcs=auto -o "$$BIN/" ./cmd/...
+	version=$$(git describe --tags --match 'v[0-9]*' --always --dirty 2>/dev/null || true); \
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -funcalign=16 -X egress-agent/cmd/internal/cli.version=$$version" -buildvcs=auto -o "$$BIN/" ./cmd/...
 
 .PHONY: control-plane
 control-plane: ## Build etcd, kube-apiserver, kube-controller-manager and kubectl, once (five to ten minutes)
 	@scripts/control-plane.sh "$$BIN/control-plane"
 
 .PHONY: clean
-clean: ## Remove what was built, but for the control plane
-	cd "$$BIN" 2>/dev/null || exit 0; rm -rf $(PROGRAMS) local bench benchwebhook benchhostile race staticcheck certs images deploy axe page
+clean: ## Remove everything that was built, except the control plane
+	cd "$$BIN" 2>/dev/null || exit 0; rm -rf $(PROGRAMS) local bench benchwebhook benchhostile race staticcheck govulncheck certs images deploy axe page
 
 .PHONY: clean-all
-clean-all: ## Remove all that was built
+clean-all: ## Remove everything that was built
 	rm -rf -- "$$BIN"
 
-##@ See it work
+##@ Try it
 
 .PHONY: demo
-demo: build control-plane $(BIN)/local ## The whole story on a local control plane, with the real kubectl
+demo: build control-plane $(BIN)/local ## Demonstrate both programs on a local control plane, with the real kubectl
 	@"$$BIN/local" "$$BIN/control-plane" scripts/demo.sh
 
 .PHONY: demo-webhook
@@ -51,32 +53,32 @@ demo-webhook: build ## Start the webhook and send it a review for each kind of m
 	@scripts/demo-webhook.sh
 
 .PHONY: run-local
-run-local: build ## Run the agent against the cluster of your kubeconfig (KUBECONFIG=; RANGES=, else AWS's own)
+run-local: build ## Run the agent against the cluster of your kubeconfig (KUBECONFIG=, RANGES=; default: AWS's document)
 	@echo "egress-agent will write NetworkPolicies to the cluster of $${KUBECONFIG:-$$HOME/.kube/config}"
 	"$$BIN/egress-agent" --kubeconfig "$${KUBECONFIG:-$$HOME/.kube/config}" $(RANGES_FLAG) --leader-elect=false --http-addr 127.0.0.1:8080
 
 .PHONY: run-webhook-local
-run-webhook-local: build ## Run the webhook on https://localhost:8443 with certificates of its own (RANGES=)
+run-webhook-local: build ## Run the webhook on https://localhost:8443 with its own certificates (RANGES=)
 	scripts/generate-certs.sh "$$BIN/certs"
 	"$$BIN/egress-webhook" --addr 127.0.0.1:8443 --http-addr 127.0.0.1:8081 $(RANGES_FLAG) \
 	  --tls-cert-file "$$BIN/certs/tls.crt" --tls-key-file "$$BIN/certs/tls.key"
 
 .PHONY: render
 render: build ## Print the NetworkPolicies of policies: make render F=policy.yaml RANGES=ip-ranges.json
-	@$(if $(value F),,$(error say which file: make render F=policy.yaml))"$$BIN/egress-agent" render -f "$$F" $(RANGES_FLAG)
+	@$(if $(value F),,$(error F is missing: make render F=policy.yaml))"$$BIN/egress-agent" render -f "$$F" $(RANGES_FLAG)
 
 .PHONY: validate
-validate: build ## Judge policies as the webhook does: make validate F=policy.yaml (RANGES=)
-	@$(if $(value F),,$(error say which file: make validate F=policy.yaml))"$$BIN/egress-webhook" validate -f "$$F" $(RANGES_FLAG)
+validate: build ## Print the webhook's verdicts on policies: make validate F=policy.yaml (RANGES=)
+	@$(if $(value F),,$(error F is missing: make validate F=policy.yaml))"$$BIN/egress-webhook" validate -f "$$F" $(RANGES_FLAG)
 
-##@ Deploy, to the cluster that kubectl points at
+##@ Deploy to the current cluster of kubectl
 
-# Where images go, and come from.
+# The names of the images to build, push and deploy.
 IMG_AGENT ?=
 IMG_WEBHOOK ?=
 CONTAINER_TOOL ?= docker
 ARCHS ?= amd64 arm64
-# Any of the folders in deploy/components, such as "cert-manager prometheus".
+# Folders of deploy/components, such as "cert-manager prometheus".
 OVERLAYS ?=
 
 .PHONY: images
@@ -84,23 +86,23 @@ images: ## Build both images (CONTAINER_TOOL=docker|podman|buildah IMG_AGENT= IM
 	@scripts/images.sh
 
 .PHONY: preflight
-preflight: ## Say whether the cluster has what the programs need; changes nothing
+preflight: ## Check whether the cluster has all that the programs need; changes nothing
 	@scripts/preflight.sh
 
 .PHONY: webhook-full-deploy
-webhook-full-deploy: $(if $(value IMAGES),images) ## All of it, until a bad policy is refused (IMG_AGENT= IMG_WEBHOOK= OVERLAYS=, IMAGES=1 builds them first)
+webhook-full-deploy: $(if $(value IMAGES),images) ## Deploy both programs; ends when the webhook refuses a bad policy (IMG_AGENT= IMG_WEBHOOK= OVERLAYS=; IMAGES=1 builds the images first)
 	@scripts/deploy.sh all
 
 .PHONY: deploy
-deploy: ## The agent (IMG_AGENT=; left out, the image that runs)
+deploy: ## Deploy the agent (IMG_AGENT=; default: the image that runs)
 	@scripts/deploy.sh agent
 
 .PHONY: webhook-deploy
-webhook-deploy: ## The webhook, until a bad policy is refused (IMG_WEBHOOK=; left out, the image that runs)
+webhook-deploy: ## Deploy the webhook; ends when it refuses a bad policy (IMG_WEBHOOK=; default: the image that runs)
 	@scripts/deploy.sh webhook
 
 .PHONY: certs
-certs: ## See that the webhook's certificate is good for 30 days (ROTATE=1: make a new one in any case)
+certs: ## Renew the webhook's certificate if it expires within 30 days (ROTATE=1: in any case)
 	@scripts/certs.sh
 
 .PHONY: tenant-onboard
@@ -108,11 +110,11 @@ tenant-onboard: ## Protect a tenant's namespace: make tenant-onboard NS=tenant-a
 	@scripts/deploy.sh onboard "$${NS:-}"
 
 .PHONY: status
-status: ## Say what runs, which ranges and certificate it uses, and who opted in
+status: ## Print the Pods, the leader, the AWS ranges, the certificate and the tenants
 	@scripts/deploy.sh status
 
 .PHONY: logs
-logs: ## The programs' last log lines (TAIL=50 FOLLOW=1)
+logs: ## Print the programs' last log lines (TAIL=50 FOLLOW=1)
 	@scripts/deploy.sh logs
 
 .PHONY: restart
@@ -120,11 +122,11 @@ restart: ## Restart both programs, one Pod after the other
 	@scripts/deploy.sh restart
 
 .PHONY: webhook-undeploy
-webhook-undeploy: ## Remove the webhook: policies are stored unchecked
+webhook-undeploy: ## Remove the webhook; policies are then stored unchecked
 	@scripts/deploy.sh remove-webhook
 
 .PHONY: undeploy
-undeploy: ## Remove both programs; the tenants' NetworkPolicies stay (PURGE=1: go too)
+undeploy: ## Remove both programs; the tenants' NetworkPolicies stay (PURGE=1 deletes them too)
 	@scripts/deploy.sh remove
 
 ##@ Check
@@ -198,35 +200,36 @@ test-deployed: ## README's "Deploy", and updates under load, on the cluster that
 	cd scripts/e2e && DEPLOYED=1 go test -count=1 -timeout 30m -v ./deployed
 
 .PHONY: bench
-bench: build control-plane ## Benchmarks, each with its floor (IP_RANGES_DATA= the folder with AWS's real ip-ranges.json)
+bench: build control-plane ## Run the benchmarks, each with its floor (IP_RANGES_DATA= the folder with AWS's real ip-ranges.json)
 	go test -run '^$$' -bench . -benchmem ./pkg/...
 	cd scripts/e2e && go test -run '^$$' -bench . -benchtime 10x .
 
-# small takes two minutes, full a quarter of an hour.
+# small takes two minutes, full fifteen.
 SIZE ?= small
 NEED_RANGES = $(if $(value IP_RANGES_DATA),,$(error set IP_RANGES_DATA to a folder with the ip-ranges.json of AWS))
 .PHONY: bench-agent
-bench-agent: build control-plane ## The agent at scale, against a bare client (SIZE=small or full; IP_RANGES_DATA=)
+bench-agent: build control-plane ## Compare the agent at scale with a bare client (SIZE=small or full; IP_RANGES_DATA=)
 	cd scripts/e2e && go build -o "../../$$BIN/bench" ./bench
 	@$(NEED_RANGES)"$$BIN/bench" --size "$$SIZE" --ranges "$$IP_RANGES_DATA/ip-ranges.json"
 
 .PHONY: bench-webhook
-bench-webhook: build ## The webhook against the least that a webhook can do (IP_RANGES_DATA=)
+bench-webhook: build ## Compare the webhook with a handler that allows everything (IP_RANGES_DATA=)
 	cd scripts/e2e && go build -o "../../$$BIN/benchwebhook" ./benchwebhook
 	@$(NEED_RANGES)"$$BIN/benchwebhook" --ranges "$$IP_RANGES_DATA/ip-ranges.json"
 
 .PHONY: bench-hostile
-bench-hostile: build control-plane ## What the worst policies cost both programs, within the memory of their Pods (IP_RANGES_DATA=, else made-up ranges)
+bench-hostile: build control-plane ## Measure what the worst policies cost both programs, within the memory of their Pods (IP_RANGES_DATA=; default: made-up ranges)
 	cd scripts/e2e && go build -o "../../$$BIN/benchhostile" ./benchhostile
 	@"$$BIN/benchhostile"
 
 .PHONY: lint
-lint: $(BIN)/staticcheck ## gofmt, go vet, staticcheck, shellcheck, and the webhook's imports
-	@test -z "$$(gofmt -l cmd pkg scripts)" || { echo "not formatted, run make fmt:"; gofmt -l cmd pkg scripts; exit 1; }
+lint: $(BIN)/staticcheck $(BIN)/govulncheck ## Run gofmt, go vet, staticcheck, shellcheck and govulncheck (VULN_DB=); check the webhook's imports
+	@test -z "$$(gofmt -l cmd pkg scripts)" || { echo "not formatted: run make fmt:"; gofmt -l cmd pkg scripts; exit 1; }
 	go vet ./...
 	"$$BIN/staticcheck" ./...
 	cd scripts/e2e && go vet ./... && "../../$$BIN/staticcheck" ./...
 	shellcheck -x scripts/*.sh .ci/run
+	@scripts/vulncheck.sh
 	@imports=$$(go list -deps ./cmd/egress-webhook); \
 	  ! grep '^k8s.io/client-go' <<<"$$imports" || { echo "egress-webhook must not import client-go"; exit 1; }
 
@@ -235,16 +238,16 @@ fmt: ## Format all Go code
 	gofmt -w cmd pkg scripts
 
 .PHONY: tidy-check
-tidy-check: ## Fail where go.mod or go.sum is not tidy
+tidy-check: ## Fail if a go.mod or go.sum is not tidy
 	go mod tidy -diff
 	cd scripts/e2e && go mod tidy -diff
 
 .PHONY: golden
-golden: build control-plane ## Rewrite the goldens; read the difference before you commit it
+golden: build control-plane ## Rewrite the expected outputs; read the difference before you commit it
 	UPDATE_GOLDEN=1 go test ./...
 	cd scripts/e2e && UPDATE_GOLDEN=1 go test -count=1 ./...
 
-# What has a default by now is given to the recipes, too.
+# Recipes also get the variables with a default, which are set by now.
 $(foreach name,$(GIVEN),$(if $(call defined,$(name)),$(eval export $(name))))
 
 ##@ Help
@@ -253,8 +256,10 @@ $(foreach name,$(GIVEN),$(if $(call defined,$(name)),$(eval export $(name))))
 help: ## Show this
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: $(BIN)/local $(BIN)/staticcheck
+.PHONY: $(BIN)/local $(BIN)/staticcheck $(BIN)/govulncheck
 $(BIN)/local:
 	cd scripts/e2e && go build -o "../../$$BIN/local" ./local
 $(BIN)/staticcheck:
 	cd scripts/e2e && go build -o "../../$$BIN/staticcheck" honnef.co/go/tools/cmd/staticcheck
+$(BIN)/govulncheck:
+	cd scripts/e2e && go build -o "../../$$BIN/govulncheck" golang.org/x/vuln/cmd/govulncheck

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Sees that the webhook of the cluster that kubectl points at has a serving certificate for 30 days to come,
-# in the Secret egress-webhook-tls, and that API servers know its CA, the caBundle. Safe to run again: what
-# is good is kept. ROTATE=1 makes new ones in any case. At each moment the API servers know the CA of each
-# certificate that a Pod serves, so that no request is refused.
+# Makes the webhook's serving certificate in the current cluster of kubectl: the Secret egress-webhook-tls, and its CA
+# in the caBundle that API servers use. It keeps a certificate that is valid for 30 more days, so it is safe to run
+# again. ROTATE=1 replaces it in any case. API servers always trust the CA of each certificate that a Pod serves, so no
+# request is refused during a rotation.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/cluster.sh
 secret=egress-webhook-tls
 configuration=validatingwebhookconfiguration/egress-webhook
 
-announce "Seeing to the webhook's certificate"
-exists namespace $NAMESPACE || fail "there is no namespace $NAMESPACE: run 'make webhook-deploy', which makes it, and the certificate too"
+announce "Checking the webhook's certificate"
+exists namespace $NAMESPACE || fail "there is no namespace $NAMESPACE: run 'make webhook-deploy', which creates it and the certificate"
 [ "$(kubectl get secret $secret -n $NAMESPACE --ignore-not-found -o 'jsonpath={.metadata.annotations.cert-manager\.io/certificate-name}')" = "" ] ||
   fail "cert-manager makes this certificate: deploy with OVERLAYS=cert-manager, and renew it with 'cmctl renew -n $NAMESPACE egress-webhook'"
 umask 077
@@ -25,11 +25,12 @@ scripts/generate-certs.sh "$work/next" egress-webhook.$NAMESPACE.svc egress-webh
 
 registered=
 ! exists $configuration || registered=1
-trust() { # FILE...: API servers trust these CAs
+trust() { # FILE...: makes API servers trust these CAs, and no others
   kubectl patch $configuration -p "{\"webhooks\": [{\"name\": \"policy.egress-controller.io\",
     \"clientConfig\": {\"caBundle\": \"$(cat "$@" | base64 -w0)\"}}]}"
 }
-# serves POD FILE: writes the certificate that the Pod serves. It asks the Pod: a kubelet brings a new Secret to it late.
+# serves POD FILE: writes the certificate that the Pod serves to FILE. It asks the Pod, because the kubelet mounts a new
+# Secret up to two minutes late.
 serves() {
   local forward port="" end=$((SECONDS + 10))
   command "$KUBECTL" port-forward -n $NAMESPACE "pod/$1" :8443 >"$work/forward" 2>&1 &
@@ -43,24 +44,24 @@ serves() {
   wait $forward 2>/dev/null || true
   [ -s "$2" ]
 }
-# ask_pods writes what each Pod serves, in served; it fails where one cannot be asked. Pods that are going count: they
-# still take reviews.
+# ask_pods writes the certificate of each Pod to served/POD. It fails if a Pod does not answer. Terminating Pods count,
+# because they still answer reviews.
 ask_pods() {
   local pods pod
   pods=$(kubectl get pods -n $NAMESPACE -l app.kubernetes.io/name=egress-webhook -o 'jsonpath={.items[*].metadata.name}') || return
   for pod in $pods; do
-    serves "$pod" "$work/served/$pod" || { say "    Pod $pod cannot be asked which certificate it serves: every CA stays"; return 1; }
+    serves "$pod" "$work/served/$pod" || { say "    Pod $pod does not say which certificate it serves, so API servers still trust every CA"; return 1; }
   done
 }
-is_served() { # CA: a Pod serves a certificate of it
+is_served() { # CA: succeeds if a Pod serves a certificate of this CA
   local served
   for served in "$work"/served/*; do
     ! openssl verify -CAfile "$1" "$served" >/dev/null 2>&1 || return 0
   done
   return 1
 }
-# The CAs that API servers trust beside the Secret's: of each that a Pod may still serve a certificate of, they stay.
-# Where a rotation was cut off there may be several.
+# API servers may trust other CAs beside the Secret's: one after a rotation, several after a rotation that was
+# interrupted. They keep a CA while a Pod may still serve a certificate of it.
 mkdir "$work/trusted" "$work/served"
 if [ "$registered" ]; then
   kubectl get $configuration -o 'jsonpath={.webhooks[0].clientConfig.caBundle}' | base64 -d |
@@ -78,19 +79,19 @@ if [ ${#stay[@]} -gt 0 ] && ask_pods; then
   done
 fi
 if cmp -s "$work/now/tls.crt" "$work/next/tls.crt"; then
-  say "==> The certificate in Secret $secret stays, good until $(openssl x509 -in "$work/now/tls.crt" -noout -enddate | cut -d= -f2)"
+  say "==> The certificate in Secret $secret is valid until $(openssl x509 -in "$work/now/tls.crt" -noout -enddate | cut -d= -f2)"
   if [ "$registered" ] && [ ! "$known" ]; then
-    step "API servers trust its CA, and still those that Pods serve certificates of" trust "$work/now/ca.crt" "${stay[@]}"
+    step "API servers trust its CA, and the CA of each certificate that a Pod serves" trust "$work/now/ca.crt" "${stay[@]}"
   elif [ $gone = 1 ]; then
-    step "API servers trust no CA any more that no Pod serves a certificate of" trust "$work/now/ca.crt" "${stay[@]}"
+    step "API servers no longer trust the CAs that no Pod serves a certificate of" trust "$work/now/ca.crt" "${stay[@]}"
   fi
   exit 0
 fi
-# The old CA stays until a later run finds no Pod that serves a certificate of it. Its key was thrown away when its
-# certificate was made: nobody can sign with it, and no Pod that still has the old certificate is ever refused.
+# API servers trust the old CA until a later run finds no Pod that serves a certificate of it, so a Pod with the old
+# certificate is never refused. That is safe: generate-certs.sh deleted the CA's key, so nobody can sign with it.
 if [ "$registered" ]; then
-  step "API servers trust the new CA, and still those before" trust "$work/next/ca.crt" "$work/now/ca.crt" "${stay[@]}"
-  sleep 5 # every API server has heard of it by then
+  step "API servers trust the new CA beside the old ones" trust "$work/next/ca.crt" "$work/now/ca.crt" "${stay[@]}"
+  sleep 5 # until every API server has the change
 fi
 store() {
   kubectl create secret generic $secret -n $NAMESPACE --type=kubernetes.io/tls --dry-run=client -o yaml \
@@ -98,8 +99,8 @@ store() {
     kubectl label --local -f - app.kubernetes.io/name=egress-webhook app.kubernetes.io/part-of=egress-control -o yaml |
     kubectl apply --server-side --force-conflicts --field-manager=egress-certs -f -
 }
-step "The certificate goes into Secret $secret" store
+step "Writing the certificate to Secret $secret" store
 if exists deployment/egress-webhook -n $NAMESPACE; then
-  step "The webhook's Pods take it up, one after the other" kubectl rollout restart deployment/egress-webhook -n $NAMESPACE
-  step "They are ready" rolled_out egress-webhook
+  step "Restarting the webhook's Pods with it, one after the other" kubectl rollout restart deployment/egress-webhook -n $NAMESPACE
+  step "Waiting until they are ready" rolled_out egress-webhook
 fi

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by the scripts that work on a running cluster: the one that kubectl points at.
+# Sourced by the scripts that work on a running cluster: the current cluster of kubectl.
 KUBECTL=${KUBECTL:-kubectl}
 NAMESPACE=egress-system
 program=$(basename "$0")
@@ -12,21 +12,21 @@ for overlay in "${OVERLAYS[@]}"; do
 done
 kubectl() { command "$KUBECTL" "$@"; }
 
-# announce says what is about to happen, and to which cluster. A script that another one runs need not.
+# announce WHAT: prints what the script does and to which cluster. It prints nothing if a calling script already did.
 announce() {
   [ -z "${ANNOUNCED:-}" ] || return 0
   export ANNOUNCED=1
-  command -v "$KUBECTL" >/dev/null || fail "there is no $KUBECTL here: install it, or set KUBECTL to where it is"
+  command -v "$KUBECTL" >/dev/null || fail "$KUBECTL is not installed: install it, or set KUBECTL to its path"
   local context server reason
   context=$(kubectl config current-context 2>/dev/null) || context="(none)"
   server=$(kubectl config view --minify -o 'jsonpath={.clusters[0].cluster.server}' 2>/dev/null) || server=
-  [ -n "$server" ] || fail "kubectl points at no cluster: set KUBECONFIG, or choose one of 'kubectl config get-contexts' with 'kubectl config use-context NAME'"
+  [ -n "$server" ] || fail "kubectl has no current cluster: set KUBECONFIG, or choose a context of 'kubectl config get-contexts' with 'kubectl config use-context NAME'"
   say "$* on the cluster of context $context, server $server"
-  reason=$(kubectl version --request-timeout=10s 2>&1 >/dev/null) || fail "that cluster does not answer: ${reason##*$'\n'}"
+  reason=$(kubectl version --request-timeout=10s 2>&1 >/dev/null) || fail "the cluster does not answer: ${reason##*$'\n'}"
 }
 
-# step WHAT COMMAND...: the command succeeds, or all ends here with what failed. A function's own commands are
-# to be joined by &&: errexit does not see them here.
+# step WHAT COMMAND...: prints WHAT and runs the command. If it fails, the script ends. If the command is a function,
+# join its commands with &&, because errexit has no effect in it here.
 step() {
   local what=$1; shift
   say "==> $what"
@@ -36,10 +36,10 @@ step() {
 uses() { [[ " ${OVERLAYS[*]} " == *" $1 "* ]]; }
 exists() { kubectl get "$@" >/dev/null 2>&1; }
 
-# rolled_out DEPLOYMENT: its Pods are there and ready, or why not.
+# rolled_out DEPLOYMENT: waits until its Pods are ready. If they do not get ready, it prints the reasons and fails.
 rolled_out() {
   kubectl rollout status "deployment/$1" -n $NAMESPACE --timeout="${TIMEOUT:-180s}" && return
-  say "The Pods of $1, what they wait for, and the end of their logs:"
+  say "The Pods of $1, the reasons they wait, their events and their last log lines:"
   local of=app.kubernetes.io/name=$1
   kubectl get pods -n $NAMESPACE -l "$of" -o wide || true
   kubectl get pods -n $NAMESPACE -l "$of" -o jsonpath='{range .items[*]}{range .status.containerStatuses[*]}{.state.waiting.reason}{": "}{.state.waiting.message}{"\n"}{end}{end}' |

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Puts etcd, kube-apiserver, kube-controller-manager and kubectl into DIR (default: bin/control-plane).
-# What KUBEBUILDER_ASSETS holds is linked from there; the rest is built from the Go modules that
-# scripts/e2e/go.mod pins, once. A second run finds everything in place and says nothing.
+# It links the programs that the folder KUBEBUILDER_ASSETS holds, and builds the others once, from the Go modules that
+# scripts/e2e/go.mod pins. If DIR has all of them, it does nothing and prints nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 dir=${1:-bin/control-plane}
@@ -22,7 +22,7 @@ done
 echo "Building a local Kubernetes control plane into $dir, once: ${missing[*]}." >&2
 echo "This takes five to ten minutes on two cores, and downloads about 200 MB of Go modules." >&2
 version=$(go list -m -f '{{.Version}}' k8s.io/kubernetes)
-# Without a version the programs call themselves v0.0.0-master, which kubectl cannot parse.
+# Without a stamp the programs report the version v0.0.0-master, which kubectl cannot parse.
 stamp=
 for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
   stamp+=" -X $package.gitVersion=$version -X $package.gitMajor=1 -X $package.gitMinor=$(cut -d. -f2 <<<"$version")"
@@ -33,7 +33,7 @@ for program in "${missing[@]}"; do
   printf '  [%d/%d] %s ...' "$number" "${#missing[@]}" "$program" >&2
   package=k8s.io/kubernetes/cmd/$program
   [ "$program" != etcd ] || package=go.etcd.io/etcd/server/v3
-  # Built beside its place and moved there whole: an interrupted build leaves nothing half-written.
+  # Build to another name and rename, so an interrupted build leaves no incomplete program.
   CGO_ENABLED=0 go build -trimpath -ldflags "-s -w$stamp" -o "$dir/.$program.new" "$package"
   mv "$dir/.$program.new" "$dir/$program"
   echo " ${SECONDS} s" >&2

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Starts egress-webhook on this machine with certificates of its own, and asks it, as an API server
-# would, about a policy for each kind of mistake. Exits with 0 only when each verdict is the one expected.
+# Starts egress-webhook on this machine with its own certificates. Sends it a review for each kind of mistake, as an API
+# server does. Exits with 0 only if each verdict is the expected one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 command -v curl >/dev/null || { echo "demo-webhook needs curl" >&2; exit 1; }
@@ -9,7 +9,7 @@ webhook=
 trap 'kill $webhook 2>/dev/null || true; rm -rf "$work"' EXIT
 
 scripts/generate-certs.sh "$work" localhost
-free_port() { # a port of this machine that nothing listens on
+free_port() { # prints a port of this machine on which nothing listens
   local port
   while port=$((20000 + RANDOM % 20000)); (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do :; done
   echo "$port"
@@ -22,7 +22,7 @@ webhook=$!
 curl -fsS --retry 50 --retry-delay 1 --retry-connrefused -o "$work/ready" "http://127.0.0.1:$health/readyz"
 
 failed=0
-ask() { # WANT WHAT POLICY: a review of a ConfigMap with that policy gets that verdict
+ask() { # WANT WHAT POLICY: sends a review of a ConfigMap with the policy, and compares the verdict with WANT
   local want=$1 what=$2 policy=$3 answer verdict
   policy=${policy//\\/\\\\}
   policy=${policy//\"/\\\"}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The whole story, told with the real kubectl against the cluster in KUBECONFIG, which make demo starts
-# for it: nothing here goes near any other cluster. Exits with 0 only when every step did what it says.
+# Demonstrates both programs with the real kubectl, on the cluster of KUBECONFIG, which make demo starts. It uses no
+# other cluster. Exits with 0 only if every step does what its title says.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${CLUSTER_DIR:?run make demo}"
@@ -13,19 +13,19 @@ bold() { if [ -t 1 ]; then printf '\n\033[1m%s\033[0m\n' "$*"; else printf '\n%s
 step() { number=$((${number:-0} + 1)); bold "$number. $*"; }
 show() { printf '$ %s\n' "$*"; "$@"; }
 fail() { printf 'FAILED: %s\n' "$*" >&2; tail -n 20 "$CLUSTER_DIR"/egress-*.log >&2; exit 1; }
-eventually() { # WHAT COMMAND...: it succeeds within 30 seconds
+eventually() { # WHAT COMMAND...: waits up to 30 seconds until the command succeeds; else fails with WHAT
   local what=$1 end=$((SECONDS + 30)); shift
   until "$@" >/dev/null 2>&1; do
     [ $SECONDS -lt $end ] || fail "$what"
     sleep 0.1
   done
 }
-refused() { # COMMAND...: it fails, and says what the file beside it expects
+refused() { # COMMAND...: fails unless the webhook refuses the command
   local output
   printf '$ %s\n' "$*"
-  if output=$("$@" 2>&1); then fail "this was to be refused: $*"; fi
+  if output=$("$@" 2>&1); then fail "the webhook did not refuse: $*"; fi
   echo "$output"
-  grep -q "Policy validation failed: " <<<"$output" || fail "refused, but not by the webhook"
+  grep -q "Policy validation failed: " <<<"$output" || fail "something other than the webhook refused it"
 }
 gone() { ! kubectl get "$@"; }
 has() { # NAMESPACE NETWORKPOLICY CIDR
@@ -39,7 +39,7 @@ ready() { # PORT
   printf 'GET /readyz HTTP/1.0\r\n\r\n' >&3
   grep -q '200 OK' <&3
 }
-free_port() { # a port of this machine that nothing listens on
+free_port() { # prints a port of this machine on which nothing listens
   local port
   while port=$((20000 + RANDOM % 20000)); (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do :; done
   echo "$port"
@@ -51,7 +51,7 @@ start_agent() {
   eventually "egress-agent is not ready" ready "$agent_port"
 }
 
-step "The agent runs with the rights that deploy/ gives its service account, and no others"
+step "The agent runs with only the rights that deploy/ gives its service account"
 show kubectl apply -f deploy/base/agent-rbac.yaml
 token=$(kubectl create token egress-agent -n egress-system)
 cp "$KUBECONFIG" "$CLUSTER_DIR/agent.kubeconfig"
@@ -60,7 +60,7 @@ kubectl --kubeconfig "$CLUSTER_DIR/agent.kubeconfig" config set-context --curren
 agent_port=$(free_port)
 start_agent
 
-step "The webhook runs behind its ValidatingWebhookConfiguration, with a certificate of its own"
+step "The webhook runs with its ValidatingWebhookConfiguration and its own certificate"
 scripts/generate-certs.sh "$CLUSTER_DIR/certs"
 webhook_port=$(free_port)
 health_port=$(free_port)
@@ -68,7 +68,7 @@ bin/egress-webhook --addr "127.0.0.1:$webhook_port" --http-addr "127.0.0.1:$heal
   --tls-cert-file "$CLUSTER_DIR/certs/tls.crt" --tls-key-file "$CLUSTER_DIR/certs/tls.key" 2>"$CLUSTER_DIR/egress-webhook.log" &
 webhook=$!
 eventually "egress-webhook is not ready" ready "$health_port"
-# Without a network of Services, the API server calls the webhook by address.
+# This cluster has no network for Services, so the API server calls the webhook by its address.
 kubectl patch --local -f deploy/base/webhook-configuration.yaml --type json -o yaml -p "[{\"op\": \"replace\", \"path\": \"/webhooks/0/clientConfig\",
   \"value\": {\"url\": \"https://127.0.0.1:$webhook_port/validate\", \"caBundle\": \"$(base64 -w0 <"$CLUSTER_DIR/certs/ca.crt")\"}}]" |
   show kubectl apply -f -
@@ -76,19 +76,19 @@ kubectl patch --local -f deploy/base/webhook-configuration.yaml --type json -o y
 step "Two tenants' namespaces opt in; a third does not"
 for tenant in tenant-a tenant-b tenant-c; do show kubectl create namespace $tenant; done
 show kubectl label namespace tenant-a tenant-b egress-validation=enabled
-eventually "the API server does not ask the webhook" bash -c '! kubectl apply -n tenant-a --dry-run=server -f examples/demo/mistakes.yaml'
+eventually "the API server does not call the webhook" bash -c '! kubectl apply -n tenant-a --dry-run=server -f examples/demo/mistakes.yaml'
 
-step "Both tenants say where their pods may connect"
+step "Both tenants list the destinations of their pods"
 show kubectl apply -f examples/demo/tenant-a.yaml -f examples/demo/tenant-b.yaml
 eventually "no NetworkPolicy in tenant-a" has tenant-a egress 198.18.0.0/24
 eventually "no NetworkPolicy in tenant-b" has tenant-b egress 10.2.0.0/16
 show kubectl get networkpolicy -A
 show kubectl get networkpolicy -n tenant-a egress -o yaml
 
-step "A policy with mistakes is refused, with all of them at once"
+step "The webhook refuses a policy with mistakes, and lists all of them"
 refused kubectl apply -n tenant-a -f examples/demo/mistakes.yaml
 
-step "Where the namespace did not opt in it is stored, and the agent answers with deny-all and an Event"
+step "In a namespace that did not opt in it is stored: the agent denies everything and records an Event"
 show kubectl apply -n tenant-c -f examples/demo/mistakes.yaml
 eventually "no Event Invalid" event tenant-c mistakes Invalid
 eventually "no deny-all" kubectl get networkpolicy -n tenant-c mistakes
@@ -100,17 +100,17 @@ uid=$(kubectl get networkpolicy -n tenant-a egress -o jsonpath='{.metadata.uid}'
 sed 's/"regions": \["us-east-1"\]/"regions": ["us-east-1", "us-west-2"]/' examples/demo/tenant-a.yaml | show kubectl apply -f -
 eventually "us-west-2 was not added" has tenant-a egress 198.18.8.0/24
 show kubectl get networkpolicy -n tenant-a egress -o jsonpath='{.metadata.uid}{" "}{.metadata.annotations.egress-controller/destinations}{"\n"}'
-[ "$uid" = "$(kubectl get networkpolicy -n tenant-a egress -o jsonpath='{.metadata.uid}')" ] || fail "it is another NetworkPolicy"
+[ "$uid" = "$(kubectl get networkpolicy -n tenant-a egress -o jsonpath='{.metadata.uid}')" ] || fail "the agent replaced the NetworkPolicy"
 
-step "An edit and a deletion by hand are undone"
+step "The agent undoes an edit and a deletion by hand"
 show kubectl patch networkpolicy -n tenant-a egress --type merge -p '{"spec": {"egress": [{}]}}'
-eventually "the edit was not undone" has tenant-a egress 198.18.8.0/24
+eventually "the agent did not undo the edit" has tenant-a egress 198.18.8.0/24
 show kubectl delete networkpolicy -n tenant-b egress
-eventually "the deletion was not undone" has tenant-b egress 10.2.0.0/16
+eventually "the agent did not undo the deletion" has tenant-b egress 10.2.0.0/16
 eventually "no Event Restored" event tenant-b egress Restored
 show kubectl get events -A --field-selector reason=Restored -o custom-columns=NAMESPACE:.metadata.namespace,REASON:.reason,MESSAGE:.message
 
-step "A NetworkPolicy that is somebody else's is never touched"
+step "The agent never changes a NetworkPolicy that it does not own"
 kubectl create -f - <<Y
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -120,9 +120,9 @@ Y
 sed -e 's/name: egress$/name: theirs/' -e 's/tenant-a/tenant-c/' examples/demo/tenant-a.yaml | show kubectl apply -f -
 eventually "no Event NameConflict" event tenant-c theirs NameConflict
 show kubectl get events -n tenant-c --field-selector reason=NameConflict -o custom-columns=REASON:.reason,MESSAGE:.message
-[ "$(kubectl get networkpolicy -n tenant-c theirs -o jsonpath='{.spec.policyTypes[*]}')" = Ingress ] || fail "it was touched"
+[ "$(kubectl get networkpolicy -n tenant-c theirs -o jsonpath='{.spec.policyTypes[*]}')" = Ingress ] || fail "the agent changed it"
 
-step "What happens while the agent is down is made up for when it is back"
+step "After a restart the agent applies the changes that it missed"
 kill $agent
 wait $agent || fail "egress-agent did not stop cleanly"
 show kubectl label configmap -n tenant-a egress egress-controller-
@@ -130,9 +130,9 @@ start_agent
 eventually "its NetworkPolicy is still there" gone networkpolicy -n tenant-a egress
 show kubectl get networkpolicy -n tenant-a
 
-step "A policy that is deleted takes its NetworkPolicy with it"
+step "The agent deletes the NetworkPolicy of a deleted policy"
 show kubectl delete configmap -n tenant-b egress
 eventually "its NetworkPolicy is still there" gone networkpolicy -n tenant-b egress
 show kubectl get networkpolicy -A
 
-bold "All $number steps did what they say."
+bold "All $number steps succeeded."

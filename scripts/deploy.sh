@@ -1,24 +1,24 @@
 #!/usr/bin/env bash
-# Deploys the programs to the cluster that kubectl points at, and looks after them there:
+# Deploys, inspects and removes the programs in the current cluster of kubectl:
 #
-#   deploy.sh agent | webhook | all          what make's deploy, webhook-deploy and webhook-full-deploy run
-#   deploy.sh remove | remove-webhook        undeploy and webhook-undeploy
+#   deploy.sh agent | webhook | all          make deploy, webhook-deploy, webhook-full-deploy
+#   deploy.sh remove | remove-webhook        make undeploy, webhook-undeploy
 #   deploy.sh status | logs | restart | onboard NAMESPACE
 #
-# IMG_AGENT, IMG_WEBHOOK   the images; left out, those that run already
+# IMG_AGENT, IMG_WEBHOOK   the images (default: the images that run already)
 # OVERLAYS                 any of deploy/components, such as "cert-manager prometheus"
-# PURGE=1                  remove: the tenants' NetworkPolicies too
+# PURGE=1                  remove also deletes the tenants' NetworkPolicies
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/cluster.sh
 manifests=bin/deploy/manifests.yaml
 
-# image PROGRAM IMAGE: an entry of a kustomization's images, with the image given or, where that is empty, the one
-# that runs already; nothing where none does.
+# image PROGRAM IMAGE: prints an item of a kustomization's images. If IMAGE is empty, it uses the image that runs
+# already, or prints nothing if none runs.
 image() {
   local image=$2
   [ -n "$image" ] || image=$(kubectl get deployment "$1" -n $NAMESPACE --ignore-not-found -o 'jsonpath={.spec.template.spec.containers[0].image}')
-  [[ $image =~ ^[A-Za-z0-9._:/@-]*$ ]] || fail "$(printf %q "$image") is no image"
+  [[ $image =~ ^[A-Za-z0-9._:/@-]*$ ]] || fail "$(printf %q "$image") is not an image name"
   if [[ $image =~ ^(.+)@(.+)$ ]]; then
     printf -- '- {name: %s, newName: "%s", digest: "%s"}\n' "$1" "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}"
   elif [[ $image =~ ^(.+):([^/:]+)$ ]]; then
@@ -27,8 +27,8 @@ image() {
     fail "the image $image has no tag: append one, such as :v1"
   fi
 }
-# render PROGRAM...: writes the manifests as bin/deploy/kustomization.yaml says. The images of these programs must
-# be known.
+# render PROGRAM...: writes bin/deploy/kustomization.yaml and its manifests. It fails if the image of a PROGRAM is
+# unknown.
 render() {
   local overlay program variable images
   images=$(image egress-agent "${IMG_AGENT:-}"; image egress-webhook "${IMG_WEBHOOK:-}")
@@ -36,7 +36,7 @@ render() {
     variable=IMG_${program#egress-}
     variable=${variable^^}
     [[ $images == *"{name: $program,"* ]] ||
-      fail "say which image of $program to run, such as $variable=registry.example.com/$program:v1; 'make images' builds it"
+      fail "$program has no image: set it, such as $variable=registry.example.com/$program:v1; 'make images' builds it"
   done
   mkdir -p bin/deploy
   {
@@ -44,25 +44,25 @@ render() {
     for overlay in "${OVERLAYS[@]}"; do echo "- ../../deploy/components/$overlay"; done
     printf 'images:\n%s\n' "$images"
   } >bin/deploy/kustomization.yaml
-  kubectl kustomize bin/deploy >$manifests || fail "the manifests cannot be put together"
+  kubectl kustomize bin/deploy >$manifests || fail "kubectl kustomize failed for bin/deploy/kustomization.yaml"
 }
 apply() { kubectl apply -f $manifests -l "$1"; }
 
 deploy_shared() {
-  step "The namespace, and what else both programs share" apply app.kubernetes.io/name=egress-control
+  step "Applying the objects of both programs" apply app.kubernetes.io/name=egress-control
 }
 deploy_agent() {
-  step "egress-agent" apply app.kubernetes.io/name=egress-agent
-  step "egress-agent runs" rolled_out egress-agent
+  step "Applying egress-agent" apply app.kubernetes.io/name=egress-agent
+  step "Waiting until egress-agent runs" rolled_out egress-agent
 }
 deploy_webhook() {
   local not=app.kubernetes.io/component!=registration
   if ! uses cert-manager; then scripts/certs.sh; fi
-  step "egress-webhook" apply "app.kubernetes.io/name=egress-webhook,$not"
-  step "egress-webhook runs" rolled_out egress-webhook
-  step "API servers ask it" apply app.kubernetes.io/component=registration
+  step "Applying egress-webhook" apply "app.kubernetes.io/name=egress-webhook,$not"
+  step "Waiting until egress-webhook runs" rolled_out egress-webhook
+  step "Registering it with API servers" apply app.kubernetes.io/component=registration
   if uses cert-manager; then
-    step "cert-manager tells them its CA" eventually 60 has_bundle
+    step "Waiting until cert-manager sets its CA" eventually 60 has_bundle
   else
     scripts/certs.sh
   fi
@@ -74,13 +74,13 @@ eventually() { # SECONDS COMMAND...
   until "$@"; do [ $SECONDS -lt $end ] || return 1; sleep 1; done
 }
 
-# refuses NAMESPACE: a policy with a mistake is refused there, by the webhook. Nothing is stored.
+# refuses NAMESPACE: succeeds if the webhook refuses a policy with a mistake there. It is a dry run and stores nothing.
 refuses() {
   answer=$(kubectl create -n "$1" --dry-run=server -f - 2>&1 <<'Y'
 {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "egress-check-", "labels": {"egress-controller": "managed"}},
  "data": {"policy.json": "{\"allowedDestinations\": [{\"name\": \"x\", \"cidr\": \"10.0.0.0/99\"}]}"}}
 Y
-  ) && answer="it was let pass" && return 1
+  ) && answer="the policy was allowed" && return 1
   [[ $answer == *"denied the request: Policy validation failed"* ]]
 }
 refused() { # NAMESPACE
@@ -91,50 +91,50 @@ refuses_in_a_namespace_of_its_own() {
   local check=egress-webhook-check
   trap 'kubectl delete namespace '$check' --ignore-not-found --wait=false >/dev/null' EXIT
   kubectl apply -f - >/dev/null <<<'{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "'$check'", "labels": {"egress-validation": "enabled"}}}'
-  step "It refuses a policy with a mistake (a dry run in the namespace $check, which goes again)" refused $check
+  step "Waiting until it refuses a policy with a mistake (a dry run in the temporary namespace $check)" refused $check
 }
 
 remove_webhook() {
-  # First the registration: without its webhook it would refuse every policy.
+  # Delete the registration first: while it exists without a webhook, API servers refuse every policy.
   kubectl delete validatingwebhookconfiguration egress-webhook --ignore-not-found &&
     kubectl delete deployment,service,serviceaccount,poddisruptionbudget,networkpolicy -n $NAMESPACE -l app.kubernetes.io/name=egress-webhook &&
     kubectl delete secret egress-webhook-tls -n $NAMESPACE --ignore-not-found
 }
 remove() {
-  step "egress-webhook goes" remove_webhook
-  step "egress-agent goes" kubectl delete deployment egress-agent -n $NAMESPACE --ignore-not-found --cascade=foreground --timeout=60s
-  step "What it might do" kubectl delete clusterrolebinding,clusterrole -l app.kubernetes.io/part-of=egress-control
-  step "The namespace $NAMESPACE, with the AWS ranges that were kept there" kubectl delete namespace $NAMESPACE --ignore-not-found --timeout=120s
-  step "The priority class" kubectl delete priorityclass egress-control --ignore-not-found
+  step "Deleting egress-webhook" remove_webhook
+  step "Deleting egress-agent" kubectl delete deployment egress-agent -n $NAMESPACE --ignore-not-found --cascade=foreground --timeout=60s
+  step "Deleting its rights" kubectl delete clusterrolebinding,clusterrole -l app.kubernetes.io/part-of=egress-control
+  step "Deleting the namespace $NAMESPACE, with the saved AWS ranges" kubectl delete namespace $NAMESPACE --ignore-not-found --timeout=120s
+  step "Deleting the priority class" kubectl delete priorityclass egress-control --ignore-not-found
   local managed=app.kubernetes.io/managed-by=egress-agent count
   count=$(kubectl get networkpolicies -A -l $managed -o name | wc -l)
   if [ "${PURGE:-}" = 1 ]; then
-    step "The tenants' $count NetworkPolicies (PURGE=1): their pods are open from now on" kubectl delete networkpolicies -A -l $managed
+    step "Deleting the tenants' $count NetworkPolicies (PURGE=1), so their pods may connect anywhere" kubectl delete networkpolicies -A -l $managed
   else
-    say "The tenants' $count NetworkPolicies stay, and are enforced as they are; each goes with its ConfigMap. To delete them: make undeploy PURGE=1"
+    say "The tenants' $count NetworkPolicies stay and are still enforced. Each is deleted with its ConfigMap. To delete all: make undeploy PURGE=1"
   fi
 }
 
 status() {
   kubectl get deployments,pods,poddisruptionbudgets -n $NAMESPACE -o wide
-  say "" "Leads: $(kubectl get lease egress-agent -n $NAMESPACE --ignore-not-found -o 'jsonpath={.spec.holderIdentity}')"
+  say "" "Leader: $(kubectl get lease egress-agent -n $NAMESPACE --ignore-not-found -o 'jsonpath={.spec.holderIdentity}')"
   say "AWS ranges: $(kubectl get configmap egress-ranges -n $NAMESPACE --ignore-not-found -o 'jsonpath={.metadata.annotations}')"
   say "Certificate: $(kubectl get secret egress-webhook-tls -n $NAMESPACE --ignore-not-found -o 'jsonpath={.data.tls\.crt}' | base64 -d | openssl x509 -noout -enddate 2>/dev/null)"
   say "Tenants that opted in: $(kubectl get namespaces -l egress-validation=enabled -o 'jsonpath={.items[*].metadata.name}')"
   say "Policies: $(kubectl get configmaps -A -l egress-controller=managed -o name | wc -l), NetworkPolicies made of them: $(kubectl get networkpolicies -A -l app.kubernetes.io/managed-by=egress-agent -o name | wc -l)"
 }
 
-# checked NAMESPACE: it is given, and one that there can be (a DNS label of RFC 1123).
+# checked NAMESPACE: fails unless it is a valid name of a namespace (a DNS label of RFC 1123).
 checked() {
-  [ -n "$1" ] || fail "say which namespace: make tenant-onboard NS=tenant-a"
+  [ -n "$1" ] || fail "NS is missing: make tenant-onboard NS=tenant-a"
   [[ $1 =~ ^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$ ]] ||
-    fail "$(printf %q "$1") is no name of a namespace: at most 63 lower-case letters, digits and -, such as NS=tenant-a"
+    fail "$(printf %q "$1") is not a namespace name: use at most 63 lower-case letters, digits and -, such as NS=tenant-a"
 }
 onboard() {
-  exists namespace "$1" || fail "there is no namespace $1: kubectl create namespace $1"
-  exists validatingwebhookconfiguration egress-webhook || fail "no webhook is registered here: run 'make webhook-full-deploy' first"
-  step "The namespace $1 opts in" kubectl label namespace "$1" egress-validation=enabled --overwrite
-  step "A policy with a mistake is refused there (a dry run)" refused "$1"
+  exists namespace "$1" || fail "there is no namespace $1: run 'kubectl create namespace $1'"
+  exists validatingwebhookconfiguration egress-webhook || fail "the cluster has no egress-webhook: run 'make webhook-full-deploy' first"
+  step "Labelling the namespace $1" kubectl label namespace "$1" egress-validation=enabled --overwrite
+  step "Waiting until the webhook refuses a policy with a mistake there (a dry run)" refused "$1"
   say "$1 is protected. Its policies are ConfigMaps with the label egress-controller=managed: README.md, \"The policy\"."
 }
 
@@ -143,18 +143,18 @@ agent) announce "Deploying egress-agent"; render egress-agent; deploy_shared; de
 webhook) announce "Deploying egress-webhook"; render egress-webhook; deploy_shared; deploy_webhook ;;
 all) announce "Deploying egress-agent and egress-webhook"; render egress-agent egress-webhook; deploy_shared; deploy_agent; deploy_webhook ;;
 remove) announce "Removing egress-agent and egress-webhook"; remove ;;
-remove-webhook) announce "Removing egress-webhook"; step "egress-webhook goes" remove_webhook ;;
-status) announce "Looking at egress-agent and egress-webhook"; status ;;
+remove-webhook) announce "Removing egress-webhook"; step "Deleting egress-webhook" remove_webhook ;;
+status) announce "Status of egress-agent and egress-webhook"; status ;;
 logs)
-  [[ ${TAIL:-50} =~ ^-?[0-9]+$ ]] || fail "TAIL takes a number of lines, not $(printf %q "$TAIL")"
-  announce "Reading logs"; kubectl logs -n $NAMESPACE -l app.kubernetes.io/part-of=egress-control --prefix --tail="${TAIL:-50}" ${FOLLOW:+--follow} ;;
+  [[ ${TAIL:-50} =~ ^-?[0-9]+$ ]] || fail "TAIL must be a number of lines, not $(printf %q "$TAIL")"
+  announce "Logs of egress-agent and egress-webhook"; kubectl logs -n $NAMESPACE -l app.kubernetes.io/part-of=egress-control --prefix --tail="${TAIL:-50}" ${FOLLOW:+--follow} ;;
 restart)
   announce "Restarting egress-agent and egress-webhook"
   for deployment in egress-agent egress-webhook; do
     exists deployment $deployment -n $NAMESPACE || continue
-    step "$deployment restarts, one Pod after the other" kubectl rollout restart deployment/$deployment -n $NAMESPACE
-    step "$deployment runs" rolled_out $deployment
+    step "Restarting $deployment, one Pod after the other" kubectl rollout restart deployment/$deployment -n $NAMESPACE
+    step "Waiting until $deployment runs" rolled_out $deployment
   done ;;
 onboard) checked "${2:-}"; announce "Onboarding the namespace $2"; onboard "$2" ;;
-*) fail "unknown verb $(printf %q "${1:-}"): see the head of scripts/deploy.sh" ;;
+*) fail "unknown command $(printf %q "${1:-}"): see the head of scripts/deploy.sh" ;;
 esac

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every fuzz target of the module for FUZZTIME each (default 5s), one after the other.
+# Runs every fuzz target of the module, one after the other, for FUZZTIME (default 5s) each.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,12 +12,12 @@ while IFS=: read -r file line; do
   target=$(sed -E 's/^func (Fuzz[A-Za-z0-9_]+)\(.*/\1/' <<<"$line")
   echo "$(dirname "$file") $target for ${FUZZTIME:-5s}"
   if ! output=$(fuzz "$(dirname "$file")" "$target"); then
-    # Go before 1.27 may fail at the very end of the time, with no input to blame (https://go.dev/issue/75804).
+    # Go before 1.27 may fail at the end of the time although no input failed (https://go.dev/issue/75804).
     if [ "$(sed -n 2p <<<"$output")" != "    context deadline exceeded" ]; then
       echo "$output"
       exit 1
     fi
-    echo "the time ran out at the wrong moment: once more"
+    echo "the target ended by its time limit: running it again"
     output=$(fuzz "$(dirname "$file")" "$target") || { echo "$output"; exit 1; }
   fi
   echo "$output"

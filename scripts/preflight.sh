@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Says whether the cluster that kubectl points at has what egress-agent and egress-webhook need. A line for each
-# thing: ok, warning or error, and what to do. Changes nothing. Exit status 1 where there is an error.
+# Checks whether the current cluster of kubectl has all that egress-agent and egress-webhook need. Prints a line for
+# each check: ok, warning or error, and what to do. Changes nothing. Exit status 1 if there is an error.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/cluster.sh
@@ -8,7 +8,7 @@ failed=0
 ok() { say "ok       $*"; }
 warning() { say "warning  $*"; }
 error() { failed=1; say "error    $*"; }
-# get RESOURCE NAME JSONPATH, in kube-system; nothing where it is not there.
+# get RESOURCE NAME JSONPATH: prints a field of an object in kube-system, or nothing if it does not exist.
 get() { kubectl get "$1" "$2" -n kube-system --ignore-not-found -o "jsonpath=$3"; }
 
 version() {
@@ -21,8 +21,8 @@ version() {
   fi
 }
 
-# may VERB RESOURCE...: or the names of those of which you may not. It asks what "kubectl auth can-i" asks, of all at
-# once: a kubectl for each would take many seconds.
+# may VERB RESOURCE...: prints ok, or an error with the resources for which you lack the right. It asks the API that
+# "kubectl auth can-i" asks, for all at once, because a kubectl for each takes many seconds.
 may() {
   local verb=$1 resource group answers missing=(); shift
   answers=$(for resource in "$@"; do
@@ -46,13 +46,13 @@ rights() {
     networkpolicies.networking.k8s.io poddisruptionbudgets.policy)
   may create "${resources[@]}"
   may patch "${resources[@]}"
-  # Nobody may grant what they do not have: this asks the API server itself.
+  # Kubernetes lets nobody grant a right that they lack. Only the API server can check that.
   local answer
   if answer=$(kubectl kustomize deploy | kubectl apply --dry-run=server -l app.kubernetes.io/name=egress-agent,app.kubernetes.io/component=controller -f - 2>&1) ||
     [[ $answer != *"attempting to grant"* ]]; then
     ok "you may grant the agent its rights"
   else
-    error "you may not grant the agent its rights, since you do not have them yourself: deploy as a member of cluster-admin"
+    error "you may not grant the agent its rights, because you do not have them: deploy as a member of cluster-admin"
   fi
 }
 
@@ -67,8 +67,8 @@ cni() {
     while read -r name version; do
       [[ $known != *" $name "* ]] || { ok "NetworkPolicies are enforced by $name (${version##*/})"; return; }
     done < <(kubectl get daemonsets -A -o 'jsonpath={range .items[*]}{.metadata.name} {.spec.template.spec.containers[0].image}{"\n"}{end}')
-    warning "no CNI is here that is known to enforce NetworkPolicies: without one they are stored, and do nothing." \
-      "See whether yours does; on EKS, use the VPC CNI add-on with enableNetworkPolicy"
+    warning "this script knows no CNI here that enforces NetworkPolicies: without one they are stored and have no effect." \
+      "Check whether yours enforces them; on EKS, use the VPC CNI add-on with enableNetworkPolicy"
   fi
 }
 vpc_cni() {
@@ -76,7 +76,7 @@ vpc_cni() {
   image=$(get daemonset aws-node '{.spec.template.spec.containers[?(@.name=="aws-node")].image}')
   version=${image##*:v}
   if [[ $version =~ ^1\.([0-9]+)\. ]] && [ "${BASH_REMATCH[1]}" -lt 14 ]; then
-    error "VPC CNI $version enforces no NetworkPolicies: update the add-on vpc-cni to v1.14 or later"
+    error "VPC CNI $version does not enforce NetworkPolicies: update the add-on vpc-cni to v1.14 or later"
     return
   fi
   ok "VPC CNI $version"
@@ -89,11 +89,11 @@ vpc_cni() {
   policy_endpoints
   mode=$(get daemonset aws-node '{.spec.template.spec.containers[?(@.name=="aws-node")].env[?(@.name=="NETWORK_POLICY_ENFORCING_MODE")].value}')
   if [ "$mode" = strict ]; then
-    ok "VPC CNI enforces in strict mode: a new Pod reaches nothing until its policies are there." \
-      "Both programs bring theirs; see that every other namespace has its own, kube-system too"
+    ok "VPC CNI enforces in strict mode: a new Pod cannot connect until its policies are on its node." \
+      "Both programs come with theirs; check that every other namespace has its own, also kube-system"
   else
-    warning "VPC CNI enforces in standard mode: a new Pod reaches everything until its policies are on its node, for seconds." \
-      "Where that is too much, set NETWORK_POLICY_ENFORCING_MODE=strict, after every namespace has its policies"
+    warning "VPC CNI enforces in standard mode: for seconds, until its policies are on its node, a new Pod can connect anywhere." \
+      "To prevent that, set NETWORK_POLICY_ENFORCING_MODE=strict, after every namespace has its policies"
   fi
 }
 auto_mode() {
@@ -107,9 +107,9 @@ auto_mode() {
 }
 policy_endpoints() {
   if exists crd policyendpoints.networking.k8s.aws; then
-    ok "the CRD PolicyEndpoints is here"
+    ok "the CRD PolicyEndpoints exists"
   else
-    error "the CRD policyendpoints.networking.k8s.aws is missing, through which NetworkPolicies reach the nodes:" \
+    error "the CRD policyendpoints.networking.k8s.aws is missing, which brings NetworkPolicies to the nodes:" \
       "update the cluster's platform version, or install the network policy controller"
   fi
 }
@@ -119,29 +119,29 @@ dns() {
   pods=$(kubectl get pods -n kube-system -l k8s-app=kube-dns --field-selector status.phase=Running -o name | wc -l)
   service=$(get service kube-dns '{.spec.clusterIP}')
   if [ "$pods" -gt 0 ]; then
-    ok "DNS is where the DNS rule of every policy expects it: k8s-app=kube-dns in kube-system ($pods running)"
+    ok "the DNS rule of every policy finds DNS: k8s-app=kube-dns in kube-system ($pods running)"
   else
-    error "no Pod with k8s-app=kube-dns runs in kube-system, where the DNS rule of every policy expects DNS. Where it is elsewhere," \
+    error "no Pod with k8s-app=kube-dns runs in kube-system, where the DNS rule of every policy expects DNS. If DNS runs elsewhere," \
       "as in EKS Auto Mode, give both programs --dns-cidr with its address${service:+, such as $service/32}"
   fi
   [ -z "$(get daemonset node-local-dns '{.metadata.name}')" ] ||
-    warning "NodeLocal DNSCache is here, which Pods ask instead: give both programs --dns-cidr 169.254.20.10/32"
+    warning "NodeLocal DNSCache answers the Pods: give both programs --dns-cidr 169.254.20.10/32"
 }
 
 overlays() {
   ! uses cert-manager || needs crd certificates.cert-manager.io "install cert-manager"
   ! uses prometheus || needs crd servicemonitors.monitoring.coreos.com "install the Prometheus operator"
-  ! uses restricted-internet || needs "configmap -n $NAMESPACE" aws-ip-ranges "make it, as deploy/components/restricted-internet/kustomization.yaml says"
+  ! uses restricted-internet || needs "configmap -n $NAMESPACE" aws-ip-ranges "create it as deploy/components/restricted-internet/kustomization.yaml says"
 }
 needs() { # RESOURCE NAME HOW
   # shellcheck disable=SC2086 # the resource may come with a namespace
   if exists $1 "$2"; then ok "the overlay finds $2"; else error "the overlay needs ${1%% *} $2: $3"; fi
 }
 
-announce "Looking, and changing nothing,"
+announce "Checking, and changing nothing,"
 version
 rights
 cni
 dns
 overlays
-[ $failed = 0 ] || fail "the errors above come first"
+[ $failed = 0 ] || fail "correct the errors above first"

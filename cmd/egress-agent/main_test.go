@@ -99,8 +99,8 @@ func TestHelpAndUsageErrors(t *testing.T) {
 		args   []string
 		stderr string
 	}{
-		{[]string{"rendr"}, "egress-agent: unknown verb \"rendr\"\n"},
-		{[]string{""}, "egress-agent: unknown verb \"\"\n"},
+		{[]string{"rendr"}, "egress-agent: unknown command \"rendr\"\n"},
+		{[]string{""}, "egress-agent: unknown command \"\"\n"},
 		{[]string{"--ranges-url", "http://example.com/x", "--namespace", "A", "--removal-hold", "-1s", "--accept-ranges", "latest"},
 			"egress-agent: invalid --ranges-url \"http://example.com/x\": must begin with https://; for a file give --ranges-file\n" +
 				"egress-agent: invalid --namespace \"A\": " + validation.IsDNS1123Label("A")[0] + "\n" +

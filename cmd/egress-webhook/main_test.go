@@ -133,13 +133,13 @@ func TestUsage(t *testing.T) {
 	}
 	status, stdout, _ := shell(t, "", "--version")
 	require.Zero(t, status)
-	require.Regexp(t, `^egress-webhook commit `, stdout)
+	require.Regexp(t, `^egress-webhook \S+ \(.*go1\.`, stdout)
 	for _, test := range []struct {
 		args   []string
 		stderr string
 	}{
 		{nil, "egress-webhook: no serving certificate: give --tls-cert-file and --tls-key-file\n"},
-		{[]string{"vaildate"}, "egress-webhook: unknown verb \"vaildate\"\n"},
+		{[]string{"vaildate"}, "egress-webhook: unknown command \"vaildate\"\n"},
 		{[]string{"--tls-cert-file", "a", "--tls-key-file", "b", "extra"}, "egress-webhook: unexpected argument \"extra\"\n"},
 		{[]string{"--tls-cert-file", "a", "--tls-key-file", "b", "--log-level", "loud", "--ip-family", "x"},
 			"egress-webhook: unknown IP family \"x\": must be auto, ipv4, ipv6 or dual\negress-webhook: invalid --log-level \"loud\": must be debug, info, warn or error\n"},

@@ -71,7 +71,7 @@ func TestPreflight(t *testing.T) {
 	says(t, lines, "ok       Kubernetes 1.")
 	says(t, lines, "ok       you may create all that deploy needs")
 	says(t, lines, "ok       you may grant the agent its rights")
-	says(t, lines, "warning  no CNI is here that is known to enforce NetworkPolicies")
+	says(t, lines, "warning  this script knows no CNI here that enforces NetworkPolicies")
 	says(t, lines, "error    no Pod with k8s-app=kube-dns runs in kube-system")
 	says(t, lines, "error    the overlay needs crd certificates.cert-manager.io: install cert-manager")
 
@@ -81,11 +81,11 @@ func TestPreflight(t *testing.T) {
 	set("cilium", "v1.19", "", "")
 	lines, _ = preflight(t, control.Kubeconfig)
 	says(t, lines, "ok       NetworkPolicies are enforced by cilium (amazon-k8s-cni:v1.19)")
-	says(t, lines, "ok       DNS is where the DNS rule of every policy expects it")
+	says(t, lines, "ok       the DNS rule of every policy finds DNS")
 
 	set("aws-node", "v1.13.4-eksbuild.1", "standard", "false")
 	lines, _ = preflight(t, control.Kubeconfig)
-	says(t, lines, "error    VPC CNI 1.13.4-eksbuild.1 enforces no NetworkPolicies: update the add-on")
+	says(t, lines, "error    VPC CNI 1.13.4-eksbuild.1 does not enforce NetworkPolicies: update the add-on")
 
 	set("aws-node", "v1.20.1-eksbuild.3", "standard", "false")
 	set("node-local-dns", "v1", "", "")
@@ -93,7 +93,7 @@ func TestPreflight(t *testing.T) {
 	says(t, lines, "error    VPC CNI does not enforce NetworkPolicies: its node agent runs with --enable-network-policy=false")
 	says(t, lines, "error    the CRD policyendpoints.networking.k8s.aws is missing")
 	says(t, lines, "warning  VPC CNI enforces in standard mode")
-	says(t, lines, "warning  NodeLocal DNSCache is here")
+	says(t, lines, "warning  NodeLocal DNSCache answers the Pods")
 
 	set("aws-node", "v1.20.1-eksbuild.3", "strict", "true")
 	crds := policyEndpoints + "---" + strings.NewReplacer("policyendpoints", "certificates", "networking.k8s.aws", "cert-manager.io", "PolicyEndpoint", "Certificate").Replace(policyEndpoints)
@@ -102,7 +102,7 @@ func TestPreflight(t *testing.T) {
 	lines, fine = preflight(t, control.Kubeconfig)
 	require.True(t, fine, strings.Join(lines, "\n"))
 	says(t, lines, "ok       VPC CNI enforces NetworkPolicies (enable-network-policy)")
-	says(t, lines, "ok       the CRD PolicyEndpoints is here")
+	says(t, lines, "ok       the CRD PolicyEndpoints exists")
 	says(t, lines, "ok       VPC CNI enforces in strict mode")
 	says(t, lines, "ok       the overlay finds certificates.cert-manager.io")
 }

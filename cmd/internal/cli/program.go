@@ -1,32 +1,35 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"runtime"
 	"runtime/debug"
 	"strings"
 )
 
-// Run runs the verb that args begin with, on the arguments after it; serve where they begin with a
-// flag, or not at all. It returns the exit status.
-func Run(program string, args []string, serve func(args []string) int, verbs map[string]func(args []string) int, stderr Output) int {
+// Run runs the command that args[0] names, with the arguments after it. It runs serve if args is empty or begins with a
+// flag. It returns the exit status.
+func Run(program string, args []string, serve func(args []string) int, commands map[string]func(args []string) int,
+	stderr Output) int {
 	if len(args) == 0 || strings.HasPrefix(args[0], "-") {
 		return serve(args)
 	}
 	if args[0] == "help" {
 		return serve([]string{"--help"})
 	}
-	if verb, ok := verbs[args[0]]; ok {
-		return verb(args[1:])
+	if command, ok := commands[args[0]]; ok {
+		return command(args[1:])
 	}
-	stderr.Complain(program, fmt.Errorf("unknown verb %q", args[0]))
+	stderr.Complain(program, fmt.Errorf("unknown command %q", args[0]))
 	return ExitUsage
 }
 
-// Parse parses flags, with usage as their help. When it returns false the program is done, with that
-// exit status: help was asked for, or the flags are wrong and stderr says why.
+// Parse parses args into flags. For --help it prints usage and the flags to stdout; for a wrong flag it prints the reason
+// to stderr. In both cases ok is false, and the program must exit with status.
 func Parse(flags *flag.FlagSet, args []string, usage string, stdout, stderr Output) (status int, ok bool) {
 	flags.SetOutput(io.Discard)
 	flags.Usage = func() {}
@@ -44,14 +47,36 @@ func Parse(flags *flag.FlagSet, args []string, usage string, stdout, stderr Outp
 	return ExitOK, true
 }
 
-// Version tells the program's commit and its date, as the Go toolchain stamps them.
+// version is what git describe prints for the commit: a tag such as v0.3.0, or v0.3.0-5-g1234abc for the fifth commit
+// after it, with -dirty if tracked files were edited. "make build" sets it with the linker's -X. The version that the Go
+// toolchain stamps does not replace it: it names the next release (v0.3.1-0.…), and a git worktree gets none
+// (https://go.dev/issue/58218).
+var version string
+
+// Version returns the line that --version prints: the program, its version, its commit if known, and the Go version.
 func Version(program string) string {
-	commit, date := revision()
-	return fmt.Sprintf("%s commit %s of %s", program, commit, date)
+	details := runtime.Version()
+	if commit, date := revision(); commit != unknown {
+		details = fmt.Sprintf("commit %s of %s, %s", commit, date, details)
+	}
+	return fmt.Sprintf("%s %s (%s)", program, cmp.Or(version, moduleVersion()), details)
 }
 
+// moduleVersion returns the version that the toolchain stamped on the main module. A program that "go build" built
+// without a repository has "(devel)".
+func moduleVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return unknown
+}
+
+const unknown = "unknown"
+
+// revision returns the commit that the toolchain stamped, with " (modified)" if the work tree had changes, and the
+// commit's date in RFC 3339. Both are "unknown" if it stamped none.
 func revision() (commit, date string) {
-	commit, date = "unknown", "unknown"
+	commit, date = unknown, unknown
 	modified := ""
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, setting := range info.Settings {
@@ -70,7 +95,7 @@ func revision() (commit, date string) {
 	return commit + modified, date
 }
 
-// CheckNoArguments is an error where flags are followed by anything.
+// CheckNoArguments returns an error if an argument follows the flags.
 func CheckNoArguments(flags *flag.FlagSet) error {
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))

@@ -131,7 +131,7 @@ func onboard(t *testing.T, client *kubernetes.Clientset) {
 	require.Contains(t, do(t, "make tenant-onboard NS=tenant-a"), "tenant-a is protected")
 	output, err := shell("make tenant-onboard NS=tenant-z")
 	require.Error(t, err)
-	require.Contains(t, output, "there is no namespace tenant-z: kubectl create namespace tenant-z")
+	require.Contains(t, output, "there is no namespace tenant-z: run 'kubectl create namespace tenant-z'")
 }
 
 // rangesFromFile brings ranges to a cluster without the internet. The agent writes them into NetworkPolicies,
@@ -167,7 +167,7 @@ func hardened(t *testing.T, client *kubernetes.Clientset) {
 	require.Error(t, err, "the namespace enforces Pod Security")
 	require.Contains(t, output, `violates PodSecurity "restricted:latest"`)
 	status := do(t, "make status")
-	require.Regexp(t, `Leads: egress-agent-`, status)
+	require.Regexp(t, `Leader: egress-agent-`, status)
 	require.Regexp(t, `Certificate: notAfter=`, status)
 	require.Regexp(t, `Policies: 1, NetworkPolicies made of them: 1`, status)
 	require.Contains(t, do(t, "make logs"), `"msg":"running"`)
@@ -178,7 +178,7 @@ func missingImage(t *testing.T, client *kubernetes.Clientset) {
 	output, err := shell("make deploy OVERLAYS=restricted-internet IMG_AGENT=localhost/none:v1 TIMEOUT=10s")
 	require.Error(t, err)
 	require.Regexp(t, `ErrImagePull|ImagePullBackOff`, output)
-	require.Contains(t, output, "failed: egress-agent runs")
+	require.Contains(t, output, "failed: Waiting until egress-agent runs")
 	do(t, "make deploy OVERLAYS=restricted-internet")
 	output, err = shell("make deploy OVERLAYS=nothing")
 	require.Error(t, err)

@@ -44,13 +44,13 @@ func TestMakeRunsNothingGiven(t *testing.T) {
 // TestOnboardTakesNames says what is no name of a namespace before it asks any cluster.
 func TestOnboardTakesNames(t *testing.T) {
 	for name, says := range map[string]string{
-		"":            "say which namespace: make tenant-onboard NS=tenant-a",
-		"Tenant-A":    "Tenant-A is no name of a namespace: at most 63 lower-case letters, digits and -, such as NS=tenant-a",
-		"a b":         `a\ b is no name of a namespace`,
-		"-n":          "-n is no name of a namespace",
-		"\x1b[31m":    `$'\E[31m' is no name of a namespace`,
-		"a.b":         "a.b is no name of a namespace",
-		"tenant-a\nb": `$'tenant-a\nb' is no name of a namespace`,
+		"":            "NS is missing: make tenant-onboard NS=tenant-a",
+		"Tenant-A":    "Tenant-A is not a namespace name: use at most 63 lower-case letters, digits and -, such as NS=tenant-a",
+		"a b":         `a\ b is not a namespace name`,
+		"-n":          "-n is not a namespace name",
+		"\x1b[31m":    `$'\E[31m' is not a namespace name`,
+		"a.b":         "a.b is not a namespace name",
+		"tenant-a\nb": `$'tenant-a\nb' is not a namespace name`,
 	} {
 		command := exec.Command(root+"/scripts/deploy.sh", "onboard", name)
 		command.Env = append(os.Environ(), "KUBECTL=/none/kubectl", "OVERLAYS=")
