@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"egress-agent/scripts/e2e/cluster"
+	"egress-agent/scripts/e2e/harness"
 	"egress-agent/scripts/e2e/pod"
 )
 
@@ -38,7 +39,7 @@ var changes atomic.Int64
 // newWorld makes a namespace for a hostile tenant, which is emptied when the test ends, after the agent has stopped.
 func newWorld(t *testing.T, name string) *world {
 	t.Helper()
-	client, err := cluster.Bare(control(t).Kubeconfig)
+	client, err := cluster.Bare(harness.Control(t).Kubeconfig)
 	require.NoError(t, err)
 	ordinary.Do(func() { err = MakeTenants(context.Background(), client) })
 	require.NoError(t, err)
@@ -62,7 +63,7 @@ func (w *world) delete() {
 		DeleteCollection(context.Context, metav1.DeleteOptions, metav1.ListOptions) error
 	}{w.client.CoreV1().ConfigMaps(w.hostile), w.client.NetworkingV1().NetworkPolicies(w.hostile)} {
 		var err error
-		for until := time.Now().Add(4 * soon); time.Now().Before(until); {
+		for until := time.Now().Add(4 * harness.Timeout); time.Now().Before(until); {
 			if err = collection.DeleteCollection(context.Background(), metav1.DeleteOptions{}, metav1.ListOptions{}); err == nil {
 				break
 			}
@@ -74,7 +75,7 @@ func (w *world) delete() {
 // start runs egress-agent until the test ends.
 func (w *world) start() {
 	w.t.Helper()
-	kubeconfig, err := control(w.t).ServiceAccountKubeconfig(w.t.Context(), "egress-system", "egress-agent")
+	kubeconfig, err := harness.Control(w.t).ServiceAccountKubeconfig(w.t.Context(), "egress-system", "egress-agent")
 	require.NoError(w.t, err)
 	w.t.Cleanup(func() {
 		err := w.client.CoreV1().ConfigMaps("egress-system").Delete(context.Background(), "egress-ranges", metav1.DeleteOptions{})
@@ -83,7 +84,7 @@ func (w *world) start() {
 		}
 	})
 	log := filepath.Join(w.t.TempDir(), "egress-agent.log")
-	w.agent, err = StartAgent(agentPod, binary("egress-agent"), kubeconfig, rangesFile, log)
+	w.agent, err = StartAgent(agentPod, harness.Binary(w.t, harness.AgentName), kubeconfig, rangesFile, log)
 	require.NoError(w.t, err, end(log))
 	stopAfter(w.t, w.agent, log)
 }

@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"egress-agent/scripts/e2e/cluster"
+	"egress-agent/scripts/e2e/harness"
 )
 
 // policies stores n policies, each with the document that policy gives.
@@ -93,13 +94,13 @@ var attacks = []struct {
 func TestHostileAgent(t *testing.T) {
 	t.Parallel()
 	for i, attack := range attacks {
-		if !attack.short && !all() {
+		if !attack.short && !harness.RunsAll() {
 			continue
 		}
 		t.Run(attack.name, func(t *testing.T) {
 			w := newWorld(t, fmt.Sprintf("hostile-%d", i))
 			w.withstands(attack.name, func() { attack.store(w) })
-			if all() && attack.stays {
+			if harness.RunsAll() && attack.stays {
 				w.startsAgain(attack.name)
 			}
 			if attack.after == nil {
@@ -148,7 +149,7 @@ func handMadeStay(w *world) string {
 func collide(w *world) {
 	long := strings.Repeat("long-", 12) + "name"
 	w.create(1, func(int) *corev1.ConfigMap { return ConfigMap(long, Small(1)) })
-	require.Eventually(w.t, func() bool { return w.agent.Ended() != "" || len(w.networkPolicies()) == 1 }, soon, 20*time.Millisecond)
+	require.Eventually(w.t, func() bool { return w.agent.Ended() != "" || len(w.networkPolicies()) == 1 }, harness.Timeout, 20*time.Millisecond)
 	for name := range w.networkPolicies() {
 		require.NotEqual(w.t, long, name)
 		w.create(1, func(int) *corev1.ConfigMap { return ConfigMap(name, Small(2)) })
@@ -174,7 +175,7 @@ func collisionIsReported(w *world) string {
 		if !Opens(&policy, SmallCIDR(1)) {
 			return "the NetworkPolicy is not the elder's"
 		}
-		for until := time.Now().Add(soon); time.Now().Before(until); time.Sleep(100 * time.Millisecond) {
+		for until := time.Now().Add(harness.Timeout); time.Now().Before(until); time.Sleep(100 * time.Millisecond) {
 			events, err := w.client.CoreV1().Events(w.hostile).List(w.t.Context(), metav1.ListOptions{
 				FieldSelector: "involvedObject.kind=ConfigMap,reason=NameConflict,involvedObject.name=" + name,
 			})

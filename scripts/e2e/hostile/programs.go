@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"egress-agent/scripts/e2e/measure"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,10 +40,10 @@ func StartWebhook(c pod.Container, binary, certs, ranges, log string) (*Webhook,
 	if !w.Trusted.AppendCertsFromPEM(bundle) {
 		return nil, fmt.Errorf("%s/ca.crt: no certificate", certs)
 	}
-	if w.Address, err = freeAddress(); err != nil {
+	if w.Address, err = measure.FreeAddress(); err != nil {
 		return nil, err
 	}
-	if w.Health, err = freeAddress(); err != nil {
+	if w.Health, err = measure.FreeAddress(); err != nil {
 		return nil, err
 	}
 	w.Process, err = pod.Start(c, binary, []string{"--addr", w.Address, "--http-addr", w.Health, "--ip-family", "ipv4", "--ranges-file", ranges,
@@ -56,7 +57,7 @@ func StartWebhook(c pod.Container, binary, certs, ranges, log string) (*Webhook,
 // StartAgent runs egress-agent, the file binary, until it is ready. It works without the Lease, which a process that is
 // killed would leave to the next for a quarter of a minute.
 func StartAgent(c pod.Container, binary, kubeconfig, ranges, log string) (*pod.Process, error) {
-	health, err := freeAddress()
+	health, err := measure.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
@@ -85,15 +86,6 @@ func ready(p *pod.Process, health string) error {
 
 // Scraper keeps no connection: the programs count them.
 var Scraper = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 2 * time.Second}
-
-func freeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer listener.Close()
-	return listener.Addr().String(), nil
-}
 
 // Client returns an HTTP/2 client of the webhook at an address of this machine.
 func (w *Webhook) Client(address string) *http.Client {

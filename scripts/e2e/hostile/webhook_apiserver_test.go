@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"egress-agent/scripts/e2e/cluster"
+	"egress-agent/scripts/e2e/harness"
 )
 
 // throughAPIServer are the attacks that fit into a ConfigMap: an API server sends them by its own connections.
@@ -37,11 +38,11 @@ var throughAPIServer = []struct {
 func TestHostileWebhookBehindAPIServer(t *testing.T) {
 	t.Parallel()
 	for i, attack := range throughAPIServer {
-		if !attack.short && !all() {
+		if !attack.short && !harness.RunsAll() {
 			continue
 		}
 		t.Run(attack.name, func(t *testing.T) {
-			client, err := cluster.Bare(control(t).Kubeconfig)
+			client, err := cluster.Bare(harness.Control(t).Kubeconfig)
 			require.NoError(t, err)
 			w := startWebhook(t)
 			name := fmt.Sprintf("reviewed-%d", i)
@@ -58,7 +59,7 @@ func TestHostileWebhookBehindAPIServer(t *testing.T) {
 // register puts the webhook before a new namespace, by the configuration in deploy/ with another address, until the API
 // server has heard of it.
 func (w *webhook) register(t *testing.T, client *kubernetes.Clientset, namespace string) {
-	data, err := os.ReadFile(base + "webhook-configuration.yaml")
+	data, err := os.ReadFile(manifest("webhook-configuration.yaml"))
 	require.NoError(t, err)
 	configuration := &admissionregistrationv1.ValidatingWebhookConfiguration{}
 	require.NoError(t, yaml.Unmarshal(data, configuration))
@@ -84,7 +85,7 @@ func (w *webhook) register(t *testing.T, client *kubernetes.Clientset, namespace
 	require.Eventually(t, func() bool {
 		_, err := client.CoreV1().ConfigMaps(namespace).Create(t.Context(), ConfigMap("probe", "{}"), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		return err != nil && !apierrors.IsInternalError(err)
-	}, soon, 50*time.Millisecond, "the API server asks the webhook")
+	}, harness.Timeout, 50*time.Millisecond, "the API server asks the webhook")
 }
 
 // store lets a hostile tenant store forty policies, eight at a time, while strangers claim room, and returns how an

@@ -13,6 +13,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"egress-agent/scripts/e2e/harness"
 )
 
 // connection is HTTP/2 frame by frame, as no well-behaved client sends them.
@@ -93,7 +95,7 @@ const maxConnections = 512 + 64
 // idle opens 7,000 connections, as many at a time as can be, and sends nothing on them.
 func idle(t *testing.T, w *webhook) {
 	connections := 1500
-	if all() {
+	if harness.RunsAll() {
 		connections = 7000
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*lasting())

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"egress-agent/scripts/e2e/harness"
 )
 
 // stored are what a tenant may try to store: an API server sends each for review, from its own address.
@@ -67,7 +69,7 @@ func escaped(text string) string {
 func TestHostileWebhookStored(t *testing.T) {
 	t.Parallel()
 	for _, attack := range stored {
-		if !attack.short && !all() {
+		if !attack.short && !harness.RunsAll() {
 			continue
 		}
 		t.Run(attack.name, func(t *testing.T) {
@@ -143,7 +145,7 @@ func TestHostileWebhookCallersLeave(t *testing.T) {
 			idle := after-before == spent
 			spent = after - before
 			return err != nil || idle
-		}, 2*soon, time.Second)
+		}, 2*harness.Timeout, time.Second)
 		if w.Ended() != "" {
 			return
 		}

@@ -14,15 +14,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"egress-agent/scripts/e2e/harness"
 	"egress-agent/scripts/e2e/pod"
 )
-
-// soon is how long a test waits for what takes milliseconds on an idle machine.
-const soon = 30 * time.Second
 
 const (
 	apiServer = "127.0.0.1" // the address that the API server's own reviews come from
@@ -35,7 +32,7 @@ type webhook struct{ *Webhook }
 // certificates makes the serving certificate of all webhooks, once.
 var certificates = sync.OnceValues(func() (string, error) {
 	certs := filepath.Join(dir, "certs")
-	output, err := exec.Command(root+"/scripts/generate-certs.sh", certs).CombinedOutput()
+	output, err := exec.Command(harness.Root+"/scripts/generate-certs.sh", certs).CombinedOutput()
 	if err != nil {
 		err = fmt.Errorf("generate-certs.sh: %w: %s", err, output)
 	}
@@ -48,7 +45,7 @@ func startWebhook(t testing.TB) *webhook {
 	certs, err := certificates()
 	require.NoError(t, err)
 	log := filepath.Join(t.TempDir(), "egress-webhook.log")
-	w, err := StartWebhook(webhookPod, binary("egress-webhook"), certs, rangesFile, log)
+	w, err := StartWebhook(webhookPod, harness.Binary(t, "egress-webhook"), certs, rangesFile, log)
 	require.NoError(t, err, end(log))
 	stopAfter(t, w.Process, log)
 	return &webhook{w}

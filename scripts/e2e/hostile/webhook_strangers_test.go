@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"egress-agent/scripts/e2e/harness"
 )
 
 // sent are what a Pod that reaches port 8443 may do. Every one of them goes on for lasting, or until its last
@@ -36,7 +38,7 @@ var sent = []struct {
 
 // lasting is how long an attack goes on that has no end of its own: longer than the webhook waits for a request.
 func lasting() time.Duration {
-	if all() {
+	if harness.RunsAll() {
 		return 6 * time.Second
 	}
 	return 3 * time.Second
@@ -46,7 +48,7 @@ func lasting() time.Duration {
 func TestHostileWebhookSent(t *testing.T) {
 	t.Parallel()
 	for _, attack := range sent {
-		if !attack.short && !all() {
+		if !attack.short && !harness.RunsAll() {
 			continue
 		}
 		t.Run(attack.name, func(t *testing.T) {
