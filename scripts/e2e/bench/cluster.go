@@ -62,7 +62,7 @@ func newBench(ctx context.Context, control *cluster.Cluster, agent, ranges strin
 
 func (b *bench) namespace(i int) string { return fmt.Sprintf("tenant-%d", i%b.size.namespaces) }
 
-// policy returns the document of policy i: S3 in us-east-1, and a CIDR of its own.
+// policy returns the document of policy i: S3 in us-east-1, and a CIDR that no other policy has.
 func policy(i int) string {
 	return fmt.Sprintf(`{"defaultAction": "deny", "allowedDestinations": [
   {"name": "s3", "awsService": "s3", "regions": ["us-east-1"], "ports": [443]},

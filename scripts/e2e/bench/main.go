@@ -1,5 +1,5 @@
-// Command bench measures the built egress-agent on a real control plane. It divides each figure by a floor, which it
-// measures in the same run.
+// Command bench measures the built egress-agent on a real control plane. It measures a floor in the same run,
+// and divides each figure by its floor.
 package main
 
 import (

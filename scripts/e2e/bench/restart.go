@@ -26,9 +26,9 @@ func (b *bench) scale(ctx context.Context) error {
 	return b.restartWith(ctx, 2*b.size.many, &b.restarted)
 }
 
-// restartWith creates policies until n are applied. Then it measures how long an agent that starts needs to sync each
-// of them. The floor is a client that lists the same objects once; another row has a client that must start first. half
-// has the figures with half as many policies, or is nil.
+// restartWith creates policies until n are applied. Then it measures how long an agent that starts needs to sync all
+// policies. The floor is a client that lists the same objects once. Another row has a client that must start first. half
+// holds the figures with half as many policies, or is nil.
 func (b *bench) restartWith(ctx context.Context, n int, half *figures) error {
 	first, err := b.start()
 	if err != nil {
@@ -126,7 +126,7 @@ func (b *bench) restarts(ctx context.Context, n int) (p *process, restart, floor
 	return p, measure.Median(figures), measure.Median(floors), measure.Median(starts), nil
 }
 
-// list reads once all that an agent reads when it starts.
+// list reads the objects that an agent reads when it starts, once.
 func list(ctx context.Context, client kubernetes.Interface) error {
 	if _, err := client.CoreV1().ConfigMaps("").List(ctx, metav1.ListOptions{LabelSelector: "egress-controller=managed", ResourceVersion: "0"}); err != nil {
 		return err

@@ -24,8 +24,8 @@ const (
 	hostileNamespace = "hostile"
 )
 
-// agent measures changes of ordinary tenants: first without a hostile namespace, which is the floor, and then while a
-// hostile tenant stores the worst policies and edits one.
+// agent measures changes of ordinary tenants. The floor has no hostile namespace. The figure has one: a hostile tenant
+// stores the worst policies and edits one policy.
 func (b *bench) agent(ctx context.Context) error {
 	fmt.Fprintln(os.Stderr, "starting the control plane")
 	absolute, err := filepath.Abs(b.control)
@@ -45,7 +45,7 @@ func (b *bench) agent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(hostile.MakeTenants(ctx, client), hostile.MakeNamespace(ctx, client, hostileNamespace)); err != nil {
+	if err := errors.Join(hostile.CreateTenants(ctx, client), hostile.CreateNamespace(ctx, client, hostileNamespace)); err != nil {
 		return err
 	}
 	kubeconfig, err := control.ServiceAccountKubeconfig(ctx, "egress-system", "egress-agent")
@@ -87,7 +87,7 @@ func (b *bench) agent(ctx context.Context) error {
 	return err
 }
 
-// beside stores the hostile tenant's policies, and measures changes while it edits one of them 20 times a second.
+// beside stores the hostile tenant's policies, and measures changes while it edits one policy 20 times a second.
 func beside(ctx context.Context, client *kubernetes.Clientset, p *pod.Process) ([]time.Duration, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	editing := make(chan struct{})

@@ -23,8 +23,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// reviewOf returns an HTTP request with the review of a policy, as an API server sends it after kubectl apply: with
-// managedFields, and an annotation that repeats the policy.
+// reviewOf returns an HTTP request with the review of a policy, as an API server sends it after kubectl apply. It
+// has managedFields, and an annotation that repeats the policy.
 func reviewOf(policy string) []byte {
 	must := func(data []byte, err error) []byte {
 		if err != nil {

@@ -1,5 +1,5 @@
-// Command benchwebhook measures the built egress-webhook. It divides each figure by a floor, which it measures in the same
-// run: the same server and TLS, with a handler that decodes the review and allows it.
+// Command benchwebhook measures the built egress-webhook. It measures a floor in the same run, and divides
+// each figure by its floor. The floor has the same server and TLS; its handler decodes the review and allows it.
 package main
 
 import (

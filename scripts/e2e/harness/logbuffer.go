@@ -18,7 +18,7 @@ func (b *LogBuffer) Write(data []byte) (int, error) {
 	return b.buffer.Write(data)
 }
 
-// String returns what has been written so far.
+// String returns the log so far.
 func (b *LogBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()

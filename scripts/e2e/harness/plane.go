@@ -1,5 +1,5 @@
-// Package harness is what the packages of end-to-end tests share: a control plane for each package, the built programs
-// as processes, the real kubectl, servers that fail on demand, and waits.
+// Package harness supports the packages of end-to-end tests. It starts a control plane for each package, runs the built
+// programs and the real kubectl, imitates bad networks, and waits for results.
 //
 // A package's TestMain calls Main. Its control plane starts with the first test that calls Control.
 package harness

@@ -88,14 +88,14 @@ func (p *Process) Kill(t testing.TB) {
 	require.Error(t, p.Command.Wait())
 }
 
-// Log returns what the process has logged so far.
+// Log returns the process's output so far.
 func (p *Process) Log(t testing.TB) string {
 	data, err := os.ReadFile(p.LogFile)
 	require.NoError(t, err)
 	return string(data)
 }
 
-// Scraper opens a connection for each request, so that its own connections do not show in the metrics that it reads.
+// Scraper opens a connection for each request. Open ones would count in the metrics that it reads.
 var Scraper = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
 // Metric returns the value of a series, named as /metrics writes it: with its labels.

@@ -16,7 +16,7 @@ import (
 // Timeout is how long a test waits for what takes milliseconds on an idle machine.
 const Timeout = 30 * time.Second
 
-// RunsAll reports whether E2E_ALL is set, as make test-all sets it: then tests that take minutes run too.
+// RunsAll reports whether tests that take minutes run as well: E2E_ALL is set. make test-all sets it.
 func RunsAll() bool { return os.Getenv("E2E_ALL") != "" }
 
 // SkipUnlessAll skips a test that takes minutes, unless RunsAll.
@@ -27,7 +27,7 @@ func SkipUnlessAll(t testing.TB) {
 	}
 }
 
-// Eventually waits until ok returns true. what says what must become true.
+// Eventually waits until ok returns true. what names the condition.
 func Eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	require.Eventually(t, ok, Timeout, 20*time.Millisecond, "not true in time: %s", what)

@@ -41,10 +41,10 @@ func newWorld(t *testing.T, name string) *world {
 	t.Helper()
 	client, err := cluster.Bare(harness.Control(t).Kubeconfig)
 	require.NoError(t, err)
-	ordinary.Do(func() { err = MakeTenants(context.Background(), client) })
+	ordinary.Do(func() { err = CreateTenants(context.Background(), client) })
 	require.NoError(t, err)
 	w := &world{t: t, client: client, hostile: name}
-	require.NoError(t, MakeNamespace(t.Context(), client, name))
+	require.NoError(t, CreateNamespace(t.Context(), client, name))
 	t.Cleanup(w.empty)
 	return w
 }

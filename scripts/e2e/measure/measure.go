@@ -1,4 +1,4 @@
-// Package measure is what the benchmark programs and the tests share to measure a process and to show the figures.
+// Package measure measures processes and prints figures, for the benchmark programs and the tests.
 package measure
 
 import (
@@ -38,7 +38,7 @@ func PrintTable(run string, header []string, rows [][]string) error {
 	return w.Flush()
 }
 
-// Median returns the median of durations, which must not be empty. It leaves their order as it is.
+// Median returns the median of durations, which must not be empty. It does not change their order.
 func Median(durations []time.Duration) time.Duration {
 	sorted := slices.Sorted(slices.Values(durations))
 	return sorted[len(sorted)/2]

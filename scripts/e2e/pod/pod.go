@@ -1,5 +1,5 @@
-// Package pod runs a built program as its Pod does: with the flags, the environment, the cores and the memory limit of
-// its manifest. So the kernel kills it here if it would kill it in the Pod.
+// Package pod runs a built program as its Pod does: with the flags, the environment, the cores and the memory limit in
+// the manifest. So the kernel kills it here if it would kill it in the Pod.
 package pod
 
 import (

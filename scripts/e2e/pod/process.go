@@ -13,7 +13,7 @@ import (
 	"egress-agent/scripts/e2e/measure"
 )
 
-// Process is a program that runs within the limits of its Pod.
+// Process is a program that runs within the limits of a Pod.
 type Process struct {
 	// PID does not change: nothing restarts the program.
 	PID int
@@ -30,8 +30,8 @@ type Process struct {
 	peak int64
 }
 
-// enter is a shell script that moves the shell into a cgroup and then executes the program. So the cgroup counts all of
-// the program's memory.
+// enter is a shell script that moves the shell into a cgroup and then executes the program. So the cgroup counts
+// the program's memory from its start.
 const enter = `echo $$ >"$0" && exec "$@"`
 
 // Start runs a program with the container's flags, then args, and writes its output to the file log.
@@ -110,7 +110,7 @@ func (p *Process) Peak() int64 {
 	return p.peak
 }
 
-// ResetPeak lets the peak begin again at the current resident size, which it returns in bytes.
+// ResetPeak restarts the peak at the current resident size, and returns this size in bytes.
 func (p *Process) ResetPeak() (int64, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
