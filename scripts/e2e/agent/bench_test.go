@@ -113,7 +113,7 @@ func BenchmarkRefresh(b *testing.B) {
 		updateAll(b, client, floor, n)
 		bare += changed(benchAffected, "floor").Sub(started)
 	}
-	b.ReportMetric(0, "ns/op") // most of it is waiting
+	b.ReportMetric(0, "ns/op") // it mostly waits
 	b.ReportMetric(float64(bare.Microseconds())/float64(n)/1e3, "ms-floor")
 	b.ReportMetric(float64(refresh.Microseconds())/float64(n)/1e3, "ms-refresh")
 	b.ReportMetric(float64(refresh)/float64(bare), "x-floor(at-most-1.5)")

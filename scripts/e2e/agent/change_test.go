@@ -18,12 +18,12 @@ import (
 	"egress-agent/scripts/e2e/harness"
 )
 
-// syntheticRowCount is how many CIDRs AWS's AMAZON aggregates to, in IPv4 and everywhere, on 2026-08-22.
+// syntheticRowCount is the number of IPv4 CIDRs to which AWS's AMAZON aggregates in all regions, on 2026-08-22.
 const syntheticRowCount = 1753
 
-// TestLargeChangeWidensBeforeItNarrows changes the ports of a policy of many CIDRs, by the real ranges where IP_RANGES_DATA
-// names them and else by made ones, and watches every version: the union comes first, the new ports alone
-// some time later, and a killed agent's successor finishes what that one began.
+// TestLargeChangeWidensBeforeItNarrows changes the ports of a policy of many CIDRs and watches every version. The first
+// write has the old and the new ports, the second, some time later, only the new ones. If the agent is killed in
+// between, its successor does the second write. The ranges are AWS's if IP_RANGES_DATA is set, and synthetic otherwise.
 func TestLargeChangeWidensBeforeItNarrows(t *testing.T) {
 	document := amazonDocument(t)
 	arguments := []string{"--ranges-file", document, "--settle", "3s"}
@@ -42,7 +42,7 @@ func TestLargeChangeWidensBeforeItNarrows(t *testing.T) {
 	require.Equal(t, []string{"[80 443] on 1753", "[443] on 1753"}, first)
 	second, later := nextVersion(t, versions)
 	require.Equal(t, []string{"[80 443] on 1753"}, second)
-	require.GreaterOrEqual(t, later.Sub(at), 2*time.Second, "it settles in between, for three seconds")
+	require.GreaterOrEqual(t, later.Sub(at), 2*time.Second, "the agent waits three seconds between the writes")
 
 	harness.Kubectl(t, harness.PolicyManifest("tenant-large", "egress", policy("8443")), "apply", "-f", "-")
 	first, _ = nextVersion(t, versions)
@@ -52,9 +52,10 @@ func TestLargeChangeWidensBeforeItNarrows(t *testing.T) {
 	second, _ = nextVersion(t, versions)
 	require.Equal(t, []string{"[8443] on 1753"}, second)
 	harness.AwaitQuiet(t)
-	require.Empty(t, versions, "no other version was ever stored")
+	require.Empty(t, versions, "the agent has stored no other version")
 }
 
+// amazonDocument returns the path of a document in which AMAZON aggregates to syntheticRowCount CIDRs.
 func amazonDocument(t *testing.T) string {
 	if dir := os.Getenv("IP_RANGES_DATA"); dir != "" {
 		return filepath.Join(dir, "ip-ranges.json")
@@ -75,7 +76,7 @@ func amazonDocument(t *testing.T) string {
 	return path
 }
 
-// watchVersions passes on every version of a namespace's NetworkPolicies from now on.
+// watchVersions returns a channel of all later versions of a namespace's NetworkPolicies.
 func watchVersions(t *testing.T, namespace string) <-chan watch.Event {
 	t.Helper()
 	client := harness.Control(t).Admin.NetworkingV1().NetworkPolicies(namespace)
@@ -93,14 +94,14 @@ func watchVersions(t *testing.T, namespace string) <-chan watch.Event {
 	return versions
 }
 
-// nextVersion returns what the next version allows, and when the API server took it, to a second.
+// nextVersion returns what the next version allows, and when the API server stored it, to the second.
 func nextVersion(t *testing.T, versions <-chan watch.Event) ([]string, time.Time) {
 	t.Helper()
 	select {
 	case event := <-versions:
 		require.Equal(t, watch.Modified, event.Type)
 		policy := event.Object.(*networkingv1.NetworkPolicy)
-		require.Len(t, policy.ManagedFields, 1, "the agent alone has written it")
+		require.Len(t, policy.ManagedFields, 1, "only the agent has written it")
 		return summarize(policy), policy.ManagedFields[0].Time.Time
 	case <-time.After(harness.Timeout):
 		require.FailNow(t, "no other version came")
@@ -108,7 +109,7 @@ func nextVersion(t *testing.T, versions <-chan watch.Event) ([]string, time.Time
 	}
 }
 
-// summarize gives each rule but DNS's as PORTS on NUMBER of CIDRs.
+// summarize returns each rule except the DNS rule, as "[PORTS] on NUMBER", where NUMBER counts its CIDRs.
 func summarize(policy *networkingv1.NetworkPolicy) []string {
 	var rules []string
 	for _, rule := range policy.Spec.Egress {

@@ -25,10 +25,10 @@ import (
 	"egress-agent/scripts/e2e/harness"
 )
 
-// explainPolicy is a policy, of any kind.
+// explainPolicy is a policy that explain reads.
 type explainPolicy struct {
 	namespace, name, document string
-	notApplied                string // what explain says of one that is not applied, in place of an answer
+	notApplied                string // why explain gives no answer; "" for a policy that is applied
 }
 
 var explainPolicies = []explainPolicy{
@@ -55,11 +55,12 @@ var explainPolicies = []explainPolicy{
 	{"truth-two", "second", `{"allowedDestinations": [{"name": "web", "cidr": "10.1.0.0/25", "ports": [443]}, {"name": "s3", "awsService": "S3", "regions": ["us-east-1"]}]}`, ""},
 }
 
-// ingressOnly is somebody else's. It isolates no pod's egress, and its rules for egress are void.
+// ingressOnly is a NetworkPolicy of another owner. It does not isolate the egress of any pod, so its egress rules have
+// no effect.
 const ingressOnly = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: ingress-only, namespace: truth-two}\n" +
 	"spec: {podSelector: {}, policyTypes: [Ingress], egress: [{}]}\n"
 
-// target is where a question asks to.
+// target is the address, port and protocol of a connection.
 type target struct {
 	address  netip.Addr
 	port     int
@@ -70,17 +71,17 @@ func (q target) String() string {
 	return fmt.Sprintf("%s/%s", netip.AddrPortFrom(q.address, uint16(q.port)), q.protocol)
 }
 
-// peerPorts is some prefixes with the same ports; no ports are every port.
+// peerPorts is a list of prefixes with the same ports. Without ports it means every port.
 type peerPorts struct {
 	prefixes []netip.Prefix
 	ports    []policy.Port
 }
 
-// TestExplainMatchesNetworkPolicies asks explain, as a person would, of what namespaces' ConfigMaps hold, and compares its
-// answer with what the NetworkPolicies in the API server say by Kubernetes' own definition. SEED=N asks the questions
-// of an earlier run.
+// TestExplainMatchesNetworkPolicies runs explain on the ConfigMaps of some namespaces, for random targets. It compares
+// the answers with an evaluation of the NetworkPolicies in the API server by Kubernetes' definition. SEED=N repeats the
+// targets of an earlier run.
 func TestExplainMatchesNetworkPolicies(t *testing.T) {
-	const asked = 100 // half of them of one namespace, the others of all nine: of five hundred (namespace, address, port)
+	const runCount = 100 // half for one namespace, half for all nine: 500 answers
 	seed := rand.Uint64()
 	if text := os.Getenv("SEED"); text != "" {
 		var err error
@@ -91,10 +92,10 @@ func TestExplainMatchesNetworkPolicies(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	s := newExplainScene(t)
 	allowed := 0
-	for i := range asked {
+	for i := range runCount {
 		of := s.namespaces[random.IntN(len(s.namespaces))]
 		around := of
-		if len(s.requested[of]) == 0 { // nothing to ask around
+		if len(s.requested[of]) == 0 { // it has no destinations to choose a target from
 			around = "truth-nested"
 		}
 		openings := s.requested[around]
@@ -111,17 +112,17 @@ func TestExplainMatchesNetworkPolicies(t *testing.T) {
 			s.check(t, q, s.namespaces...)
 		}
 	}
-	t.Logf("%d of %d allowed", allowed, asked)
-	require.Greater(t, allowed, asked/10)
-	require.Less(t, allowed, asked*9/10)
+	t.Logf("%d of %d allowed", allowed, runCount)
+	require.Greater(t, allowed, runCount/10)
+	require.Less(t, allowed, runCount*9/10)
 }
 
-// explainScene is what explain is asked of, by namespace.
+// explainScene holds the input and the expected answers of explain, by namespace.
 type explainScene struct {
 	ranges     string
 	namespaces []string
-	files      map[string]string      // as kubectl prints the ConfigMaps
-	requested  map[string][]peerPorts // by the policies, with AWS's own rows
+	files      map[string]string      // with the ConfigMaps, as kubectl prints them
+	requested  map[string][]peerPorts // of the policies, row by row
 	stored     map[string][]networkingv1.NetworkPolicy
 }
 
@@ -158,7 +159,7 @@ func newExplainScene(t *testing.T) *explainScene {
 	return s
 }
 
-// check asks of some namespaces at once.
+// check runs explain once for all of some namespaces.
 func (s *explainScene) check(t *testing.T, q target, namespaces ...string) {
 	t.Helper()
 	arguments := []string{"explain", "--ranges-file", s.ranges, "--ip-family", "dual", "--to", q.String(), "-o", "json"}
@@ -168,7 +169,7 @@ func (s *explainScene) check(t *testing.T, q target, namespaces ...string) {
 	command := exec.CommandContext(t.Context(), harness.Binary(t, "egress-agent"), arguments...)
 	var errs bytes.Buffer
 	command.Stderr = &errs
-	output, _ := command.Output() // its status is looked at
+	output, _ := command.Output() // the exit status is checked below
 	var answers []struct {
 		Namespace, Name string
 		Allowed         bool
@@ -196,8 +197,8 @@ func (s *explainScene) check(t *testing.T, q target, namespaces ...string) {
 	require.Equal(t, everywhere && applied, command.ProcessState.ExitCode() == 0, "exit status of %s in %s", q, namespaces)
 }
 
-// requestedPeerPorts are what a policy asks for, row by row, whether or not it is applied: what the agent left out is
-// among them.
+// requestedPeerPorts returns the row by row destinations of a policy, also if the agent does not apply it. It includes
+// rows that the agent leaves out.
 func requestedPeerPorts(document string, table *awsranges.Table) []peerPorts {
 	p, _ := netpol.Read(&corev1.ConfigMap{Data: map[string]string{policy.Key: document}}, table)
 	if p == nil {
@@ -219,14 +220,14 @@ func requestedPeerPorts(document string, table *awsranges.Table) []peerPorts {
 	return openings
 }
 
-// storedPeerPorts are the rules for addresses of some NetworkPolicies.
+// storedPeerPorts returns the rules with CIDRs of some NetworkPolicies.
 func storedPeerPorts(policies []networkingv1.NetworkPolicy) []peerPorts {
 	var openings []peerPorts
 	for _, p := range policies {
 		for _, rule := range p.Spec.Egress {
 			var o peerPorts
 			for _, peer := range rule.To {
-				if peer.IPBlock != nil { // and not DNS
+				if peer.IPBlock != nil { // not the DNS rule
 					o.prefixes = append(o.prefixes, netip.MustParsePrefix(peer.IPBlock.CIDR))
 				}
 			}
@@ -245,7 +246,7 @@ func storedPeerPorts(policies []networkingv1.NetworkPolicy) []peerPorts {
 	return openings
 }
 
-// randomTarget picks a target in or at the edges of an opening.
+// randomTarget returns a target inside one of the peerPorts, or directly outside its edges.
 func randomTarget(random *rand.Rand, openings []peerPorts) target {
 	o := openings[random.IntN(len(openings))]
 	prefix := o.prefixes[random.IntN(len(o.prefixes))]
@@ -274,9 +275,9 @@ func lastAddress(prefix netip.Prefix) netip.Addr {
 	return address
 }
 
-// isAllowed reads NetworkPolicies as their API documents them
-// (https://kubernetes.io/docs/concepts/services-networking/network-policies/): for a target outside the
-// cluster, which no selector of pods is of.
+// isAllowed reports whether NetworkPolicies allow a target, by their API documentation
+// (https://kubernetes.io/docs/concepts/services-networking/network-policies/). The target is outside the cluster, so
+// that no pod selector matches it.
 func isAllowed(policies []networkingv1.NetworkPolicy, q target) bool {
 	isolated := false
 	for _, policy := range policies {

@@ -14,8 +14,8 @@ import (
 	"egress-agent/scripts/e2e/harness"
 )
 
-// TestRestartWithoutNetwork: what was accepted before is all that is needed, and without it what is in
-// force stays.
+// TestRestartUsesSavedRanges restarts the agent while AWS is unreachable. With the saved ranges it writes nothing;
+// without them every NetworkPolicy stays as it is.
 func TestRestartUsesSavedRanges(t *testing.T) {
 	s := harness.StartRangesServer(t)
 	s.SetAnswer(harness.ServeDocument([]byte(harness.SampleRanges(t, "ip-ranges.json")), time.Unix(1_700_000_000, 0)))
@@ -26,7 +26,7 @@ func TestRestartUsesSavedRanges(t *testing.T) {
 	harness.Kubectl(t, harness.PolicyManifest("tenant-offline", "egress", harness.TenantA), "apply", "-f", "-")
 	harness.AwaitNetworkPolicy(t, "tenant-offline", "egress", "there", harness.HasCIDR("198.18.0.0/24"))
 	s.SetAnswer(harness.ServeDocument([]byte(harness.SampleRanges(t, "ip-ranges-next.json")), time.Unix(1_700_021_600, 0)))
-	// What AWS removed is held: 198.18.4.0/24 beside the new 198.18.5.0/24.
+	// The agent holds 198.18.4.0/24, which AWS removed, beside the new 198.18.5.0/24.
 	before := harness.AwaitNetworkPolicy(t, "tenant-offline", "egress", "changed", harness.HasCIDR("198.18.4.0/23"))
 	harness.AwaitQuiet(t)
 	p.Stop(t)
@@ -35,7 +35,7 @@ func TestRestartUsesSavedRanges(t *testing.T) {
 	mark, err := harness.Control(t).Mark()
 	require.NoError(t, err)
 	p = harness.StartAgent(t, arguments...)
-	harness.Eventually(t, "it has looked", func() bool { return strings.Contains(p.Log(t), "AWS ranges not refreshed") })
+	harness.Eventually(t, "the agent has tried a refresh", func() bool { return strings.Contains(p.Log(t), "AWS ranges not refreshed") })
 	harness.AwaitQuiet(t)
 	require.Empty(t, harness.AgentWrites(t, mark, "tenant-offline", "egress-system"), "with the ConfigMap")
 	require.Equal(t, before, harness.GetNetworkPolicy(t, "tenant-offline", "egress"))
@@ -62,7 +62,7 @@ func TestRestartUsesSavedRanges(t *testing.T) {
 	harness.AwaitNetworkPolicy(t, "tenant-offline", "new", "complete", harness.HasCIDR("198.18.5.0/24"))
 }
 
-// TestHoldEnds: a prefix that AWS removed is closed once the hold is over.
+// TestHoldEndClosesRemovedPrefix requires that the agent closes a prefix that AWS removed, but only after the hold.
 func TestHoldEndClosesRemovedPrefix(t *testing.T) {
 	clock := harness.NewClock(time.Unix(1_700_000_000, 0))
 	s := harness.StartRangesServer(t)
@@ -80,17 +80,17 @@ func TestHoldEndClosesRemovedPrefix(t *testing.T) {
 	s.Close()
 	clock.Advance(time.Hour)
 	e.AwaitRefreshes(t, "failed")
-	require.Equal(t, held, harness.GetNetworkPolicy(t, "tenant-hold", "egress"), "nothing is closed on doubt")
+	require.Equal(t, held, harness.GetNetworkPolicy(t, "tenant-hold", "egress"), "a failed refresh closes nothing")
 	require.InDelta(t, time.Hour.Seconds(), e.RangesMetric(t, "age_seconds", ""), 1)
 	s.Listen(t)
 	after := harness.AwaitNetworkPolicy(t, "tenant-hold", "egress", "closed", harness.HasCIDR("198.18.5.0/24"))
 	require.False(t, harness.Opens(after, "198.18.4.0/23"))
-	kept := harness.AwaitSavedRanges(t, "without a hold", func(c *corev1.ConfigMap) bool { return c.Annotations["egress-controller/held"] == "0" })
-	require.Equal(t, "2023-11-14T22:13:20Z", kept.Annotations["egress-controller/accepted"])
-	require.Equal(t, "2023-11-15T23:13:19Z", kept.Annotations["egress-controller/confirmed"])
+	saved := harness.AwaitSavedRanges(t, "without a hold", func(c *corev1.ConfigMap) bool { return c.Annotations["egress-controller/held"] == "0" })
+	require.Equal(t, "2023-11-14T22:13:20Z", saved.Annotations["egress-controller/accepted"])
+	require.Equal(t, "2023-11-15T23:13:19Z", saved.Annotations["egress-controller/confirmed"])
 }
 
-// TestAcceptRanges: an operator accepts the one document that was refused.
+// TestAcceptRangesOverridesRefusal accepts, as an operator would, the document that the agent has refused.
 func TestAcceptRangesOverridesRefusal(t *testing.T) {
 	s := harness.StartRangesServer(t)
 	s.SetAnswer(harness.ServeDocument([]byte(harness.SampleRanges(t, "ip-ranges.json")), time.Unix(1_700_000_000, 0)))
@@ -106,8 +106,8 @@ func TestAcceptRangesOverridesRefusal(t *testing.T) {
 	lossy, err := json.Marshal(d)
 	require.NoError(t, err)
 	s.SetAnswer(harness.ServeDocument(lossy, time.Unix(1_700_021_600, 0)))
-	kept := harness.AwaitSavedRanges(t, "refusing", func(c *corev1.ConfigMap) bool { return c.Annotations["egress-controller/refused"] != "" })
-	require.Equal(t, "it keeps 6 of 13 IPv4 rows, less than 85 %; to accept it all the same, start with --accept-ranges 1700021600", kept.Annotations["egress-controller/refused"])
+	saved := harness.AwaitSavedRanges(t, "refusing", func(c *corev1.ConfigMap) bool { return c.Annotations["egress-controller/refused"] != "" })
+	require.Equal(t, "it keeps 6 of 13 IPv4 rows, less than 85 %; to accept it all the same, start with --accept-ranges 1700021600", saved.Annotations["egress-controller/refused"])
 	p.Stop(t)
 	harness.StartAgent(t, append(arguments, "--accept-ranges", "1700021600")...)
 	harness.AwaitNetworkPolicy(t, "tenant-accept", "egress", "changed", func(p *networkingv1.NetworkPolicy) bool { return !harness.Opens(p, "198.18.4.0/24") })
@@ -116,8 +116,8 @@ func TestAcceptRangesOverridesRefusal(t *testing.T) {
 	})
 }
 
-// TestRangesFileReread: a file that changes is reread at once, by the agent and by the webhook that mounts
-// what the agent keeps.
+// TestChangedFileIsReloaded changes files: the agent reloads them at once, and so does the webhook, which mounts the
+// ranges that the agent saves.
 func TestChangedFileIsReloaded(t *testing.T) {
 	dir := t.TempDir()
 	file, own := dir+"/ip-ranges.json", dir+"/own.json"
@@ -136,16 +136,16 @@ func TestChangedFileIsReloaded(t *testing.T) {
 	put(file, harness.SampleRanges(t, "ip-ranges-next.json"))
 	harness.AwaitNetworkPolicy(t, "tenant-file", "egress", "changed", harness.HasCIDR("198.18.4.0/23"))
 
-	// The webhook's mount, by hand: what the agent keeps, and later something broken.
+	// This file stands for the webhook's mount: first the ranges that the agent saves, later invalid content.
 	mounted := dir + "/ip-ranges.json.gz"
 	webhook := harness.StartRegisteredWebhook(t, "--ranges-file", mounted)
-	kept := harness.AwaitSavedRanges(t, "the next document", func(c *corev1.ConfigMap) bool { return c.Annotations["egress-controller/sync-token"] == "1700021600" })
-	put(mounted, string(kept.BinaryData["ip-ranges.json.gz"]))
-	harness.Eventually(t, "the webhook has what the agent has", func() bool {
+	saved := harness.AwaitSavedRanges(t, "the next document", func(c *corev1.ConfigMap) bool { return c.Annotations["egress-controller/sync-token"] == "1700021600" })
+	put(mounted, string(saved.BinaryData["ip-ranges.json.gz"]))
+	harness.Eventually(t, "the webhook uses the agent's ranges", func() bool {
 		return strings.Contains(webhook.Log(t), `msg="AWS ranges in use" syncToken=1700021600 createDate=2023-11-15-04-13-20 rows=19`)
 	})
 	put(mounted, "broken")
-	harness.Eventually(t, "it tells what it cannot read", func() bool { return strings.Contains(webhook.Log(t), "ip-ranges.json.gz: no ip-ranges document") })
+	harness.Eventually(t, "the webhook logs that it cannot read the file", func() bool { return strings.Contains(webhook.Log(t), "ip-ranges.json.gz: no ip-ranges document") })
 
 	put(own, strings.Replace(harness.SampleRanges(t, "custom.json"), "10.30.0.0/24", "10.40.0.0/24", 1))
 	harness.AwaitNetworkPolicy(t, "tenant-file", "own", "changed", harness.HasCIDR("10.40.0.0/24"))

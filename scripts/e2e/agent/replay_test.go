@@ -24,10 +24,10 @@ import (
 
 const removalHold = 24 * time.Hour
 
-// TestReplayWritesOncePerChange serves a month of publications, each at its time, and counts what is written: a
-// NetworkPolicy once for each publication that changes what it opens, after holds, and never else; the
-// ConfigMap of ranges once for each publication. What is to be open is worked out here by itself, in
-// addresses.
+// TestReplayWritesOncePerChange serves the documents of a month, each at its time, and counts the writes. The agent
+// must write a NetworkPolicy once for each document that changes the addresses that it opens, after holds, and at no
+// other time. It must write the ConfigMap of ranges once for each document. The test computes the expected addresses
+// with code of its own.
 func TestReplayWritesOncePerChange(t *testing.T) {
 	files := rangesDocuments(t)
 	services := map[string]*expectedRanges{"s3": {}, "ec2": {}, "amazon": {}, "dynamodb": {}}
@@ -44,16 +44,16 @@ func TestReplayWritesOncePerChange(t *testing.T) {
 		}
 		answer := harness.ServeDocument(data, published)
 		s.SetAnswer(func(w http.ResponseWriter, r *http.Request) {
-			clock.Set(published) // the first look that sees it is at its time
+			clock.Set(published) // the first refresh that gets it is at its time
 			answer(w, r)
 		})
 		return token
 	}
-	keeps := func(token string) func(*corev1.ConfigMap) bool {
+	hasToken := func(token string) func(*corev1.ConfigMap) bool {
 		return func(c *corev1.ConfigMap) bool { return c.Annotations["egress-controller/sync-token"] == token }
 	}
 
-	harness.Eventually(t, "the policies of other tests are gone", func() bool {
+	harness.Eventually(t, "the policies of other tests are deleted", func() bool {
 		return harness.Kubectl(t, "", "get", "configmaps", "-A", "-l", "egress-controller=managed", "-o", "name") == ""
 	})
 	first := publish(files[0])
@@ -71,7 +71,7 @@ func TestReplayWritesOncePerChange(t *testing.T) {
 			expected.countChange()
 		}
 	}
-	harness.AwaitSavedRanges(t, "the first publication", keeps(first))
+	harness.AwaitSavedRanges(t, "the first publication", hasToken(first))
 	settled()
 
 	e.AwaitRefreshes(t, "unchanged")
@@ -79,7 +79,7 @@ func TestReplayWritesOncePerChange(t *testing.T) {
 	mark, err := harness.Control(t).Mark()
 	require.NoError(t, err)
 	for _, file := range files[1:] {
-		harness.AwaitSavedRanges(t, "the next publication", keeps(publish(file)))
+		harness.AwaitSavedRanges(t, "the next publication", hasToken(publish(file)))
 		settled()
 	}
 	e.AwaitRefreshes(t, "unchanged")
@@ -109,8 +109,8 @@ func TestReplayWritesOncePerChange(t *testing.T) {
 	require.Contains(t, harness.AwaitEvent(t, "tenant-amazon", "egress", "RangesChanged").Message, "The ranges changed, CIDRs added: ")
 }
 
-// rangesDocuments returns the files of a month of documents, oldest first, each named by its syncToken: AWS's
-// own where IP_RANGES_DATA names the folder that has them in history/, and made up ones elsewhere.
+// rangesDocuments returns the files of a month of documents, oldest first, each named by its syncToken. They are AWS's
+// from the folder history in IP_RANGES_DATA, or synthetic ones.
 func rangesDocuments(t *testing.T) []string {
 	files, err := filepath.Glob(filepath.Join(os.Getenv("IP_RANGES_DATA"), "history", "*.json"))
 	require.NoError(t, err)
@@ -128,8 +128,8 @@ func rangesDocuments(t *testing.T) []string {
 	return files
 }
 
-// syntheticDocument is publication n of a month: prefixes come, and go for half a day to a day and a half, as AWS's do;
-// S3 gets one more, and loses it for good.
+// syntheticDocument returns document n of a month. As in AWS's documents, prefixes appear, and disappear for 12 to 36
+// hours. S3 gets one more prefix, and later loses it for good.
 func syntheticDocument(t *testing.T, token string, n int) []byte {
 	type row struct {
 		Prefix  string `json:"ip_prefix"`
@@ -139,12 +139,12 @@ func syntheticDocument(t *testing.T, token string, n int) []byte {
 	}
 	var rows []row
 	add := func(service string, i int) {
-		prefix := fmt.Sprintf("198.18.%d.0/24", 2*i) // no two are neighbours
+		prefix := fmt.Sprintf("198.18.%d.0/24", 2*i) // no two are adjacent
 		rows = append(rows, row{prefix, "us-east-1", service, "us-east-1"})
 	}
 	for i := range 100 {
 		if (n+7*i)%30 < i%4 {
-			continue // gone
+			continue // it has disappeared
 		}
 		add("AMAZON", i)
 		if i%10 == 3 {
@@ -163,15 +163,15 @@ func syntheticDocument(t *testing.T, token string, n int) []byte {
 	return data
 }
 
-// expectedRanges is what is to be open of one service in us-east-1.
+// expectedRanges is what NetworkPolicies must open for one service in us-east-1.
 type expectedRanges struct {
-	missing map[netip.Prefix]time.Time // since when; the zero time while published
+	missing map[netip.Prefix]time.Time // since when; zero while AWS's document has it
 	open    []addressRange
 	before  []addressRange
 	changes int
 }
 
-// publish works out what is open from a publication on.
+// publish computes what a document opens from now on.
 func (e *expectedRanges) publish(t *testing.T, data []byte, service string, now time.Time) {
 	var d struct {
 		Prefixes []struct {
@@ -206,6 +206,7 @@ func (e *expectedRanges) publish(t *testing.T, data []byte, service string, now 
 	e.open = joinPrefixes(t, open)
 }
 
+// countChange counts a change if the open addresses differ from those of the last call.
 func (e *expectedRanges) countChange() {
 	if e.before != nil && !slices.Equal(e.before, e.open) {
 		e.changes++
@@ -213,10 +214,10 @@ func (e *expectedRanges) countChange() {
 	e.before = e.open
 }
 
-// addressRange is a run of IPv4 addresses, first and last.
+// addressRange is a range of IPv4 addresses, with its first and last address.
 type addressRange struct{ first, last uint32 }
 
-// joinPrefixes returns the runs that prefixes cover together.
+// joinPrefixes returns the sorted, disjoint ranges that prefixes cover.
 func joinPrefixes(t *testing.T, prefixes []netip.Prefix) []addressRange {
 	var spans []addressRange
 	for _, prefix := range prefixes {

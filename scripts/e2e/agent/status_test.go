@@ -30,7 +30,7 @@ func runStatus(t *testing.T, kubeconfig string, args ...string) (exit int, stdou
 	return command.ProcessState.ExitCode(), out.String(), errs.String()
 }
 
-// TestStatusReportsEveryState brings every state about, and reads it as an administrator and as a tenant.
+// TestStatusReportsEveryState produces every state, and reads them as an administrator and as a tenant.
 func TestStatusReportsEveryState(t *testing.T) {
 	agent := harness.StartAgentWithRanges(t)
 	for _, name := range []string{"status-a", "status-b", "status-none"} {
@@ -44,7 +44,7 @@ func TestStatusReportsEveryState(t *testing.T) {
 		space, name, _ := strings.Cut(name, "/")
 		harness.AwaitNetworkPolicy(t, space, name, "there", harness.Exists)
 	}
-	harness.Eventually(t, "the ranges are kept", func() bool {
+	harness.Eventually(t, "the ranges are saved", func() bool {
 		_, _, err := harness.TryKubectl(t, "", "get", "configmap", "-n", "egress-system", "egress-ranges")
 		return err == nil
 	})
@@ -97,7 +97,7 @@ status-a    egress   Applied   2              3       3/24         AGE      1 (l
 
 	requireTenantStatus(t)
 
-	agent.Stop(t) // and what it has not come to is pending
+	agent.Stop(t) // later changes stay pending
 	harness.Kubectl(t, harness.PolicyManifest("status-a", "egress", harness.TenantAWest)+"---\n"+harness.PolicyManifest("status-a", "more", harness.TenantA), "apply", "-f", "-")
 	harness.Kubectl(t, "", "patch", "networkpolicy", "-n", "status-b", "egress", "--type", "merge", "-p", `{"spec": {"egress": [{}]}}`)
 	exit, _, stderr = runStatus(t, harness.Control(t).Kubeconfig, "-n", "status-a")
@@ -118,10 +118,10 @@ status-a    egress   Applied   2              3       3/24         AGE      1 (l
 
 	writes, err := harness.Control(t).Writes(mark, "egress-agent-status")
 	require.NoError(t, err)
-	require.Empty(t, writes, "it only reads")
+	require.Empty(t, writes, "status only reads")
 }
 
-// requireTenantStatus asks with rights in one namespace alone.
+// requireTenantStatus runs status with rights in one namespace only.
 func requireTenantStatus(t *testing.T) {
 	harness.Kubectl(t, "", "create", "serviceaccount", "-n", "status-a", "reader")
 	harness.Kubectl(t, "", "create", "role", "-n", "status-a", "reader", "--verb=get,list", "--resource=configmaps,networkpolicies.networking.k8s.io")
@@ -144,7 +144,7 @@ func requireTenantStatus(t *testing.T) {
 	require.Equal(t, "egress-agent status: ConfigMaps may not be listed in namespace status-b with kubeconfig "+kubeconfig+": it takes the right to list configmaps and networkpolicies there\n", stderr)
 }
 
-// TestStatusExplainsUnreadableCluster is one line about each cluster that cannot be read.
+// TestStatusExplainsUnreadableCluster requires one line about each kind of cluster that status cannot read.
 func TestStatusExplainsUnreadableCluster(t *testing.T) {
 	closed := harness.FreeAddress(t)
 	variant := func(name string, change func(server, token *string)) string {
@@ -178,7 +178,7 @@ func TestStatusExplainsUnreadableCluster(t *testing.T) {
 	}
 }
 
-// parseStates is the state of each policy in the output of -o json.
+// parseStates returns the state of each policy in the output of -o json, by NAMESPACE/NAME.
 func parseStates(t *testing.T, output string) map[string]string {
 	t.Helper()
 	var report struct {

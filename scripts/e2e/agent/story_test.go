@@ -16,9 +16,9 @@ import (
 	"egress-agent/scripts/e2e/harness"
 )
 
-// TestStory is what tenants do, in the order in which they come to it.
+// TestStory is the work of some tenants, in the order in which a new tenant does it.
 func TestStory(t *testing.T) {
-	whole := t // for what outlives a step
+	whole := t // for what must outlive a step
 	agent := harness.StartAgentWithRanges(t)
 	harness.StartRegisteredWebhook(t)
 	harness.CreateNamespace(t, "tenant-a", "egress-validation=enabled")
@@ -28,7 +28,7 @@ func TestStory(t *testing.T) {
 
 	step := func(name string, f func(t *testing.T)) {
 		if !t.Run(name, f) {
-			t.FailNow() // each step stands on those before it
+			t.FailNow() // each step depends on the earlier ones
 		}
 	}
 	step("tenants onboard", func(t *testing.T) {
@@ -40,33 +40,33 @@ func TestStory(t *testing.T) {
 	step("warnings reach the tenant", func(t *testing.T) {
 		_, stderr, err := harness.TryKubectl(t, harness.PolicyManifest("tenant-a", "egress", harness.TenantA), "apply", "--dry-run=server", "-f", "-")
 		require.NoError(t, err)
-		require.NotContains(t, stderr, "Warning", "what is stored already is not judged again")
+		require.NotContains(t, stderr, "Warning", "the webhook does not review an unchanged policy again")
 		_, stderr, err = harness.TryKubectl(t, harness.PolicyManifest("tenant-a", "more", harness.TenantA), "apply", "--dry-run=server", "-f", "-")
 		require.NoError(t, err)
 		require.Equal(t, "Warning: s3 opens S3, which also covers every AWS customer's buckets: 512 IPv4 addresses (allowedDestinations[0].awsService)\n", stderr)
 	})
-	step("a bad policy is refused where the namespace opted in", func(t *testing.T) {
+	step("the webhook denies an invalid policy in a namespace that opted in", func(t *testing.T) {
 		_, stderr, err := harness.TryKubectl(t, harness.PolicyManifest("tenant-a", "typo", harness.InvalidPolicy), "apply", "-f", "-")
 		require.Error(t, err)
 		require.Equal(t, `Error from server (Forbidden): error when creating "STDIN": admission webhook "policy.egress-controller.io" denied the request: `+harness.InvalidMessage+"\n", stderr)
 		_, _, err = harness.TryKubectl(t, "", "get", "configmap", "typo", "-n", "tenant-a")
-		require.Error(t, err, "it was not stored")
+		require.Error(t, err, "the policy is not stored")
 	})
-	step("the same one is stored elsewhere, and denies all", func(t *testing.T) {
+	step("in another namespace the invalid policy is stored, and denies all", func(t *testing.T) {
 		harness.Kubectl(t, harness.PolicyManifest("tenant-open", "typo", harness.InvalidPolicy), "apply", "-f", "-")
 		equalsGolden(t, harness.AwaitNetworkPolicy(t, "tenant-open", "typo", "there", harness.Exists), "deny-all")
 		event := harness.AwaitEvent(t, "tenant-open", "typo", "Invalid")
 		require.Equal(t, harness.InvalidMessage+"; until it is corrected, all egress but DNS is denied", event.Message)
 		require.Equal(t, "Warning", event.Type)
 		harness.AwaitQuiet(t)
-		require.Equal(t, 1, strings.Count(harness.Kubectl(t, "", "get", "events", "-n", "tenant-open", "-o", "name"), "event/"), "the mistake is told once")
+		require.Equal(t, 1, strings.Count(harness.Kubectl(t, "", "get", "events", "-n", "tenant-open", "-o", "name"), "event/"), "the agent reports the invalid policy once")
 		harness.Kubectl(t, "", "patch", "networkpolicy", "-n", "tenant-open", "typo", "--type", "merge", "-p", `{"spec": {"egress": [{}]}}`)
 		harness.AwaitNetworkPolicy(t, "tenant-open", "typo", "restored", func(p *networkingv1.NetworkPolicy) bool { return p.Generation == 3 })
 		equalsGolden(t, harness.GetNetworkPolicy(t, "tenant-open", "typo"), "deny-all")
 		harness.Kubectl(t, harness.PolicyManifest("tenant-open", "typo", harness.TenantA), "apply", "-f", "-")
 		harness.AwaitNetworkPolicy(t, "tenant-open", "typo", "corrected", func(p *networkingv1.NetworkPolicy) bool { return harness.Opens(p, "10.1.0.0/24") })
 	})
-	step("an invalid edit keeps the last good policy", func(t *testing.T) {
+	step("after an invalid edit the last valid policy stays", func(t *testing.T) {
 		before := harness.GetNetworkPolicy(t, "tenant-open", "typo")
 		harness.Kubectl(t, harness.PolicyManifest("tenant-open", "typo", `{"allowedDestinations": [{}]}`), "apply", "-f", "-")
 		require.Eventually(t, func() bool {
@@ -85,7 +85,7 @@ func TestStory(t *testing.T) {
 		require.Equal(t, before.Generation+1, after.Generation)
 		equalsGolden(t, after, "tenant-a-west")
 	})
-	step("an edit by hand is undone", func(t *testing.T) {
+	step("the agent undoes an edit by hand", func(t *testing.T) {
 		before := harness.GetNetworkPolicy(t, "tenant-a", "egress")
 		harness.Kubectl(t, "", "patch", "networkpolicy", "-n", "tenant-a", "egress", "--type", "merge", "-p", `{"spec": {"egress": [{}]}}`)
 		after := harness.AwaitNetworkPolicy(t, "tenant-a", "egress", "restored", func(p *networkingv1.NetworkPolicy) bool {
@@ -99,7 +99,7 @@ func TestStory(t *testing.T) {
 			return p.Labels["app.kubernetes.io/managed-by"] == "egress-agent"
 		})
 	})
-	step("a deletion by hand is undone", func(t *testing.T) {
+	step("the agent undoes a deletion by hand", func(t *testing.T) {
 		before := harness.GetNetworkPolicy(t, "tenant-b", "egress")
 		harness.Kubectl(t, "", "delete", "networkpolicy", "-n", "tenant-b", "egress")
 		after := harness.AwaitNetworkPolicy(t, "tenant-b", "egress", "restored", func(p *networkingv1.NetworkPolicy) bool {
@@ -108,7 +108,7 @@ func TestStory(t *testing.T) {
 		require.Equal(t, before.Spec, after.Spec)
 		harness.AwaitEvent(t, "tenant-b", "egress", "Restored")
 	})
-	step("what others put on a NetworkPolicy stays", func(t *testing.T) {
+	step("labels, annotations and finalizers of others stay", func(t *testing.T) {
 		harness.Kubectl(t, "", "label", "networkpolicy", "-n", "tenant-a", "egress", "team=payments")
 		harness.Kubectl(t, "", "annotate", "networkpolicy", "-n", "tenant-a", "egress", "example.com/note=kept")
 		harness.Kubectl(t, "", "patch", "networkpolicy", "-n", "tenant-a", "egress", "--type", "merge", "-p", `{"metadata": {"finalizers": ["example.com/hold"]}}`)
@@ -119,7 +119,7 @@ func TestStory(t *testing.T) {
 		require.Equal(t, []string{"example.com/hold"}, after.Finalizers)
 		harness.Kubectl(t, "", "patch", "networkpolicy", "-n", "tenant-a", "egress", "--type", "merge", "-p", `{"metadata": {"finalizers": null}}`)
 	})
-	step("a NetworkPolicy of others is never touched", func(t *testing.T) {
+	step("the agent never changes a NetworkPolicy that it does not manage", func(t *testing.T) {
 		harness.Kubectl(t, "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: ours, namespace: tenant-b}\nspec: {podSelector: {}, policyTypes: [Ingress]}\n", "apply", "-f", "-")
 		before := harness.GetNetworkPolicy(t, "tenant-b", "ours")
 		harness.Kubectl(t, harness.PolicyManifest("tenant-b", "ours", harness.TenantB), "apply", "-f", "-")
@@ -127,12 +127,12 @@ func TestStory(t *testing.T) {
 		require.Equal(t, before, harness.GetNetworkPolicy(t, "tenant-b", "ours"))
 		harness.Kubectl(t, "", "delete", "configmap", "-n", "tenant-b", "ours")
 		harness.AwaitQuiet(t)
-		require.Equal(t, before, harness.GetNetworkPolicy(t, "tenant-b", "ours"), "it outlives the ConfigMap")
+		require.Equal(t, before, harness.GetNetworkPolicy(t, "tenant-b", "ours"), "the NetworkPolicy stays without the ConfigMap")
 		harness.Kubectl(t, harness.PolicyManifest("tenant-b", "ours", harness.TenantB), "apply", "-f", "-")
 		harness.Kubectl(t, "", "delete", "networkpolicy", "-n", "tenant-b", "ours")
 		harness.AwaitNetworkPolicy(t, "tenant-b", "ours", "the agent's once the other is gone", func(p *networkingv1.NetworkPolicy) bool { return harness.Opens(p, "10.2.0.0/16") })
 	})
-	step("more ports than the dataplane keeps", func(t *testing.T) {
+	step("more ports than AWS VPC CNI enforces", func(t *testing.T) {
 		policy := `{"allowedDestinations": [{"name": "apps", "cidr": "10.0.0.0/8", "ports": [` + harness.SparsePorts(1001, 20) + `]}]}`
 		harness.Kubectl(t, harness.PolicyManifest("tenant-b", "apps", policy), "apply", "-f", "-")
 		harness.Kubectl(t, harness.PolicyManifest("tenant-b", "host", strings.ReplaceAll(strings.ReplaceAll(policy, "10.0.0.0/8", "10.3.0.1/32"), harness.SparsePorts(1001, 20), harness.SparsePorts(3001, 3))), "apply", "-f", "-")
@@ -149,7 +149,7 @@ func TestStory(t *testing.T) {
 		harness.AwaitNetworkPolicy(t, "tenant-b", "apps", "gone", harness.IsGone)
 		harness.AwaitNetworkPolicy(t, "tenant-b", "host", "gone", harness.IsGone)
 	})
-	step("a long name is cut", func(t *testing.T) {
+	step("the agent shortens a long name", func(t *testing.T) {
 		name := strings.Repeat("long-", 20) + "name"
 		harness.Kubectl(t, harness.PolicyManifest("tenant-b", name, harness.TenantB), "apply", "-f", "-")
 		policy := harness.AwaitNetworkPolicy(t, "tenant-b", "long-long-long-long-long-long-long-long-long-l-8f24b2dceb", "there", harness.Exists)
@@ -157,7 +157,7 @@ func TestStory(t *testing.T) {
 		harness.Kubectl(t, "", "delete", "configmap", "-n", "tenant-b", name)
 		harness.AwaitNetworkPolicy(t, "tenant-b", policy.Name, "gone", harness.IsGone)
 	})
-	step("a second look writes nothing", func(t *testing.T) {
+	step("a restart writes nothing", func(t *testing.T) {
 		harness.AwaitQuiet(t)
 		mark, err := harness.Control(t).Mark()
 		require.NoError(t, err)
@@ -171,18 +171,18 @@ func TestStory(t *testing.T) {
 		harness.AwaitQuiet(t)
 		writes, err = harness.Control(t).Writes(mark, "egress-agent")
 		require.NoError(t, err)
-		require.Empty(t, writes, "an edit that leaves the policy alone writes nothing either")
+		require.Empty(t, writes, "an edit that does not change the policy writes nothing")
 		harness.Kubectl(t, "", "delete", "networkpolicy", "-n", "tenant-b", "egress")
 		harness.AwaitNetworkPolicy(t, "tenant-b", "egress", "restored", harness.Exists)
 		writes, err = harness.Control(t).Writes(mark, "egress-agent")
 		require.NoError(t, err)
-		require.Contains(t, writes, "create networkpolicies tenant-b/egress", "the log does tell of writes")
+		require.Contains(t, writes, "create networkpolicies tenant-b/egress", "the audit log records writes")
 	})
-	step("without its label a ConfigMap is no policy", func(t *testing.T) {
+	step("a ConfigMap without the label is not a policy", func(t *testing.T) {
 		harness.Kubectl(t, "", "label", "configmap", "-n", "tenant-b", "ours", "egress-controller-")
 		harness.AwaitNetworkPolicy(t, "tenant-b", "ours", "gone", harness.IsGone)
 	})
-	step("what happened while the agent was down is made up for", func(t *testing.T) {
+	step("a restarted agent applies what changed meanwhile", func(t *testing.T) {
 		harness.Kubectl(t, harness.PolicyManifest("tenant-b", "deleted", harness.TenantB), "apply", "-f", "-")
 		harness.Kubectl(t, harness.PolicyManifest("tenant-b", "orphaned", harness.TenantB), "apply", "-f", "-")
 		harness.AwaitNetworkPolicy(t, "tenant-b", "deleted", "there", harness.Exists)
@@ -197,18 +197,19 @@ func TestStory(t *testing.T) {
 		harness.AwaitNetworkPolicy(t, "tenant-a", "egress", "gone", harness.IsGone)
 		harness.AwaitNetworkPolicy(t, "tenant-b", "deleted", "gone", harness.IsGone)
 		harness.AwaitEventOn(t, "tenant-b", "NetworkPolicy", "orphaned", "NotMade", func(corev1.Event) bool { return true })
-		require.NotNil(t, harness.GetNetworkPolicy(t, "tenant-b", "orphaned"), "without its owner, nothing shows who made it")
+		require.NotNil(t, harness.GetNetworkPolicy(t, "tenant-b", "orphaned"), "without the owner reference nothing shows who created it")
 		harness.Kubectl(t, "", "delete", "networkpolicy", "-n", "tenant-b", "orphaned")
 		equalsGolden(t, harness.AwaitNetworkPolicy(t, "tenant-b", "egress", "restored", func(p *networkingv1.NetworkPolicy) bool { return harness.Opens(p, "10.2.0.0/16") }), "tenant-b")
 	})
-	step("a namespace goes with all that is in it", func(t *testing.T) {
+	step("the agent stops quietly when a namespace is deleted", func(t *testing.T) {
 		harness.Kubectl(t, "", "delete", "namespace", "tenant-b", "--timeout=60s")
 		harness.AwaitQuiet(t)
-		require.NotContains(t, agent.Log(t), "will retry", "the agent gives up quietly")
+		require.NotContains(t, agent.Log(t), "will retry", "the agent logs no errors")
 	})
 }
 
-// TestAppliesCIDRsWithoutRanges has no AWS ranges at first: what needs none is applied, what is there stays.
+// TestAppliesCIDRsWithoutRanges starts without AWS ranges. The agent applies destinations with a CIDR, and does not
+// change an existing NetworkPolicy.
 func TestAppliesCIDRsWithoutRanges(t *testing.T) {
 	s := harness.StartRangesServer(t)
 	s.SetAnswer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
@@ -223,15 +224,15 @@ func TestAppliesCIDRsWithoutRanges(t *testing.T) {
 
 	harness.Kubectl(t, harness.PolicyManifest("tenant-c", "egress", strings.ReplaceAll(harness.TenantA, "10.1.0.0/24", "10.9.0.0/24")), "apply", "-f", "-")
 	harness.AwaitQuiet(t)
-	require.Equal(t, policy, harness.GetNetworkPolicy(t, "tenant-c", "egress"), "what is there stays")
+	require.Equal(t, policy, harness.GetNetworkPolicy(t, "tenant-c", "egress"), "the existing NetworkPolicy stays")
 
 	s.SetAnswer(harness.ServeDocument([]byte(harness.SampleRanges(t, "ip-ranges.json")), time.Unix(1_700_000_000, 0)))
 	policy = harness.AwaitNetworkPolicy(t, "tenant-c", "egress", "complete", func(p *networkingv1.NetworkPolicy) bool { return harness.Opens(p, "198.18.0.0/24") })
 	require.True(t, harness.Opens(policy, "10.9.0.0/24"))
 }
 
-// equalsGolden compares a stored NetworkPolicy, less what the API server adds and differs by run, to
-// a file in testdata/networkpolicy. UPDATE_GOLDEN=1 writes the file.
+// equalsGolden compares a stored NetworkPolicy with a file in testdata/networkpolicy, without the fields that the API
+// server sets. UPDATE_GOLDEN=1 writes the file.
 func equalsGolden(t *testing.T, policy *networkingv1.NetworkPolicy, name string) {
 	t.Helper()
 	policy = policy.DeepCopy()

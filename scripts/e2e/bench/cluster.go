@@ -27,7 +27,7 @@ type bench struct {
 	size       size
 	control    *cluster.Cluster
 	client     *kubernetes.Clientset // an administrator
-	bare       *kubernetes.Clientset // for the floors: with the agent's account, so that the API server authorizes and queues alike
+	bare       *kubernetes.Clientset // for the floors: it has the agent's account, and so its authorization and queues
 	agent      string
 	kubeconfig string // the agent's
 	ranges     string

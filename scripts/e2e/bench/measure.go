@@ -104,8 +104,8 @@ func (b *bench) deletePolicies(ctx context.Context) error {
 }
 
 // latency creates ConfigMaps one by one, and measures the time until a watch delivers the NetworkPolicy of each. The
-// floor is a bare watcher that creates a fixed NetworkPolicy for each ConfigMap; the two take turns. It repeats this and
-// takes medians, because the slowest of a few hundred vary by chance.
+// floor is a bare watcher that creates a fixed NetworkPolicy for each ConfigMap; the two take turns. It repeats this
+// and takes medians, because the slowest of a few hundred vary by chance.
 func (b *bench) latency(ctx context.Context) error {
 	p, err := b.start()
 	if err != nil {
@@ -137,8 +137,8 @@ func (b *bench) latency(ctx context.Context) error {
 	return p.stop()
 }
 
-// latencies returns the latencies of the agent and of the bare watcher, sorted. Its policies have the numbers from first
-// on, in all namespaces.
+// latencies returns the latencies of the agent and of the bare watcher, sorted. Its policies have the numbers from
+// first on, in all namespaces.
 func (b *bench) latencies(ctx context.Context, first int) (ofAgent, ofBare []time.Duration, err error) {
 	seen, stop, err := b.created(ctx)
 	if err != nil {

@@ -27,8 +27,8 @@ func (b *bench) scale(ctx context.Context) error {
 }
 
 // restartWith creates policies until n are applied. Then it measures how long an agent that starts needs to sync all
-// policies. The floor is a client that lists the same objects once. Another row has a client that must start first. half
-// holds the figures with half as many policies, or is nil.
+// policies. The floor is a client that lists the same objects once. Another row has a client that must start first.
+// half holds the figures with half as many policies, or is nil.
 func (b *bench) restartWith(ctx context.Context, n int, half *figures) error {
 	first, err := b.start()
 	if err != nil {
@@ -142,8 +142,8 @@ func (b *bench) timeToList(ctx context.Context) (time.Duration, error) {
 	return time.Since(started), err
 }
 
-// timeToStartAndList measures list in a new process. Its start takes as long as the list, because it must get the memory
-// for the objects.
+// timeToStartAndList measures list in a new process. Its start takes as long as the list, because it must get the
+// memory for the objects.
 func (b *bench) timeToStartAndList(ctx context.Context) (time.Duration, error) {
 	self, err := os.Executable()
 	if err != nil {

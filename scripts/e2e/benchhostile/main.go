@@ -1,6 +1,6 @@
-// Command benchhostile measures what the worst policies cost the two built programs, within the limits of their Pods. On
-// the webhook, the floor is a review of the same bytes that it only reads. On the agent, it is an ordinary tenant's change
-// without a hostile namespace.
+// Command benchhostile measures what the worst policies cost the two built programs, within the limits of their Pods.
+// On the webhook, the floor is a review of the same bytes that it only reads. On the agent, it is an ordinary tenant's
+// change without a hostile namespace.
 package main
 
 import (

@@ -56,10 +56,11 @@ func (b *bench) webhook(ctx context.Context) error {
 	return nil
 }
 
+// cost is the CPU time and the memory of a review.
 type cost struct{ cpu, memory string }
 
-// cost measures a review on a new webhook: its CPU time, and the peak resident size above the size after small reviews. If
-// the webhook ends, how it ended is the figure, not an error.
+// cost measures a review on a new webhook: its CPU time, and the peak resident size above the size after small reviews.
+// If the webhook ends, how it ended is the figure, not an error.
 func (b *bench) cost(ctx context.Context, body string) (cost, error) {
 	container, err := b.container("webhook")
 	if err != nil {

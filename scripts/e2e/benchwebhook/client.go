@@ -64,7 +64,8 @@ func reviewOf(policy string) []byte {
 	return append([]byte(head), body...)
 }
 
-// connection is a connection that stays open. It uses no HTTP client, whose cost would be part of both servers' figures.
+// connection is a connection that stays open. It uses no HTTP client, because its cost would be part of both servers'
+// figures.
 type connection struct {
 	*tls.Conn
 	reader *bufio.Reader
@@ -105,8 +106,8 @@ func (c *connection) ask(request []byte) (time.Duration, error) {
 	return took, err
 }
 
-// load sends n requests over some connections, each with one request at a time. It sends as fast as answers come, or one
-// request per interval if every is not 0. It returns the total time, and the sorted times of the requests.
+// load sends n requests over some connections, each with one request at a time. It sends as fast as answers come, or
+// one request per interval if every is not 0. It returns the total time, and the sorted times of the requests.
 func (b *bench) load(p *process, request []byte, connections, n int, every time.Duration) (whole time.Duration, each []time.Duration, err error) {
 	var running sync.WaitGroup
 	took, errs := make([][]time.Duration, connections), make([]error, connections)

@@ -128,8 +128,8 @@ func (c *Cluster) startControllers(ctx context.Context) error {
 	}
 }
 
-// ServiceAccountKubeconfig writes a kubeconfig with a token of a ServiceAccount, and returns its path. The token has the
-// rights that RBAC grants the account.
+// ServiceAccountKubeconfig writes a kubeconfig with a token of a ServiceAccount, and returns its path. The token has
+// the rights that RBAC grants the account.
 func (c *Cluster) ServiceAccountKubeconfig(ctx context.Context, namespace, name string) (string, error) {
 	request := &authenticationv1.TokenRequest{}
 	token, err := c.Admin.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, name, request, metav1.CreateOptions{})

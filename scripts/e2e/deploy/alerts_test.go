@@ -27,25 +27,25 @@ import (
 	"egress-agent/scripts/e2e/harness"
 )
 
-// scrapeCount is how often the programs are scraped for an alert: for longer than the longest asks for.
+// scrapeCount is the number of scrapes of each scene. It is more than any alert needs.
 const scrapeCount = 75
 
-// scene is a deployment in which something may be wrong.
+// scene is a deployment of both programs in which something may be wrong.
 type scene struct {
 	agent   []string // further flags
 	webhook func(t *testing.T, w *harness.Webhook)
-	step    func(i int) // what happens between two scrapes
+	step    func(i int) // runs before each scrape
 }
 
-// TestEachAlertFires brings each alert about with the real programs, and lets Prometheus' own engine judge their metrics.
-// Where nothing is wrong, none fires.
+// TestEachAlertFires causes each alert with the real programs, and evaluates the rules on their metrics with
+// Prometheus' own engine. If nothing is wrong, no alert may fire.
 func TestEachAlertFires(t *testing.T) {
 	harness.SkipUnlessAll(t)
 	harness.CreateNamespace(t, "alerts")
 	rules := alertRules(t)
-	unseen := make(map[string]bool)
+	neverFired := make(map[string]bool)
 	for _, rule := range rules {
-		unseen[rule.Alert] = true
+		neverFired[rule.Alert] = true
 	}
 	seen := make(map[string]bool)
 	for _, test := range []struct {
@@ -54,14 +54,14 @@ func TestEachAlertFires(t *testing.T) {
 		set   func(t *testing.T, s *scene)
 	}{
 		{"nothing is wrong", []string{}, func(t *testing.T, s *scene) {}},
-		{"another agent holds the Lease, and does nothing", []string{"EgressAgentNotLeading"}, heldLease},
+		{"another process holds the Lease, and does nothing", []string{"EgressAgentNotLeading"}, heldLease},
 		{"policies cannot be written", []string{"EgressAgentSyncErrors"}, withoutCreateRight},
 		{"a policy is invalid", []string{"EgressPolicyNotApplied"}, invalidPolicy},
-		{"a NetworkPolicy is somebody else's", []string{"EgressPolicyNotApplied"}, nameConflict},
+		{"a NetworkPolicy has another owner", []string{"EgressPolicyNotApplied"}, nameConflict},
 		{"AWS does not answer", []string{"EgressRangesOld"}, unconfirmedRanges},
-		{"nobody brings a new file", []string{"EgressRangesOld"}, oldFile},
+		{"nobody replaces the file", []string{"EgressRangesOld"}, oldFile},
 		{"a document lacks half", []string{"EgressRangesRefused"}, halfADocument},
-		{"the ranges are many", []string{"EgressRangesNotKept"}, manyRanges},
+		{"the ranges nearly fill a ConfigMap", []string{"EgressRangesNotKept"}, manyRanges},
 		{"the certificate expires soon", []string{"EgressWebhookCertificateExpiring"}, expiringCertificate},
 		{"too many reviews at once", []string{"EgressWebhookRefusing"}, fillWebhook},
 		{"API servers do not trust the webhook", []string{"EgressWebhookRefusing"}, failHandshakes},
@@ -71,7 +71,7 @@ func TestEachAlertFires(t *testing.T) {
 			runScene(t, h, test.set)
 			require.Equal(t, test.fires, h.firing(t, rules))
 			for _, alert := range test.fires {
-				delete(unseen, alert)
+				delete(neverFired, alert)
 			}
 			for name := range h.names {
 				seen[name] = true
@@ -84,9 +84,9 @@ func TestEachAlertFires(t *testing.T) {
 			h.scrape(t)
 		}
 		require.Equal(t, []string{"EgressWebhookDown", "EgressAgentNotLeading"}, h.firing(t, rules))
-		delete(unseen, "EgressWebhookDown")
+		delete(neverFired, "EgressWebhookDown")
 	})
-	require.Empty(t, unseen, "each alert has been seen to fire")
+	require.Empty(t, neverFired, "each alert fires in some scene")
 	for _, query := range dashboardQueries(t) {
 		expression, err := parser.NewParser(parser.Options{}).ParseExpr(query)
 		require.NoError(t, err, query)
@@ -96,7 +96,7 @@ func TestEachAlertFires(t *testing.T) {
 	}
 }
 
-// runScene runs both programs, and scrapes them.
+// runScene runs both programs and scrapes them.
 func runScene(t *testing.T, h *history, set func(t *testing.T, s *scene)) {
 	s := &scene{step: func(int) {}, webhook: func(*testing.T, *harness.Webhook) {}}
 	t.Cleanup(func() { harness.Kubectl(t, "", "delete", "configmap,networkpolicy", "-n", "alerts", "--all") })
@@ -126,7 +126,7 @@ func createPolicy(t *testing.T, name, policy string) {
 	require.NoError(t, err)
 }
 
-// writeRanges writes the test's ranges as if AWS had published them then, with further IPv6 rows.
+// writeRanges writes the sample ranges with another publication time and more IPv6 rows, and returns the path.
 func writeRanges(t *testing.T, at time.Time, rows string) (path string) {
 	text, err := os.ReadFile(harness.RangesFile)
 	require.NoError(t, err)
@@ -138,7 +138,7 @@ func writeRanges(t *testing.T, at time.Time, rows string) (path string) {
 	return path
 }
 
-// writeCertificate writes a certificate that is good for so long.
+// writeCertificate writes a certificate that is valid for a time from now on.
 func writeCertificate(t *testing.T, dir string, lasts time.Duration) {
 	certificate := harness.NewCertificateFor(t, lasts)
 	key, err := x509.MarshalPKCS8PrivateKey(certificate.PrivateKey)
@@ -160,7 +160,7 @@ func heldLease(t *testing.T, s *scene) {
 	t.Cleanup(func() { harness.Kubectl(t, "", "delete", "lease", "-n", harness.AgentNamespace, harness.AgentName) })
 }
 
-// withoutCreateRight forbids new NetworkPolicies from some time on, while policies keep coming.
+// withoutCreateRight removes the right to create NetworkPolicies, while new policies arrive.
 func withoutCreateRight(t *testing.T, s *scene) {
 	t.Cleanup(func() { harness.Kubectl(t, "", "replace", "-f", harness.Root+"/deploy/base/agent-rbac.yaml") })
 	s.step = func(i int) {
@@ -185,7 +185,7 @@ func nameConflict(t *testing.T, _ *scene) {
 	createPolicy(t, "theirs", `{"allowedDestinations": []}`)
 }
 
-// unconfirmedRanges has ranges kept from two days ago, and nobody to ask for others.
+// unconfirmedRanges has saved ranges that are two days old, and no server for new ones.
 func unconfirmedRanges(t *testing.T, s *scene) {
 	text, err := os.ReadFile(writeRanges(t, time.Now().Add(-48*time.Hour), ""))
 	require.NoError(t, err)
@@ -207,7 +207,7 @@ func oldFile(t *testing.T, s *scene) {
 	s.agent = []string{"--ranges-file", writeRanges(t, time.Now().Add(-15*24*time.Hour), "")}
 }
 
-// halfADocument replaces the ranges by a document that lacks most of their rows, and that is looked at again and again.
+// halfADocument replaces the ranges file by a document that lacks most rows. The agent reads it again every second.
 func halfADocument(t *testing.T, s *scene) {
 	path := writeRanges(t, time.Now().Add(-time.Hour), "")
 	s.agent = []string{"--ranges-file", path, "--refresh-interval", "1s"}
@@ -215,13 +215,13 @@ func halfADocument(t *testing.T, s *scene) {
 	s.step = func(i int) {
 		if i == 5 {
 			require.NoError(t, os.WriteFile(path, []byte(half), 0o600))
-			harness.AwaitSavedRanges(t, "saying why half of them was refused", func(c *corev1.ConfigMap) bool { return c.Annotations["egress-controller/refused"] != "" })
+			harness.AwaitSavedRanges(t, "annotated with a refusal", func(c *corev1.ConfigMap) bool { return c.Annotations["egress-controller/refused"] != "" })
 		}
 		time.Sleep(30 * time.Millisecond)
 	}
 }
 
-// manyRanges are so many prefixes, in no order, that they hardly fit into a ConfigMap, even packed.
+// manyRanges has so many prefixes, in random order, that they nearly fill a ConfigMap even if compressed.
 func manyRanges(t *testing.T, s *scene) {
 	var rows strings.Builder
 	random := rand.New(rand.NewPCG(1, 2))
@@ -241,14 +241,15 @@ func expiringCertificate(t *testing.T, s *scene) {
 	s.webhook = func(t *testing.T, w *harness.Webhook) { writeCertificate(t, w.CertsDir, 24*time.Hour) }
 }
 
-// fillWebhook fills what one client may have of the webhook's room with the beginnings of bodies, and asks for more. It waits for
-// a body for some seconds only: then the room is taken again. A connection more than the client may have is closed at once.
+// fillWebhook fills the webhook's memory limit for one client with incomplete bodies, and sends more requests. The
+// webhook frees the memory of an incomplete body after some seconds, so it fills it again. The webhook closes each
+// connection over the limit of one client.
 func fillWebhook(t *testing.T, s *scene) {
 	var address string
 	s.webhook = func(_ *testing.T, w *harness.Webhook) { address = w.Address }
 	dialer := &tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: dialer.Config}}
-	begun := strings.Repeat(" ", 40_000) // for which 64 KiB are taken, of 8 MiB
+	begun := strings.Repeat(" ", 40_000) // the webhook reserves 64 KiB of 8 MiB for it
 	fill := func() {
 		for range 130 {
 			connection, err := dialer.DialContext(t.Context(), "tcp", address)
@@ -261,10 +262,10 @@ func fillWebhook(t *testing.T, s *scene) {
 	}
 	s.step = func(int) {
 		for refused, end := 0, time.Now().Add(time.Minute); refused < 3; {
-			require.True(t, time.Now().Before(end), "it is never busy")
+			require.True(t, time.Now().Before(end), "the webhook is never busy")
 			response, err := client.Post("https://"+address+"/validate", "application/json", strings.NewReader("{}"))
 			if err != nil {
-				continue // one connection too many
+				continue // over the limit of connections
 			}
 			response.Body.Close()
 			if response.StatusCode == http.StatusTooManyRequests {

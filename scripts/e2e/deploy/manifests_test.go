@@ -17,18 +17,17 @@ import (
 	"egress-agent/scripts/e2e/harness"
 )
 
-// otherKinds are the kinds of others that the overlays have. Their CRDs are not installed here: these objects are
-// left out of the dry run.
+// otherKinds are the objects of each overlay whose CRDs are not installed here. The dry run leaves them out.
 var otherKinds = map[string][]string{
 	"cert-manager": {"Certificate egress-webhook", "Certificate egress-webhook-ca", "Issuer egress-webhook-ca", "Issuer egress-webhook-selfsigned"},
 	"prometheus":   {"PrometheusRule egress-control", "ServiceMonitor egress-control"},
 }
 
-// TestManifestsPassServerDryRun has the API server itself judge what deploy/ and each overlay would apply.
+// TestManifestsPassServerDryRun sends what deploy/ and each overlay would apply to the API server, as a dry run.
 func TestManifestsPassServerDryRun(t *testing.T) {
 	stdout, stderr, err := harness.TryKubectl(t, "", "apply", "--dry-run=server", "-k", harness.Root+"/deploy")
 	require.NoError(t, err, stderr)
-	require.Empty(t, stderr, "no warning: Pod Security is content, too")
+	require.Empty(t, stderr, "no warning, also not from Pod Security")
 	require.Equal(t, 16, strings.Count(stdout, "(server dry run)"))
 
 	base := kustomize(t, harness.Root+"/deploy")
@@ -70,7 +69,7 @@ func TestManifestsPassServerDryRun(t *testing.T) {
 	}
 }
 
-// kustomize returns the objects of a kustomization. All say what they are of.
+// kustomize returns the objects of a kustomization. It requires the common labels on each.
 func kustomize(t *testing.T, dir string) []*unstructured.Unstructured {
 	var objects []*unstructured.Unstructured
 	for _, document := range strings.Split(harness.Kubectl(t, "", "kustomize", dir), "\n---\n") {
@@ -96,7 +95,7 @@ func deployments(t *testing.T, objects []*unstructured.Unstructured) []*appsv1.D
 	return found
 }
 
-// parseMemoryLimit reads a GOMEMLIMIT.
+// parseMemoryLimit returns the bytes of a GOMEMLIMIT.
 func parseMemoryLimit(t *testing.T, limit string) int64 {
 	number, ok := strings.CutSuffix(limit, "MiB")
 	require.True(t, ok, limit)

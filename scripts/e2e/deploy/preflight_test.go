@@ -12,7 +12,7 @@ import (
 	"egress-agent/scripts/e2e/harness"
 )
 
-// runPreflight runs scripts/preflight.sh and returns its lines, and whether it found no error.
+// runPreflight runs scripts/preflight.sh. It returns the lines, and whether the script found no error.
 func runPreflight(t *testing.T, kubeconfig string) (lines []string, fine bool) {
 	t.Helper()
 	kubectl, err := filepath.Abs(harness.ControlPlaneDir + "/kubectl")
@@ -26,7 +26,7 @@ func runPreflight(t *testing.T, kubeconfig string) (lines []string, fine bool) {
 	return strings.Split(strings.TrimSpace(string(output)), "\n"), err == nil
 }
 
-// requireLine requires a line that begins so.
+// requireLine requires a line that begins with begin.
 func requireLine(t *testing.T, lines []string, begin string) {
 	t.Helper()
 	for _, line := range lines {
@@ -62,7 +62,7 @@ spec:
   versions: [{name: v1alpha1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}]
 `
 
-// TestPreflightReportsWhatIsMissing shows it clusters that lack something, and one that lacks nothing.
+// TestPreflightReportsWhatIsMissing runs the check on clusters that lack something, and on one that lacks nothing.
 func TestPreflightReportsWhatIsMissing(t *testing.T) {
 	set := func(name, version, mode, enabled string) {
 		harness.Kubectl(t, strings.NewReplacer("NAME", name, "VERSION", version, "%mode", mode, "ENABLED", enabled).Replace(daemonSet), "apply", "-f", "-")
@@ -109,7 +109,7 @@ func TestPreflightReportsWhatIsMissing(t *testing.T) {
 	requireLine(t, lines, "ok       the overlay finds certificates.cert-manager.io")
 }
 
-// TestPreflightReportsMissingRights is somebody who may look, and nothing else.
+// TestPreflightReportsMissingRights runs the check as a user who may only read.
 func TestPreflightReportsMissingRights(t *testing.T) {
 	harness.CreateNamespace(t, "viewers")
 	harness.Kubectl(t, "", "create", "serviceaccount", "-n", "viewers", "viewer")

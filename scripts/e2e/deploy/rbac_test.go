@@ -22,14 +22,14 @@ import (
 	"egress-agent/scripts/e2e/harness"
 )
 
-// right is one verb on one resource, in the agent's own namespace or, where that is empty, in all.
+// right is one verb on one resource, in the agent's namespace or, if namespace is empty, in all namespaces.
 type right struct{ namespace, group, resource, name, verb string }
 
 func (r right) String() string {
 	return strings.Trim(strings.Join([]string{r.namespace, r.verb, r.resource, r.name}, " "), " ")
 }
 
-// TestAgentNeedsEachRight takes each right of the agent away in turn: it misses every one, so that none is granted in vain.
+// TestAgentNeedsEachRight removes each right of the agent in turn, and requires that the agent needs it.
 func TestAgentNeedsEachRight(t *testing.T) {
 	harness.SkipUnlessAll(t)
 	t.Cleanup(func() { harness.Kubectl(t, "", "replace", "-f", harness.Root+"/deploy/base/agent-rbac.yaml") })
@@ -68,7 +68,7 @@ func TestAgentNeedsEachRight(t *testing.T) {
 			count++
 			t.Run(r.String(), func(t *testing.T) {
 				require.NoError(t, from.grant(withoutRight(from.rules, r)))
-				harness.Eventually(t, "it is taken away", func() bool { return !isGranted(t, r) })
+				harness.Eventually(t, "the right is removed", func() bool { return !isGranted(t, r) })
 				a := startBusyAgent(t)
 				missed := fmt.Sprintf(`cannot %s resource \"%s\"`, r.verb, r.resource)
 				harness.Eventually(t, missed, func() bool { a.changeEverything(t); return strings.Contains(a.Log(t), missed) })
@@ -79,7 +79,7 @@ func TestAgentNeedsEachRight(t *testing.T) {
 	require.Equal(t, 16, count)
 }
 
-// rights lists what rules grant. Each has one group and one resource, and at most one name.
+// rights returns what rules grant. Each rule has one group, one resource, and at most one name.
 func rights(namespace string, rules []rbacv1.PolicyRule) []right {
 	var all []right
 	for _, rule := range rules {
@@ -90,7 +90,7 @@ func rights(namespace string, rules []rbacv1.PolicyRule) []right {
 	return all
 }
 
-// withoutRight returns rules less one right.
+// withoutRight returns rules without one right.
 func withoutRight(rules []rbacv1.PolicyRule, r right) []rbacv1.PolicyRule {
 	var left []rbacv1.PolicyRule
 	for _, rule := range rules {
@@ -104,7 +104,7 @@ func withoutRight(rules []rbacv1.PolicyRule, r right) []rbacv1.PolicyRule {
 	return left
 }
 
-// isGranted asks the API server.
+// isGranted reports whether the API server authorizes a right.
 func isGranted(t *testing.T, r right) bool {
 	review, err := harness.Control(t).Admin.AuthorizationV1().SubjectAccessReviews().Create(t.Context(), &authorizationv1.SubjectAccessReview{
 		Spec: authorizationv1.SubjectAccessReviewSpec{
@@ -116,14 +116,14 @@ func isGranted(t *testing.T, r right) bool {
 	return review.Status.Allowed
 }
 
-// busyAgent is an agent that is kept busy with all that it ever does. It may never be ready.
+// busyAgent is an agent that does everything it can do. It may never become ready.
 type busyAgent struct {
 	*harness.Process
 	ranges      string
 	changeCount int
 }
 
-// startBusyAgent starts an agent that finds neither a Lease nor kept ranges.
+// startBusyAgent starts an agent without a Lease and without saved ranges.
 func startBusyAgent(t *testing.T) *busyAgent {
 	forget := func() {
 		harness.Kubectl(t, "", "delete", "lease,configmap", "-n", harness.AgentNamespace, harness.AgentName, "egress-ranges", "--ignore-not-found")
@@ -157,8 +157,8 @@ func copyFile(t *testing.T, from, to string) {
 	require.NoError(t, os.WriteFile(to, data, 0o600))
 }
 
-// changeEverything changes everything that the agent looks at: a small policy and a large one, one that comes and goes, a
-// NetworkPolicy that somebody deletes and, after a while, the ranges.
+// changeEverything changes everything that the agent watches: a small policy, a large one, one that appears and
+// disappears, a NetworkPolicy that a user deletes and, at the fifth call, the ranges.
 func (a *busyAgent) changeEverything(t *testing.T) {
 	ctx := context.Background()
 	a.changeCount++
@@ -182,14 +182,14 @@ func (a *busyAgent) changeEverything(t *testing.T) {
 			require.NoError(t, err)
 		}
 	}
-	_ = policies.Delete(ctx, "restored", metav1.DeleteOptions{}) // where it is there
+	_ = policies.Delete(ctx, "restored", metav1.DeleteOptions{}) // it may not exist
 	if a.changeCount == 5 {
 		copyFile(t, harness.Root+"/testdata/ranges/ip-ranges-next.json", a.ranges)
 	}
 	time.Sleep(150 * time.Millisecond)
 }
 
-// manyCIDRs is a policy of so many CIDRs; the last changes from one version to the next.
+// manyCIDRs returns a policy of n CIDRs and one more, which depends on the version.
 func manyCIDRs(n, version int) string {
 	entries := make([]string, n)
 	for i := range entries {

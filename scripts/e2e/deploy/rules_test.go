@@ -25,7 +25,7 @@ import (
 
 var monitoring = harness.Root + "/deploy/components/prometheus"
 
-// alertRules returns the rules as Prometheus itself reads them.
+// alertRules returns the alert rules, parsed by Prometheus' own code.
 func alertRules(t *testing.T) []rulefmt.Rule {
 	text, err := os.ReadFile(monitoring + "/alerts.yaml")
 	require.NoError(t, err)
@@ -37,7 +37,7 @@ func alertRules(t *testing.T) []rulefmt.Rule {
 	return groups.Groups[0].Rules
 }
 
-// TestEachAlertHasRunbook checks what each alert says, and that the runbook has a chapter on it.
+// TestEachAlertHasRunbook checks the labels and annotations of each alert, and that WEBHOOK.md has a section for it.
 func TestEachAlertHasRunbook(t *testing.T) {
 	runbook, err := os.ReadFile(harness.Root + "/WEBHOOK.md")
 	require.NoError(t, err)
@@ -50,7 +50,7 @@ func TestEachAlertHasRunbook(t *testing.T) {
 	}
 	for _, line := range strings.Split(string(runbook), "\n") {
 		if name, ok := strings.CutPrefix(line, "### Egress"); ok {
-			require.Contains(t, alertNames(t), "Egress"+name, "the runbook is about alerts that are there")
+			require.Contains(t, alertNames(t), "Egress"+name, "the runbook has a section only for existing alerts")
 		}
 	}
 }
@@ -79,15 +79,15 @@ func dashboardQueries(t *testing.T) (queries []string) {
 	return queries
 }
 
-// scrapeInterval is that of a Prometheus that watches the programs. Here it passes in a moment.
+// scrapeInterval is the scrape interval of a Prometheus that watches the programs. The test only simulates it.
 const scrapeInterval = time.Minute
 
-// history is what a Prometheus would know of the programs: real scrapes, a scrape interval apart.
+// history stores real scrapes of the programs, with simulated times one scrape interval apart.
 type history struct {
 	*teststorage.TestStorage
 	engine *promql.Engine
 	now    time.Time
-	names  map[string]bool // of the metrics seen
+	names  map[string]bool // of all scraped metrics
 }
 
 func newHistory(t *testing.T) *history {
@@ -99,7 +99,7 @@ func newHistory(t *testing.T) *history {
 	}
 }
 
-// scrape reads the metrics of some processes, and lets a scrape interval pass.
+// scrape stores the metrics of some processes, and advances the time by a scrape interval.
 func (h *history) scrape(t *testing.T, processes ...*harness.Process) {
 	appender := h.Appender(context.Background())
 	for _, p := range processes {
@@ -135,7 +135,7 @@ func (h *history) scrape(t *testing.T, processes ...*harness.Process) {
 	h.now = h.now.Add(scrapeInterval)
 }
 
-// simpleValue is that of a metric that is one number.
+// simpleValue returns the value of a counter, a gauge or an untyped metric. simple is false for others.
 func simpleValue(metric *dto.Metric) (value float64, simple bool) {
 	switch {
 	case metric.Counter != nil:
@@ -148,7 +148,7 @@ func simpleValue(metric *dto.Metric) (value float64, simple bool) {
 	return 0, false
 }
 
-// firing returns the alerts that have been true for as long as they say, up to the last scrape.
+// firing returns the alerts whose expression was true for the duration of "for" until the last scrape.
 func (h *history) firing(t *testing.T, rules []rulefmt.Rule) []string {
 	names := []string{}
 	last := h.now.Add(-scrapeInterval)

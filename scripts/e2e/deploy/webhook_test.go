@@ -10,7 +10,8 @@ import (
 	"egress-agent/scripts/e2e/harness"
 )
 
-// TestConfigurationSkipsUnchangedPolicies stops short of the webhook: nobody is there. What its configuration does not send passes.
+// TestConfigurationSkipsUnchangedPolicies registers a webhook that does not run. A request that the configuration does
+// not send to it succeeds.
 func TestConfigurationSkipsUnchangedPolicies(t *testing.T) {
 	const broken = `{"allowedDestinations": [{"name": "x"}]}`
 	harness.CreateNamespace(t, "not-sent", "egress-validation=enabled")
@@ -27,9 +28,9 @@ func TestConfigurationSkipsUnchangedPolicies(t *testing.T) {
 		_, stderr, err := harness.TryKubectl(t, stdin, args...)
 		return err != nil && strings.Contains(stderr, `failed calling webhook "policy.egress-controller.io"`)
 	}
-	harness.Eventually(t, "a new policy is sent", func() bool { return unanswered(harness.PolicyManifest("not-sent", "new", broken), "create", "-f", "-") })
-	require.True(t, unanswered("", "patch", "configmap", "-n", "not-sent", "old", "-p", `{"data": {"policy.json": "{}"}}`), "a change is sent")
-	require.True(t, unanswered("", "patch", "configmap", "-n", "not-sent", "old", "-p", `{"data": {"policy.json": null}}`), "so is its removal")
+	harness.Eventually(t, "the API server sends a new policy", func() bool { return unanswered(harness.PolicyManifest("not-sent", "new", broken), "create", "-f", "-") })
+	require.True(t, unanswered("", "patch", "configmap", "-n", "not-sent", "old", "-p", `{"data": {"policy.json": "{}"}}`), "the API server sends a change")
+	require.True(t, unanswered("", "patch", "configmap", "-n", "not-sent", "old", "-p", `{"data": {"policy.json": null}}`), "the API server sends the removal of the policy")
 
 	harness.Kubectl(t, "", "annotate", "configmap", "-n", "not-sent", "old", "a=b")
 	harness.Kubectl(t, "", "patch", "configmap", "-n", "not-sent", "old", "-p", `{"data": {"other": "x"}}`)
@@ -38,6 +39,6 @@ func TestConfigurationSkipsUnchangedPolicies(t *testing.T) {
 	harness.Kubectl(t, "", "patch", "configmap", "-n", "not-sent", "going", "-p", `{"metadata": {"finalizers": null}}`)
 	harness.Kubectl(t, "", "label", "configmap", "-n", "not-sent", "old", "egress-controller-")
 	harness.Kubectl(t, "", "patch", "configmap", "-n", "not-sent", "old", "-p", `{"data": {"policy.json": "{"}}`)
-	require.True(t, unanswered("", "label", "configmap", "-n", "not-sent", "old", "egress-controller=managed"), "the label is sent when it is put on")
+	require.True(t, unanswered("", "label", "configmap", "-n", "not-sent", "old", "egress-controller=managed"), "the API server sends an update that adds the label")
 	harness.Kubectl(t, "", "create", "configmap", "-n", "not-sent", "unrelated", "--from-literal=a=b")
 }

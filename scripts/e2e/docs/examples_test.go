@@ -12,12 +12,12 @@ import (
 	"egress-agent/scripts/e2e/markdown"
 )
 
-// validThenRendered is what the commands of an example print: that all its policies are valid, and NetworkPolicies.
+// validThenRendered matches the output of an example's commands: each policy is valid, and then NetworkPolicies.
 var validThenRendered = regexp.MustCompile(`(?s)\A(?:[^\n]*: valid\n)+(kind: NetworkPolicy\n.*)\z`)
 
-// TestExamplesPrintGoldens runs the commands that each example's README shows: validate says that all is valid, with no warning
-// but of services that others share, and render prints the golden. UPDATE_GOLDEN=1 rewrites those. A scenario, or a
-// file that its README does not name, too many fails.
+// TestExamplesPrintGoldens runs the commands in each example's README. validate must find all valid, with no warnings
+// except about services that other customers share. render must print the golden, which UPDATE_GOLDEN=1 rewrites. The
+// test fails for an unexpected folder, and for a file that the README does not name.
 func TestExamplesPrintGoldens(t *testing.T) {
 	folders, err := os.ReadDir(harness.Root + "/examples")
 	require.NoError(t, err)
@@ -52,10 +52,10 @@ func TestExamplesPrintGoldens(t *testing.T) {
 			files, err := os.ReadDir(dir)
 			require.NoError(t, err)
 			for _, file := range files {
-				require.Contains(t, "README.md "+string(readme), file.Name(), "a file too many")
+				require.Contains(t, "README.md "+string(readme), file.Name(), "the README does not name this file")
 			}
 		})
 	}
 	require.Equal(t, []string{"custom-services", "demo", "dynamodb", "everything-denied", "gitops", "ipv6-cluster", "onboarding",
-		"s3-and-database", "several-regions", "single-tenant", "udp-and-port-ranges"}, names, "a scenario is missing, or one too many")
+		"s3-and-database", "several-regions", "single-tenant", "udp-and-port-ranges"}, names, "an example is missing or unexpected")
 }

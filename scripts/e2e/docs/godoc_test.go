@@ -14,10 +14,10 @@ import (
 	"egress-agent/scripts/e2e/harness"
 )
 
-// TestExportedNamesHaveComments requires a comment of every package of the product, and of every exported name. (staticcheck looks at how
-// a comment begins, and passes over one that is missing.)
+// TestExportedNamesHaveComments requires a comment for every package of the product, and for every exported name.
+// staticcheck only checks how an existing comment begins.
 func TestExportedNamesHaveComments(t *testing.T) {
-	packages := make(map[string]bool) // whether they have a comment, by folder
+	packages := make(map[string]bool) // by folder: whether the package has a comment
 	names := 0
 	for _, folder := range []string{harness.Root + "/pkg", harness.Root + "/cmd"} {
 		require.NoError(t, filepath.WalkDir(folder, func(path string, _ fs.DirEntry, err error) error {
@@ -52,7 +52,8 @@ type exportedName struct {
 	documented bool
 }
 
-// exportedNames returns a declaration's exported names. In a group of constants or variables one comment is for all.
+// exportedNames returns the exported names of a declaration. In a group of constants or variables, one comment counts
+// for all.
 func exportedNames(declaration ast.Decl) []exportedName {
 	var names []exportedName
 	add := func(name *ast.Ident, comments ...*ast.CommentGroup) {
@@ -85,7 +86,7 @@ func exportedNames(declaration ast.Decl) []exportedName {
 	return names
 }
 
-// receiverType is the name of a method's type.
+// receiverType returns the name of a method's receiver type.
 func receiverType(expression ast.Expr) string {
 	switch e := expression.(type) {
 	case *ast.StarExpr:

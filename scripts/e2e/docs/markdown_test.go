@@ -19,9 +19,9 @@ import (
 	"egress-agent/scripts/e2e/markdown"
 )
 
-// TestMarkdownCommandsPrintShownOutput runs, word for word, each command that a Markdown file shows, but for those that are run elsewhere,
-// and compares what it prints with what is shown. Both programs run, against the control plane that kubectl finds.
-// README.md comes first: the others go on from it.
+// TestMarkdownCommandsPrintShownOutput runs each command that a Markdown file shows and that no other test runs. It
+// compares the output with the output that the file shows. Both programs run on the control plane that kubectl uses.
+// README.md comes first, because the other files continue from it.
 func TestMarkdownCommandsPrintShownOutput(t *testing.T) {
 	harness.StartAgentWithRanges(t)
 	harness.StartRegisteredWebhook(t)
@@ -36,9 +36,9 @@ func TestMarkdownCommandsPrintShownOutput(t *testing.T) {
 		for _, c := range document.Commands {
 			switch {
 			case file == "README.md" && c.Section == "Deploy":
-				require.Contains(t, stages, "test-deployed", "it runs this section")
+				require.Contains(t, stages, "test-deployed", "test-deployed runs this section")
 			case strings.HasPrefix(file, "examples/"):
-				require.Regexp(t, `^examples/[^/]+/README.md$`, file, "TestExamples runs those")
+				require.Regexp(t, `^examples/[^/]+/README.md$`, file, "TestExamplesPrintGoldens runs these")
 			case isCovered(c, stages):
 			default:
 				requirePrints(t, dir, file, c)
@@ -64,7 +64,7 @@ func git(t *testing.T, dir string, args ...string) string {
 	return string(output)
 }
 
-// copyRepository returns a repository of its own, with the files of this one as they are, and the built programs.
+// copyRepository returns a new repository with the current files of this one and the built programs.
 func copyRepository(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -72,7 +72,7 @@ func copyRepository(t *testing.T) string {
 		file = strings.TrimSuffix(file, "\n")
 		source, err := os.Open(filepath.Join(harness.Root, file))
 		if errors.Is(err, os.ErrNotExist) {
-			continue // deleted, and not committed yet
+			continue // deleted, but not committed yet
 		}
 		require.NoError(t, err)
 		defer source.Close()
@@ -98,7 +98,7 @@ var (
 	neededTargets = regexp.MustCompile(`(?m)^([a-z-]+): ([a-z -]+)`)
 )
 
-// ciTargets returns the targets of the Makefile that CI makes, and those that they need.
+// ciTargets returns the Makefile targets that CI runs, and their prerequisites.
 func ciTargets(t *testing.T) map[string]bool {
 	t.Helper()
 	read := func(file string) string {
@@ -126,7 +126,7 @@ func ciTargets(t *testing.T) map[string]bool {
 	return stages
 }
 
-// isCovered says whether CI makes all that the commands make, and they do nothing else.
+// isCovered reports whether the commands only run targets that CI runs as well.
 func isCovered(c markdown.Command, stages map[string]bool) bool {
 	for line := range strings.Lines(c.Script) {
 		target, isMake := strings.CutPrefix(strings.TrimSpace(line), "make ")
@@ -137,10 +137,10 @@ func isCovered(c markdown.Command, stages map[string]bool) bool {
 	return true
 }
 
-// readOnlyCommands is a block that only looks, and so may be run until it sees what the programs do a moment later.
+// readOnlyCommands matches a block that only reads. The test repeats it until the programs have done their work.
 var readOnlyCommands = regexp.MustCompile(`\A(kubectl (get|describe|events|.*--dry-run=server) .*\n)+\z`)
 
-// requirePrints runs commands in a folder, and requires their exit status and, where it is shown, their output.
+// requirePrints runs commands in a folder. It requires their exit status and, if the file shows it, their output.
 func requirePrints(t *testing.T, dir, file string, c markdown.Command) {
 	t.Helper()
 	deadline := time.Now().Add(harness.Timeout)
@@ -151,7 +151,7 @@ func requirePrints(t *testing.T, dir, file string, c markdown.Command) {
 			return
 		}
 		if !readOnlyCommands.MatchString(c.Script) || time.Now().After(deadline) {
-			require.FailNowf(t, "not what is shown", "%s:%d: exit status %d, not %d, of\n%s\nIt printed\n%s\nand not\n%s", file, c.Line, status, c.Status, c.Script, output, c.Output)
+			require.FailNowf(t, "the file shows another result", "%s:%d: exit status %d, not %d, of\n%s\nIt printed\n%s\nand not\n%s", file, c.Line, status, c.Status, c.Script, output, c.Output)
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
@@ -162,7 +162,7 @@ func runBash(t *testing.T, dir, script string, environment ...string) (stdout, s
 	t.Helper()
 	command := exec.Command("bash", "-eo", "pipefail", "-c", script)
 	command.Dir = dir
-	// If make runs this test, its variables must not reach a make in the script, which a person types.
+	// If make runs this test, its variables must not reach a make in the script.
 	command.Env = append(append(os.Environ(), "MAKEFLAGS=", "MAKELEVEL="), environment...)
 	var out, errs bytes.Buffer
 	command.Stdout, command.Stderr = &out, &errs
@@ -174,7 +174,7 @@ func runBash(t *testing.T, dir, script string, environment ...string) (stdout, s
 	return out.String(), errs.String(), command.ProcessState.ExitCode()
 }
 
-// TestMarkdownLinksResolve follows each link that leads to a file of this repository, or to a heading in one.
+// TestMarkdownLinksResolve checks each link to a file of this repository or to a heading in one.
 func TestMarkdownLinksResolve(t *testing.T) {
 	documents := make(map[string]*markdown.Document)
 	for _, file := range markdownFiles(t) {
@@ -202,12 +202,12 @@ func TestMarkdownLinksResolve(t *testing.T) {
 	}
 }
 
-// TestReadmeSizesMatchPrograms compares the sizes in README.md with those of the programs that were built.
+// TestReadmeSizesMatchPrograms compares the sizes in README.md with the built programs.
 func TestReadmeSizesMatchPrograms(t *testing.T) {
 	readme, err := os.ReadFile(harness.Root + "/README.md")
 	require.NoError(t, err)
 	found := regexp.MustCompile(`egress-agent is ([0-9.]+) MB.* egress-webhook ([0-9.]+) MB`).FindSubmatch(readme)
-	require.NotNil(t, found, "README.md tells the sizes")
+	require.NotNil(t, found, "README.md has the sizes")
 	for i, program := range []string{"egress-agent", "egress-webhook"} {
 		told, err := strconv.ParseFloat(string(found[i+1]), 64)
 		require.NoError(t, err)

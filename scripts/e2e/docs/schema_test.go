@@ -14,14 +14,14 @@ import (
 	"egress-agent/scripts/e2e/harness"
 )
 
-// schemaGaps are the invalid documents that the schema lets pass, and why it must.
+// schemaGaps are the invalid documents that the schema accepts, each with the reason.
 var schemaGaps = map[string]string{
 	"cidr-host-bits":       "a schema cannot compute",
 	"cidr-mapped":          "a schema cannot compute",
-	"cidr-octets":          "a pattern that knew every form of an address would be one nobody can read",
-	"duplicate-field":      "a schema sees the document after a parser has dropped one of the two",
-	"name-duplicate":       "uniqueItems compares whole entries, not one field of them",
-	"port-slots":           "a schema cannot count what entries add to each other",
+	"cidr-octets":          "a pattern for every form of an address would be unreadable",
+	"duplicate-field":      "a parser drops one of the two before a schema checks the document",
+	"name-duplicate":       "uniqueItems compares whole destinations, not one field",
+	"port-slots":           "a schema cannot add the ports of several destinations",
 	"port-range-backwards": "a schema cannot compare two fields",
 	"port-spelling":        "to a schema 443.0 is an integer",
 	"region-kinds":         "the schema lists no names: AWS adds some every year",
@@ -30,7 +30,7 @@ var schemaGaps = map[string]string{
 	"service-name":         "the schema lists no names: AWS adds some every year",
 }
 
-// TestSchemaMatchesValidator checks the schema for editors on the corpus that the Go validator is checked on.
+// TestSchemaMatchesValidator checks the schema for editors with the same documents as the Go validator.
 func TestSchemaMatchesValidator(t *testing.T) {
 	schema, err := jsonschema.NewCompiler().Compile(harness.Root + "/pkg/policy/policy.schema.json")
 	require.NoError(t, err)
@@ -54,10 +54,10 @@ func TestSchemaMatchesValidator(t *testing.T) {
 				accepted, isJSON := accepts(t, path)
 				if !isJSON {
 					require.Equal(t, "invalid", folder)
-					return // no schema's business
+					return // a schema only checks JSON
 				}
 				reason, differ := schemaGaps[name]
-				require.Equal(t, folder == "valid" || differ, accepted, "differs from the Go validator, though: %q", reason)
+				require.Equal(t, folder == "valid" || differ, accepted, "differs from the Go validator; known reason: %q", reason)
 			})
 		}
 	}

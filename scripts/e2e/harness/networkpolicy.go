@@ -67,8 +67,8 @@ func HasCIDR(cidr string) func(*networkingv1.NetworkPolicy) bool {
 	return func(policy *networkingv1.NetworkPolicy) bool { return Opens(policy, cidr) }
 }
 
-// AgentWrites returns the agent's writes to some namespaces since a mark, as cluster.Writes does. It needs the namespaces
-// because the namespaces of earlier tests may still be terminating.
+// AgentWrites returns the agent's writes to some namespaces since a mark, as cluster.Writes does. It needs the
+// namespaces because the namespaces of earlier tests may still be terminating.
 func AgentWrites(t testing.TB, mark cluster.Mark, namespaces ...string) []string {
 	t.Helper()
 	all, err := Control(t).Writes(mark, AgentName)

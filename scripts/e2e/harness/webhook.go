@@ -71,8 +71,8 @@ func (w *Webhook) Start(t testing.TB, args ...string) {
 		"--tls-cert-file", w.CertsDir + "/tls.crt", "--tls-key-file", w.CertsDir + "/tls.key"}, args...)...)
 }
 
-// StartRegisteredWebhook runs egress-webhook and applies the configuration in deploy/, with the address of this process:
-// no Service network exists here.
+// StartRegisteredWebhook runs egress-webhook and applies the configuration in deploy/, with the address of this
+// process: no Service network exists here.
 func StartRegisteredWebhook(t *testing.T, args ...string) *Webhook {
 	t.Helper()
 	w := StartWebhook(t, args...)

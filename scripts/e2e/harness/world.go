@@ -40,7 +40,8 @@ type World struct {
 	versionCount int // the versions 0 to versionCount-1 of a policy may be open
 }
 
-// NewWorld creates the namespaces of a world. Without E2E_ALL it skips the test, because tests that use it take minutes.
+// NewWorld creates the namespaces of a world. Without E2E_ALL it skips the test, because tests that use it take
+// minutes.
 func NewWorld(t *testing.T, name string, namespaces int) *World {
 	t.Helper()
 	SkipUnlessAll(t)
@@ -190,8 +191,8 @@ func (w *World) WrittenCount() int {
 	return w.count(func(networkingv1.NetworkPolicy) bool { return true })
 }
 
-// WideCount returns the number of NetworkPolicies between the two writes of a large change, or -1 if the API server does
-// not answer.
+// WideCount returns the number of NetworkPolicies between the two writes of a large change, or -1 if the API server
+// does not answer.
 func (w *World) WideCount() int {
 	const rules = 3 // for DNS, S3 and the database
 	return w.count(func(policy networkingv1.NetworkPolicy) bool { return len(policy.Spec.Egress) > rules })

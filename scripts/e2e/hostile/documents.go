@@ -1,5 +1,5 @@
-// Package hostile attacks the two built programs, each within the limits of its Pod, by policies that a tenant may store
-// and requests that a Pod may send. Its tests and benchhostile share the files that are not tests.
+// Package hostile attacks the two built programs, each within the limits of its Pod, by policies that a tenant may
+// store and requests that a Pod may send. Its tests and benchhostile share the files that are not tests.
 package hostile
 
 import (
@@ -86,7 +86,8 @@ func CIDRs(n, first int) string {
 	})
 }
 
-// NestedCIDRs returns a policy that opens n CIDRs in chains. Each CIDR is inside the one before it and has another port.
+// NestedCIDRs returns a policy that opens n CIDRs in chains. Each CIDR is inside the one before it and has another
+// port.
 func NestedCIDRs(n int) string {
 	return Policy(n, func(i int) string {
 		chain, bits := i/22, 11+i%22

@@ -26,8 +26,8 @@ func Ranges(dir string) (string, error) {
 	return file, os.WriteFile(file, syntheticDocument(), 0o600)
 }
 
-// syntheticDocument returns a document without rows that aggregate. All rows are of AMAZON, a third also of EC2 and a tenth
-// also of S3.
+// syntheticDocument returns a document without rows that aggregate. All rows are of AMAZON, a third also of EC2 and a
+// tenth also of S3.
 func syntheticDocument() []byte {
 	type row map[string]string
 	add := func(rows []row, i int, field, prefix string) []row {

@@ -51,9 +51,9 @@ func ConfigMap(name, policy string) *corev1.ConfigMap {
 	}
 }
 
-// Change edits the policy of an ordinary tenant, and returns the time until the NetworkPolicy has the change. n must differ
-// between calls. ended returns how the agent ended, or "". The error wraps the context's if the context ends first, and is
-// ErrEnded if the agent does.
+// Change edits the policy of an ordinary tenant, and returns the time until the NetworkPolicy has the change. n must
+// differ between calls. ended returns how the agent ended, or "". Change returns ErrEnded if the agent ends, and wraps
+// the context's error if the context ends first.
 func Change(ctx context.Context, client kubernetes.Interface, n int, ended func() string) (time.Duration, error) {
 	started := time.Now()
 	if _, err := client.CoreV1().ConfigMaps(tenant(n)).Update(ctx, ConfigMap("egress", Small(n)), metav1.UpdateOptions{}); err != nil {

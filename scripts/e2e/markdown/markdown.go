@@ -135,8 +135,8 @@ func (d *Document) block(section, info string, rest *lines) error {
 	return nil
 }
 
-// anchor returns GitHub's anchor of a heading: its letters, digits, - and _ in lower case, and - for each space. It adds a
-// number if an earlier heading has the same anchor.
+// anchor returns GitHub's anchor of a heading: its letters, digits, - and _ in lower case, and - for each space. It
+// adds a number if an earlier heading has the same anchor.
 func (d *Document) anchor(heading string) string {
 	text := link.ReplaceAllString(heading, "$1")
 	anchor := strings.Map(func(r rune) rune {

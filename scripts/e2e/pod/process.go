@@ -83,8 +83,8 @@ func (p *Process) watch() {
 	}
 }
 
-// Ended returns how the process ended, or "" while it runs. It assumes that a SIGKILL came from the limit, so do not call
-// it after Kill.
+// Ended returns how the process ended, or "" while it runs. It assumes that a SIGKILL came from the limit, so do not
+// call it after Kill.
 func (p *Process) Ended() string {
 	select {
 	case <-p.ended:

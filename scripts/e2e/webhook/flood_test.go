@@ -27,11 +27,12 @@ const (
 	floodReviews     = 100_000
 	floodConnections = 64
 	floodChanges     = 10               // of the certificate
-	floodTime        = 20 * time.Second // over which the reviews are spread, so that the changes fall among them
+	floodTime        = 20 * time.Second // the reviews are spread over this time, so that the changes happen in between
 )
 
-// TestWebhookAnswersFloodDuringChanges asks for a hundred thousand verdicts at 64 connections, a tenth of them denials, while the
-// certificate changes ten times and the ranges twice: no request fails, and each gets the verdict of its own.
+// TestWebhookAnswersFloodDuringChanges sends 100,000 reviews over 64 connections, a tenth of them of invalid policies.
+// Meanwhile the certificate changes ten times and the ranges twice. No request may fail, and each must get its own
+// verdict.
 func TestWebhookAnswersFloodDuringChanges(t *testing.T) {
 	t.Parallel()
 	mount := newMount(t)
@@ -51,8 +52,8 @@ func TestWebhookAnswersFloodDuringChanges(t *testing.T) {
 		} else {
 			mount.replaceAll(t)
 		}
-		harness.Eventually(t, "the new certificate is served", func() bool { return flood.hasSeenCertificate(mount.served) })
-		harness.Eventually(t, "the ranges are in use", func() bool {
+		harness.Eventually(t, "the webhook serves the new certificate", func() bool { return flood.hasSeenCertificate(mount.served) })
+		harness.Eventually(t, "the webhook uses the new ranges", func() bool {
 			age := time.Since(time.Unix(mount.published, 0)).Seconds()
 			return math.Abs(w.Metric(t, "egress_webhook_ranges_age_seconds")-age) < 60
 		})
@@ -68,7 +69,7 @@ func TestWebhookAnswersFloodDuringChanges(t *testing.T) {
 	t.Logf("%d reviews, %.0f denied", flood.reviewCount.Load(), denied)
 }
 
-// flood is the clients of the webhook.
+// flood is a set of clients of the webhook.
 type flood struct {
 	webhook     *harness.Webhook
 	trusted     *x509.CertPool
@@ -77,7 +78,7 @@ type flood struct {
 	reviewCount atomic.Int64
 
 	mu     sync.Mutex
-	certs  map[[32]byte]bool // that were served
+	certs  map[[32]byte]bool // digests of the certificates that the webhook has served
 	failed []string
 }
 
@@ -93,8 +94,8 @@ func (f *flood) hasSeenCertificate(certificate [32]byte) bool {
 	return f.certs[certificate]
 }
 
-// run asks for one verdict after the other, over one connection that is made anew now and then. Half of the
-// workers speak HTTP/2.
+// run sends reviews one after the other, over a connection that it reopens now and then. Workers with even numbers use
+// HTTP/2.
 func (f *flood) run(worker int) {
 	transport := &http.Transport{ForceAttemptHTTP2: worker%2 == 0, TLSClientConfig: &tls.Config{RootCAs: f.trusted}}
 	defer transport.CloseIdleConnections()
@@ -115,7 +116,7 @@ func (f *flood) run(worker int) {
 	}
 }
 
-// sendReview asks about a policy that no other review is about; every tenth has host bits set.
+// sendReview reviews a policy that no other review has. Every tenth policy has host bits set.
 func (f *flood) sendReview(client *http.Client, uid string, i int) error {
 	cidr := fmt.Sprintf("10.%d.%d.0/24", i>>8&255, i&255)
 	message := ""
@@ -142,20 +143,20 @@ func (f *flood) sendReview(client *http.Client, uid string, i int) error {
 		got = answer.Response.Result.Message
 	}
 	if string(answer.Response.UID) != uid || answer.Response.Allowed != (message == "") || got != message {
-		return fmt.Errorf("asked %s about %s, answered %+v", uid, cidr, answer.Response)
+		return fmt.Errorf("review %s of %s got the answer %+v", uid, cidr, answer.Response)
 	}
 	return nil
 }
 
-// mount is a folder as a kubelet makes it of a Secret or a ConfigMap: the files are links into ..data, itself a link
-// to the folder of the present version.
+// mount imitates a folder that a kubelet mounts from a Secret or a ConfigMap. The files are links into ..data, which is
+// a link to the folder of the current version.
 type mount struct {
 	dir       string
 	version   int
-	trusted   *x509.CertPool // has every certificate there may be
+	trusted   *x509.CertPool // holds the certificates of all versions
 	pairs     []keyPair      // one for each version
-	served    [32]byte       // the certificate that is to be served now
-	published int64          // when AWS published the ranges that are to be in use now
+	served    [32]byte       // digest of the current certificate
+	published int64          // publication time of the current ranges, in Unix seconds
 }
 
 type keyPair struct {
@@ -193,7 +194,7 @@ func (m *mount) write(t *testing.T, folder, file string, data []byte) {
 	require.NoError(t, os.WriteFile(filepath.Join(m.dir, folder, file), data, 0o600))
 }
 
-// replaceAll puts all files in place at once, as a kubelet does: the next pair, and one of two documents of ranges.
+// replaceAll replaces all files at once, as a kubelet does, with the next key pair and one of two ranges documents.
 func (m *mount) replaceAll(t *testing.T) {
 	t.Helper()
 	p := m.nextPair()
@@ -211,8 +212,8 @@ func (m *mount) replaceAll(t *testing.T) {
 	require.NoError(t, os.Rename(filepath.Join(m.dir, "..tmp"), filepath.Join(m.dir, "..data")))
 }
 
-// overwriteInPlace writes the next pair over the last, the certificate in two pieces, and the key so much later that the
-// webhook has looked meanwhile.
+// overwriteInPlace writes the next key pair over the last one: the certificate in two pieces, and the key so late that
+// the webhook reads the files in between.
 func (m *mount) overwriteInPlace(t *testing.T) {
 	t.Helper()
 	p := m.nextPair()

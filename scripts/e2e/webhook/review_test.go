@@ -12,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// review is what an API server asks about a new policy, and may be changed.
+// review returns the AdmissionReview of a new policy, with some changes.
 func review(t testing.TB, uid, policy string, change ...func(*admissionv1.AdmissionReview)) []byte {
 	t.Helper()
 	object, err := json.Marshal(corev1.ConfigMap{

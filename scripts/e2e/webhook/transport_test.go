@@ -21,14 +21,14 @@ import (
 	"egress-agent/scripts/e2e/harness"
 )
 
-// TestWebhookSurvivesBadRequests sends the webhook what no API server would: each gets the right status, none makes it
-// panic, and nothing of any is left.
+// TestWebhookSurvivesBadRequests sends requests that no API server would send. Each gets the right status. None causes
+// a panic or leaves a goroutine or memory behind.
 func TestWebhookSurvivesBadRequests(t *testing.T) {
 	t.Parallel()
 	w := harness.StartWebhook(t)
 	body := review(t, "u-1", harness.TenantA)
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: w.ClientTLS(t), ForceAttemptHTTP2: true}}
-	// settled sends good reviews, so that garbage is collected, and tells what is left.
+	// settled sends valid reviews, so that the garbage collector runs. It returns the goroutines and the live bytes.
 	settled := func() (goroutines, alive float64) {
 		t.Helper()
 		for range 5000 {
@@ -47,10 +47,10 @@ func TestWebhookSurvivesBadRequests(t *testing.T) {
 		t.Run("no TLS", func(t *testing.T) { connectWithoutTLS(t, w) })
 		t.Run("idle connections", func(t *testing.T) { holdIdleConnections(t, w, client, body) })
 	})
-	harness.Eventually(t, "no goroutine is left", func() bool { return w.Metric(t, "go_goroutines") <= goroutines+2 }) // the scrape's come and go
+	harness.Eventually(t, "no goroutine is left", func() bool { return w.Metric(t, "go_goroutines") <= goroutines+2 }) // a scrape has some of its own
 	_, after := settled()
 	t.Logf("%.0f goroutines; %.1f MB alive before, %.1f MB after", goroutines, alive/1e6, after/1e6)
-	require.Less(t, after, alive+5e6, "a thousand connections would be thirty")
+	require.Less(t, after, alive+5e6, "the webhook frees the memory of its connections; a thousand take 30 MB")
 	require.Zero(t, w.Metric(t, "egress_webhook_reviews_in_flight"))
 	require.NotContains(t, w.Log(t), "panic")
 }
@@ -113,7 +113,7 @@ func sendCutBody(t *testing.T, w *harness.Webhook, body []byte) {
 	require.Equal(t, before+1, w.RefusedCount(t, "body"))
 }
 
-// sendSlowHeader never ends its header, and is not waited for.
+// sendSlowHeader never ends its header: the webhook closes the connection.
 func sendSlowHeader(t *testing.T, w *harness.Webhook) {
 	t.Parallel()
 	connection := w.Dial(t)
@@ -122,7 +122,7 @@ func sendSlowHeader(t *testing.T, w *harness.Webhook) {
 	require.ErrorIs(t, err, io.EOF)
 }
 
-// sendSlowBody never ends its body, and is told so.
+// sendSlowBody never ends its body: the webhook answers 408.
 func sendSlowBody(t *testing.T, w *harness.Webhook, http2 bool, length int) {
 	t.Parallel()
 	reader, writer := io.Pipe()
@@ -163,8 +163,8 @@ func connectWithoutTLS(t *testing.T, w *harness.Webhook) {
 	require.Equal(t, before+2, w.RefusedCount(t, "tls_handshake"))
 }
 
-// holdIdleConnections opens connections that say nothing more after one review, nearly as many as one client may have, and asks for
-// another review beside them.
+// holdIdleConnections opens nearly as many connections as one client may have. Each sends one review and stays open.
+// Another review must still get its answer.
 func holdIdleConnections(t *testing.T, w *harness.Webhook, client *http.Client, body []byte) {
 	const many = 240
 	var connections []net.Conn
@@ -185,8 +185,8 @@ func holdIdleConnections(t *testing.T, w *harness.Webhook, client *http.Client, 
 	}
 }
 
-// TestWebhookStopAnswersReviewInFlight stops the webhook while a review is in flight: readiness goes, reviews are still taken, the one in
-// flight is answered, and then it ends.
+// TestWebhookStopAnswersReviewInFlight stops the webhook during a review. First it is not ready but still takes
+// reviews, then it answers the review in flight, and then it ends.
 func TestWebhookStopAnswersReviewInFlight(t *testing.T) {
 	w := harness.StartWebhook(t)
 	body := review(t, "u-1", harness.TenantA)
@@ -196,7 +196,7 @@ func TestWebhookStopAnswersReviewInFlight(t *testing.T) {
 		defer close(stopped)
 		w.Stop(t)
 	}()
-	harness.Eventually(t, "it is not ready any more", func() bool {
+	harness.Eventually(t, "the webhook is not ready", func() bool {
 		response, err := harness.Scraper.Get("http://" + w.HealthAddress + "/readyz")
 		if err != nil {
 			return false
@@ -205,11 +205,11 @@ func TestWebhookStopAnswersReviewInFlight(t *testing.T) {
 		return response.StatusCode == http.StatusServiceUnavailable
 	})
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: w.ClientTLS(t)}}
-	require.Equal(t, http.StatusOK, w.Post(t, client, body), "a new connection is served while nodes hear of it")
+	require.Equal(t, http.StatusOK, w.Post(t, client, body), "the webhook serves new connections until nodes know that it stops")
 	client.CloseIdleConnections()
 	fmt.Fprintf(connection, requestHead+"%s", len(body), body[:1])
 	harness.Eventually(t, "a review is in flight", func() bool { return w.Metric(t, "egress_webhook_reviews_in_flight") == 1 })
-	harness.Eventually(t, "nothing new is taken", func() bool {
+	harness.Eventually(t, "the webhook accepts no new connection", func() bool {
 		c, err := net.Dial("tcp", w.Address)
 		if err == nil {
 			c.Close()

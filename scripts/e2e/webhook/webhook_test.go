@@ -9,8 +9,8 @@ import (
 	"egress-agent/scripts/e2e/harness"
 )
 
-// TestWebhookReviewsWhatConfigurationSends is what an API server sends the webhook, what it does not send, and what comes of it. What was sent
-// is told by the webhook's own counters.
+// TestWebhookReviewsWhatConfigurationSends checks which requests the API server sends to the webhook, which it does not
+// send, and the results. It counts reviews by the webhook's metrics.
 func TestWebhookReviewsWhatConfigurationSends(t *testing.T) {
 	t.Parallel()
 	const hooked, open = "hook-on", "hook-off"
@@ -23,7 +23,7 @@ func TestWebhookReviewsWhatConfigurationSends(t *testing.T) {
 	harness.Kubectl(t, "", "label", "namespace", hooked, "egress-validation=enabled")
 	harness.AwaitRefusals(t, hooked)
 
-	// sends requires that something makes the API server ask for so many verdicts.
+	// sends requires that do causes this number of reviews of each verdict.
 	sends := func(t *testing.T, allowed, denied int, do func()) {
 		t.Helper()
 		allowedBefore, deniedBefore := w.VerdictCounts(t)
@@ -43,7 +43,7 @@ func TestWebhookReviewsWhatConfigurationSends(t *testing.T) {
 			require.Contains(t, stderr, `admission webhook "policy.egress-controller.io" denied the request: `+harness.InvalidMessage)
 		})
 	}
-	unseen := func(t *testing.T, stdin string, args ...string) {
+	unsent := func(t *testing.T, stdin string, args ...string) {
 		t.Helper()
 		sends(t, 0, 0, func() { harness.Kubectl(t, stdin, args...) })
 	}
@@ -89,19 +89,19 @@ func TestWebhookReviewsWhatConfigurationSends(t *testing.T) {
 		passes(t, good("dry"), "apply", "--dry-run=server", "-f", "-")
 		gone(t, "dry")
 	})
-	step("a label added, a label removed", func(t *testing.T) {
+	step("a label is added or removed", func(t *testing.T) {
 		denied(t, "", "label", "--overwrite", "configmap", "-n", hooked, "unlabelled", "egress-controller=managed")
-		unseen(t, "", "label", "--overwrite", "configmap", "-n", hooked, "old", "egress-controller=other")
-		unseen(t, "", "annotate", "configmap", "-n", hooked, "old", "example.com/note=unseen")
+		unsent(t, "", "label", "--overwrite", "configmap", "-n", hooked, "old", "egress-controller=other")
+		unsent(t, "", "annotate", "configmap", "-n", hooked, "old", "example.com/note=unseen")
 		denied(t, "", "label", "--overwrite", "configmap", "-n", hooked, "old", "egress-controller=managed")
 	})
-	step("an old bad object is not locked", func(t *testing.T) {
-		unseen(t, "", "annotate", "configmap", "-n", hooked, "held", "example.com/note=new")
+	step("an old invalid object can be changed and deleted", func(t *testing.T) {
+		unsent(t, "", "annotate", "configmap", "-n", hooked, "held", "example.com/note=new")
 		denied(t, "", "patch", "configmap", "-n", hooked, "held", "-p", harness.PolicyPatch(t, harness.InvalidPolicy+" "))
-		unseen(t, "", "delete", "configmap", "-n", hooked, "held", "--wait=false")
+		unsent(t, "", "delete", "configmap", "-n", hooked, "held", "--wait=false")
 		require.NotEmpty(t, harness.Kubectl(t, "", "get", "configmap", "-n", hooked, "held", "-o", "jsonpath={.metadata.deletionTimestamp}"))
-		unseen(t, "", "patch", "configmap", "-n", hooked, "held", "--type", "merge", "-p", `{"data": {"policy.json": "[]"}}`)
-		unseen(t, "", "patch", "configmap", "-n", hooked, "held", "--type", "merge", "-p", `{"metadata": {"finalizers": null}}`)
+		unsent(t, "", "patch", "configmap", "-n", hooked, "held", "--type", "merge", "-p", `{"data": {"policy.json": "[]"}}`)
+		unsent(t, "", "patch", "configmap", "-n", hooked, "held", "--type", "merge", "-p", `{"metadata": {"finalizers": null}}`)
 		gone(t, "held")
 	})
 	step("generateName", func(t *testing.T) {
@@ -114,7 +114,7 @@ func TestWebhookReviewsWhatConfigurationSends(t *testing.T) {
 	step("an immutable ConfigMap", func(t *testing.T) {
 		denied(t, harness.PolicyManifest(hooked, "fixed", harness.InvalidPolicy)+"immutable: true\n", "apply", "-f", "-")
 		passes(t, good("fixed")+"immutable: true\n", "apply", "-f", "-")
-		unseen(t, "", "annotate", "configmap", "-n", hooked, "fixed", "example.com/note=new")
+		unsent(t, "", "annotate", "configmap", "-n", hooked, "fixed", "example.com/note=new")
 	})
 	step("two objects in one file", func(t *testing.T) {
 		sends(t, 1, 1, func() {
@@ -125,17 +125,17 @@ func TestWebhookReviewsWhatConfigurationSends(t *testing.T) {
 		})
 		gone(t, "two-bad")
 	})
-	step("what is never sent", func(t *testing.T) {
-		unseen(t, strings.ReplaceAll(harness.PolicyManifest(hooked, "plain", harness.InvalidPolicy), "{egress-controller: managed}", "{}"), "apply", "-f", "-")
-		unseen(t, strings.ReplaceAll(strings.ReplaceAll(harness.PolicyManifest(hooked, "secret", "x"), "ConfigMap", "Secret"), "\ndata:", "\nstringData:"), "apply", "-f", "-")
-		unseen(t, harness.PolicyManifest(open, "bad", harness.InvalidPolicy), "apply", "-f", "-")
-		unseen(t, "", "delete", "configmap", "-n", hooked, "two-good")
+	step("requests that are never sent", func(t *testing.T) {
+		unsent(t, strings.ReplaceAll(harness.PolicyManifest(hooked, "plain", harness.InvalidPolicy), "{egress-controller: managed}", "{}"), "apply", "-f", "-")
+		unsent(t, strings.ReplaceAll(strings.ReplaceAll(harness.PolicyManifest(hooked, "secret", "x"), "ConfigMap", "Secret"), "\ndata:", "\nstringData:"), "apply", "-f", "-")
+		unsent(t, harness.PolicyManifest(open, "bad", harness.InvalidPolicy), "apply", "-f", "-")
+		unsent(t, "", "delete", "configmap", "-n", hooked, "two-good")
 		for _, system := range labelSystemNamespaces(t) {
-			unseen(t, harness.PolicyManifest(system, "bad", harness.InvalidPolicy), "apply", "-f", "-")
-			unseen(t, "", "delete", "configmap", "-n", system, "bad")
+			unsent(t, harness.PolicyManifest(system, "bad", harness.InvalidPolicy), "apply", "-f", "-")
+			unsent(t, "", "delete", "configmap", "-n", system, "bad")
 		}
 	})
-	step("with the webhook down", func(t *testing.T) {
+	step("while the webhook does not run", func(t *testing.T) {
 		harness.Kubectl(t, good("stays"), "apply", "-f", "-")
 		w.Stop(t)
 		for _, command := range [][]string{{"apply", "-f", "-"}, {"apply", "--server-side", "-f", "-"}} {
@@ -152,9 +152,9 @@ func TestWebhookReviewsWhatConfigurationSends(t *testing.T) {
 			harness.Kubectl(t, "", "delete", "configmap", "-n", system, "down")
 		}
 	})
-	step("it comes back by itself", func(t *testing.T) {
+	step("after a restart of the webhook", func(t *testing.T) {
 		w.Start(whole)
-		harness.Eventually(t, "the API server asks again", func() bool {
+		harness.Eventually(t, "the API server sends reviews again", func() bool {
 			_, _, err := harness.TryKubectl(t, good("back"), "apply", "-f", "-")
 			return err == nil
 		})
@@ -166,7 +166,8 @@ func withFinalizer(manifest string) string {
 	return strings.Replace(manifest, "metadata:\n", "metadata:\n  finalizers: [example.com/hold]\n", 1)
 }
 
-// labelSystemNamespaces are those that the webhook must never hold up, opted in for the test.
+// labelSystemNamespaces opts in the namespaces that the webhook must never block, until the test ends, and returns
+// their names.
 func labelSystemNamespaces(t *testing.T) []string {
 	t.Helper()
 	names := []string{"kube-system", "egress-system"}

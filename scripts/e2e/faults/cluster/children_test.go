@@ -23,7 +23,7 @@ func parseInts(t *testing.T, text string) []int {
 
 func procPath(pid int, file string) string { return fmt.Sprintf("/proc/%d/%s", pid, file) }
 
-// childProcesses returns the processes that this one has started of a program, by its name.
+// childProcesses returns the ids of this process's children that run a program, by the program's file name.
 func childProcesses(t *testing.T, program string) []int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/task")

@@ -27,7 +27,7 @@ func TestFaultAPIServerKilled(t *testing.T) {
 	w.AwaitRest(time.Minute)
 }
 
-// restartAPIServer kills the API server, and starts it again as it was.
+// restartAPIServer kills the API server and starts it again with the same arguments.
 func restartAPIServer(t *testing.T) {
 	t.Helper()
 	pids := childProcesses(t, "kube-apiserver")
@@ -66,7 +66,7 @@ func TestFaultRBACWithdrawn(t *testing.T) {
 	w.Put(0, 100, 0)
 	harness.Kubectl(t, "", "delete", "clusterrolebinding", "egress-agent")
 	w.Put(0, 150, 1)
-	harness.Eventually(t, "it is refused", func() bool { return strings.Contains(p.Log(t), "forbidden") })
+	harness.Eventually(t, "the API server refuses a write", func() bool { return strings.Contains(p.Log(t), "forbidden") })
 	time.Sleep(3 * time.Second)
 	harness.Kubectl(t, "", "apply", "-f", harness.Root+"/deploy/base/agent-rbac.yaml")
 	w.AwaitRest(time.Minute)
@@ -85,10 +85,10 @@ func TestFaultNamespaceDeleted(t *testing.T) {
 		require.Eventually(t, func() bool {
 			_, err := harness.Control(t).Admin.CoreV1().Namespaces().Get(context.Background(), w.Namespace(i), metav1.GetOptions{})
 			return apierrors.IsNotFound(err)
-		}, 2*time.Minute, 100*time.Millisecond, "a namespace with something left in it is emptied again after 5, 10, 20 seconds")
+		}, 2*time.Minute, 100*time.Millisecond, "the namespace controller retries a namespace that is not empty after 5, 10 and 20 seconds")
 	}
 	w.AwaitRest(time.Minute)
-	require.NotContains(t, p.Log(t), "will retry", "it gives up quietly")
+	require.NotContains(t, p.Log(t), "will retry", "the agent logs no errors")
 }
 
 func TestFaultChurn(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 	"egress-agent/scripts/e2e/harness"
 )
 
-// TestFaultClockJumps holds the clock of the embedded agent, which dates what is held; no other is read.
+// TestFaultClockJumps moves the clock by which the embedded agent dates held rows. The agent reads no other clock.
 func TestFaultClockJumps(t *testing.T) {
 	w := harness.NewWorld(t, "clock", 5)
 	clock, s := harness.NewClock(time.Unix(1_700_000_000, 0)), harness.StartRangesServer(t)
@@ -32,8 +32,8 @@ func TestFaultClockJumps(t *testing.T) {
 	w.AwaitRest(time.Minute)
 }
 
-// TestFeedFaultsChangeNothing breaks the source in every way, each by itself: no NetworkPolicy changes, the agent stays
-// ready, and goes on when the source is itself again.
+// TestFeedFaultsChangeNothing breaks the ranges server in every way, one at a time. No NetworkPolicy changes and the
+// agent stays ready. When the server is correct again, the agent applies the next document.
 func TestFeedFaultsChangeNothing(t *testing.T) {
 	harness.SkipUnlessAll(t)
 	good := harness.SampleRanges(t, "ip-ranges.json")
@@ -153,7 +153,7 @@ func TestFeedFaultsChangeNothing(t *testing.T) {
 
 			fault.begin(t, s)
 			e.AwaitRefreshes(t, fault.result)
-			require.Equal(t, before, harness.GetNetworkPolicy(t, name, "egress"), "not a byte changed")
+			require.Equal(t, before, harness.GetNetworkPolicy(t, name, "egress"), "the NetworkPolicy is unchanged")
 			require.True(t, e.IsReady())
 			require.Contains(t, e.Log.String(), fault.reason)
 			if fault.result == "refused" {
@@ -164,7 +164,7 @@ func TestFeedFaultsChangeNothing(t *testing.T) {
 				})
 			}
 
-			// It has all that is allowed, and what it has besides is what AWS added.
+			// The NetworkPolicy opens the held rows and the rows that AWS added.
 			s.SetCertificate(trusted)
 			s.SetAnswer(harness.ServeDocument([]byte(harness.SampleRanges(t, "ip-ranges-next.json")), published.Add(time.Hour)))
 			if fault.name == "connection refused" {
@@ -172,10 +172,10 @@ func TestFeedFaultsChangeNothing(t *testing.T) {
 			}
 			harness.AwaitNetworkPolicy(t, name, "egress", "changed by the next document", harness.HasCIDR("198.18.4.0/23"))
 			require.Contains(t, harness.AwaitEvent(t, name, "egress", "RangesChanged").Message, "The ranges changed, CIDRs added: 1, removed: 1; ")
-			kept := harness.AwaitSavedRanges(t, "the next document", func(c *corev1.ConfigMap) bool { return c.Annotations["egress-controller/sync-token"] == "1700021600" })
-			require.NotContains(t, kept.Annotations, "egress-controller/refused")
-			require.Equal(t, "1", kept.Annotations["egress-controller/held"])
-			require.Equal(t, "18", kept.Annotations["egress-controller/rows"])
+			saved := harness.AwaitSavedRanges(t, "the next document", func(c *corev1.ConfigMap) bool { return c.Annotations["egress-controller/sync-token"] == "1700021600" })
+			require.NotContains(t, saved.Annotations, "egress-controller/refused")
+			require.Equal(t, "1", saved.Annotations["egress-controller/held"])
+			require.Equal(t, "18", saved.Annotations["egress-controller/rows"])
 			require.EqualValues(t, 1, e.RangesMetric(t, "held", ""))
 			require.EqualValues(t, 1700021600, e.RangesMetric(t, "sync_token", ""))
 		})

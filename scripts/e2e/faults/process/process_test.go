@@ -30,8 +30,8 @@ func TestFaultKilled(t *testing.T) {
 	w.AwaitRest(time.Minute)
 }
 
-// TestFaultKilledBetweenWrites kills the agent after the first write of changes that take two, whose second is
-// then for its successor.
+// TestFaultKilledBetweenWrites kills the agent after the first of the two writes of large changes. Its successor must
+// do the second.
 func TestFaultKilledBetweenWrites(t *testing.T) {
 	w := harness.NewWorld(t, "between", 10)
 	arguments := []string{"--chunk-peers", "1", "--settle", "10s"}
@@ -39,11 +39,11 @@ func TestFaultKilledBetweenWrites(t *testing.T) {
 	w.Put(0, 100, 0)
 	harness.Eventually(t, "all are written", func() bool { return w.WrittenCount() == 100 })
 	for version, after := range []int{1, 25, 50, 75} {
-		harness.Eventually(t, "the change before is over", func() bool { return w.WideCount() == 0 })
+		harness.Eventually(t, "the earlier change is complete", func() bool { return w.WideCount() == 0 })
 		w.PutInBackground(0, 100, version+1)
-		harness.Eventually(t, "some are wide", func() bool { return w.WideCount() >= after })
+		harness.Eventually(t, "some have only the first write", func() bool { return w.WideCount() >= after })
 		p.Kill(t)
-		require.Positive(t, w.WideCount(), "it was between two writes")
+		require.Positive(t, w.WideCount(), "the agent was killed between two writes")
 		p = harness.StartAgentWithRanges(t, arguments...)
 	}
 	w.AwaitRest(time.Minute)
@@ -79,11 +79,11 @@ func TestFaultLeaderFrozen(t *testing.T) {
 	go func() { ended <- first.Command.Wait() }()
 	select {
 	case err := <-ended:
-		require.Error(t, err, "a lost Lease ends the process, and not as if all were well")
+		require.Error(t, err, "a process that has lost the Lease exits with an error")
 	case <-time.After(harness.Timeout):
-		require.FailNow(t, "it goes on")
+		require.FailNow(t, "the process does not exit")
 	}
-	require.Equal(t, before, strings.Count(first.Log(t), "NetworkPolicy written"), "it writes nothing more")
+	require.Equal(t, before, strings.Count(first.Log(t), "NetworkPolicy written"), "the process writes nothing more")
 	require.Contains(t, first.Log(t), "the Lease is lost")
 	w.AwaitRest(time.Minute)
 }
