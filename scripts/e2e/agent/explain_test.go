@@ -200,7 +200,7 @@ func (s *explainScene) check(t *testing.T, q target, namespaces ...string) {
 // requestedPeerPorts returns the row by row destinations of a policy, also if the agent does not apply it. It includes
 // rows that the agent leaves out.
 func requestedPeerPorts(document string, table *awsranges.Table) []peerPorts {
-	p, _ := netpol.Read(&corev1.ConfigMap{Data: map[string]string{policy.Key: document}}, table)
+	p := netpol.CompileConfigMap(&corev1.ConfigMap{Data: map[string]string{policy.Key: document}}, netpol.Inputs{Table: table}).Policy
 	if p == nil {
 		return nil
 	}

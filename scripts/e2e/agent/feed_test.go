@@ -107,7 +107,7 @@ func TestAcceptRangesOverridesRefusal(t *testing.T) {
 	require.NoError(t, err)
 	s.SetAnswer(harness.ServeDocument(lossy, time.Unix(1_700_021_600, 0)))
 	saved := harness.AwaitSavedRanges(t, "refusing", func(c *corev1.ConfigMap) bool { return c.Annotations["egress-controller/refused"] != "" })
-	require.Equal(t, "it keeps 6 of 13 IPv4 rows, less than 85 %; to accept it all the same, start with --accept-ranges 1700021600", saved.Annotations["egress-controller/refused"])
+	require.Equal(t, "the document has only 6 of the accepted 13 IPv4 rows; the minimum is 85 %; to accept the document anyway, start with --accept-ranges 1700021600", saved.Annotations["egress-controller/refused"])
 	p.Stop(t)
 	harness.StartAgent(t, append(arguments, "--accept-ranges", "1700021600")...)
 	harness.AwaitNetworkPolicy(t, "tenant-accept", "egress", "changed", func(p *networkingv1.NetworkPolicy) bool { return !harness.Opens(p, "198.18.4.0/24") })
@@ -142,10 +142,10 @@ func TestChangedFileIsReloaded(t *testing.T) {
 	saved := harness.AwaitSavedRanges(t, "the next document", func(c *corev1.ConfigMap) bool { return c.Annotations["egress-controller/sync-token"] == "1700021600" })
 	put(mounted, string(saved.BinaryData["ip-ranges.json.gz"]))
 	harness.Eventually(t, "the webhook uses the agent's ranges", func() bool {
-		return strings.Contains(webhook.Log(t), `msg="AWS ranges in use" syncToken=1700021600 createDate=2023-11-15-04-13-20 rows=19`)
+		return strings.Contains(webhook.Log(t), `msg="AWS ranges loaded" syncToken=1700021600 createDate=2023-11-15-04-13-20 rows=19`)
 	})
 	put(mounted, "broken")
-	harness.Eventually(t, "the webhook logs that it cannot read the file", func() bool { return strings.Contains(webhook.Log(t), "ip-ranges.json.gz: no ip-ranges document") })
+	harness.Eventually(t, "the webhook logs that it cannot read the file", func() bool { return strings.Contains(webhook.Log(t), "ip-ranges.json.gz: not an ip-ranges document") })
 
 	put(own, strings.Replace(harness.SampleRanges(t, "custom.json"), "10.30.0.0/24", "10.40.0.0/24", 1))
 	harness.AwaitNetworkPolicy(t, "tenant-file", "own", "changed", harness.HasCIDR("10.40.0.0/24"))

@@ -64,7 +64,7 @@ status-a    egress   Applied   2              3       3/24         AGE      1 (l
 	require.Regexp(t, `(?m)^status-b +egress +Applied +2 +\d+ +4/24 .* deny +egress +tables=1 partners=1$`, stdout)
 	require.Regexp(t, `(?m)^status-b +ours +NameConflict `, stdout)
 	require.Regexp(t, `(?m)^status-b +typo +Invalid +<unknown> +0 +2/24 `, stdout)
-	require.Contains(t, stderr, "status-b/ours: NameConflict: NetworkPolicy ours exists and is not egress-agent's")
+	require.Contains(t, stderr, "status-b/ours: NameConflict: NetworkPolicy ours exists and egress-agent does not manage it")
 	require.Contains(t, stderr, "status-b/typo: Invalid: Invalid region: us-esat-1; did you mean us-east-1? (allowedDestinations[0].regions[0])\n")
 	require.Contains(t, stderr, "status-b/typo: Invalid: Until it is corrected, all egress but DNS is denied\n")
 
@@ -102,16 +102,16 @@ status-a    egress   Applied   2              3       3/24         AGE      1 (l
 	harness.Kubectl(t, "", "patch", "networkpolicy", "-n", "status-b", "egress", "--type", "merge", "-p", `{"spec": {"egress": [{}]}}`)
 	exit, _, stderr = runStatus(t, harness.Control(t).Kubeconfig, "-n", "status-a")
 	require.Equal(t, 1, exit)
-	require.Equal(t, "status-a/egress: Pending: NetworkPolicy egress is made from an earlier version of the policy: the agent has not come to it, or does not run\n"+
-		"status-a/more: Pending: There is no NetworkPolicy yet: the agent has not come to it, or does not run\n", stderr)
+	require.Equal(t, "status-a/egress: Pending: NetworkPolicy egress was made from an earlier version of the policy; the agent is behind or not running\n"+
+		"status-a/more: Pending: There is no NetworkPolicy yet; the agent is behind or not running\n", stderr)
 	_, _, stderr = runStatus(t, harness.Control(t).Kubeconfig, "-n", "status-b")
-	require.Contains(t, stderr, "status-b/egress: Pending: NetworkPolicy egress was edited by hand: the agent has not restored it yet, or does not run\n")
+	require.Contains(t, stderr, "status-b/egress: Pending: A person edited NetworkPolicy egress, and the agent has not restored it yet; the agent is behind or not running\n")
 
 	harness.Kubectl(t, "", "delete", "configmap", "-n", "egress-system", "egress-ranges")
 	exit, stdout, stderr = runStatus(t, harness.Control(t).Kubeconfig, "-n", "status-a")
 	require.Equal(t, 1, exit)
 	require.Regexp(t, `(?m)^status-a +egress +RangesUnavailable .* <unknown> `, stdout)
-	require.Contains(t, stderr, `status-a/more: RangesUnavailable: The AWS ranges of these destinations are not known: ["s3"]; the agent applies them once they are`)
+	require.Contains(t, stderr, `status-a/more: RangesUnavailable: The AWS ranges of these destinations are not loaded yet: ["s3"]; the other destinations are applied`)
 	exit, stdout, _ = runStatus(t, harness.Control(t).Kubeconfig, "-n", "status-a", "--ranges-file", harness.RangesFile)
 	require.Equal(t, 1, exit)
 	require.Regexp(t, `(?m)^status-a +egress +Pending `, stdout)

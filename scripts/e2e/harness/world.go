@@ -237,8 +237,8 @@ func (w *World) AwaitSettled() {
 			if !strings.HasPrefix(key, "fault-"+w.name+"-") {
 				continue
 			}
-			result, problems := netpol.Evaluate(&configMap, table, rules)
-			if problems != nil || digests[key] != netpol.SpecDigestOf(result.Spec) {
+			compiled := netpol.CompileConfigMap(&configMap, netpol.Inputs{Table: table, Options: rules})
+			if compiled.Problems != nil || digests[key] != netpol.SpecDigestOf(compiled.Spec()) {
 				difference = key + " differs from what its policy compiles to"
 				return false
 			}

@@ -86,9 +86,9 @@ func TestFeedFaultsChangeNothing(t *testing.T) {
 				}
 			})
 		}},
-		{"HTML", "refused", "no ip-ranges document", func(_ *testing.T, s *harness.RangesServer) { s.SetAnswer(body("<html><body>Sign in</body></html>")) }},
+		{"HTML", "refused", "not an ip-ranges document", func(_ *testing.T, s *harness.RangesServer) { s.SetAnswer(body("<html><body>Sign in</body></html>")) }},
 		{"an empty object", "refused", "it has no rows", func(_ *testing.T, s *harness.RangesServer) { s.SetAnswer(body("{}")) }},
-		{"half the rows missing", "refused", "it keeps 6 of 13 IPv4 rows, less than 85 %; to accept it all the same, start with --accept-ranges 1700000001", func(_ *testing.T, s *harness.RangesServer) {
+		{"half the rows missing", "refused", "the document has only 6 of the accepted 13 IPv4 rows; the minimum is 85 %; to accept the document anyway, start with --accept-ranges 1700000001", func(_ *testing.T, s *harness.RangesServer) {
 			s.SetAnswer(body(without(`(?m)^.*"ip_prefix".*"(S3|DYNAMODB|EC2)".*\n`)))
 		}},
 		{"an older syncToken", "refused", "syncToken 1699999999 is older than the accepted 1700000000", func(_ *testing.T, s *harness.RangesServer) {
@@ -96,7 +96,7 @@ func TestFeedFaultsChangeNothing(t *testing.T) {
 		}},
 		{"0.0.0.0/0 among the rows", "refused", "0.0.0.0/0 (S3, us-east-1) is wider than /10", func(_ *testing.T, s *harness.RangesServer) { s.SetAnswer(body(another("0.0.0.0/0"))) }},
 		{"10.0.0.0/16 among the rows", "refused", "10.0.0.0/16 (S3, us-east-1) is in reserved space, 10.0.0.0/8", func(_ *testing.T, s *harness.RangesServer) { s.SetAnswer(body(another("10.0.0.0/16"))) }},
-		{"1,024 more addresses", "refused", "it opens 16.00 % more IPv4 addresses, over 15.00 %; to accept it all the same, start with --accept-ranges 1700000001", func(_ *testing.T, s *harness.RangesServer) {
+		{"1,024 more addresses", "refused", "the document opens 16.00 % more IPv4 addresses; the maximum is 15.00 %; to accept the document anyway, start with --accept-ranges 1700000001", func(_ *testing.T, s *harness.RangesServer) {
 			s.SetAnswer(body(another("198.19.0.0/22")))
 		}},
 		{"a removed row", "refused", "prefixes[11]: unknown field ", func(_ *testing.T, s *harness.RangesServer) {
