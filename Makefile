@@ -147,11 +147,13 @@ fuzz: ## Each fuzz target for FUZZTIME (2s)
 e2e: build control-plane ## The built programs from scripts and against a real control plane; the Markdown files; the schema
 	@$(MAKE) --no-print-directory e2e-packages
 
-# Two packages at a time, the longest first, each with a control plane of its own. Without E2E_ALL they skip tests that
-# take minutes; in faults all do. No prerequisites, so that make starts it first: test and e2e have built the programs.
+# Three packages at a time, the longest first, each with a control plane of its own. Without E2E_ALL they skip tests that
+# take minutes. Packages with a target of their own are left out. No prerequisites, so that make starts this target first:
+# test and e2e have built the programs.
+E2E_APART := /(faults|page|deployed)
 .PHONY: e2e-packages
 e2e-packages:
-	cd scripts/e2e && go test -count=1 -p 2 ./agent ./deploy ./hostile ./webhook $$(go list ./... | grep -v /faults/)
+	cd scripts/e2e && go test -count=1 -p 3 ./agent ./deploy ./hostile ./webhook $$(go list ./... | grep -vE '$(E2E_APART)')
 
 .PHONY: test-all
 test-all: test-faults test-hostile ## The agent, with the race detector, through every fault, without each of its rights, and to every alert; both programs under attack; each fuzz target for ten seconds (half an hour)
