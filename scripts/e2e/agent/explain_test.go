@@ -197,7 +197,7 @@ func (s *explainScene) check(t *testing.T, q target, namespaces ...string) {
 	require.Equal(t, everywhere && applied, command.ProcessState.ExitCode() == 0, "exit status of %s in %s", q, namespaces)
 }
 
-// requestedPeerPorts returns the row by row destinations of a policy, also if the agent does not apply it. It includes
+// requestedPeerPorts returns the destinations of a policy, row by row, also if the agent does not apply it. It includes
 // rows that the agent leaves out.
 func requestedPeerPorts(document string, table *awsranges.Table) []peerPorts {
 	p := netpol.CompileConfigMap(&corev1.ConfigMap{Data: map[string]string{policy.Key: document}}, netpol.Inputs{Table: table}).Policy

@@ -35,7 +35,7 @@ func underLoad(t *testing.T, client *kubernetes.Clientset) {
 	for _, step := range []struct{ name, command string }{
 		{"update the webhook", "make webhook-deploy IMG_WEBHOOK=$IMG_WEBHOOK-next"},
 		{"update the agent", "make deploy OVERLAYS=restricted-internet IMG_AGENT=$IMG_AGENT-next"},
-		{"keep the certificate", "make certs"},
+		{"do not replace the certificate", "make certs"},
 		{"rotate the certificate", "make certs ROTATE=1"},
 		{"rotate it again", "make certs ROTATE=1"},
 		{"restart", "make restart"},

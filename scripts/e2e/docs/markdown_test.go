@@ -209,10 +209,10 @@ func TestReadmeSizesMatchPrograms(t *testing.T) {
 	found := regexp.MustCompile(`egress-agent is ([0-9.]+) MB.* egress-webhook ([0-9.]+) MB`).FindSubmatch(readme)
 	require.NotNil(t, found, "README.md has the sizes")
 	for i, program := range []string{"egress-agent", "egress-webhook"} {
-		told, err := strconv.ParseFloat(string(found[i+1]), 64)
+		shown, err := strconv.ParseFloat(string(found[i+1]), 64)
 		require.NoError(t, err)
 		info, err := os.Stat(filepath.Join(harness.BinDir, program))
 		require.NoError(t, err)
-		require.InDelta(t, float64(info.Size())/1e6, told, 0.2, "%s, in MB: correct README.md", program)
+		require.InDelta(t, float64(info.Size())/1e6, shown, 0.2, "%s, in MB: correct README.md", program)
 	}
 }

@@ -26,7 +26,7 @@ type Process struct {
 }
 
 // Binary returns the path of a built program. E2E_BIN names another folder than bin, relative to the root of the
-// repository: make test-faults keeps programs with the race detector there.
+// repository: make test-faults builds programs with the race detector there.
 func Binary(t testing.TB, program string) string {
 	t.Helper()
 	dir := BinDir

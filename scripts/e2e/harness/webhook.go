@@ -23,7 +23,7 @@ func AwaitRefusals(t *testing.T, namespace string) {
 	require.Eventually(t, func() bool {
 		_, _, err := TryKubectl(t, PolicyManifest(namespace, "probe", InvalidPolicy), "apply", "--dry-run=server", "-f", "-")
 		return err != nil
-	}, Timeout, 100*time.Millisecond, "bad policies are not refused")
+	}, Timeout, 100*time.Millisecond, "the API server denies no invalid policy")
 }
 
 // Post sends a review and returns the HTTP status of the answer.

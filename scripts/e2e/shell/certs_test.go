@@ -34,7 +34,7 @@ func TestCertsKeepsServedCAs(t *testing.T) {
 		rotate bool
 		want   string // the old CAs that API servers must trust afterwards
 	}{
-		{"kept as it is", "b", "b", "bb", false, "b"},
+		{"unchanged", "b", "b", "bb", false, "b"},
 		{"rotated", "b", "b", "bb", true, "b"},
 		{"rotated, after a rotation that was cut off", "b", "ba", "ab", true, "ba"},
 		{"rotated again, once no Pod serves the first", "b", "ba", "bb", true, "b"},
