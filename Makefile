@@ -131,14 +131,14 @@ undeploy: ## Remove both programs; the tenants' NetworkPolicies stay (PURGE=1 de
 
 ##@ Check
 
-# Side by side: one computes while others wait.
+# In parallel: one computes while another waits.
 .PHONY: test
 test: build control-plane ## Unit tests with the race detector, fixtures, fuzzing, and end to end (under five minutes)
-	@$(MAKE) --no-print-directory -j3 --output-sync=line e2e-agent e2e-webhook test-unit fuzz
+	@$(MAKE) --no-print-directory -j3 --output-sync=line e2e-packages test-unit fuzz
 
 .PHONY: test-unit
 test-unit: ## Unit tests with the race detector, and fixtures
-	$(if $(RACE),,@echo "no C compiler here: the race detector is left out")
+	$(if $(RACE),,@echo "no C compiler found: the tests run without the race detector")
 	go test $(RACE) ./...
 
 .PHONY: fuzz
@@ -147,53 +147,44 @@ fuzz: ## Each fuzz target for FUZZTIME (2s)
 
 .PHONY: e2e
 e2e: build control-plane ## The built programs from scripts and against a real control plane; the Markdown files; the schema
-	@$(MAKE) --no-print-directory -j2 --output-sync=line e2e-agent e2e-webhook
+	@$(MAKE) --no-print-directory e2e-packages
 
-# Agents share one control plane in turn, since each writes for all of it. Tests that need none have another meanwhile, and
-# so have the short forms of the attacks.
-WITHOUT_AGENT := ^Test(Webhook|Preflight|Manifests|Hostile)
-# They need what test and e2e have built by then, and name none of it, so that they begin first.
-.PHONY: e2e-agent e2e-webhook
-e2e-agent:
-	cd scripts/e2e && go test -count=1 -skip '$(WITHOUT_AGENT)' ./...
-e2e-webhook:
-	cd scripts/e2e && go test -count=1 -run '$(WITHOUT_AGENT)' . ./hostile
+# Three packages at a time, the longest first, each with a control plane of its own. Without E2E_ALL they skip tests that
+# take minutes. Packages with a target of their own are left out. No prerequisites, so that make starts this target first:
+# test and e2e have built the programs.
+E2E_APART := /(faults|page|deployed)
+.PHONY: e2e-packages
+e2e-packages:
+	cd scripts/e2e && go test -count=1 -p 3 ./agent ./deploy ./hostile ./webhook $$(go list ./... | grep -vE '$(E2E_APART)')
 
 .PHONY: test-all
 test-all: test-faults test-hostile ## The agent, with the race detector, through every fault, without each of its rights, and to every alert; both programs under attack; each fuzz target for ten seconds (half an hour)
-	$(LONG) -run '^Test(FeedFaults|RBAC|Alerts)' .
+	$(LONG) ./deploy
 	@FUZZTIME=10s scripts/fuzz.sh
 
-# Each fault ends with a minute in which nothing may be written. So they go side by side, each of the three with a control
-# plane of its own.
-LONG := cd scripts/e2e && E2E_ALL=1 E2E_BIN="../../$$BIN/race" go test -count=1 -timeout 30m
-FAULTS_1 := ^TestFault(Killed|APIServer|Etcd)
-FAULTS_2 := ^TestFault(Watches|Requests|Namespace|Churn)
-.PHONY: test-faults faults-1 faults-2 faults-3
+# Each fault ends with a minute without writes. So three packages run in parallel, each with a control plane of its own.
+# feed is the shortest and starts last.
+LONG := cd scripts/e2e && E2E_ALL=1 E2E_BIN="$$BIN/race" go test -count=1 -timeout 30m
+.PHONY: test-faults
 test-faults: build control-plane ## The agent, with the race detector, through every fault (under ten minutes)
 	go build $(RACE) -o "$$BIN/race/" ./cmd/...
-	@$(MAKE) --no-print-directory -j3 --output-sync=line faults-1 faults-2 faults-3
-faults-1:
-	$(LONG) -run '$(FAULTS_1)' .
-faults-2:
-	$(LONG) -run '$(FAULTS_2)' .
-faults-3:
-	$(LONG) -run '^TestFault' -skip '$(FAULTS_1)|$(FAULTS_2)' .
+	$(LONG) -p 3 ./faults/process ./faults/cluster ./faults/network ./faults/feed
 
-# Not with the race detector: a program that carries it takes several times the memory. From within the folder, where
-# go test prints the table of what was measured.
+# Without the race detector, which multiplies a program's memory. It runs in the package's folder, because only there go
+# test prints the table of measurements without -v.
 .PHONY: test-hostile
 test-hostile: build control-plane ## Both programs, within the memory of their Pods, under every attack of a tenant or a Pod (six minutes)
 	cd scripts/e2e/hostile && E2E_ALL=1 go test -count=1 -timeout 30m
 
-# The accessibility checks of the page, which a browser needs no network for.
+# The accessibility checks of the page. The browser runs them without a network.
 AXE := axe/node_modules/axe-core/axe.min.js
 .PHONY: test-page
 test-page: build ## The page of egress-agent status in a real browser: search, accessibility, no network (needs Chromium and npm)
 	test -f "$$BIN/$(AXE)" || npm install --no-save --no-audit --no-fund --prefix "$$BIN/axe" axe-core@4.14.1
 	cd scripts/e2e && AXE="$$(realpath "../../$$BIN/$(AXE)")" go test -count=1 ./page
 
-# LOAD brings images to the nodes as a registry would, given their names: "kind load docker-image", say.
+# LOAD is a command that brings images to the nodes, as a registry would. It gets their names, as in
+# "kind load docker-image".
 LOAD ?= docker push
 .PHONY: test-deployed
 test-deployed: ## README's "Deploy", and updates under load, on the cluster that kubectl points at: an empty one (LOAD=, five minutes)
@@ -202,7 +193,7 @@ test-deployed: ## README's "Deploy", and updates under load, on the cluster that
 .PHONY: bench
 bench: build control-plane ## Run the benchmarks, each with its floor (IP_RANGES_DATA= the folder with AWS's real ip-ranges.json)
 	go test -run '^$$' -bench . -benchmem ./pkg/...
-	cd scripts/e2e && go test -run '^$$' -bench . -benchtime 10x .
+	cd scripts/e2e && go test -run '^$$' -bench . -benchtime 10x ./agent
 
 # small takes two minutes, full fifteen.
 SIZE ?= small

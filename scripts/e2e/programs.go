@@ -1,10 +1,8 @@
 //go:build programs
 
-// Package e2e tests the two programs, as built, against a real control plane.
-//
-// This file only pins, in go.mod, what scripts/control-plane.sh builds.
 package e2e
 
+// These imports pin, in go.mod, the programs that scripts/control-plane.sh builds.
 import (
 	_ "go.etcd.io/etcd/server/v3"
 	_ "k8s.io/kubernetes/cmd/kube-apiserver"

@@ -3,13 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -22,20 +19,21 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"egress-agent/scripts/e2e/cluster"
+	"egress-agent/scripts/e2e/measure"
 )
 
-// bench is what the measurements share.
+// bench is the state that the measurements share.
 type bench struct {
 	size       size
 	control    *cluster.Cluster
-	client     *kubernetes.Clientset // may do everything
-	bare       *kubernetes.Clientset // of the floors: the agent's account, whose requests are authorized and queued as the agent's are
+	client     *kubernetes.Clientset // an administrator
+	bare       *kubernetes.Clientset // for the floors: it has the agent's account, and so its authorization and queues
 	agent      string
 	kubeconfig string // the agent's
 	ranges     string
-	rows       []row
+	rows       [][]string
 	next       int     // the number of the next policy
-	restarted  figures // with half as many as the last
+	restarted  figures // with half as many policies as the last restart
 }
 
 func newBench(ctx context.Context, control *cluster.Cluster, agent, ranges string, s size) (*bench, error) {
@@ -64,7 +62,7 @@ func newBench(ctx context.Context, control *cluster.Cluster, agent, ranges strin
 
 func (b *bench) namespace(i int) string { return fmt.Sprintf("tenant-%d", i%b.size.namespaces) }
 
-// policy is the document of policy i: S3 in us-east-1, and a CIDR that no other has.
+// policy returns the document of policy i: S3 in us-east-1, and a CIDR that no other policy has.
 func policy(i int) string {
 	return fmt.Sprintf(`{"defaultAction": "deny", "allowedDestinations": [
   {"name": "s3", "awsService": "s3", "regions": ["us-east-1"], "ports": [443]},
@@ -78,7 +76,7 @@ func configMap(name string, i int) *corev1.ConfigMap {
 	}
 }
 
-// createPolicies creates the ConfigMaps from first to last, the last not included.
+// createPolicies creates the ConfigMaps first to last-1.
 func (b *bench) createPolicies(ctx context.Context, first, last int) error {
 	return cluster.Each(last-first, func(i int) error {
 		i += first
@@ -95,12 +93,10 @@ type process struct {
 }
 
 func (b *bench) start(args ...string) (*process, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	health, err := measure.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
-	health := listener.Addr().String()
-	listener.Close()
 	log, err := os.Create(filepath.Join(b.control.Dir, "agent.log"))
 	if err != nil {
 		return nil, err
@@ -121,7 +117,7 @@ func (p *process) stop() error {
 	return p.command.Wait()
 }
 
-// metric is a metric's value, or the number of observations of a histogram.
+// metric returns the value of a metric, or the number of observations of a histogram.
 func (p *process) metric(name string) (float64, error) {
 	response, err := http.Get("http://" + p.health + "/metrics")
 	if err != nil {
@@ -141,8 +137,8 @@ func (p *process) metric(name string) (float64, error) {
 	return m.GetGauge().GetValue() + m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount()), nil
 }
 
-// ready says whether the agent is. It costs less than a metric.
-func (p *process) ready() bool {
+// isReady reports whether the agent is ready. This costs the agent less than its metrics.
+func (p *process) isReady() bool {
 	response, err := http.Get("http://" + p.health + "/readyz")
 	if err != nil {
 		return false
@@ -151,7 +147,7 @@ func (p *process) ready() bool {
 	return response.StatusCode == http.StatusOK
 }
 
-// await polls until something holds, no more often than an answer is cheap: it takes of the agent's time.
+// await polls until ok returns true. It pauses 10 ms, because each poll takes CPU time from the agent.
 func await(ctx context.Context, what string, ok func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
@@ -165,37 +161,7 @@ func await(ctx context.Context, what string, ok func() bool) error {
 	return nil
 }
 
-// proc reads fields of a process's file in /proc.
-func (p *process) proc(file string) ([]string, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", p.command.Process.Pid, file))
-	return strings.Fields(string(data)), err
-}
-
-// resident is the process's memory, in bytes.
-func (p *process) resident() (float64, error) {
-	fields, err := p.proc("statm")
-	if err != nil {
-		return 0, err
-	}
-	pages, err := strconv.ParseFloat(fields[1], 64)
-	return pages * float64(os.Getpagesize()), err
-}
-
-// cpu is the time the process has had, of one core.
-func (p *process) cpu() (time.Duration, error) {
-	fields, err := p.proc("stat")
-	if err != nil {
-		return 0, err
-	}
-	user, err := strconv.Atoi(fields[13])
-	if err != nil {
-		return 0, err
-	}
-	system, err := strconv.Atoi(fields[14])
-	return time.Duration(user+system) * 10 * time.Millisecond, err
-}
-
-// created watches for NetworkPolicies that are created, and passes on when each was.
+// created returns a channel of new NetworkPolicies, each with the time when the watch delivered it.
 func (b *bench) created(ctx context.Context) (<-chan networkPolicy, func(), error) {
 	list, err := b.client.NetworkingV1().NetworkPolicies("").List(ctx, metav1.ListOptions{Limit: 1})
 	if err != nil {
@@ -222,7 +188,7 @@ type networkPolicy struct {
 	at time.Time
 }
 
-// nth waits for so many, and returns the last.
+// nth waits for n NetworkPolicies and returns the last.
 func nth(ctx context.Context, seen <-chan networkPolicy, n int) (last networkPolicy, err error) {
 	for range n {
 		select {

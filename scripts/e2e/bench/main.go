@@ -1,5 +1,5 @@
-// Command bench measures egress-agent, as built, against a real control plane, each figure as a ratio to a
-// floor that is measured in the same run.
+// Command bench measures the built egress-agent on a real control plane. It measures a floor in the same run,
+// and divides each figure by its floor.
 package main
 
 import (
@@ -7,21 +7,19 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"runtime"
-	"text/tabwriter"
 	"time"
 
 	"egress-agent/scripts/e2e/cluster"
+	"egress-agent/scripts/e2e/measure"
 )
 
-// size is how much is measured.
+// size is how much a run measures.
 type size struct {
 	namespaces, policies int // of the first convergence
-	many                 int // policies of the restart, of the heap, and half as many as of the last rows
-	times                int // of each convergence and restart
-	latencies            int
+	many                 int // policies of the restart and of the heap; the last rows have twice as many
+	times                int // repetitions of each convergence, latency and restart
+	latencies            int // policies of each latency measurement
 	idle                 time.Duration
 }
 
@@ -30,19 +28,10 @@ var sizes = map[string]size{
 	"full":  {namespaces: 1000, policies: 5000, many: 10000, times: 7, latencies: 300, idle: time.Minute},
 }
 
-// row is a line of the table. An empty limit is a figure to know.
-type row struct{ what, figure, floor, ratio, limit string }
+func main() { measure.Main("bench", run) }
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
-	}
-}
-
-// listCommand makes of this program, with a kubeconfig, the bare client that lists once.
+// listCommand is the first argument with which this program is the bare client: it lists once with the kubeconfig of
+// the second argument, and ends.
 const listCommand = "list"
 
 func run(ctx context.Context) error {
@@ -56,7 +45,7 @@ func run(ctx context.Context) error {
 	programs := flag.String("programs", "bin/control-plane", "`folder` with the control plane's programs")
 	agent := flag.String("agent", "bin/egress-agent", "the agent's `file`")
 	rangesFile := flag.String("ranges", "", "AWS's ip-ranges.json, a `file`")
-	name := flag.String("size", "small", "how much: small or full")
+	name := flag.String("size", "small", "how much to measure: small or full")
 	flag.Parse()
 	s, ok := sizes[*name]
 	if !ok || *rangesFile == "" {
@@ -97,15 +86,9 @@ func run(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", step.progress, err)
 		}
 	}
-	fmt.Printf("%s, %d cores, %s\n\n", runtime.GOARCH, runtime.NumCPU(), runtime.Version())
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	limits := "AT MOST"
 	if *name != "full" {
-		limits = "AT MOST, WITH --size full" // where a start is a smaller part of each
+		limits = "AT MOST, WITH --size full" // there the start of the process is a smaller part of each figure
 	}
-	fmt.Fprintln(w, "WHAT\tFIGURE\tFLOOR\tRATIO\t"+limits)
-	for _, r := range b.rows {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", r.what, r.figure, r.floor, r.ratio, r.limit)
-	}
-	return w.Flush()
+	return measure.PrintTable("", []string{"WHAT", "FIGURE", "FLOOR", "RATIO", limits}, b.rows)
 }

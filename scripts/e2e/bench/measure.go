@@ -11,11 +11,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"egress-agent/scripts/e2e/cluster"
+	"egress-agent/scripts/e2e/measure"
 )
 
-// add appends a row that sets a time against its floor.
+// add appends a row with a time, its floor and their ratio.
 func (b *bench) add(what string, figure, floor time.Duration, limit float64) {
-	b.rows = append(b.rows, row{what, rounded(figure), rounded(floor), fmt.Sprintf("%.2f", float64(figure)/float64(floor)), fmt.Sprintf("%.2f", limit)})
+	b.rows = append(b.rows, []string{what, rounded(figure), rounded(floor), fmt.Sprintf("%.2f", float64(figure)/float64(floor)), fmt.Sprintf("%.2f", limit)})
 }
 
 func rounded(d time.Duration) string {
@@ -25,9 +26,9 @@ func rounded(d time.Duration) string {
 	return d.Round(10 * time.Microsecond).String()
 }
 
-// converge starts an agent where no policy has been looked at, until the last NetworkPolicy is seen by a
-// watch, some times: what either takes varies by a fifth from one time to the next. The floor, each time, is a bare
-// client that creates the same NetworkPolicies, as many at a time, to the same. Both figures are medians.
+// converge starts an agent in a cluster without NetworkPolicies, and measures the time until a watch delivers the last
+// one. The floor is a bare client that creates the same NetworkPolicies with the same concurrency. It repeats both,
+// because either varies by a fifth, and takes medians.
 func (b *bench) converge(ctx context.Context) error {
 	n := b.size.policies
 	if err := b.createPolicies(ctx, 0, n); err != nil {
@@ -60,11 +61,11 @@ func (b *bench) converge(ctx context.Context) error {
 		}
 		figures, floors = append(figures, figure), append(floors, floor)
 	}
-	b.add(fmt.Sprintf("first convergence, %d policies in %d namespaces", n, b.size.namespaces), median(figures), median(floors), 1.15)
+	b.add(fmt.Sprintf("first convergence, %d policies in %d namespaces", n, b.size.namespaces), measure.Median(figures), measure.Median(floors), 1.15)
 	return nil
 }
 
-// timed says how long it takes from a start until n NetworkPolicies are seen to have been created.
+// timed returns the time from the call of start until a watch has delivered n new NetworkPolicies.
 func (b *bench) timed(ctx context.Context, n int, start func() error) (time.Duration, error) {
 	seen, stop, err := b.created(ctx)
 	if err != nil {
@@ -79,7 +80,7 @@ func (b *bench) timed(ctx context.Context, n int, start func() error) (time.Dura
 	return last.at.Sub(started), err
 }
 
-// create makes NetworkPolicies as they were.
+// create creates NetworkPolicies with the name, the metadata and the spec of those given.
 func (b *bench) create(ctx context.Context, policies []networkingv1.NetworkPolicy) error {
 	return cluster.Each(len(policies), func(i int) error {
 		of := &policies[i]
@@ -91,7 +92,7 @@ func (b *bench) create(ctx context.Context, policies []networkingv1.NetworkPolic
 	})
 }
 
-// deletePolicies deletes every NetworkPolicy, while no agent runs.
+// deletePolicies deletes every NetworkPolicy. No agent may run, which would restore them.
 func (b *bench) deletePolicies(ctx context.Context) error {
 	list, err := b.client.NetworkingV1().NetworkPolicies("").List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -102,15 +103,15 @@ func (b *bench) deletePolicies(ctx context.Context) error {
 	})
 }
 
-// latency creates one ConfigMap after the other, each until its NetworkPolicy is seen by a watch; and in
-// turns with them as many for a bare watcher, which creates a fixed NetworkPolicy for each. It does so some times, since
-// the slowest of a few hundred are a matter of chance: all figures are medians.
+// latency creates ConfigMaps one by one, and measures the time until a watch delivers the NetworkPolicy of each. The
+// floor is a bare watcher that creates a fixed NetworkPolicy for each ConfigMap; the two take turns. It repeats this
+// and takes medians, because the slowest of a few hundred vary by chance.
 func (b *bench) latency(ctx context.Context) error {
 	p, err := b.start()
 	if err != nil {
 		return err
 	}
-	if err := b.checked(ctx, p, b.size.policies); err != nil {
+	if err := b.awaitSynced(ctx, p, b.size.policies); err != nil {
 		return err
 	}
 	stopWatcher, err := b.bareWatcher(ctx)
@@ -131,12 +132,13 @@ func (b *bench) latency(ctx context.Context) error {
 		}
 	}
 	for i, percent := range percents {
-		b.add(fmt.Sprintf("one ConfigMap to its NetworkPolicy, p%d of %d", percent, b.size.latencies), median(figures[i]), median(floors[i]), 1.3)
+		b.add(fmt.Sprintf("one ConfigMap to its NetworkPolicy, p%d of %d", percent, b.size.latencies), measure.Median(figures[i]), measure.Median(floors[i]), 1.3)
 	}
 	return p.stop()
 }
 
-// latencies gives those of the agent and of the bare watcher, sorted, of policies from a number on, over all namespaces.
+// latencies returns the latencies of the agent and of the bare watcher, sorted. Its policies have the numbers from
+// first on, in all namespaces.
 func (b *bench) latencies(ctx context.Context, first int) (ofAgent, ofBare []time.Duration, err error) {
 	seen, stop, err := b.created(ctx)
 	if err != nil {
@@ -171,7 +173,7 @@ func (b *bench) latencies(ctx context.Context, first int) (ofAgent, ofBare []tim
 	})
 }
 
-// bareWatcher creates a NetworkPolicy for each ConfigMap labelled for it.
+// bareWatcher creates a NetworkPolicy for each ConfigMap with the label bench=bare, until stop.
 func (b *bench) bareWatcher(ctx context.Context) (stop func(), err error) {
 	template, err := b.client.NetworkingV1().NetworkPolicies("").List(ctx, metav1.ListOptions{Limit: 1})
 	if err != nil {
@@ -185,7 +187,7 @@ func (b *bench) bareWatcher(ctx context.Context) (stop func(), err error) {
 		for event := range watcher.ResultChan() {
 			if configMap, ok := event.Object.(*corev1.ConfigMap); ok {
 				policy := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: configMap.Name}, Spec: template.Items[0].Spec}
-				// What cannot be created is waited for in vain, and found so.
+				// If this fails, the measurement waits for it and times out.
 				_, _ = b.bare.NetworkingV1().NetworkPolicies(configMap.Namespace).Create(ctx, policy, metav1.CreateOptions{})
 			}
 		}
@@ -193,13 +195,13 @@ func (b *bench) bareWatcher(ctx context.Context) (stop func(), err error) {
 	return watcher.Stop, nil
 }
 
-// failover kills the one of two agents that works, and waits for the other's next write.
+// failover kills the leader of two agents, and measures the time until the standby's first write.
 func (b *bench) failover(ctx context.Context) error {
 	first, err := b.start("--leader-elect")
 	if err != nil {
 		return err
 	}
-	if err := b.checked(ctx, first, b.size.policies); err != nil {
+	if err := b.awaitSynced(ctx, first, b.size.policies); err != nil {
 		return err
 	}
 	second, err := b.start("--leader-elect")
@@ -227,16 +229,16 @@ func (b *bench) failover(ctx context.Context) error {
 		return err
 	}
 	const lease = 15 * time.Second
-	b.rows = append(b.rows, row{"failover, to the standby's first write", rounded(last.at.Sub(killed)), rounded(lease), rounded(last.at.Sub(killed)-lease) + " more", "2s more"})
+	b.rows = append(b.rows, []string{"failover, to the standby's first write", rounded(last.at.Sub(killed)), rounded(lease), rounded(last.at.Sub(killed)-lease) + " more", "2s more"})
 	return second.stop()
 }
 
-// checked waits until the agent is ready and has looked at every policy, of n at least.
-func (b *bench) checked(ctx context.Context, p *process, n int) error {
-	if err := await(ctx, "the agent to be ready", p.ready); err != nil {
+// awaitSynced waits until the agent is ready, has synced n policies and has an empty queue.
+func (b *bench) awaitSynced(ctx context.Context, p *process, n int) error {
+	if err := await(ctx, "the agent to be ready", p.isReady); err != nil {
 		return err
 	}
-	return await(ctx, "every policy to be looked at", func() bool {
+	return await(ctx, "every policy to be synced", func() bool {
 		syncs, err := p.metric("egress_agent_sync_duration_seconds")
 		if err != nil || syncs < float64(n) {
 			return false

@@ -5,17 +5,18 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"egress-agent/scripts/e2e/measure"
 )
 
 func (b *bench) restart(ctx context.Context) error { return b.restartWith(ctx, b.size.many, nil) }
 
-// figures are those of one number of policies.
+// figures are the results with one number of policies.
 type figures struct {
 	time time.Duration
 	heap float64
@@ -25,9 +26,9 @@ func (b *bench) scale(ctx context.Context) error {
 	return b.restartWith(ctx, 2*b.size.many, &b.restarted)
 }
 
-// restartWith brings the policies to a number, all of them applied, and starts an agent some times: until each
-// has been looked at. The floor is to list the same objects once; what it takes a client that has to start first is
-// told beside it. Half as many came before.
+// restartWith creates policies until n are applied. Then it measures how long an agent that starts needs to sync all
+// policies. The floor is a client that lists the same objects once. Another row has a client that must start first.
+// half holds the figures with half as many policies, or is nil.
 func (b *bench) restartWith(ctx context.Context, n int, half *figures) error {
 	first, err := b.start()
 	if err != nil {
@@ -62,8 +63,8 @@ func (b *bench) restartWith(ctx context.Context, n int, half *figures) error {
 	}
 	now := figures{time: restart}
 	if half == nil {
-		b.add(fmt.Sprintf("restart with %d policies, until all are checked", n), restart, floor, 1.5)
-		b.rows = append(b.rows, row{"the same, beside a client that has to start, too", rounded(restart), rounded(started), fmt.Sprintf("%.2f", float64(restart)/float64(started)), ""})
+		b.add(fmt.Sprintf("restart with %d policies, until all are synced", n), restart, floor, 1.5)
+		b.rows = append(b.rows, []string{"the same, against a client that starts and lists", rounded(restart), rounded(started), fmt.Sprintf("%.2f", float64(restart)/float64(started)), ""})
 	}
 	if err := b.idle(ctx, p, n, half == nil); err != nil {
 		return err
@@ -73,33 +74,33 @@ func (b *bench) restartWith(ctx context.Context, n int, half *figures) error {
 		return err
 	}
 	if half == nil {
-		b.rows = append(b.rows, row{"writes of that, and of the time idle", fmt.Sprint(len(writes)), "", "", "0"})
+		b.rows = append(b.rows, []string{"writes during restart and idle time", fmt.Sprint(len(writes)), "", "", "0"})
 	}
 	if len(writes) > 0 {
-		return fmt.Errorf("an agent that has nothing to do wrote %d times, such as %s", len(writes), writes[0])
+		return fmt.Errorf("an agent without work sent %d writes, such as %s", len(writes), writes[0])
 	}
 	if now.heap, err = b.liveHeap(ctx, p); err != nil {
 		return err
 	}
-	resident, err := p.resident()
+	resident, err := measure.Memory(p.command.Process.Pid, "VmRSS")
 	if err != nil {
 		return err
 	}
 	if half == nil {
 		b.restarted = now
 		b.rows = append(b.rows,
-			row{fmt.Sprintf("live heap with %d policies", n), megabytes(now.heap), "", "", "60 MB"},
-			row{fmt.Sprintf("resident with %d policies", n), megabytes(resident), "", "", "150 MB"})
+			[]string{fmt.Sprintf("live heap with %d policies", n), megabytes(now.heap), "", "", "60 MB"},
+			[]string{fmt.Sprintf("resident with %d policies", n), megabytes(float64(resident)), "", "", "150 MB"})
 	} else {
 		b.rows = append(b.rows,
-			row{fmt.Sprintf("%d to %d policies, time", n/2, n), rounded(now.time), rounded(half.time), fmt.Sprintf("%.2f", float64(now.time)/float64(half.time)), "2.10"},
-			row{fmt.Sprintf("%d to %d policies, live heap", n/2, n), megabytes(now.heap), megabytes(half.heap), fmt.Sprintf("%.2f", now.heap/half.heap), "2.00"})
+			[]string{fmt.Sprintf("%d to %d policies, time", n/2, n), rounded(now.time), rounded(half.time), fmt.Sprintf("%.2f", float64(now.time)/float64(half.time)), "2.10"},
+			[]string{fmt.Sprintf("%d to %d policies, live heap", n/2, n), megabytes(now.heap), megabytes(half.heap), fmt.Sprintf("%.2f", now.heap/half.heap), "2.00"})
 	}
 	return p.stop()
 }
 
-// restarts starts an agent some times, after a list by each of both clients, and leaves the last. All figures are
-// medians.
+// restarts starts an agent several times, each time after a list by both clients, and returns the last agent. All
+// figures are medians.
 func (b *bench) restarts(ctx context.Context, n int) (p *process, restart, floor, started time.Duration, err error) {
 	var figures, floors, starts []time.Duration
 	for len(figures) < b.size.times {
@@ -117,20 +118,15 @@ func (b *bench) restarts(ctx context.Context, n int) (p *process, restart, floor
 		if p, err = b.start(); err != nil {
 			return nil, 0, 0, 0, err
 		}
-		if err := b.checked(ctx, p, n); err != nil {
+		if err := b.awaitSynced(ctx, p, n); err != nil {
 			return nil, 0, 0, 0, err
 		}
 		figures, floors, starts = append(figures, time.Since(p.started)), append(floors, floor), append(starts, started)
 	}
-	return p, median(figures), median(floors), median(starts), nil
+	return p, measure.Median(figures), measure.Median(floors), measure.Median(starts), nil
 }
 
-func median(durations []time.Duration) time.Duration {
-	sorted := slices.Sorted(slices.Values(durations))
-	return sorted[len(sorted)/2]
-}
-
-// list reads all that an agent reads when it starts, once.
+// list reads the objects that an agent reads when it starts, once.
 func list(ctx context.Context, client kubernetes.Interface) error {
 	if _, err := client.CoreV1().ConfigMaps("").List(ctx, metav1.ListOptions{LabelSelector: "egress-controller=managed", ResourceVersion: "0"}); err != nil {
 		return err
@@ -139,15 +135,15 @@ func list(ctx context.Context, client kubernetes.Interface) error {
 	return err
 }
 
-// timeToList is that of a client that has run for long: its connection is there, and its memory.
+// timeToList measures list with a client that already has its connection and its memory.
 func (b *bench) timeToList(ctx context.Context) (time.Duration, error) {
 	started := time.Now()
 	err := list(ctx, b.bare)
 	return time.Since(started), err
 }
 
-// timeToStartAndList is that of a process, as an agent that starts is one: the memory for what is listed takes it
-// as long as the list itself.
+// timeToStartAndList measures list in a new process. Its start takes as long as the list, because it must get the
+// memory for the objects.
 func (b *bench) timeToStartAndList(ctx context.Context) (time.Duration, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -160,8 +156,8 @@ func (b *bench) timeToStartAndList(ctx context.Context) (time.Duration, error) {
 	return time.Since(started), err
 }
 
-// liveHeap is what is live at a collection that begins after the work is done. Reading the metrics is what
-// brings one about.
+// liveHeap returns the live heap in bytes at a garbage collection that begins after the work is done. Reading the
+// metrics again and again causes one.
 func (b *bench) liveHeap(ctx context.Context, p *process) (float64, error) {
 	const metric = "go_gc_heap_live_bytes"
 	before, err := p.metric(metric)
@@ -176,9 +172,9 @@ func (b *bench) liveHeap(ctx context.Context, p *process) (float64, error) {
 	return live, err
 }
 
-// idle lets the agent be, and tells what it used of a core.
-func (b *bench) idle(ctx context.Context, p *process, n int, tell bool) error {
-	before, err := p.cpu()
+// idle measures the CPU time of an agent without work. With report, it adds a row.
+func (b *bench) idle(ctx context.Context, p *process, n int, report bool) error {
+	before, err := measure.CPU(p.command.Process.Pid)
 	if err != nil {
 		return err
 	}
@@ -187,9 +183,9 @@ func (b *bench) idle(ctx context.Context, p *process, n int, tell bool) error {
 		return ctx.Err()
 	case <-time.After(b.size.idle):
 	}
-	after, err := p.cpu()
-	if err == nil && tell {
-		b.rows = append(b.rows, row{fmt.Sprintf("idle, %d policies, of a core", n), fmt.Sprintf("%.2f %%", 100*float64(after-before)/float64(b.size.idle)), "", "", "1 %"})
+	after, err := measure.CPU(p.command.Process.Pid)
+	if err == nil && report {
+		b.rows = append(b.rows, []string{fmt.Sprintf("idle, %d policies, of a core", n), fmt.Sprintf("%.2f %%", 100*float64(after-before)/float64(b.size.idle)), "", "", "1 %"})
 	}
 	return err
 }

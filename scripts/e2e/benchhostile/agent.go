@@ -19,13 +19,13 @@ import (
 )
 
 const (
-	changeCount  = 200
-	longest      = time.Minute
-	hostileSpace = "hostile"
+	changeCount      = 200
+	maxChangeTime    = time.Minute
+	hostileNamespace = "hostile"
 )
 
-// agent measures changes of ordinary tenants, first without a hostile namespace, the floor, and then beside one that
-// stores all of the worst and goes on editing.
+// agent measures changes of ordinary tenants. The floor has no hostile namespace. The figure has one: a hostile tenant
+// stores the worst policies and edits one policy.
 func (b *bench) agent(ctx context.Context) error {
 	fmt.Fprintln(os.Stderr, "starting the control plane")
 	absolute, err := filepath.Abs(b.control)
@@ -45,7 +45,7 @@ func (b *bench) agent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(hostile.MakeTenants(ctx, client), hostile.MakeNamespace(ctx, client, hostileSpace)); err != nil {
+	if err := errors.Join(hostile.CreateTenants(ctx, client), hostile.CreateNamespace(ctx, client, hostileNamespace)); err != nil {
 		return err
 	}
 	kubeconfig, err := control.ServiceAccountKubeconfig(ctx, "egress-system", "egress-agent")
@@ -74,21 +74,20 @@ func (b *bench) agent(ctx context.Context) error {
 		if err == nil {
 			figure = percentile(figures, percent)
 		}
-		b.rows = append(b.rows, row{fmt.Sprintf("a change beside a hostile namespace, p%d of %d", percent, changeCount), figure, percentile(floors, percent), map[int]string{50: "", 99: "2 s"}[percent]})
+		b.rows = append(b.rows, []string{fmt.Sprintf("a change beside a hostile namespace, p%d of %d", percent, changeCount), figure, percentile(floors, percent), map[int]string{50: "", 99: "2 s"}[percent]})
 	}
 	result := megabytes(p.Peak())
 	if ended := p.Ended(); ended != "" {
 		result += ", " + ended
 	}
-	b.rows = append(b.rows, row{"the agent's peak", result, megabytes(floorPeak), "268 MB"}) // 256 MiB
+	b.rows = append(b.rows, []string{"the agent's peak", result, megabytes(floorPeak), "268 MB"}) // 256 MiB
 	if errors.Is(err, hostile.ErrEnded) {
-		return nil // which the table shows
+		return nil // the table shows it
 	}
 	return err
 }
 
-// beside measures changes while the hostile tenant's policies are stored, and one of them is edited twenty times a
-// second.
+// beside stores the hostile tenant's policies, and measures changes while it edits one policy 20 times a second.
 func beside(ctx context.Context, client *kubernetes.Clientset, p *pod.Process) ([]time.Duration, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	editing := make(chan struct{})
@@ -107,7 +106,7 @@ func beside(ctx context.Context, client *kubernetes.Clientset, p *pod.Process) (
 		defer close(editing)
 		for i := 0; ctx.Err() == nil; i++ {
 			edited := hostile.ConfigMap("subsets-0", hostile.Subsets(999, 1+i%20))
-			_, _ = client.CoreV1().ConfigMaps(hostileSpace).Update(ctx, edited, metav1.UpdateOptions{})
+			_, _ = client.CoreV1().ConfigMaps(hostileNamespace).Update(ctx, edited, metav1.UpdateOptions{})
 			time.Sleep(50 * time.Millisecond)
 		}
 	}()
@@ -117,21 +116,21 @@ func beside(ctx context.Context, client *kubernetes.Clientset, p *pod.Process) (
 func store(ctx context.Context, client *kubernetes.Clientset, name string, n int, policy func(i int) string) error {
 	return cluster.Each(n, func(i int) error {
 		c := hostile.ConfigMap(fmt.Sprintf("%s-%d", name, i), policy(i))
-		_, err := client.CoreV1().ConfigMaps(hostileSpace).Create(ctx, c, metav1.CreateOptions{})
+		_, err := client.CoreV1().ConfigMaps(hostileNamespace).Create(ctx, c, metav1.CreateOptions{})
 		return err
 	})
 }
 
-// changes makes changes of ordinary tenants from number first on, one after the other, and returns how long each took,
-// sorted. It ends with the first that takes longest.
+// changes edits policies of ordinary tenants one by one, with the numbers from first on. It returns the sorted times
+// until each was applied. It ends early with a change that takes longer than maxChangeTime.
 func changes(ctx context.Context, client *kubernetes.Clientset, p *pod.Process, first int) ([]time.Duration, error) {
 	var all []time.Duration
 	for i := range changeCount {
-		change, cancel := context.WithTimeout(ctx, longest)
+		change, cancel := context.WithTimeout(ctx, maxChangeTime)
 		took, err := hostile.Change(change, client, first+i, p.Ended)
 		cancel()
 		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil { // the rest would take as long
-			all = append(all, longest)
+			all = append(all, maxChangeTime)
 			break
 		}
 		if err != nil {

@@ -1,6 +1,6 @@
-// Command benchhostile measures what the worst policies cost the two programs, as built and within the limits of their
-// Pods: on the webhook each beside the same bytes that it only reads, on the agent an ordinary tenant's change beside a
-// hostile namespace and without one.
+// Command benchhostile measures what the worst policies cost the two built programs, within the limits of their Pods.
+// On the webhook, the floor is a review of the same bytes that it only reads. On the agent, it is an ordinary tenant's
+// change without a hostile namespace.
 package main
 
 import (
@@ -9,36 +9,24 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
-	"runtime"
-	"text/tabwriter"
 
 	"egress-agent/scripts/e2e/hostile"
+	"egress-agent/scripts/e2e/measure"
 	"egress-agent/scripts/e2e/pod"
 )
 
-// row is a line of the table.
-type row struct{ what, figure, floor, limit string }
-
-// bench is what the measurements share.
+// bench is the state that the measurements share.
 type bench struct {
 	dir      string // for files of this run
-	programs string // the folder of the two
-	control  string // the folder of the control plane's programs
-	base     string // the folder of the manifests
+	programs string // folder of egress-agent and egress-webhook
+	control  string // folder of the control plane's programs
+	base     string // folder of the manifests
 	ranges   string
-	rows     []row
+	rows     [][]string // what, figure, floor, limit
 }
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "benchhostile:", err)
-		os.Exit(1)
-	}
-}
+func main() { measure.Main("benchhostile", run) }
 
 func run(ctx context.Context) error {
 	b := &bench{}
@@ -63,13 +51,7 @@ func run(ctx context.Context) error {
 	if err := b.agent(ctx); err != nil {
 		return err
 	}
-	fmt.Printf("%s, %d cores, %s, AWS's document of %s\n\n", runtime.GOARCH, runtime.NumCPU(), runtime.Version(), filepath.Dir(b.ranges))
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "WHAT\tFIGURE\tFLOOR\tAT MOST")
-	for _, r := range b.rows {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", r.what, r.figure, r.floor, r.limit)
-	}
-	return w.Flush()
+	return measure.PrintTable(", AWS's document of "+filepath.Dir(b.ranges), []string{"WHAT", "FIGURE", "FLOOR", "AT MOST"}, b.rows)
 }
 
 func (b *bench) container(program string) (pod.Container, error) {

@@ -18,17 +18,17 @@ const (
 	maxMemory   = "24 MB"
 )
 
-// documents fit into the bounds of a policy: 1,000 destinations and 256 KiB.
+// documents are the worst policies within the limits of 1,000 destinations and 256 KiB.
 var documents = []struct{ what, policy string }{
 	{"1,000 × amazon everywhere", hostile.Amazon(1000)},
-	{"1,000 × amazon, each another port", hostile.AmazonPorts(1000, 0)},
+	{"1,000 × amazon, each with another port", hostile.AmazonPorts(1000, 0)},
 	{"1,000 sets of regions of amazon", hostile.Subsets(1000, 1)},
 	{"1,000 sets of regions, 20 of ports", hostile.Subsets(1000, 20)},
 	{"18,000 repeated regions", hostile.RepeatedRegions(18_000)},
 	{"1,000 CIDRs", hostile.CIDRs(1000, 0)},
 	{"1,000 nested CIDRs", hostile.NestedCIDRs(1000)},
 	{"40,000 ports", hostile.Ports(40_000)},
-	{"1,000 empty entries", hostile.Empty(1000)},
+	{"1,000 empty destinations", hostile.Empty(1000)},
 	{"18,000 unknown fields", hostile.UnknownFields(18_000)},
 	{"17,000 unknown regions", hostile.UnknownRegions(17_000)},
 	{"1,000 unknown services", hostile.UnknownServices(1000)},
@@ -38,7 +38,7 @@ var documents = []struct{ what, policy string }{
 func (b *bench) webhook(ctx context.Context) error {
 	for _, d := range documents {
 		if len(d.policy) > maxDocument {
-			return fmt.Errorf("%s: %d bytes do not fit into the bounds", d.what, len(d.policy))
+			return fmt.Errorf("%s: %d bytes are over the limit of a policy", d.what, len(d.policy))
 		}
 		fmt.Fprintln(os.Stderr, "measuring the webhook:", d.what)
 		figure, err := b.cost(ctx, hostile.Review(d.policy))
@@ -50,16 +50,17 @@ func (b *bench) webhook(ctx context.Context) error {
 			return err
 		}
 		b.rows = append(b.rows,
-			row{d.what + ", CPU", figure.cpu, floor.cpu, maxCPU},
-			row{d.what + ", memory above idle", figure.memory, floor.memory, maxMemory})
+			[]string{d.what + ", CPU", figure.cpu, floor.cpu, maxCPU},
+			[]string{d.what + ", memory above idle", figure.memory, floor.memory, maxMemory})
 	}
 	return nil
 }
 
+// cost is the CPU time and the memory of a review.
 type cost struct{ cpu, memory string }
 
-// cost measures a review on a webhook of its own: CPU time over all repetitions, and the peak resident size above that of
-// one that has answered small reviews. A webhook that ends is a figure, and no error.
+// cost measures a review on a new webhook: its CPU time, and the peak resident size above the size after small reviews.
+// If the webhook ends, how it ended is the figure, not an error.
 func (b *bench) cost(ctx context.Context, body string) (cost, error) {
 	container, err := b.container("webhook")
 	if err != nil {
@@ -96,7 +97,7 @@ func (b *bench) cost(ctx context.Context, body string) (cost, error) {
 	return cost{((after - before) / repetitions).Round(100 * time.Microsecond).String(), megabytes(w.Peak() - idle)}, nil
 }
 
-// ask asks n times, and gives a process that the kernel kills the time to be seen dead.
+// ask sends n reviews. After a failure it waits, until a process that the kernel has killed is reported as ended.
 func ask(ctx context.Context, w *hostile.Webhook, client *http.Client, body string, n int) error {
 	for range n {
 		if _, err := w.Ask(ctx, client, body); err != nil {

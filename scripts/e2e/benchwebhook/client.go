@@ -23,12 +23,12 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// reviewOf is a request with the review of a policy, as an API server sends it after kubectl apply: with an
-// annotation that repeats the policy, and managedFields.
+// reviewOf returns an HTTP request with the review of a policy, as an API server sends it after kubectl apply. It
+// has managedFields, and an annotation that repeats the policy.
 func reviewOf(policy string) []byte {
 	must := func(data []byte, err error) []byte {
 		if err != nil {
-			panic(err) // of types that encode
+			panic(err) // these types always encode
 		}
 		return data
 	}
@@ -64,7 +64,8 @@ func reviewOf(policy string) []byte {
 	return append([]byte(head), body...)
 }
 
-// connection is one that is kept alive. Bare: what the client costs, the figures of both servers would share.
+// connection is a connection that stays open. It uses no HTTP client, because its cost would be part of both servers'
+// figures.
 type connection struct {
 	*tls.Conn
 	reader *bufio.Reader
@@ -86,7 +87,7 @@ func (b *bench) dial(p *process) (*connection, error) {
 
 var allowedAnswer = []byte(`"allowed":true`)
 
-// ask sends a request, requires that it is allowed, and returns how long that took.
+// ask sends a request, requires that the answer allows it, and returns the time until the answer.
 func (c *connection) ask(request []byte) (time.Duration, error) {
 	started := time.Now()
 	if _, err := c.Write(request); err != nil {
@@ -105,8 +106,8 @@ func (c *connection) ask(request []byte) (time.Duration, error) {
 	return took, err
 }
 
-// load asks n times over so many connections, each one request at a time: as fast as it gets answers, or
-// every so often where every is not 0. It returns the time in all, and that of each, sorted.
+// load sends n requests over some connections, each with one request at a time. It sends as fast as answers come, or
+// one request per interval if every is not 0. It returns the total time, and the sorted times of the requests.
 func (b *bench) load(p *process, request []byte, connections, n int, every time.Duration) (whole time.Duration, each []time.Duration, err error) {
 	var running sync.WaitGroup
 	took, errs := make([][]time.Duration, connections), make([]error, connections)

@@ -1,5 +1,5 @@
-// Command benchwebhook measures egress-webhook, as built, each time as a ratio to a floor that is measured in
-// the same run: the same server and TLS around a handler that decodes the review and answers allowed.
+// Command benchwebhook measures the built egress-webhook. It measures a floor in the same run, and divides
+// each figure by its floor. The floor has the same server and TLS; its handler decodes the review and allows it.
 package main
 
 import (
@@ -9,28 +9,17 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
-	"runtime"
-	"text/tabwriter"
+
+	"egress-agent/scripts/e2e/measure"
 )
 
-// row is a line of the table.
-type row struct{ what, figure, floor, ratio, limit string }
-
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "benchwebhook:", err)
-		os.Exit(1)
-	}
-}
+func main() { measure.Main("benchwebhook", run) }
 
 func run(ctx context.Context) error {
 	webhook := flag.String("webhook", "bin/egress-webhook", "the webhook's `file`")
 	rangesFile := flag.String("ranges", "", "AWS's ip-ranges.json, a `file`")
-	floor := flag.String("floor", "", "serve the floor at an `address`, and nothing else")
+	floor := flag.String("floor", "", "only serve the floor at this `address`")
 	certs := flag.String("certs", "", "the `folder` of the floor's certificate")
 	flag.Parse()
 	if *floor != "" {
@@ -51,11 +40,5 @@ func run(ctx context.Context) error {
 	if err := b.measure(ctx); err != nil {
 		return err
 	}
-	fmt.Printf("%s, %d cores, %s, AWS's document of %s\n\n", runtime.GOARCH, runtime.NumCPU(), runtime.Version(), filepath.Base(*rangesFile))
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "WHAT\tFIGURE\tFLOOR\tRATIO\tAT MOST")
-	for _, r := range b.rows {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", r.what, r.figure, r.floor, r.ratio, r.limit)
-	}
-	return w.Flush()
+	return measure.PrintTable(", AWS's document of "+filepath.Base(*rangesFile), []string{"WHAT", "FIGURE", "FLOOR", "RATIO", "AT MOST"}, b.rows)
 }

@@ -4,14 +4,15 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"time"
+
+	"egress-agent/scripts/e2e/measure"
 )
 
 const (
 	connections = 16
-	rounds      = 5 // of each of the two servers, in turns
+	rounds      = 5 // for each of the two servers, which take turns
 	perRound    = 20_000
 
 	seed = `{
@@ -25,19 +26,20 @@ const (
 	everywhere = `{"allowedDestinations": [{"name": "aws", "awsService": "amazon", "ports": [443]}]}`
 )
 
-// bench is what the measurements share.
+// bench is the state that the measurements share.
 type bench struct {
 	dir, webhook, ranges string
-	rows                 []row
+	rows                 [][]string
 }
 
-// add appends a row that sets a time against its floor.
+// add appends a row with a time, its floor and their ratio.
 func (b *bench) add(what string, figure, floor time.Duration, limit string) {
-	b.rows = append(b.rows, row{what, rounded(figure), rounded(floor), fmt.Sprintf("%.2f", float64(figure)/float64(floor)), limit})
+	b.rows = append(b.rows, []string{what, rounded(figure), rounded(floor), fmt.Sprintf("%.2f", float64(figure)/float64(floor)), limit})
 }
 
-func (b *bench) know(what, figure, limit string) {
-	b.rows = append(b.rows, row{what: what, figure: figure, limit: limit})
+// addFigure appends a row without a floor.
+func (b *bench) addFigure(what, figure, limit string) {
+	b.rows = append(b.rows, []string{what, figure, "", "", limit})
 }
 
 func rounded(d time.Duration) string {
@@ -78,7 +80,7 @@ func (b *bench) measure(ctx context.Context) error {
 	return nil
 }
 
-// throughput lets the servers take turns, and sets the medians against each other.
+// throughput loads the two servers in turn, and compares the medians of their times.
 func (b *bench) throughput(webhook, floor *process) error {
 	request := reviewOf(seed)
 	var figures, floors, cpus, floorCPUs []time.Duration
@@ -87,7 +89,7 @@ func (b *bench) throughput(webhook, floor *process) error {
 			*process
 			wholes, cpus *[]time.Duration
 		}{{floor, &floors, &floorCPUs}, {webhook, &figures, &cpus}} {
-			before, err := server.cpu()
+			before, err := measure.CPU(server.command.Process.Pid)
 			if err != nil {
 				return err
 			}
@@ -95,7 +97,7 @@ func (b *bench) throughput(webhook, floor *process) error {
 			if err != nil {
 				return err
 			}
-			after, err := server.cpu()
+			after, err := measure.CPU(server.command.Process.Pid)
 			if err != nil {
 				return err
 			}
@@ -103,17 +105,12 @@ func (b *bench) throughput(webhook, floor *process) error {
 			*server.cpus = append(*server.cpus, (after-before)/perRound)
 		}
 	}
-	b.add(fmt.Sprintf("a review of the seed policy, %d connections", connections), median(figures), median(floors), "1.25")
-	b.add("CPU of the server for it", median(cpus), median(floorCPUs), "")
+	b.add(fmt.Sprintf("a review of the seed policy, %d connections", connections), measure.Median(figures), measure.Median(floors), "1.25")
+	b.add("CPU of the server for it", measure.Median(cpus), measure.Median(floorCPUs), "")
 	return nil
 }
 
-func median(times []time.Duration) time.Duration {
-	slices.Sort(times)
-	return times[len(times)/2]
-}
-
-// latency sends half of what the floor can take, to one server and then the other.
+// latency sends half as many reviews a second as the floor can answer, to the two servers in turn.
 func (b *bench) latency(webhook, floor *process) error {
 	request := reviewOf(seed)
 	whole, _, err := b.load(floor, request, connections, perRound, 0)
@@ -136,23 +133,23 @@ func (b *bench) latency(webhook, floor *process) error {
 		}
 	}
 	at := fmt.Sprintf("%d reviews a second", time.Second/every)
-	b.add("p50 at "+at, median(figures[0]), median(floors[0]), "")
-	b.add("p99 at "+at, median(figures[1]), median(floors[1]), "1.50")
+	b.add("p50 at "+at, measure.Median(figures[0]), measure.Median(floors[0]), "")
+	b.add("p99 at "+at, measure.Median(figures[1]), measure.Median(floors[1]), "1.50")
 	return nil
 }
 
-// large measures what the size of a policy costs.
+// large measures the cost of large policies.
 func (b *bench) large(webhook, _ *process) error {
-	var entries []string
+	var destinations []string
 	for i := range 400 {
-		entries = append(entries, fmt.Sprintf(`{"name": "db-%d", "cidr": "10.%d.%d.0/24", "ports": [5432, {"port": 8000, "endPort": 8100}]}`, i, i>>7, i<<1&255))
+		destinations = append(destinations, fmt.Sprintf(`{"name": "db-%d", "cidr": "10.%d.%d.0/24", "ports": [5432, {"port": 8000, "endPort": 8100}]}`, i, i>>7, i<<1&255))
 	}
 	for _, policy := range []struct{ what, document, limit string }{
-		{"a policy of 400 entries", `{"allowedDestinations": [` + strings.Join(entries, ",\n") + `]}`, "2ms"},
+		{"a policy of 400 destinations", `{"allowedDestinations": [` + strings.Join(destinations, ",\n") + `]}`, "2ms"},
 		{"a policy that names AMAZON everywhere", everywhere, "10ms"},
 	} {
 		const n = 1000
-		before, err := webhook.cpu()
+		before, err := measure.CPU(webhook.command.Process.Pid)
 		if err != nil {
 			return err
 		}
@@ -160,27 +157,27 @@ func (b *bench) large(webhook, _ *process) error {
 		if err != nil {
 			return err
 		}
-		after, err := webhook.cpu()
+		after, err := measure.CPU(webhook.command.Process.Pid)
 		if err != nil {
 			return err
 		}
-		b.know(policy.what+", p50", rounded(each[n/2]), policy.limit)
-		b.know(policy.what+", CPU", rounded((after-before)/n), policy.limit)
+		b.addFigure(policy.what+", p50", rounded(each[n/2]), policy.limit)
+		b.addFigure(policy.what+", CPU", rounded((after-before)/n), policy.limit)
 	}
 	return nil
 }
 
-// size is of memory, with AWS's document read, and of the file.
+// size measures the memory, after AWS's document is loaded, and the file.
 func (b *bench) size(webhook, _ *process) error {
-	resident, err := webhook.resident()
+	resident, err := measure.Memory(webhook.command.Process.Pid, "VmRSS")
 	if err != nil {
 		return err
 	}
-	b.know(fmt.Sprintf("resident after %d reviews", 2*rounds*perRound+2000), fmt.Sprintf("%.1f MB", resident/1e6), "40 MB")
+	b.addFigure(fmt.Sprintf("resident after %d reviews", 2*rounds*perRound+2000), fmt.Sprintf("%.1f MB", float64(resident)/1e6), "40 MB")
 	info, err := os.Stat(b.webhook)
 	if err != nil {
 		return err
 	}
-	b.know("the program", fmt.Sprintf("%.2f MB", float64(info.Size())/1e6), "15 MB")
+	b.addFigure("the program", fmt.Sprintf("%.2f MB", float64(info.Size())/1e6), "15 MB")
 	return nil
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,8 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -20,9 +17,10 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 
 	"egress-agent/pkg/admission"
+	"egress-agent/scripts/e2e/measure"
 )
 
-// serveFloor is the least that a webhook can do: decode the review, and allow it.
+// serveFloor serves the smallest possible webhook: it decodes the review and allows it.
 func serveFloor(address, certs string) error {
 	log := slog.New(slog.DiscardHandler)
 	certificate, err := admission.NewCertificate(filepath.Join(certs, "tls.crt"), filepath.Join(certs, "tls.key"), log)
@@ -60,17 +58,8 @@ type process struct {
 	address string
 }
 
-func freeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer listener.Close()
-	return listener.Addr().String(), nil
-}
-
 func (b *bench) startWebhook() (*process, error) {
-	health, err := freeAddress()
+	health, err := measure.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
@@ -86,9 +75,9 @@ func (b *bench) startFloor() (*process, error) {
 	return b.start(self, "--floor", "--certs", b.dir)
 }
 
-// start runs a program, whose flag addressFlag takes where it serves, until it answers a review.
+// start runs a program until it answers a review. addressFlag is the program's flag for its address.
 func (b *bench) start(program, addressFlag string, args ...string) (*process, error) {
-	address, err := freeAddress()
+	address, err := measure.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
@@ -118,26 +107,4 @@ func (b *bench) start(program, addressFlag string, args ...string) (*process, er
 func (p *process) kill() {
 	_ = p.command.Process.Kill()
 	_ = p.command.Wait()
-}
-
-// cpu is the time the process has had, of one core.
-func (p *process) cpu() (time.Duration, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.command.Process.Pid))
-	if err != nil {
-		return 0, err
-	}
-	fields := strings.Fields(string(data))
-	user, userErr := strconv.Atoi(fields[13])
-	system, systemErr := strconv.Atoi(fields[14])
-	return time.Duration(user+system) * 10 * time.Millisecond, errors.Join(userErr, systemErr)
-}
-
-// resident is the process's memory, in bytes.
-func (p *process) resident() (float64, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.command.Process.Pid))
-	if err != nil {
-		return 0, err
-	}
-	pages, err := strconv.ParseFloat(strings.Fields(string(data))[1], 64)
-	return pages * float64(os.Getpagesize()), err
 }

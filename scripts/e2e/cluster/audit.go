@@ -14,10 +14,10 @@ import (
 
 func (c *Cluster) auditLog() string { return filepath.Join(c.Dir, "audit.log") }
 
-// Mark is a moment in the cluster's history.
+// Mark is a position in the audit log.
 type Mark int64
 
-// Mark returns the present moment.
+// Mark returns the current end of the audit log.
 func (c *Cluster) Mark() (Mark, error) {
 	info, err := os.Stat(c.auditLog())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -29,12 +29,12 @@ func (c *Cluster) Mark() (Mark, error) {
 	return Mark(info.Size()), nil
 }
 
-// Failed is what a write that the API server did not make ends with.
+// Failed is the suffix of a write that the API server refused.
 const Failed = " failed"
 
-// Writes returns, as "VERB RESOURCE NAMESPACE/NAME", each write that a client whose user agent begins
-// so has sent since a mark, whether or not it succeeded: by the word of the API server's audit log,
-// which it writes before it answers.
+// Writes returns the writes that clients have sent since a mark, in order, each as "VERB RESOURCE NAMESPACE/NAME". It
+// includes failed writes. userAgent is the start of the clients' user agents. The source is the API server's audit log,
+// which the API server writes before it answers.
 func (c *Cluster) Writes(since Mark, userAgent string) ([]string, error) {
 	file, err := os.Open(c.auditLog())
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package cluster runs a real etcd, kube-apiserver and kube-controller-manager on this machine, for
-// tests and for the demonstration. No nodes, and no Pods: NetworkPolicies are stored, not enforced.
+// Package cluster runs a real etcd, kube-apiserver and kube-controller-manager on this machine, for tests and the
+// demonstration. It has no nodes and no Pods, so nothing enforces the NetworkPolicies that it stores.
 package cluster
 
 import (
@@ -28,7 +28,7 @@ type Cluster struct {
 	Dir string
 	// Programs is the folder of etcd, kube-apiserver, kube-controller-manager and kubectl.
 	Programs string
-	// Admin may do everything, at any rate. Its kubeconfig is the file Kubeconfig.
+	// Admin has all rights and no rate limit. Kubeconfig is the file with its kubeconfig.
 	Admin      *kubernetes.Clientset
 	Kubeconfig string
 
@@ -37,7 +37,7 @@ type Cluster struct {
 	controllers *exec.Cmd
 }
 
-// auditPolicy records every request that may change something, and nothing of what it said.
+// auditPolicy records every request that may change something, without its body.
 const auditPolicy = `apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
@@ -46,13 +46,13 @@ rules:
 - {level: Metadata}
 `
 
-// Start runs a control plane with the programs of a folder, and keeps its files in dir.
+// Start runs a control plane until Stop. programs is the folder with its programs, dir the folder for its files.
 func Start(ctx context.Context, programs, dir string) (*Cluster, error) {
 	c := &Cluster{Dir: dir, Programs: programs, Kubeconfig: filepath.Join(dir, "admin.kubeconfig")}
 	if err := os.WriteFile(filepath.Join(dir, "audit-policy.yaml"), []byte(auditPolicy), 0o600); err != nil {
 		return nil, err
 	}
-	// Without a logger, controller-runtime prints a stack to whoever starts a control plane after half a minute.
+	// Without a logger, controller-runtime prints a stack after 30 seconds.
 	log.SetLogger(log.Log.WithSink(log.NullLogSink{}))
 	existing := false
 	c.environment = &envtest.Environment{
@@ -99,8 +99,7 @@ func (c *Cluster) connect(ctx context.Context) error {
 	return c.startControllers(ctx)
 }
 
-// startControllers runs the controllers without which a namespace never goes, and an owner's
-// dependents stay.
+// startControllers runs the controllers that delete the content of a namespace and the dependents of a deleted owner.
 func (c *Cluster) startControllers(ctx context.Context) error {
 	log, err := os.Create(filepath.Join(c.Dir, "kube-controller-manager.log"))
 	if err != nil {
@@ -111,26 +110,26 @@ func (c *Cluster) startControllers(ctx context.Context) error {
 		"--kubeconfig="+c.Kubeconfig, "--leader-elect=false", "--secure-port=0",
 		"--controllers=namespace-controller,garbage-collector-controller,serviceaccount-controller")
 	c.controllers.Stdout, c.controllers.Stderr = log, log
-	// Should this process be killed, the kernel stops that one.
+	// If this process is killed, the kernel kills kube-controller-manager.
 	c.controllers.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := c.controllers.Start(); err != nil {
 		return err
 	}
-	for { // its first work done means that it runs
+	for { // it runs once it has created this ServiceAccount
 		_, err := c.Admin.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Get(ctx, "default", metav1.GetOptions{})
 		if err == nil {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("kube-controller-manager does not work: see %s: %w", log.Name(), err)
+			return fmt.Errorf("kube-controller-manager does not create ServiceAccounts: see %s: %w", log.Name(), err)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }
 
-// ServiceAccountKubeconfig writes a kubeconfig with a token of a service account, and returns its
-// path. What it may do is what RBAC grants that account.
+// ServiceAccountKubeconfig writes a kubeconfig with a token of a ServiceAccount, and returns its path. The token has
+// the rights that RBAC grants the account.
 func (c *Cluster) ServiceAccountKubeconfig(ctx context.Context, namespace, name string) (string, error) {
 	request := &authenticationv1.TokenRequest{}
 	token, err := c.Admin.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, name, request, metav1.CreateOptions{})
@@ -149,7 +148,7 @@ func (c *Cluster) ServiceAccountKubeconfig(ctx context.Context, namespace, name 
 // Stop stops every process that Start started.
 func (c *Cluster) Stop() error {
 	if c.controllers != nil && c.controllers.Process != nil {
-		// Stopped gently it waits for its caches; there is nothing to save.
+		// On SIGTERM it would wait for its caches. It has nothing to save.
 		_ = c.controllers.Process.Kill()
 		_ = c.controllers.Wait()
 	}

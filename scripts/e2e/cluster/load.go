@@ -9,10 +9,10 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// Workers is how many requests Each makes at a time.
+// Workers is the number of calls that Each makes at a time.
 const Workers = 8
 
-// Bare returns a client that sends protobuf, takes it as it is and knows no limit: as fast as one can be.
+// Bare returns a client that is as fast as possible: protobuf, without compression and without a rate limit.
 func Bare(kubeconfig string) (*kubernetes.Clientset, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
@@ -22,8 +22,8 @@ func Bare(kubeconfig string) (*kubernetes.Clientset, error) {
 	return kubernetes.NewForConfig(config)
 }
 
-// Each does something with each number below n, side by side. A worker whose work fails stops; the errors
-// are joined.
+// Each calls do with each number from 0 to n-1, on Workers goroutines. A goroutine stops at its first error. Each joins
+// the errors.
 func Each(n int, do func(i int) error) error {
 	var running sync.WaitGroup
 	errs := make([]error, Workers)

@@ -1,6 +1,6 @@
-// Package deployed deploys both programs to the cluster that kubectl points at, as README.md says to, and
-// updates them there under load. It changes that cluster, and so runs only where make test-deployed asks for
-// it. The cluster runs real Pods; it needs no internet.
+// Package deployed deploys both programs to the cluster that kubectl points at, by the commands of README.md, and
+// updates them under load. It changes that cluster, so it runs only with make test-deployed. The cluster must run real
+// Pods; it needs no internet.
 package deployed
 
 import (
@@ -27,10 +27,10 @@ const (
 	root   = "../../.."
 	ours   = "egress-system"
 	ranges = "testdata/ranges/ip-ranges.json"
-	soon   = 2 * time.Minute // a kubelet looks at mounted ConfigMaps once a minute
+	soon   = 2 * time.Minute // a kubelet updates mounted ConfigMaps once a minute
 )
 
-// TestDeployed is one story: each part goes on from the one before.
+// TestDeployed is one sequence: each part continues from the one before.
 func TestDeployed(t *testing.T) {
 	if os.Getenv("DEPLOYED") != "1" {
 		t.Skip("this deploys to a running cluster: make test-deployed")
@@ -71,7 +71,7 @@ func connect(t *testing.T) *kubernetes.Clientset {
 	return client
 }
 
-// shell runs a script at the root of the repository as a person would, and returns what it printed.
+// shell runs a script at the root of the repository, as a user would, and returns its output.
 func shell(script string) (string, error) {
 	command := exec.Command("bash", "-eo", "pipefail", "-c", script)
 	command.Dir = root
@@ -79,7 +79,7 @@ func shell(script string) (string, error) {
 	return string(output), err
 }
 
-// do is shell, for what succeeds.
+// do is shell for a script that must succeed.
 func do(t *testing.T, script string) string {
 	t.Helper()
 	output, err := shell(script)
@@ -88,8 +88,8 @@ func do(t *testing.T, script string) string {
 	return output
 }
 
-// readme runs the commands of the section "Deploy", word for word. What a registry would do in between is done
-// by the command in LOAD, which is given the images' names.
+// readme runs the commands of the section "Deploy", word for word. The command in LOAD, which gets the images' names,
+// does what a registry would do.
 func readme(t *testing.T, client *kubernetes.Clientset) {
 	document, err := markdown.Read(root + "/README.md")
 	require.NoError(t, err)
@@ -100,7 +100,7 @@ func readme(t *testing.T, client *kubernetes.Clientset) {
 		switch {
 		case c.Status != 0:
 			output, err := shell(c.Script)
-			require.Error(t, err, "a mistake is refused")
+			require.Error(t, err, "the webhook denies an invalid policy")
 			refused = output
 		case strings.Contains(c.Script, "make images"):
 			exports = regexp.MustCompile(`(?m)^export .*\n`).FindString(c.Script)
@@ -111,7 +111,7 @@ func readme(t *testing.T, client *kubernetes.Clientset) {
 	}
 	require.Contains(t, refused, `admission webhook "policy.egress-controller.io" denied the request: Policy validation failed: Invalid region: us-esat-1; did you mean us-east-1?`)
 	eventuallyOpens(t, client, "10.1.0.0/24")
-	for _, assignment := range strings.Fields(exports)[1:] { // for what follows
+	for _, assignment := range strings.Fields(exports)[1:] { // for later parts
 		name, value, _ := strings.Cut(assignment, "=")
 		require.NoError(t, os.Setenv(name, value))
 	}
@@ -134,8 +134,8 @@ func onboard(t *testing.T, client *kubernetes.Clientset) {
 	require.Contains(t, output, "there is no namespace tenant-z: run 'kubectl create namespace tenant-z'")
 }
 
-// rangesFromFile brings ranges to a cluster without the internet. The agent writes them into NetworkPolicies,
-// and the webhook has them from the agent.
+// rangesFromFile brings ranges to a cluster without internet. The agent writes them into NetworkPolicies, and the
+// webhook gets them from the agent.
 func rangesFromFile(t *testing.T, client *kubernetes.Clientset) {
 	do(t, "gzip -9nc "+ranges+" >bin/ip-ranges.json.gz; kubectl create configmap aws-ip-ranges -n "+ours+" --from-file=bin/ip-ranges.json.gz --dry-run=client -o yaml | kubectl apply --server-side -f -")
 	do(t, "make preflight OVERLAYS=restricted-internet")
@@ -144,10 +144,10 @@ func rangesFromFile(t *testing.T, client *kubernetes.Clientset) {
 	require.Eventually(t, func() bool {
 		output, err := shell("sed 's/us-east-1/us-west-2/' examples/demo/tenant-a.yaml | kubectl apply --dry-run=server -f -")
 		return err == nil && strings.Contains(output, "IPv4 addresses")
-	}, soon, time.Second, "the webhook does not know the ranges that the agent keeps")
+	}, soon, time.Second, "the webhook does not use the ranges that the agent saves")
 }
 
-// hardened looks at the Pods that run, and not at what the manifests say.
+// hardened checks the running Pods, not the manifests.
 func hardened(t *testing.T, client *kubernetes.Clientset) {
 	pods, err := client.CoreV1().Pods(ours).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/part-of=egress-control"})
 	require.NoError(t, err)
@@ -173,7 +173,7 @@ func hardened(t *testing.T, client *kubernetes.Clientset) {
 	require.Contains(t, do(t, "make logs"), `"msg":"running"`)
 }
 
-// missingImage is an update that cannot be: it says why, and what runs stays.
+// missingImage deploys an image that does not exist. The output gives the reason, and the running Pods stay.
 func missingImage(t *testing.T, client *kubernetes.Clientset) {
 	output, err := shell("make deploy OVERLAYS=restricted-internet IMG_AGENT=localhost/none:v1 TIMEOUT=10s")
 	require.Error(t, err)
@@ -193,12 +193,12 @@ func undeploy(t *testing.T, client *kubernetes.Clientset) {
 	require.Equal(t, before, policies(t, client))
 	left := do(t, "kubectl get clusterroles,clusterrolebindings,validatingwebhookconfigurations,priorityclasses,namespaces -o name")
 	require.NotRegexp(t, `/egress`, left)
-	do(t, "kubectl apply -n tenant-a -f examples/demo/mistakes.yaml") // nobody checks any more
+	do(t, "kubectl apply -n tenant-a -f examples/demo/mistakes.yaml") // no webhook checks it
 	do(t, "make undeploy PURGE=1")
 	require.Empty(t, policies(t, client))
 }
 
-// policies gives the version of each NetworkPolicy that the agent has made.
+// policies returns the resourceVersion of each NetworkPolicy of the agent.
 func policies(t *testing.T, client *kubernetes.Clientset) map[string]string {
 	list, err := client.NetworkingV1().NetworkPolicies("").List(context.Background(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/managed-by=egress-agent"})
 	require.NoError(t, err)

@@ -16,12 +16,12 @@ import (
 )
 
 const (
-	tenants = 50 // policies that are to be left alone
-	clients = 8  // how many ask for reviews at a time
+	tenants = 50 // policies that the agent must not change
+	clients = 8  // number of clients that ask for reviews
 )
 
-// underLoad replaces the programs and the certificate while policies are reviewed without a pause: each review
-// has its verdict, and no NetworkPolicy is written.
+// underLoad replaces the programs and the certificate while the API server asks for reviews all the time. Each review
+// must get its verdict, and the agent must write no NetworkPolicy.
 func underLoad(t *testing.T, client *kubernetes.Clientset) {
 	do(t, "kubectl create namespace load; kubectl label namespace load egress-validation=enabled")
 	for i := range tenants {
@@ -35,7 +35,7 @@ func underLoad(t *testing.T, client *kubernetes.Clientset) {
 	for _, step := range []struct{ name, command string }{
 		{"update the webhook", "make webhook-deploy IMG_WEBHOOK=$IMG_WEBHOOK-next"},
 		{"update the agent", "make deploy OVERLAYS=restricted-internet IMG_AGENT=$IMG_AGENT-next"},
-		{"keep the certificate", "make certs"},
+		{"do not replace the certificate", "make certs"},
 		{"rotate the certificate", "make certs ROTATE=1"},
 		{"rotate it again", "make certs ROTATE=1"},
 		{"restart", "make restart"},
@@ -46,7 +46,7 @@ func underLoad(t *testing.T, client *kubernetes.Clientset) {
 			stop := load(t, client)
 			time.Sleep(time.Second)
 			do(t, step.command)
-			time.Sleep(5 * time.Second) // what is late
+			time.Sleep(5 * time.Second) // for late failures
 			reviews, failures := stop()
 			t.Logf("%d reviews, %d of them without a verdict", reviews, len(failures))
 			require.Greater(t, reviews, 100, "there was load")
@@ -59,8 +59,8 @@ func underLoad(t *testing.T, client *kubernetes.Clientset) {
 	}
 }
 
-// load asks for reviews, half of them of a policy with a mistake, until stop is called. A review without the
-// verdict that is due is a failure.
+// load asks for reviews until stop is called, half of them of an invalid policy. A review without the right verdict is
+// a failure.
 func load(t *testing.T, client *kubernetes.Clientset) (stop func() (reviews int, failures []string)) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
@@ -97,16 +97,16 @@ func review(ctx context.Context, client *kubernetes.Clientset, good bool, n int)
 	const denial = `admission webhook "policy.egress-controller.io" denied the request: Policy validation failed: Invalid CIDR format: 10.0.0.0/99 (allowedDestinations[0].cidr)`
 	switch {
 	case good && err != nil:
-		return fmt.Errorf("a good policy was refused: %w", err)
+		return fmt.Errorf("a valid policy was denied: %w", err)
 	case !good && err == nil:
-		return fmt.Errorf("a mistake was let pass")
+		return fmt.Errorf("an invalid policy was allowed")
 	case !good && err.Error() != denial:
-		return fmt.Errorf("a mistake was refused by another: %w", err)
+		return fmt.Errorf("an invalid policy was denied for another reason: %w", err)
 	}
 	return nil
 }
 
-// policy names S3 and a CIDR that no other policy has.
+// policy returns a policy with S3 and a CIDR that no other policy has.
 func policy(name string, i int) *corev1.ConfigMap {
 	return &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"egress-controller": "managed"}},

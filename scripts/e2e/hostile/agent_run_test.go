@@ -16,12 +16,13 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"egress-agent/scripts/e2e/cluster"
+	"egress-agent/scripts/e2e/harness"
 	"egress-agent/scripts/e2e/pod"
 )
 
-const changeTime = 10 * time.Second // within which an ordinary tenant's change is applied
+const changeTime = 10 * time.Second // the agent must apply an ordinary tenant's change in this time
 
-// world is the control plane, the ordinary tenants in it, and the namespace of a hostile one.
+// world is the control plane with the ordinary tenants, and the namespace of a hostile tenant.
 type world struct {
 	t       *testing.T
 	client  *kubernetes.Clientset // without a rate limit
@@ -29,40 +30,40 @@ type world struct {
 	agent   *pod.Process
 }
 
-// ordinary makes the ordinary tenants, once.
+// ordinary creates the ordinary tenants once.
 var ordinary sync.Once
 
-// changes numbers the changes of ordinary tenants, so that none repeats another.
+// changes numbers the changes of ordinary tenants, so that no two are equal.
 var changes atomic.Int64
 
-// newWorld makes a namespace for a hostile tenant, which is emptied when the test ends, after the agent has stopped.
+// newWorld creates a namespace for a hostile tenant. It is emptied when the test ends, after the agent has stopped.
 func newWorld(t *testing.T, name string) *world {
 	t.Helper()
-	client, err := cluster.Bare(control(t).Kubeconfig)
+	client, err := cluster.Bare(harness.Control(t).Kubeconfig)
 	require.NoError(t, err)
-	ordinary.Do(func() { err = MakeTenants(context.Background(), client) })
+	ordinary.Do(func() { err = CreateTenants(context.Background(), client) })
 	require.NoError(t, err)
 	w := &world{t: t, client: client, hostile: name}
-	require.NoError(t, MakeNamespace(t.Context(), client, name))
+	require.NoError(t, CreateNamespace(t.Context(), client, name))
 	t.Cleanup(w.empty)
 	return w
 }
 
-// empty deletes all that a hostile tenant has stored, so that nothing of it is left for the next test. The namespace
-// itself may take longer to go.
+// empty deletes what the hostile tenant has stored, so that the next test starts without it. The namespace itself may
+// take longer.
 func (w *world) empty() {
 	w.delete()
 	require.NoError(w.t, w.client.CoreV1().Namespaces().Delete(context.Background(), w.hostile, metav1.DeleteOptions{}))
 }
 
-// delete deletes the ConfigMaps and the NetworkPolicies. Of thousands an API server deletes as many as it can in the
-// time of a request, and says that it is not done.
+// delete deletes the ConfigMaps and the NetworkPolicies. If there are thousands, an API server deletes only some within
+// the time of a request, and returns an error, so delete repeats it.
 func (w *world) delete() {
 	for _, collection := range []interface {
 		DeleteCollection(context.Context, metav1.DeleteOptions, metav1.ListOptions) error
 	}{w.client.CoreV1().ConfigMaps(w.hostile), w.client.NetworkingV1().NetworkPolicies(w.hostile)} {
 		var err error
-		for until := time.Now().Add(4 * soon); time.Now().Before(until); {
+		for until := time.Now().Add(4 * harness.Timeout); time.Now().Before(until); {
 			if err = collection.DeleteCollection(context.Background(), metav1.DeleteOptions{}, metav1.ListOptions{}); err == nil {
 				break
 			}
@@ -74,7 +75,7 @@ func (w *world) delete() {
 // start runs egress-agent until the test ends.
 func (w *world) start() {
 	w.t.Helper()
-	kubeconfig, err := control(w.t).ServiceAccountKubeconfig(w.t.Context(), "egress-system", "egress-agent")
+	kubeconfig, err := harness.Control(w.t).ServiceAccountKubeconfig(w.t.Context(), "egress-system", "egress-agent")
 	require.NoError(w.t, err)
 	w.t.Cleanup(func() {
 		err := w.client.CoreV1().ConfigMaps("egress-system").Delete(context.Background(), "egress-ranges", metav1.DeleteOptions{})
@@ -83,7 +84,7 @@ func (w *world) start() {
 		}
 	})
 	log := filepath.Join(w.t.TempDir(), "egress-agent.log")
-	w.agent, err = StartAgent(agentPod, binary("egress-agent"), kubeconfig, rangesFile, log)
+	w.agent, err = StartAgent(agentPod, harness.Binary(w.t, harness.AgentName), kubeconfig, rangesFile, log)
 	require.NoError(w.t, err, end(log))
 	stopAfter(w.t, w.agent, log)
 }
@@ -97,7 +98,7 @@ func (w *world) create(n int, object func(i int) *corev1.ConfigMap) {
 	}))
 }
 
-// often does something so many times a second, for as long as an attack lasts, and passes over what fails.
+// often calls do so many times a second, for the length of an attack. do ignores failures.
 func (w *world) often(perSecond int, do func(i int)) {
 	every := time.NewTicker(time.Second / time.Duration(perSecond))
 	defer every.Stop()
@@ -107,7 +108,7 @@ func (w *world) often(perSecond int, do func(i int)) {
 	}
 }
 
-// change edits an ordinary tenant's policy, and returns how long it takes until its NetworkPolicy shows that, at most
+// change edits an ordinary tenant's policy, and returns the time until its NetworkPolicy has the change, at most
 // changeTime.
 func (w *world) change() (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), changeTime)
@@ -115,7 +116,7 @@ func (w *world) change() (time.Duration, error) {
 	return Change(ctx, w.client, int(changes.Add(1)), w.agent.Ended)
 }
 
-// applied are the changes of ordinary tenants that were made beside an attack.
+// applied counts the changes of ordinary tenants during an attack.
 type applied struct {
 	changes, late int
 	slowest       time.Duration
@@ -136,8 +137,8 @@ func (a *applied) add(took time.Duration, err error) {
 	}
 }
 
-// beside makes changes, one after the other, while do runs and until the agent has dealt with what do has stored, but
-// three at least.
+// beside makes changes one by one while do runs, and until the agent has processed what do has stored. It makes at
+// least three.
 func (w *world) beside(do func()) *applied {
 	found, done := &applied{}, make(chan struct{})
 	var changing sync.WaitGroup
@@ -162,13 +163,13 @@ func (w *world) beside(do func()) *applied {
 	return found
 }
 
-// rest waits until the agent has used less than a tenth of a core for two seconds, or has had half a minute. On a busy
-// machine that is little enough to be sure that it has nothing to do but the changes.
+// rest waits until the agent uses less than a tenth of a core for two seconds, or for 30 seconds. On a busy machine, so
+// little CPU time means that the agent has only the changes to process.
 func (w *world) rest() {
 	quiet, before := 0, time.Duration(0)
 	for i := 0; i < 30 && quiet < 2; i++ {
 		after, err := w.agent.CPU()
-		if err != nil { // it has ended
+		if err != nil { // the process has ended
 			return
 		}
 		if quiet++; i == 0 || after-before >= time.Second/10 {
@@ -179,8 +180,8 @@ func (w *world) rest() {
 	}
 }
 
-// withstands requires of an attack that the agent lives, within its memory, and applies an ordinary tenant's changes
-// meanwhile and afterwards.
+// withstands requires that the agent survives an attack within its memory limit, and applies an ordinary tenant's
+// changes during and after it.
 func (w *world) withstands(name string, attack func()) {
 	w.t.Helper()
 	w.start()
@@ -189,7 +190,7 @@ func (w *world) withstands(name string, attack func()) {
 	w.requireAlive(name, w.beside(attack))
 }
 
-// startsAgain requires the same of an agent that starts with the attack stored.
+// startsAgain requires the same of an agent that starts while the attack is stored.
 func (w *world) startsAgain(name string) {
 	w.t.Helper()
 	require.NoError(w.t, w.agent.Kill())

@@ -14,22 +14,23 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"egress-agent/scripts/e2e/cluster"
+	"egress-agent/scripts/e2e/harness"
 )
 
-// policies stores n policies, each with the document that policy gives.
+// policies returns a function that stores n policies with the documents of policy.
 func policies(n int, policy func(i int) string) func(w *world) {
 	return func(w *world) {
 		w.create(n, func(i int) *corev1.ConfigMap { return ConfigMap(fmt.Sprintf("p%d", i), policy(i)) })
 	}
 }
 
-// attacks are what one namespace may store beside fifty ordinary tenants, where no webhook refuses it.
+// attacks are what one namespace may store beside 50 ordinary tenants, if no webhook denies it.
 var attacks = []struct {
 	name  string
-	short bool // also in the short form of the suite
-	stays bool // it lies in what is stored, which an agent that starts reads
+	short bool // runs also without E2E_ALL
+	stays bool // an agent that starts reads it from the API server
 	store func(w *world)
-	after func(w *world) (problem string) // what else must hold; nil is nothing
+	after func(w *world) (problem string) // another check, or nil
 }{
 	{"200 policies of amazon everywhere", true, true, policies(200, func(int) string { return Amazon(1) }), nil},
 	{"250 policies of 900 KB of white space", false, true, policies(250, func(int) string { return Blank(900_000) }), nil},
@@ -51,7 +52,7 @@ var attacks = []struct {
 	}, nil},
 	{"1,000 NetworkPolicies with the agent's label", true, false, handMade, handMadeStay},
 	{"two names that become one", true, false, collide, collisionIsReported},
-	// Nobody listed these:
+	// These came later than the first list:
 	{"1,000 policies deleted at once", false, false, func(w *world) {
 		policies(1000, Small)(w)
 		w.rest()
@@ -86,20 +87,20 @@ var attacks = []struct {
 			_ = configMaps.Delete(w.t.Context(), "churn", metav1.DeleteOptions{})
 		})
 	}, nil},
-	{"its NetworkPolicy rewritten 50 times a second", false, false, fight, nil},
+	{"a NetworkPolicy rewritten 50 times a second", false, false, fight, nil},
 }
 
-// TestHostileAgent lets one namespace store each, beside ordinary tenants who change their policies.
+// TestHostileAgent lets one namespace store each attack, while ordinary tenants change their policies.
 func TestHostileAgent(t *testing.T) {
 	t.Parallel()
 	for i, attack := range attacks {
-		if !attack.short && !all() {
+		if !attack.short && !harness.RunsAll() {
 			continue
 		}
 		t.Run(attack.name, func(t *testing.T) {
 			w := newWorld(t, fmt.Sprintf("hostile-%d", i))
 			w.withstands(attack.name, func() { attack.store(w) })
-			if all() && attack.stays {
+			if harness.RunsAll() && attack.stays {
 				w.startsAgain(attack.name)
 			}
 			if attack.after == nil {
@@ -125,7 +126,7 @@ func (w *world) edited(policy func(i int) string) {
 
 const handMadePolicies = 1000
 
-// handMade creates NetworkPolicies that say the agent made them.
+// handMade creates NetworkPolicies with the agent's label.
 func handMade(w *world) {
 	require.NoError(w.t, cluster.Each(handMadePolicies, func(i int) error {
 		_, err := w.client.NetworkingV1().NetworkPolicies(w.hostile).Create(w.t.Context(), &networkingv1.NetworkPolicy{
@@ -136,7 +137,7 @@ func handMade(w *world) {
 	}))
 }
 
-// handMadeStay checks that the agent has deleted none: only what it made does it delete.
+// handMadeStay checks that the agent has deleted none. It may delete only what it has created.
 func handMadeStay(w *world) string {
 	if left := len(w.networkPolicies()); left < handMadePolicies {
 		return fmt.Sprintf("%d of %d deleted", handMadePolicies-left, handMadePolicies)
@@ -144,11 +145,11 @@ func handMadeStay(w *world) string {
 	return ""
 }
 
-// collide stores a policy whose NetworkPolicy gets a shortened name, and then one that has this name.
+// collide stores a policy whose NetworkPolicy gets a shortened name, and then a policy with this name.
 func collide(w *world) {
 	long := strings.Repeat("long-", 12) + "name"
 	w.create(1, func(int) *corev1.ConfigMap { return ConfigMap(long, Small(1)) })
-	require.Eventually(w.t, func() bool { return w.agent.Ended() != "" || len(w.networkPolicies()) == 1 }, soon, 20*time.Millisecond)
+	require.Eventually(w.t, func() bool { return w.agent.Ended() != "" || len(w.networkPolicies()) == 1 }, harness.Timeout, 20*time.Millisecond)
 	for name := range w.networkPolicies() {
 		require.NotEqual(w.t, long, name)
 		w.create(1, func(int) *corev1.ConfigMap { return ConfigMap(name, Small(2)) })
@@ -165,16 +166,16 @@ func (w *world) networkPolicies() map[string]networkingv1.NetworkPolicy {
 	return found
 }
 
-// collisionIsReported checks that there is an Event on the younger policy, and that the elder's NetworkPolicy stays.
+// collisionIsReported checks for an Event on the newer policy, and that the older policy's NetworkPolicy stays.
 func collisionIsReported(w *world) string {
 	if len(w.networkPolicies()) != 1 {
-		return "there is not one NetworkPolicy"
+		return "the number of NetworkPolicies is not 1"
 	}
 	for name, policy := range w.networkPolicies() {
 		if !Opens(&policy, SmallCIDR(1)) {
-			return "the NetworkPolicy is not the elder's"
+			return "the NetworkPolicy is not that of the older policy"
 		}
-		for until := time.Now().Add(soon); time.Now().Before(until); time.Sleep(100 * time.Millisecond) {
+		for until := time.Now().Add(harness.Timeout); time.Now().Before(until); time.Sleep(100 * time.Millisecond) {
 			events, err := w.client.CoreV1().Events(w.hostile).List(w.t.Context(), metav1.ListOptions{
 				FieldSelector: "involvedObject.kind=ConfigMap,reason=NameConflict,involvedObject.name=" + name,
 			})
@@ -184,10 +185,10 @@ func collisionIsReported(w *world) string {
 			}
 		}
 	}
-	return "no Event on the younger policy"
+	return "no Event on the newer policy"
 }
 
-// closeDNS stores a policy in kube-system, which would close the way from CoreDNS to its own servers.
+// closeDNS stores a policy in kube-system. If the agent applied it, CoreDNS could not reach its upstream servers.
 func closeDNS(w *world) {
 	configMaps := w.client.CoreV1().ConfigMaps(metav1.NamespaceSystem)
 	_, err := configMaps.Create(w.t.Context(), ConfigMap("dns", Small(1)), metav1.CreateOptions{})
@@ -206,7 +207,7 @@ func nothingIsWritten(w *world) string {
 	return ""
 }
 
-// fight rewrites the NetworkPolicy of a policy, which the agent restores each time.
+// fight rewrites the NetworkPolicy of a policy again and again. The agent restores it each time.
 func fight(w *world) {
 	w.create(1, func(int) *corev1.ConfigMap { return ConfigMap("fought", Small(1)) })
 	networkPolicies := w.client.NetworkingV1().NetworkPolicies(w.hostile)

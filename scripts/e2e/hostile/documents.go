@@ -1,5 +1,5 @@
-// Package hostile attacks the two built programs, each within the limits of its own Pod, with what a tenant may store
-// and what a Pod may send. This file and ranges.go are what its tests and benchhostile share.
+// Package hostile attacks the two built programs, each within the limits of its Pod, by policies that a tenant may
+// store and requests that a Pod may send. Its tests and benchhostile share the files that are not tests.
 package hostile
 
 import (
@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Names of regions that AWS's document has, and the one that Ranges makes up.
+// regions are names that both AWS's document and the synthetic one have.
 var regions = []string{
 	"us-east-1", "us-east-2", "us-west-1", "us-west-2", "eu-west-1", "eu-west-2", "eu-west-3", "eu-central-1", "eu-north-1",
 	"ap-south-1", "ap-northeast-1", "ap-northeast-2", "ap-southeast-1", "ap-southeast-2", "ca-central-1", "sa-east-1",
@@ -28,21 +28,21 @@ func Policy(n int, destination func(i int) string) string {
 	return b.String()
 }
 
-// Amazon opens all of AWS everywhere, n times over.
+// Amazon returns a policy with n equal destinations: AMAZON in every region.
 func Amazon(n int) string {
 	return Policy(n, func(i int) string { return fmt.Sprintf(`{"name":"a%d","awsService":"amazon","ports":[443]}`, i) })
 }
 
-// AmazonPorts opens all of AWS everywhere, n times over, each time for a port of its own, of which no two are beside each
-// other. Those of another first, in steps of n, are others.
+// AmazonPorts returns a policy with n destinations: AMAZON in every region, each for another port. No two ports are
+// adjacent. Policies with different first, in steps of n, have different ports.
 func AmazonPorts(n, first int) string {
 	return Policy(n, func(i int) string {
 		return fmt.Sprintf(`{"name":"a%d","awsService":"amazon","ports":[%d]}`, i, 1+2*(first+i)%65535)
 	})
 }
 
-// Subset opens AWS in n sets of regions, of which no two are equal, for one port or, where ports is more than one, for
-// so many in turn.
+// Subsets returns a policy with n destinations: AMAZON, each in another set of regions. Each has one port; the
+// destinations use the given number of ports in turn.
 func Subsets(n, ports int) string {
 	return Policy(n, func(i int) string {
 		var chosen []string
@@ -55,16 +55,16 @@ func Subsets(n, ports int) string {
 	})
 }
 
-// RepeatedRegions opens AWS in one region that it names n times.
+// RepeatedRegions returns a policy that opens AWS in one region and names the region n times.
 func RepeatedRegions(n int) string {
 	return `{"allowedDestinations":[{"name":"r","awsService":"amazon","regions":[` +
 		strings.TrimSuffix(strings.Repeat(`"us-east-1",`, n), ",") + `],"ports":[443]}]}`
 }
 
-// Empty has n destinations without a field.
+// Empty returns a policy with n destinations without a field. It is invalid.
 func Empty(n int) string { return Policy(n, func(int) string { return "{}" }) }
 
-// Ports opens one address for n ports, none beside another.
+// Ports returns a policy that opens one CIDR for n ports, and no two ports are adjacent.
 func Ports(n int) string {
 	var b strings.Builder
 	b.WriteString(`{"allowedDestinations":[{"name":"p","cidr":"10.0.0.0/8","ports":[`)
@@ -78,7 +78,7 @@ func Ports(n int) string {
 	return b.String()
 }
 
-// CIDRs opens n addresses of which no two can be joined, from first on.
+// CIDRs returns a policy that opens n addresses, numbered from first on. No two addresses aggregate.
 func CIDRs(n, first int) string {
 	return Policy(n, func(i int) string {
 		i += first
@@ -86,7 +86,8 @@ func CIDRs(n, first int) string {
 	})
 }
 
-// NestedCIDRs opens n CIDRs in chains, each inside the one before it and for a port of its own.
+// NestedCIDRs returns a policy that opens n CIDRs in chains. Each CIDR is inside the one before it and has another
+// port.
 func NestedCIDRs(n int) string {
 	return Policy(n, func(i int) string {
 		chain, bits := i/22, 11+i%22
@@ -94,40 +95,40 @@ func NestedCIDRs(n int) string {
 	})
 }
 
-// UnknownFields has one destination with n fields that no destination has, each nearly one.
+// UnknownFields returns a policy with one destination and n unknown fields, each similar to a known one.
 func UnknownFields(n int) string {
 	return `{"allowedDestinations":[{` + list(n, func(i int) string { return fmt.Sprintf(`"prots%d":1`, i) }) + `}]}`
 }
 
-// UnknownRegions names n regions that AWS does not have, each nearly one.
+// UnknownRegions returns a policy with n unknown regions, each similar to a known one.
 func UnknownRegions(n int) string {
 	return `{"allowedDestinations":[{"name":"r","awsService":"amazon","regions":[` +
 		list(n, func(i int) string { return fmt.Sprintf(`"us-esat-%d"`, i) }) + `],"ports":[443]}]}`
 }
 
-// UnknownServices has n destinations, each with a service that AWS nearly has.
+// UnknownServices returns a policy with n destinations, each with an unknown service that is similar to a known one.
 func UnknownServices(n int) string {
 	return Policy(n, func(i int) string {
 		return fmt.Sprintf(`{"name":"s%d","awsService":"route53_helthchecks_publishin_%d","ports":[443]}`, i, i)
 	})
 }
 
-// Nested is lists in lists, depth deep.
+// Nested returns JSON lists inside lists, depth deep.
 func Nested(depth int) string { return strings.Repeat("[", depth) + strings.Repeat("]", depth) }
 
-// Blank is a policy that opens nothing, and is padded with white space to a size in bytes.
+// Blank returns a policy that opens nothing, with white space up to a size in bytes.
 func Blank(size int) string {
 	const start, end = `{"allowedDestinations":[`, `]}`
 	return start + strings.Repeat(" ", size-len(start)-len(end)) + end
 }
 
-// Small is an ordinary policy. Those of different i differ in one address.
+// Small returns an ordinary policy. Policies with different i differ in one address.
 func Small(i int) string {
 	return fmt.Sprintf(`{"defaultAction":"deny","allowedDestinations":[{"name":"s3","awsService":"s3","regions":["us-east-1"],"ports":[443]},`+
 		`{"name":"db","cidr":%q,"ports":[5432]}]}`, SmallCIDR(i))
 }
 
-// SmallCIDR is the address of Small(i).
+// SmallCIDR returns the CIDR of Small(i).
 func SmallCIDR(i int) string { return fmt.Sprintf("172.%d.%d.%d/32", 16+i>>16&15, i>>8&255, i&255) }
 
 func list(n int, item func(i int) string) string {
@@ -138,18 +139,18 @@ func list(n int, item func(i int) string) string {
 	return strings.Join(items, ",")
 }
 
-// Labelled is the metadata of an object that the webhook judges.
+// Labelled is the metadata, as JSON fields, of an object that the webhook reviews.
 const Labelled = `"labels":{"egress-controller":"managed"}`
 
-// Review is what an API server asks about a new policy.
+// Review returns the AdmissionReview of a new policy, as JSON.
 func Review(policy string) string { return ReviewOf(policy, Labelled, "") }
 
-// ReviewOf is a review whose object has other metadata, and whose request has further fields, each beginning with a
-// comma.
+// ReviewOf returns a review with other metadata of the object, and with further fields of the request. Both are JSON
+// fields. In further, each field begins with a comma.
 func ReviewOf(policy, metadata, further string) string {
 	text, err := json.Marshal(policy)
 	if err != nil {
-		panic(err) // a string encodes
+		panic(err) // a string always encodes
 	}
 	return fmt.Sprintf(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u","kind":{"group":"","version":"v1","kind":"ConfigMap"},`+
 		`"operation":"CREATE","namespace":"tenant","name":"egress","object":{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"egress","namespace":"tenant",%s},`+

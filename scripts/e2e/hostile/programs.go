@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"egress-agent/scripts/e2e/measure"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,15 +22,15 @@ import (
 	"egress-agent/scripts/e2e/pod"
 )
 
-// Webhook is egress-webhook within the limits of its Pod.
+// Webhook is a running egress-webhook within the limits of its Pod.
 type Webhook struct {
 	*pod.Process
 	Address, Health string
 	Trusted         *x509.CertPool
 }
 
-// StartWebhook runs egress-webhook, the file binary, until it is ready. certs is a folder with ca.crt, tls.crt and
-// tls.key.
+// StartWebhook starts egress-webhook from the file binary, and waits until it is ready. certs is a folder with ca.crt,
+// tls.crt and tls.key, log the file for its output.
 func StartWebhook(c pod.Container, binary, certs, ranges, log string) (*Webhook, error) {
 	bundle, err := os.ReadFile(filepath.Join(certs, "ca.crt"))
 	if err != nil {
@@ -39,10 +40,10 @@ func StartWebhook(c pod.Container, binary, certs, ranges, log string) (*Webhook,
 	if !w.Trusted.AppendCertsFromPEM(bundle) {
 		return nil, fmt.Errorf("%s/ca.crt: no certificate", certs)
 	}
-	if w.Address, err = freeAddress(); err != nil {
+	if w.Address, err = measure.FreeAddress(); err != nil {
 		return nil, err
 	}
-	if w.Health, err = freeAddress(); err != nil {
+	if w.Health, err = measure.FreeAddress(); err != nil {
 		return nil, err
 	}
 	w.Process, err = pod.Start(c, binary, []string{"--addr", w.Address, "--http-addr", w.Health, "--ip-family", "ipv4", "--ranges-file", ranges,
@@ -53,10 +54,10 @@ func StartWebhook(c pod.Container, binary, certs, ranges, log string) (*Webhook,
 	return w, ready(w.Process, w.Health)
 }
 
-// StartAgent runs egress-agent, the file binary, until it is ready. It works without the Lease, which a process that is
-// killed would leave to the next for a quarter of a minute.
+// StartAgent starts egress-agent from the file binary, and waits until it is ready. It runs without leader election: a
+// killed process would hold the Lease for another 15 seconds.
 func StartAgent(c pod.Container, binary, kubeconfig, ranges, log string) (*pod.Process, error) {
-	health, err := freeAddress()
+	health, err := measure.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +69,8 @@ func StartAgent(c pod.Container, binary, kubeconfig, ranges, log string) (*pod.P
 	return p, ready(p, health)
 }
 
-// ready waits as long as a Pod's startupProbe does. A process that ends meanwhile is no error: it shows that it has.
+// ready waits until a process is ready or has ended, as long as a Pod's startupProbe does. It returns no error for a
+// process that has ended: p.Ended shows that.
 func ready(p *pod.Process, health string) error {
 	for range 600 {
 		response, err := Scraper.Get("http://" + health + "/readyz")
@@ -83,19 +85,10 @@ func ready(p *pod.Process, health string) error {
 	return errors.Join(fmt.Errorf("process %d is not ready within a minute", p.PID), p.Kill())
 }
 
-// Scraper keeps no connection: the programs count them.
+// Scraper opens a connection for each request, because the programs count open connections.
 var Scraper = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 2 * time.Second}
 
-func freeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer listener.Close()
-	return listener.Addr().String(), nil
-}
-
-// Client returns an HTTP/2 client of the webhook at an address of this machine.
+// Client returns an HTTP/2 client of the webhook that connects from an address of this machine.
 func (w *Webhook) Client(address string) *http.Client {
 	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
 	return &http.Client{Transport: &http.Transport{
@@ -103,8 +96,8 @@ func (w *Webhook) Client(address string) *http.Client {
 	}}
 }
 
-// Ask posts a review, and comes again when the webhook asks for that, as an API server does: its client obeys a 429 with
-// Retry-After (k8s.io/client-go/rest, with_retry.go).
+// Ask sends a review and returns the answer. It retries after a 429 with Retry-After, as an API server's client does
+// (k8s.io/client-go/rest, with_retry.go).
 func (w *Webhook) Ask(ctx context.Context, client *http.Client, body string) (*admissionv1.AdmissionResponse, error) {
 	for {
 		request, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+w.Address+"/validate?timeout=5s", strings.NewReader(body))
@@ -121,7 +114,7 @@ func (w *Webhook) Ask(ctx context.Context, client *http.Client, body string) (*a
 		if seconds, retryErr := strconv.Atoi(response.Header.Get("Retry-After")); retryErr == nil && response.StatusCode == http.StatusTooManyRequests {
 			select {
 			case <-ctx.Done():
-				return nil, fmt.Errorf("%s until the end", response.Status)
+				return nil, fmt.Errorf("%s until the deadline", response.Status)
 			case <-time.After(time.Duration(seconds) * time.Second):
 			}
 			continue

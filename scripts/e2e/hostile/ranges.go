@@ -8,14 +8,14 @@ import (
 	"strconv"
 )
 
-// As many rows as AWS's document of 2026-08-22 has for AMAZON, of each family.
+// The number of rows of AMAZON in AWS's document of 2026-08-22, for each family.
 const (
 	rowsIPv4 = 6084
 	rowsIPv6 = 2901
 )
 
-// Ranges returns the file of AWS's document in the folder that IP_RANGES_DATA names, or else writes a made-up one of
-// the same size to dir.
+// Ranges returns the file of AWS's document in the folder that IP_RANGES_DATA names. Without the variable it writes a
+// synthetic document of the same size to dir.
 func Ranges(dir string) (string, error) {
 	if real := os.Getenv("IP_RANGES_DATA"); real != "" {
 		file := filepath.Join(real, "ip-ranges.json")
@@ -23,11 +23,12 @@ func Ranges(dir string) (string, error) {
 		return file, err
 	}
 	file := filepath.Join(dir, "ip-ranges.json")
-	return file, os.WriteFile(file, madeUp(), 0o600)
+	return file, os.WriteFile(file, syntheticDocument(), 0o600)
 }
 
-// madeUp is a document whose rows nothing joins: all are AMAZON's, a third EC2's as well and a tenth S3's.
-func madeUp() []byte {
+// syntheticDocument returns a document without rows that aggregate. All rows are of AMAZON, a third also of EC2 and a
+// tenth also of S3.
+func syntheticDocument() []byte {
 	type row map[string]string
 	add := func(rows []row, i int, field, prefix string) []row {
 		services := []string{"AMAZON"}
@@ -55,7 +56,7 @@ func madeUp() []byte {
 		"syncToken": strconv.Itoa(published), "createDate": "2023-11-14-22-13-20", "prefixes": ipv4, "ipv6_prefixes": ipv6,
 	})
 	if err != nil {
-		panic(err) // strings and lists encode
+		panic(err) // strings and lists always encode
 	}
 	return data
 }

@@ -18,15 +18,15 @@ import (
 // tenants is the number of ordinary tenants, each with a small policy.
 const tenants = 50
 
-// ErrEnded says that the agent, which was waited for, has ended.
+// ErrEnded reports that the agent ended before it applied a change.
 var ErrEnded = errors.New("the agent has ended")
 
 func tenant(i int) string { return fmt.Sprintf("tenant-%d", i%tenants) }
 
-// MakeTenants makes the ordinary tenants' namespaces and policies.
-func MakeTenants(ctx context.Context, client kubernetes.Interface) error {
+// CreateTenants creates the ordinary tenants' namespaces and policies.
+func CreateTenants(ctx context.Context, client kubernetes.Interface) error {
 	return cluster.Each(tenants, func(i int) error {
-		if err := MakeNamespace(ctx, client, tenant(i)); err != nil {
+		if err := CreateNamespace(ctx, client, tenant(i)); err != nil {
 			return err
 		}
 		_, err := client.CoreV1().ConfigMaps(tenant(i)).Create(ctx, ConfigMap("egress", Small(0)), metav1.CreateOptions{})
@@ -34,8 +34,8 @@ func MakeTenants(ctx context.Context, client kubernetes.Interface) error {
 	})
 }
 
-// MakeNamespace makes a namespace. It is no error that it is there.
-func MakeNamespace(ctx context.Context, client kubernetes.Interface, name string) error {
+// CreateNamespace creates a namespace. It returns no error if the namespace exists.
+func CreateNamespace(ctx context.Context, client kubernetes.Interface, name string) error {
 	_, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		return nil
@@ -43,7 +43,7 @@ func MakeNamespace(ctx context.Context, client kubernetes.Interface, name string
 	return err
 }
 
-// ConfigMap is a policy ConfigMap.
+// ConfigMap returns a policy ConfigMap.
 func ConfigMap(name, policy string) *corev1.ConfigMap {
 	return &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"egress-controller": "managed"}},
@@ -51,8 +51,9 @@ func ConfigMap(name, policy string) *corev1.ConfigMap {
 	}
 }
 
-// Change edits the policy of an ordinary tenant, and returns how long it takes until the NetworkPolicy shows that. n
-// must be another at each call. The error is the context's if it ends first, and ErrEnded if the agent does.
+// Change edits the policy of an ordinary tenant, and returns the time until the NetworkPolicy has the change. n must
+// differ between calls. ended returns how the agent ended, or "". Change returns ErrEnded if the agent ends, and wraps
+// the context's error if the context ends first.
 func Change(ctx context.Context, client kubernetes.Interface, n int, ended func() string) (time.Duration, error) {
 	started := time.Now()
 	if _, err := client.CoreV1().ConfigMaps(tenant(n)).Update(ctx, ConfigMap("egress", Small(n)), metav1.UpdateOptions{}); err != nil {
@@ -71,7 +72,7 @@ func Change(ctx context.Context, client kubernetes.Interface, n int, ended func(
 	return 0, ErrEnded
 }
 
-// Opens reports whether a rule of the NetworkPolicy has exactly this CIDR for a peer.
+// Opens reports whether a rule of the NetworkPolicy has exactly this CIDR as a peer.
 func Opens(policy *networkingv1.NetworkPolicy, cidr string) bool {
 	for _, rule := range policy.Spec.Egress {
 		for _, peer := range rule.To {

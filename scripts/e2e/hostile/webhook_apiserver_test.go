@@ -17,31 +17,32 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"egress-agent/scripts/e2e/cluster"
+	"egress-agent/scripts/e2e/harness"
 )
 
-// throughAPIServer are the attacks that fit into a ConfigMap: an API server sends them by its own connections.
+// throughAPIServer are attacks that fit into a ConfigMap. The API server sends them over its own connections.
 var throughAPIServer = []struct {
 	name    string
 	short   bool
 	allowed bool
 	policy  func(i int) string
 }{
-	{"1,500 entries amazon everywhere", false, false, func(int) string { return Amazon(1500) }},
+	{"1,500 destinations of amazon everywhere", false, false, func(int) string { return Amazon(1500) }},
 	{"policies of 5 KB of amazon", true, false, func(i int) string { return AmazonPorts(90, 100*i) }},
 	{"1,000 sets of regions of amazon", false, true, func(int) string { return Subsets(1000, 1) }},
-	{"300,000 empty entries", false, false, func(int) string { return Empty(300_000) }},
+	{"300,000 empty destinations", false, false, func(int) string { return Empty(300_000) }},
 }
 
-// TestHostileWebhookBehindAPIServer sends them through a real API server with the real configuration, while strangers
-// claim room and an ordinary tenant stores policies.
+// TestHostileWebhookBehindAPIServer sends them through a real API server with the configuration of deploy/. Meanwhile
+// strangers claim memory, and an ordinary tenant stores policies.
 func TestHostileWebhookBehindAPIServer(t *testing.T) {
 	t.Parallel()
 	for i, attack := range throughAPIServer {
-		if !attack.short && !all() {
+		if !attack.short && !harness.RunsAll() {
 			continue
 		}
 		t.Run(attack.name, func(t *testing.T) {
-			client, err := cluster.Bare(control(t).Kubeconfig)
+			client, err := cluster.Bare(harness.Control(t).Kubeconfig)
 			require.NoError(t, err)
 			w := startWebhook(t)
 			name := fmt.Sprintf("reviewed-%d", i)
@@ -55,10 +56,10 @@ func TestHostileWebhookBehindAPIServer(t *testing.T) {
 	}
 }
 
-// register puts the webhook before a new namespace, by the configuration in deploy/ with another address, until the API
-// server has heard of it.
+// register registers the webhook for a new namespace, by the configuration in deploy/ with another address. It waits
+// until the API server uses it.
 func (w *webhook) register(t *testing.T, client *kubernetes.Clientset, namespace string) {
-	data, err := os.ReadFile(base + "webhook-configuration.yaml")
+	data, err := os.ReadFile(manifest("webhook-configuration.yaml"))
 	require.NoError(t, err)
 	configuration := &admissionregistrationv1.ValidatingWebhookConfiguration{}
 	require.NoError(t, yaml.Unmarshal(data, configuration))
@@ -84,11 +85,11 @@ func (w *webhook) register(t *testing.T, client *kubernetes.Clientset, namespace
 	require.Eventually(t, func() bool {
 		_, err := client.CoreV1().ConfigMaps(namespace).Create(t.Context(), ConfigMap("probe", "{}"), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		return err != nil && !apierrors.IsInternalError(err)
-	}, soon, 50*time.Millisecond, "the API server asks the webhook")
+	}, harness.Timeout, 50*time.Millisecond, "the API server does not use the webhook")
 }
 
-// store lets a hostile tenant store forty policies, eight at a time, while strangers claim room, and returns how an
-// ordinary tenant's fared meanwhile.
+// store lets a hostile tenant store 40 policies, eight at a time, while strangers claim memory. It returns the reviews
+// of an ordinary tenant meanwhile.
 func (w *webhook) store(t *testing.T, client *kubernetes.Clientset, namespace string, policy func(i int) string, allowed bool) *probes {
 	ordinary, done := &probes{}, make(chan struct{})
 	go func() {

@@ -13,18 +13,20 @@ import (
 	"github.com/stretchr/testify/assert"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"egress-agent/scripts/e2e/harness"
 )
 
-// connection is HTTP/2 frame by frame, as no well-behaved client sends them.
+// connection writes HTTP/2 frames one by one, as no well-behaved client does.
 type connection struct {
 	*tls.Conn
 	frames  *http2.Framer
 	headers bytes.Buffer
 	encoder *hpack.Encoder
-	next    uint32 // the next stream
+	next    uint32 // id of the next stream
 }
 
-// dialHTTP2 connects from an address, begins HTTP/2 with the client's settings, and reads nothing.
+// dialHTTP2 connects from an address and starts HTTP/2 with the client's settings. It reads nothing.
 func (w *webhook) dialHTTP2(ctx context.Context, address string, settings ...http2.Setting) (*connection, error) {
 	conn, err := w.dial(ctx, address, "h2")
 	if err != nil {
@@ -42,7 +44,7 @@ func (w *webhook) dialHTTP2(ctx context.Context, address string, settings ...htt
 	return c, nil
 }
 
-// open begins a review, without its body, and returns its stream.
+// open starts a review without its body, and returns its stream.
 func (c *connection) open(endHeaders bool) (stream uint32, err error) {
 	c.headers.Reset()
 	for _, field := range [][2]string{{":method", "POST"}, {":scheme", "https"}, {":authority", "localhost"}, {":path", "/validate"}, {"content-type", "application/json"}} {
@@ -55,10 +57,10 @@ func (c *connection) open(endHeaders bool) (stream uint32, err error) {
 	return stream, c.frames.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: c.headers.Bytes(), EndHeaders: endHeaders})
 }
 
-// discard reads and forgets what the webhook sends, until the connection is closed.
+// discard reads and drops what the webhook sends, until the connection closes.
 func (c *connection) discard() { go func() { _, _ = io.Copy(io.Discard, c.Conn) }() }
 
-// slowStreams sends a byte a second on a hundred streams of each of twenty connections.
+// slowStreams sends a byte a second on 100 streams of each of 20 connections.
 func slowStreams(t *testing.T, w *webhook) {
 	strangers(t, w, 20, 4, func(ctx context.Context, address string) {
 		c, err := w.dialHTTP2(ctx, address)
@@ -86,14 +88,14 @@ func slowStreams(t *testing.T, w *webhook) {
 	})
 }
 
-// maxConnections is how many the webhook serves at once (pkg/admission says so), with room for its other
-// files.
+// maxConnections is the number of connections that the webhook serves at once (see pkg/admission), plus some for its
+// other files.
 const maxConnections = 512 + 64
 
-// idle opens 7,000 connections, as many at a time as can be, and sends nothing on them.
+// idle opens 7,000 connections, as many at a time as possible, and sends nothing on them.
 func idle(t *testing.T, w *webhook) {
 	connections := 1500
-	if all() {
+	if harness.RunsAll() {
 		connections = 7000
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*lasting())
@@ -140,7 +142,7 @@ func rapidReset(t *testing.T, w *webhook) {
 	})
 }
 
-// endlessHeaders continues a header for as long as the webhook reads it, as in CVE-2023-45288.
+// endlessHeaders continues a header as long as the webhook reads it, as in CVE-2023-45288.
 func endlessHeaders(t *testing.T, w *webhook) {
 	fragment := bytes.Repeat([]byte{0x00, 0x01, 'x', 0x01, 'y'}, 3000) // a header field "x: y" that is not indexed
 	strangers(t, w, 16, 4, func(ctx context.Context, address string) {
@@ -157,7 +159,7 @@ func endlessHeaders(t *testing.T, w *webhook) {
 	})
 }
 
-// unread asks for long answers on a hundred streams of each of twenty connections, and takes none of them.
+// unread asks for long answers on 100 streams of each of 20 connections, and reads none.
 func unread(t *testing.T, w *webhook) {
 	body := Review(UnknownFields(300))
 	strangers(t, w, 20, 4, func(ctx context.Context, address string) {
@@ -183,7 +185,7 @@ func pings(t *testing.T, w *webhook) {
 			return
 		}
 		defer c.Close()
-		for ctx.Err() == nil { // its answers are not read
+		for ctx.Err() == nil { // it does not read the answers
 			if c.frames.WritePing(false, [8]byte{}) != nil || c.frames.WriteSettings() != nil {
 				return
 			}

@@ -12,17 +12,17 @@ import (
 )
 
 const (
-	reviewTime    = 2 * time.Second // within which an ordinary tenant's review is answered
+	reviewTime    = 2 * time.Second // an ordinary tenant's review must have its answer in this time
 	reviewTimeout = 5 * time.Second // timeoutSeconds of deploy/base/webhook-configuration.yaml
 	probeEvery    = 200 * time.Millisecond
 )
 
-// probes are the reviews of an ordinary tenant that an API server sends while something else goes on.
+// probes are the reviews of an ordinary tenant, which an API server sends during an attack.
 type probes struct {
 	asked, late int
-	unanswered  int // of the late ones
+	unanswered  int // of those that are late
 	slowest     time.Duration
-	problem     string // of the first without an answer
+	problem     string // of the first review without an answer
 }
 
 func (p *probes) add(took time.Duration, err error) {
@@ -39,8 +39,8 @@ func (p *probes) add(took time.Duration, err error) {
 	}
 }
 
-// require requires that each was answered, and in time. One may be late, and one in ten: other things run on this
-// machine.
+// require requires an answer in time to each review. One review, or one in ten, may be late, because other processes
+// run on this machine.
 func (p *probes) require(t *testing.T) {
 	t.Helper()
 	require.Zero(t, p.unanswered, "reviews of an ordinary tenant without an answer: %s", p.problem)
@@ -54,7 +54,7 @@ func (p *probes) String() string {
 	return fmt.Sprintf("%d of %d reviews not within %s", p.late, p.asked, reviewTime)
 }
 
-// probe asks once, from the API server's address, and requires of the answer that it is the right one.
+// probe sends one review from the API server's address, and requires the right answer.
 func (w *webhook) probe(client *http.Client, i int) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), reviewTimeout)
 	defer cancel()
@@ -66,7 +66,7 @@ func (w *webhook) probe(client *http.Client, i int) (time.Duration, error) {
 	return time.Since(started), err
 }
 
-// beside probes while do runs: one review by a connection that stays, the next by a new one, and so on.
+// beside sends probes while do runs: in turn over a connection that stays open and over a new one.
 func (w *webhook) beside(t testing.TB, do func()) *probes {
 	stays, found, done := w.client(t, apiServer), &probes{}, make(chan struct{})
 	found.add(w.probe(stays, 0))
@@ -94,8 +94,8 @@ func (w *webhook) beside(t testing.TB, do func()) *probes {
 	return found
 }
 
-// withstands requires of an attack that the webhook lives, within its memory, and answers an ordinary tenant's reviews
-// meanwhile and afterwards.
+// withstands requires that the webhook survives an attack within its memory limit, and answers an ordinary tenant's
+// reviews during and after it.
 func (w *webhook) withstands(t *testing.T, name string, do func()) {
 	t.Helper()
 	pid := w.PID
@@ -105,7 +105,7 @@ func (w *webhook) withstands(t *testing.T, name string, do func()) {
 		after.add(w.probe(w.client(t, apiServer), i))
 	}
 	if after.late == after.asked {
-		time.Sleep(time.Second) // a connection ends before the process that the kernel kills
+		time.Sleep(time.Second) // the kernel closes a killed process's connections before the process has ended
 	}
 	result := "alive"
 	if ended := w.Ended(); ended != "" {

@@ -10,20 +10,22 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"egress-agent/scripts/e2e/harness"
 )
 
-// stored are what a tenant may try to store: an API server sends each for review, from its own address.
+// stored are what a tenant may try to store. An API server sends each for review from its own address.
 var stored = []struct {
 	name    string
-	short   bool // also in the short form of the suite
-	allowed bool // the verdict
+	short   bool // runs also without E2E_ALL
+	allowed bool // the expected verdict
 	body    func(i int) string
-	times   int // how often, atOnce at a time
+	times   int // number of reviews, atOnce at a time
 	atOnce  int
 }{
-	{"1,500 entries amazon everywhere", true, false, func(int) string { return Review(Amazon(1500)) }, 8, 4},
+	{"1,500 destinations of amazon everywhere", true, false, func(int) string { return Review(Amazon(1500)) }, 8, 4},
 	{"8,000 repeated regions", false, false, func(int) string { return Review(RepeatedRegions(8000)) }, 8, 4},
-	{"340,000 empty entries", true, false, func(int) string { return Review(Empty(340_000)) }, 8, 4},
+	{"340,000 empty destinations", true, false, func(int) string { return Review(Empty(340_000)) }, 8, 4},
 	{"100 policies of 5 KB of amazon at once", true, false, func(i int) string { return Review(AmazonPorts(90, 100*i)) }, 100, 100},
 	{"43,000 ports", false, false, func(int) string { return Review(Ports(43_000)) }, 16, 4},
 	{"lists 100,000 deep", false, false, func(int) string { return Review(Nested(100_000)) }, 16, 4},
@@ -43,7 +45,7 @@ var stored = []struct {
 	{"18,000 unknown regions", false, false, func(int) string { return Review(UnknownRegions(18_000)) }, 16, 4},
 	{"1,000 unknown services", false, false, func(int) string { return Review(UnknownServices(1000)) }, 16, 4},
 	{"1,000 nested CIDRs", false, true, func(int) string { return Review(NestedCIDRs(1000)) }, 16, 4},
-	// Two of the five that nobody listed: what is escaped, and what is read before it is judged.
+	// These came later than the first list: escaped text, and fields that the webhook reads before its review.
 	{"a policy escaped six-fold", false, true, func(int) string {
 		return strings.Replace(Review("POLICY"), "POLICY", escaped(Blank(400_000)), 1)
 	}, 32, 16},
@@ -54,7 +56,7 @@ var stored = []struct {
 
 func pair(i int) string { return fmt.Sprintf(`"l%d":""`, i) }
 
-// escaped writes each character as JSON's escape of six.
+// escaped writes each character as a JSON escape of six characters.
 func escaped(text string) string {
 	var b strings.Builder
 	for _, r := range text {
@@ -63,11 +65,11 @@ func escaped(text string) string {
 	return b.String()
 }
 
-// TestHostileWebhookStored has each judged many times over, beside an ordinary tenant's reviews.
+// TestHostileWebhookStored sends each many times, beside an ordinary tenant's reviews.
 func TestHostileWebhookStored(t *testing.T) {
 	t.Parallel()
 	for _, attack := range stored {
-		if !attack.short && !all() {
+		if !attack.short && !harness.RunsAll() {
 			continue
 		}
 		t.Run(attack.name, func(t *testing.T) {
@@ -81,8 +83,8 @@ func TestHostileWebhookStored(t *testing.T) {
 	}
 }
 
-// askAll asks so many times, and returns the refusals in the answers that came, "" for each that allows. The requests
-// of a caller that gets no answer are lost, and the caller goes on.
+// askAll sends reviews, some at a time, and returns the verdict of each answer: "" if it allows. If a caller gets no
+// answer, it continues with the next review.
 func (w *webhook) askAll(t *testing.T, times, atOnce int, body func(i int) string) []string {
 	client := w.client(t, apiServer)
 	var mu sync.Mutex
@@ -111,8 +113,9 @@ func (w *webhook) askAll(t *testing.T, times, atOnce int, body func(i int) strin
 	return verdicts
 }
 
-// TestHostileWebhookCallersLeave sends expensive reviews in waves and leaves each before it is answered: what nobody
-// waits for is not judged. CPU time counts, not time: a tenth of what the answers would take is more than reading takes.
+// TestHostileWebhookCallersLeave sends expensive reviews in waves, and cancels each wave before the answers. The
+// webhook must not review what no caller waits for. The test compares CPU time, not time: half the CPU time of all
+// answers is more than reading the requests takes.
 func TestHostileWebhookCallersLeave(t *testing.T) {
 	t.Parallel()
 	w := startWebhook(t)
@@ -123,7 +126,7 @@ func TestHostileWebhookCallersLeave(t *testing.T) {
 	name := fmt.Sprintf("%d callers leave", waves*callers)
 	w.withstands(t, name, func() {
 		before, err := w.CPU()
-		if err != nil { // it has ended
+		if err != nil { // the process has ended
 			return
 		}
 		counted := w.metric(t, "egress_webhook_reviews_total")
@@ -138,22 +141,22 @@ func TestHostileWebhookCallersLeave(t *testing.T) {
 			left.Wait()
 		}
 		var spent time.Duration
-		require.Eventually(t, func() bool { // what is still judged has ended
+		require.Eventually(t, func() bool { // the reviews that still run have ended
 			after, err := w.CPU()
 			idle := after-before == spent
 			spent = after - before
 			return err != nil || idle
-		}, 2*soon, time.Second)
+		}, 2*harness.Timeout, time.Second)
 		if w.Ended() != "" {
 			return
 		}
 		judged := w.metric(t, "egress_webhook_reviews_total") - counted
-		t.Logf("%s of CPU, where %d answers take %s; %.0f judged", spent, waves*callers, waves*callers*cost, judged)
-		require.Less(t, spent, waves*callers*cost/2, "CPU for reviews that nobody waits for")
+		t.Logf("%s of CPU; %d answers would take %s; %.0f reviews", spent, waves*callers, waves*callers*cost, judged)
+		require.Less(t, spent, waves*callers*cost/2, "CPU for reviews that no caller waits for")
 	})
 }
 
-// cost returns the CPU time of one review, over n of them.
+// cost returns the CPU time of one review, as the average of n.
 func (w *webhook) cost(t testing.TB, client *http.Client, body string, n int) time.Duration {
 	t.Helper()
 	before, err := w.CPU()

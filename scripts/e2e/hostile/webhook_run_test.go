@@ -14,28 +14,25 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"egress-agent/scripts/e2e/harness"
 	"egress-agent/scripts/e2e/pod"
 )
 
-// soon is how long a test waits for what takes milliseconds on an idle machine.
-const soon = 30 * time.Second
-
 const (
-	apiServer = "127.0.0.1" // the address that the API server's own reviews come from
-	stranger  = "127.0.66." // the start of those of other Pods
+	apiServer = "127.0.0.1" // the address from which the API server sends reviews
+	stranger  = "127.0.66." // the start of the addresses of other Pods
 )
 
-// webhook is egress-webhook, for a test.
+// webhook is an egress-webhook with methods for tests.
 type webhook struct{ *Webhook }
 
-// certificates makes the serving certificate of all webhooks, once.
+// certificates creates the serving certificate of all webhooks once.
 var certificates = sync.OnceValues(func() (string, error) {
 	certs := filepath.Join(dir, "certs")
-	output, err := exec.Command(root+"/scripts/generate-certs.sh", certs).CombinedOutput()
+	output, err := exec.Command(harness.Root+"/scripts/generate-certs.sh", certs).CombinedOutput()
 	if err != nil {
 		err = fmt.Errorf("generate-certs.sh: %w: %s", err, output)
 	}
@@ -48,13 +45,13 @@ func startWebhook(t testing.TB) *webhook {
 	certs, err := certificates()
 	require.NoError(t, err)
 	log := filepath.Join(t.TempDir(), "egress-webhook.log")
-	w, err := StartWebhook(webhookPod, binary("egress-webhook"), certs, rangesFile, log)
+	w, err := StartWebhook(webhookPod, harness.Binary(t, "egress-webhook"), certs, rangesFile, log)
 	require.NoError(t, err, end(log))
 	stopAfter(t, w.Process, log)
 	return &webhook{w}
 }
 
-// stopAfter kills a program when the test ends, and shows the end of its log if that failed.
+// stopAfter kills a program when the test ends, and shows the end of its log if the test has failed.
 func stopAfter(t testing.TB, p *pod.Process, log string) {
 	t.Cleanup(func() {
 		require.NoError(t, p.Kill())
@@ -71,14 +68,14 @@ func end(file string) string {
 	return string(data[max(0, len(data)-most):])
 }
 
-// client returns an HTTP/2 client at an address of this machine, whose connections are closed when the test ends.
+// client returns an HTTP/2 client at an address of this machine. Its connections close when the test ends.
 func (w *webhook) client(t testing.TB, address string) *http.Client {
 	client := w.Client(address)
 	t.Cleanup(client.CloseIdleConnections)
 	return client
 }
 
-// dial connects from an address, for the caller to speak one of the protocols, until the context's deadline.
+// dial connects from an address with one of the protocols. The connection ends at the context's deadline.
 func (w *webhook) dial(ctx context.Context, address string, protocols ...string) (*tls.Conn, error) {
 	dialer := &tls.Dialer{
 		NetDialer: &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}},
@@ -97,7 +94,7 @@ func (w *webhook) dial(ctx context.Context, address string, protocols ...string)
 	return connection.(*tls.Conn), nil
 }
 
-// metric sums the values of a metric's series.
+// metric returns the sum of a metric's series.
 func (w *webhook) metric(t testing.TB, name string) float64 {
 	t.Helper()
 	response, err := Scraper.Get("http://" + w.Health + "/metrics")

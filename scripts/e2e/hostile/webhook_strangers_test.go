@@ -10,10 +10,12 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"egress-agent/scripts/e2e/harness"
 )
 
-// sent are what a Pod that reaches port 8443 may do. Every one of them goes on for lasting, or until its last
-// connection is closed, and comes from addresses that are not the API server's.
+// sent are attacks by a Pod that reaches port 8443. Each lasts as long as lasting, or until the webhook has closed its
+// last connection. They come from other addresses than the API server's.
 var sent = []struct {
 	name  string
 	short bool
@@ -26,7 +28,7 @@ var sent = []struct {
 	{"streams opened and reset", false, rapidReset},
 	{"headers of 1 MiB", false, hugeHeaders},
 	{"headers that never end, HTTP/2", false, endlessHeaders},
-	// Of the five that nobody listed:
+	// These came later than the first list:
 	{"96 bodies of 2.9 MiB that stop before the end", false, func(t *testing.T, w *webhook) { stoppedBodies(t, w, 96) }},
 	{"2,000 connections without a handshake", false, noHandshake},
 	{"answers that nobody reads", false, unread},
@@ -34,19 +36,19 @@ var sent = []struct {
 	{"pings and settings without end", false, pings},
 }
 
-// lasting is how long an attack goes on that has no end of its own: longer than the webhook waits for a request.
+// lasting is the duration of an attack without an end of its own. It is longer than the webhook waits for a request.
 func lasting() time.Duration {
-	if all() {
+	if harness.RunsAll() {
 		return 6 * time.Second
 	}
 	return 3 * time.Second
 }
 
-// TestHostileWebhookSent lets strangers misbehave beside the API server's reviews.
+// TestHostileWebhookSent runs each attack beside the API server's reviews.
 func TestHostileWebhookSent(t *testing.T) {
 	t.Parallel()
 	for _, attack := range sent {
-		if !attack.short && !all() {
+		if !attack.short && !harness.RunsAll() {
 			continue
 		}
 		t.Run(attack.name, func(t *testing.T) {
@@ -56,8 +58,8 @@ func TestHostileWebhookSent(t *testing.T) {
 	}
 }
 
-// strangers runs so many attackers side by side, each from one of so many addresses, until the context ends: an attack
-// begins again as soon as its connection is closed, and has a connection no longer than the context lasts.
+// strangers runs n attackers in parallel, from so many addresses, until the context ends. An attack restarts as soon as
+// the webhook closes its connection. No connection outlives the context.
 func strangers(t *testing.T, w *webhook, n, addresses int, attack func(ctx context.Context, address string)) {
 	ctx, cancel := context.WithTimeout(t.Context(), lasting())
 	defer cancel()
@@ -84,7 +86,8 @@ const head = "POST /validate HTTP/1.1\r\nHost: localhost\r\nContent-Type: applic
 
 const claimed = 3 << 20
 
-// claims sends headers alone. Claims of many sizes leave no room that one of another size would have.
+// claims sends only headers. It claims random sizes, so that it also takes memory that is too small for some of its
+// claims.
 func claims(t *testing.T, w *webhook) {
 	strangers(t, w, 64, 1, func(ctx context.Context, address string) {
 		connection, err := w.dial(ctx, address)
@@ -162,7 +165,7 @@ func noHandshake(t *testing.T, w *webhook) {
 	})
 }
 
-// expensive asks for reviews that are within the bounds of a policy, from 16 addresses, four at a time from each.
+// expensive sends reviews within the limits of a policy from 16 addresses, four at a time from each.
 func expensive(t *testing.T, w *webhook) {
 	body := Review(Subsets(1000, 20))
 	clients := make(map[string]*http.Client)

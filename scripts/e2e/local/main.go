@@ -1,9 +1,9 @@
-// Command local runs a command with a local control plane behind its kubectl, and stops that with it.
+// Command local starts a local control plane, runs a command against it, and stops the control plane.
 //
 //	local PROGRAMS COMMAND [ARG...]
 //
-// The command finds kubectl in its PATH, an administrator's kubeconfig in KUBECONFIG, and a folder for
-// its own files, which goes with the cluster, in CLUSTER_DIR.
+// The command finds kubectl in its PATH and an administrator's kubeconfig in KUBECONFIG. CLUSTER_DIR names a folder for
+// its files. local deletes the folder in the end.
 package main
 
 import (

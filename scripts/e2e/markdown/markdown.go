@@ -1,9 +1,9 @@
-// Package markdown reads of the repository's Markdown files what tests can hold them to: the commands that they
-// show, what those are said to print, their headings and their links.
+// Package markdown reads what tests can check in the repository's Markdown files: the commands, their output, the
+// headings and the links.
 //
-// A block ```sh is commands, which bash runs from the root of the repository, one block after the other. They
-// succeed; those of a block ```sh exits 1 end with that status. A block ```text right after it is what they print, on
-// both streams: there … stands for anything in its line, and how many spaces there are does not matter.
+// A block ```sh holds commands. bash runs the blocks in order, from the root of the repository. The commands succeed;
+// in a block ```sh exits 1, they end with status 1. A block ```text directly after it is their output on both streams.
+// There, … stands for any text in its line, and the number of spaces does not matter.
 package markdown
 
 import (
@@ -16,10 +16,10 @@ import (
 	"unicode"
 )
 
-// Document is what a Markdown file holds, each in its order.
+// Document is the content of a Markdown file, each list in the order of the file.
 type Document struct {
 	Commands []Command
-	Anchors  []string // of its headings, as GitHub makes them, without #
+	Anchors  []string // GitHub's anchors of the headings, without #
 	Links    []Link
 }
 
@@ -28,11 +28,11 @@ type Command struct {
 	Section string // the heading of level 1 or 2 above it
 	Line    int    // of its fence, from 1
 	Script  string // its lines, each with its line break
-	Status  int    // that bash is to end with
-	Output  string // what is shown, in lines; empty where nothing is
+	Status  int    // the exit status that bash must have
+	Output  string // the lines of the output block, or "" without one
 }
 
-// Link is a link to somewhere else in the repository, or outside.
+// Link is a link inside the repository or to another site.
 type Link struct {
 	Line   int
 	Target string // FILE, FILE#ANCHOR, #ANCHOR or a URL
@@ -46,8 +46,7 @@ var (
 	exits   = regexp.MustCompile(`^sh exits ([1-9][0-9]*)$`)
 )
 
-// Read reads a file. A block in a language that is none of those which the tests or GitHub know is an error, and so
-// is output without its commands.
+// Read reads a file. It returns an error for a block in an unknown language, and for output without commands.
 func Read(path string) (*Document, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -89,7 +88,7 @@ func (d *Document) Section(name string) []Command {
 	return commands
 }
 
-// Prints says whether what the commands printed is what is shown.
+// Prints reports whether output matches the output that the file shows.
 func (c Command) Prints(output string) bool {
 	var pattern strings.Builder
 	for line := range strings.Lines(c.Output) {
@@ -102,7 +101,7 @@ func (c Command) Prints(output string) bool {
 	return regexp.MustCompile(`\A` + pattern.String() + `\z`).MatchString(output)
 }
 
-// block takes a block whose fence is the line that was read.
+// block reads the block that begins with the current line.
 func (d *Document) block(section, info string, rest *lines) error {
 	c := Command{Section: section, Line: rest.number}
 	after := rest.afterCommands
@@ -122,7 +121,7 @@ func (d *Document) block(section, info string, rest *lines) error {
 	case info == "sh" || status != nil:
 		c.Script = text.String()
 		if status != nil {
-			c.Status, _ = strconv.Atoi(status[1]) // it is digits
+			c.Status, _ = strconv.Atoi(status[1]) // the pattern allows only digits
 		}
 		d.Commands = append(d.Commands, c)
 		rest.afterCommands = true
@@ -136,8 +135,8 @@ func (d *Document) block(section, info string, rest *lines) error {
 	return nil
 }
 
-// anchor is what GitHub makes of a heading: its letters, digits, - and _ in lower case, with - for each space, and a
-// number where another heading has the same.
+// anchor returns GitHub's anchor of a heading: its letters, digits, - and _ in lower case, and - for each space. It
+// adds a number if an earlier heading has the same anchor.
 func (d *Document) anchor(heading string) string {
 	text := link.ReplaceAllString(heading, "$1")
 	anchor := strings.Map(func(r rune) rune {
@@ -156,12 +155,12 @@ func (d *Document) anchor(heading string) string {
 	return unique
 }
 
-// lines goes through a text line by line.
+// lines iterates over the lines of a text.
 type lines struct {
 	left          []string
 	line          string
 	number        int
-	afterCommands bool // nothing but empty lines stands between here and a block of commands
+	afterCommands bool // only empty lines follow the last block of commands
 }
 
 func newLines(text string) *lines {

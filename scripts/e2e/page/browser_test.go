@@ -21,16 +21,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// tab is a page in a real browser, with all that went wrong in it.
+// tab is a page in a real browser. It records requests and errors.
 type tab struct {
 	ctx context.Context
 
 	mu       sync.Mutex
-	requests []string // but for the page itself
+	requests []string // without the page itself
 	errors   []string
 }
 
-// open opens a file in a browser of its own, after some actions.
+// open opens a file in a new browser, after some actions.
 func open(t *testing.T, file string, before ...chromedp.Action[chromedp.Void]) *tab {
 	t.Helper()
 	browser := ""
@@ -43,7 +43,7 @@ func open(t *testing.T, file string, before ...chromedp.Action[chromedp.Void]) *
 	require.NotEmpty(t, browser, "there is no Chromium here: install the package chromium")
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(browser), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true))
-	bounded, cancelAll := context.WithTimeout(t.Context(), 2*time.Minute) // a browser that hangs is a failure
+	bounded, cancelAll := context.WithTimeout(t.Context(), 2*time.Minute) // a browser that hangs fails the test
 	ctx, cancelBrowser := chromedp.NewExecAllocator(bounded, options...)
 	ctx, cancel := chromedp.NewContext(ctx)
 	t.Cleanup(func() { cancel(); cancelBrowser(); cancelAll() })
@@ -93,7 +93,7 @@ func eval[T any](t *testing.T, page *tab, expression string) T {
 	return value
 }
 
-// isQuiet requires that the page asked for nothing, and complained of nothing.
+// isQuiet requires that the page has sent no request and reported no error.
 func (page *tab) isQuiet(t *testing.T) {
 	t.Helper()
 	page.mu.Lock()
@@ -102,7 +102,7 @@ func (page *tab) isQuiet(t *testing.T) {
 	require.Empty(t, page.errors)
 }
 
-// search types into the search box, and returns what the page says it found and the policies it shows.
+// search types into the search box. It returns the number that the page reports, and the policies that it shows.
 func (page *tab) search(t *testing.T, query string) (found string, policies []string) {
 	t.Helper()
 	page.do(t, chromedp.KeyEvent("/"))
@@ -115,7 +115,7 @@ func (page *tab) search(t *testing.T, query string) (found string, policies []st
 	return found, policies
 }
 
-// scheme is the reader's choice of light or dark.
+// scheme sets the reader's preference for light or dark.
 func scheme(value string) chromedp.Action[chromedp.Void] {
 	return chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
 		_, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: value}}})
@@ -130,7 +130,7 @@ const (
 	openPolicies = `document.querySelectorAll("details.policy").forEach(d => { d.open = true; }); document.querySelectorAll("details.policy").length`
 )
 
-// axe runs all of axe-core's checks, those of contrast among them, and returns what they find wrong.
+// axe runs all checks of axe-core, including contrast, and returns what they find wrong.
 func (page *tab) axe(t *testing.T) []string {
 	t.Helper()
 	source, err := os.ReadFile(os.Getenv("AXE"))
@@ -146,7 +146,7 @@ func (page *tab) axe(t *testing.T) []string {
 	return checked.Wrong
 }
 
-// picture keeps a picture of the page for people, in bin/page.
+// picture saves a picture of the page in bin/page.
 func (page *tab) picture(t *testing.T, name string) {
 	t.Helper()
 	png, err := chromedp.Run(page.ctx, chromedp.FullScreenshot(100))

@@ -21,12 +21,12 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// program is the built one.
+// program is the path of the built program.
 const program = "../../../bin/egress-agent"
 
 var options = netpol.Options{Family: netpol.Dual, AllowDNS: true, MaxPortSlots: netpol.DefaultPortSlots}
 
-// cluster answers what status asks an API server.
+// cluster answers the requests of status, in place of an API server.
 type cluster struct {
 	configMaps      []corev1.ConfigMap
 	networkPolicies []networkingv1.NetworkPolicy
@@ -34,7 +34,7 @@ type cluster struct {
 }
 
 func newCluster(t *testing.T) *cluster {
-	// As many prefixes as AMAZON has in all regions, which nothing joins.
+	// As many prefixes as AMAZON has in all regions. No two aggregate.
 	var ipv4, ipv6 []string
 	for i := range 1753 {
 		ipv4 = append(ipv4, fmt.Sprintf(`{"ip_prefix": "3.%d.%d.0/24", "region": "us-east-1", "service": "AMAZON", "network_border_group": "us-east-1"}`, i/128, i%128*2))
@@ -48,7 +48,7 @@ func newCluster(t *testing.T) *cluster {
 	return &cluster{ranges: table}
 }
 
-// add adds a policy and, where applied, what the agent makes of it.
+// add adds a policy and, if applied is true, the NetworkPolicy that the agent would write.
 func (c *cluster) add(t *testing.T, namespace, name, document string, applied bool) {
 	configMap := corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Data: map[string]string{policy.Key: document}}
 	c.configMaps = append(c.configMaps, configMap)
@@ -59,13 +59,13 @@ func (c *cluster) add(t *testing.T, namespace, name, document string, applied bo
 	}
 }
 
-// addOther adds a NetworkPolicy of somebody else's, which allows everything.
+// addOther adds a NetworkPolicy of another owner that allows everything.
 func (c *cluster) addOther(namespace, name string) {
 	c.networkPolicies = append(c.networkPolicies, networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
 		Spec: networkingv1.NetworkPolicySpec{PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}, Egress: []networkingv1.NetworkPolicyEgressRule{{}}}})
 }
 
-// page is what the built program writes of the cluster: the path of the file.
+// page returns the path of the page that the built program writes about the cluster.
 func (c *cluster) page(t *testing.T) string {
 	encoded, err := awsranges.Encode(c.ranges)
 	require.NoError(t, err)
@@ -93,7 +93,7 @@ func (c *cluster) page(t *testing.T) string {
 	kubeconfig := filepath.Join(dir, "kubeconfig")
 	require.NoError(t, os.WriteFile(kubeconfig, []byte(`{"apiVersion": "v1", "kind": "Config", "current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "c"}}], "clusters": [{"name": "c", "cluster": {"server": "`+server.URL+`"}}]}`), 0o600))
 	output, err := exec.Command(program, "status", "--kubeconfig", kubeconfig, "-o", "html").Output()
-	if exit, failed := err.(*exec.ExitError); failed && exit.ExitCode() != 1 { // 1 says that some policy is not applied
+	if exit, failed := err.(*exec.ExitError); failed && exit.ExitCode() != 1 { // 1 means that some policy is not applied
 		require.NoError(t, err, string(exit.Stderr))
 	}
 	require.NotEmpty(t, output, "%v: build the program with 'make build'", err)

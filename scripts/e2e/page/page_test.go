@@ -1,5 +1,5 @@
-// Package page checks what "egress-agent status -o html" writes in a real browser. "make test-page" runs it:
-// it needs Chromium, and axe-core in the file that AXE names.
+// Package page checks the output of "egress-agent status -o html" in a real browser. "make test-page" runs it: it needs
+// Chromium, and axe-core in the file that AXE names.
 package page
 
 import (
@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// sample has policies in several states, and texts that would be markup.
+// sample returns a page with policies in several states, and with texts that look like markup.
 func sample(t *testing.T) string {
 	c := newCluster(t)
 	c.add(t, "tenant-a", "egress", `{"allowedDestinations": [{"name": "s3", "awsService": "s3", "regions": ["us-east-1"], "ports": [443]}, {"name": "database", "cidr": "10.1.0.0/24", "ports": [5432]}, {"name": "six", "cidr": "2001:db8:7::/48", "ports": [443, {"port": 8000, "endPort": 8100}]}]}`, true)
@@ -65,7 +65,7 @@ func TestSearch(t *testing.T) {
 	page.isQuiet(t)
 }
 
-// TestRead has the links lead to the prefixes, and markup be text.
+// TestRead requires that links lead to the prefixes, and that the browser does not interpret markup in texts.
 func TestRead(t *testing.T) {
 	page := open(t, sample(t))
 	require.Zero(t, eval[int](t, page, `document.querySelectorAll("main script, main b").length`))
@@ -90,16 +90,16 @@ func TestAccessible(t *testing.T) {
 	}
 }
 
-// TestNarrow is the page on a telephone.
+// TestNarrow opens the page at the width of a telephone.
 func TestNarrow(t *testing.T) {
 	page := open(t, sample(t), chromedp.EmulateViewport(400, 800))
 	eval[int](t, page, openPolicies)
 	page.picture(t, "narrow")
 	require.Positive(t, eval[int](t, page, openAll))
-	require.LessOrEqual(t, eval[int](t, page, "document.documentElement.scrollWidth"), 400, "nothing is cut at the side")
+	require.LessOrEqual(t, eval[int](t, page, "document.documentElement.scrollWidth"), 400, "the page fits into the width")
 }
 
-// TestWithoutScripts reads the page as the browser gives it to a screen reader: it runs no script.
+// TestWithoutScripts reads the page from the accessibility tree of a browser that runs no scripts.
 func TestWithoutScripts(t *testing.T) {
 	page := open(t, sample(t), chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
 		_, err := chromedp.Call(ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
@@ -115,7 +115,7 @@ func TestWithoutScripts(t *testing.T) {
 		return strings.Join(all, "\n")
 	}
 	require.Contains(t, names(), "tenant-a/egress")
-	require.NotContains(t, names(), "Search by namespace", "what would not work is not shown")
+	require.NotContains(t, names(), "Search by namespace", "the page hides what needs a script")
 	require.NotContains(t, names(), "10.1.0.0/24")
 	document := call(t, page, dom.GetDocument, dom.GetDocumentParams{})
 	summary := call(t, page, dom.QuerySelector, dom.QuerySelectorParams{NodeID: document.Root.NodeID, Selector: "details.policy > summary"})
@@ -125,7 +125,7 @@ func TestWithoutScripts(t *testing.T) {
 	require.Contains(t, names(), "legacy-allow-all")
 }
 
-// TestMany has a thousand policies, each with a service of thousands of prefixes.
+// TestMany has 1,000 policies, each with a service of thousands of prefixes.
 func TestMany(t *testing.T) {
 	c := newCluster(t)
 	for i := range 1000 {

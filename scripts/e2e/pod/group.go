@@ -12,11 +12,11 @@ import (
 
 const groups = "/sys/fs/cgroup"
 
-// group is a cgroup with a limit of memory, made for one process.
+// group is a cgroup with a memory limit, for one process.
 type group struct{ dir string }
 
-// newGroup makes a cgroup of version 1 or 2 below the cgroup of this process or, if that takes none, below the root.
-// It returns nil if this machine lets it make neither: it needs root, and a memory controller.
+// newGroup creates a cgroup of version 1 or 2 below the cgroup of this process or, if that fails, below the root. It
+// returns nil if both fail: it needs root rights and a memory controller.
 func newGroup(name string, limit int64) *group {
 	for _, parent := range parents() {
 		if _, err := os.Stat(parent); err != nil {
@@ -26,7 +26,7 @@ func newGroup(name string, limit int64) *group {
 		if err := os.Mkdir(g.dir, 0o755); err != nil {
 			continue
 		}
-		if g.bound(limit) == nil {
+		if g.setLimit(limit) == nil {
 			return g
 		}
 		_ = os.Remove(g.dir)
@@ -34,7 +34,7 @@ func newGroup(name string, limit int64) *group {
 	return nil
 }
 
-// parents returns the folders in which a cgroup may be made, the most fitting first.
+// parents returns the folders in which newGroup tries to create a cgroup, in this order.
 func parents() []string {
 	data, err := os.ReadFile("/proc/self/cgroup") // lines such as 4:memory:/a of version 1 and 0::/a of version 2
 	if err != nil {
@@ -54,8 +54,8 @@ func parents() []string {
 	return found
 }
 
-// bound sets the limit, without swap, as a kubelet does.
-func (g *group) bound(limit int64) error {
+// setLimit sets the memory limit, without swap, as a kubelet does.
+func (g *group) setLimit(limit int64) error {
 	for _, files := range [][2]string{{"memory.max", "memory.swap.max"}, {"memory.limit_in_bytes", "memory.memsw.limit_in_bytes"}} {
 		if _, err := os.Stat(filepath.Join(g.dir, files[0])); err != nil {
 			continue
@@ -63,11 +63,11 @@ func (g *group) bound(limit int64) error {
 		if err := g.write(files[0], limit); err != nil {
 			return err
 		}
-		swap := limit // of version 1, memory and swap together
+		swap := limit // version 1 limits the sum of memory and swap
 		if files[0] == "memory.max" {
 			swap = 0
 		}
-		if err := g.write(files[1], swap); err != nil && !errors.Is(err, os.ErrNotExist) { // a kernel without swap
+		if err := g.write(files[1], swap); err != nil && !errors.Is(err, os.ErrNotExist) { // the kernel has no swap accounting
 			return err
 		}
 		return nil
@@ -84,7 +84,7 @@ func (g *group) write(file string, value int64) error {
 	return errors.Join(err, f.Close())
 }
 
-// remove removes the cgroup of a process that has ended. The kernel may take a moment to see that.
+// remove deletes the cgroup of a process that has ended. It retries, because the kernel frees the group a little later.
 func (g *group) remove() error {
 	var err error
 	for range 100 {

@@ -1,5 +1,5 @@
-// Package pod runs a built program as its Pod runs it: with the flags, the environment, the cores and the memory limit
-// of its manifest, so that the kernel kills here what it would kill there.
+// Package pod runs a built program as its Pod does: with the flags, the environment, the cores and the memory limit in
+// the manifest. So the kernel kills it here if it would kill it in the Pod.
 package pod
 
 import (
@@ -11,14 +11,14 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Container is what a manifest says about a program's only container.
+// Container is the only container of a Deployment.
 type Container struct {
 	Args   []string
-	Env    []string // NAME=value, with the GOMAXPROCS that follows from the CPU limit
+	Env    []string // NAME=value; GOMAXPROCS is the CPU limit
 	Memory int64    // limit in bytes
 }
 
-// Read returns the container of the Deployment in a manifest of several objects.
+// Read returns the container of the first Deployment in a manifest. It is an error if the Deployment has no limits.
 func Read(file string) (Container, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -44,8 +44,8 @@ func Read(file string) (Container, error) {
 		for _, variable := range containers[0].Env {
 			c.Env = append(c.Env, variable.Name+"="+variable.Value)
 		}
-		// The group here bounds memory alone. In a Pod the kernel gives the program this many cores, however many
-		// threads Go starts.
+		// The cgroup here limits memory only. In a Pod the kernel gives the program this many cores, whatever the number
+		// of Go's threads.
 		c.Env = append(c.Env, fmt.Sprintf("GOMAXPROCS=%d", limits.Cpu().Value()))
 		return c, nil
 	}

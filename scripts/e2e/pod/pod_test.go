@@ -23,7 +23,8 @@ func TestRead(t *testing.T) {
 	require.EqualError(t, err, "../../../deploy/base/agent-rbac.yaml: no Deployment")
 }
 
-// TestLimit runs a program that takes memory without end, once in a cgroup, if this machine has one, and once without.
+// TestLimit runs a program that allocates memory without end: once without a cgroup and, if this machine allows one,
+// once in a cgroup.
 func TestLimit(t *testing.T) {
 	c := Container{Memory: 32 << 20}
 	log := filepath.Join(t.TempDir(), "log")
@@ -40,7 +41,7 @@ func TestLimit(t *testing.T) {
 	if g == nil {
 		t.Skip("no cgroup can be made here")
 	}
-	const shared = 4 << 20 // pages of files that the kernel charged to another group
+	const shared = 4 << 20 // pages of files that the kernel counts in another cgroup
 	require.LessOrEqual(t, greedy(g).Peak(), c.Memory+shared)
 	require.NoDirExists(t, g.dir)
 }

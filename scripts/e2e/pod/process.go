@@ -6,32 +6,32 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"egress-agent/scripts/e2e/measure"
 )
 
-// Process is a program that runs within the limits of its Pod.
+// Process is a program that runs within the limits of a Pod.
 type Process struct {
-	// PID is the one it starts with. Nothing ever starts it again.
+	// PID does not change: nothing restarts the program.
 	PID int
-	// Kernel reports whether a cgroup holds the limit. Without one, Start kills what passes it.
+	// Kernel reports whether a cgroup enforces the limit. Otherwise this process kills a program that exceeds it.
 	Kernel bool
 
 	limit   int64
 	command *exec.Cmd
 	group   *group
 	ended   chan struct{}
-	err     error // of the command, once it has ended
+	err     error // of the command; set when ended is closed
 
 	mu   sync.Mutex
 	peak int64
 }
 
-// enter is a shell's script that puts the shell into a cgroup and then becomes the program, so that all of the
-// program's memory counts.
+// enter is a shell script that moves the shell into a cgroup and then executes the program. So the cgroup counts
+// the program's memory from its start.
 const enter = `echo $$ >"$0" && exec "$@"`
 
 // Start runs a program with the container's flags, then args, and writes its output to the file log.
@@ -67,7 +67,8 @@ func start(g *group, c Container, program string, args []string, log string) (*P
 	return p, nil
 }
 
-// watch keeps the peak, which the kernel forgets with the process, and kills what passes a limit that no cgroup holds.
+// watch records the peak, because /proc loses it when the process ends. It kills a process that exceeds a limit that no
+// cgroup enforces.
 func (p *Process) watch() {
 	for {
 		peak := p.Peak()
@@ -82,7 +83,8 @@ func (p *Process) watch() {
 	}
 }
 
-// Ended returns how the process ended, and "" while it runs. It takes a kill for the limit's, so it is for before Kill.
+// Ended returns how the process ended, or "" while it runs. It assumes that a SIGKILL came from the limit, so do not
+// call it after Kill.
 func (p *Process) Ended() string {
 	select {
 	case <-p.ended:
@@ -98,57 +100,31 @@ func (p *Process) Ended() string {
 	}
 }
 
-// Peak returns the largest resident size so far in bytes, by the kernel's own account, since the start or since
-// ResetPeak.
+// Peak returns the largest resident size in bytes that the kernel has counted since the start, or since ResetPeak.
 func (p *Process) Peak() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if peak, err := p.status("VmHWM"); err == nil {
+	if peak, err := measure.Memory(p.PID, "VmHWM"); err == nil {
 		p.peak = max(p.peak, peak)
 	}
 	return p.peak
 }
 
-// ResetPeak lets the peak begin anew at the present resident size, which it returns in bytes.
+// ResetPeak restarts the peak at the current resident size, and returns this size in bytes.
 func (p *Process) ResetPeak() (int64, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := os.WriteFile(p.proc("clear_refs"), []byte("5"), 0); err != nil { // proc(5): it resets VmHWM
+	if err := measure.ResetPeak(p.PID); err != nil {
 		return 0, err
 	}
 	p.peak = 0
-	return p.status("VmRSS")
+	return measure.Memory(p.PID, "VmRSS")
 }
 
-// CPU returns the time that the process has had of all cores together, in steps of 10 ms.
-func (p *Process) CPU() (time.Duration, error) {
-	data, err := os.ReadFile(p.proc("stat"))
-	if err != nil {
-		return 0, err
-	}
-	fields := strings.Fields(string(data))
-	user, userErr := strconv.Atoi(fields[13])
-	system, systemErr := strconv.Atoi(fields[14])
-	return time.Duration(user+system) * 10 * time.Millisecond, errors.Join(userErr, systemErr)
-}
+// CPU returns the CPU time that the process has used on all cores, in steps of 10 ms.
+func (p *Process) CPU() (time.Duration, error) { return measure.CPU(p.PID) }
 
-func (p *Process) proc(file string) string { return fmt.Sprintf("/proc/%d/%s", p.PID, file) }
-
-// status reads a size from /proc/PID/status, in bytes.
-func (p *Process) status(field string) (int64, error) {
-	data, err := os.ReadFile(p.proc("status"))
-	if err != nil {
-		return 0, err
-	}
-	_, rest, found := strings.Cut(string(data), field+":")
-	if !found {
-		return 0, fmt.Errorf("no %s in %s", field, p.proc("status"))
-	}
-	kilobytes, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
-	return kilobytes * 1024, err
-}
-
-// Kill ends the process at once, if it has not ended by itself, and removes its cgroup.
+// Kill ends the process, if it still runs, and removes its cgroup.
 func (p *Process) Kill() error {
 	_ = p.command.Process.Kill()
 	<-p.ended

@@ -17,10 +17,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// hostile are what somebody may write where a name belongs, and what would happen were it printed as it is.
+// hostile are names that would have an effect if a program printed them unchanged.
 var hostile = []string{
-	"\x1b[31mred\x1b]0;title\x07\u009b31m\x7f\u0085\r", // a terminal, by C0 and C1 controls
-	"a\n::error file=x::forged\nb.yaml: valid",         // a line of its own
+	"\x1b[31mred\x1b]0;title\x07\u009b31m\x7f\u0085\r", // C0 and C1 controls of a terminal
+	"a\n::error file=x::forged\nb.yaml: valid",         // a line break and a forged line
 	"::stop-commands::x", "  ::error::##[error]x ##vso[task.complete]x",
 	"<img src=x onerror=alert(1)></script> | a | `b` **c** [d](https://evil.example) ![e](f)",
 	"@org/team fixes #1, GH-2, https://evil.example www.evil.example", // mentions, references, links
@@ -28,8 +28,8 @@ var hostile = []string{
 	"a: {b {{ .x }} '\"$(id)`id`",
 }
 
-// TestHostileNames has each of them in every place of a file that an offline command prints, and reads what every
-// command prints in every format.
+// TestHostileNames puts each name in every place of a file that an offline command prints, and checks the output of
+// every command in every format.
 func TestHostileNames(t *testing.T) {
 	absolute, err := filepath.Abs(bin)
 	require.NoError(t, err)
@@ -100,7 +100,7 @@ func TestHostileNames(t *testing.T) {
 	}
 }
 
-// documents are ConfigMaps with a name in each place that a command may print.
+// documents returns ConfigMaps with a name in each place that a command may print.
 func documents(name, cidr string) []string {
 	configMap := func(object, labels, annotations, policy string) string {
 		return fmt.Sprintf("apiVersion: v1\nkind: ConfigMap\nmetadata: {%s, labels: {%s}, annotations: {%s}}\ndata: {policy.json: %s}\n", object, labels, annotations, quoted(policy))
@@ -125,7 +125,7 @@ func documents(name, cidr string) []string {
 	}
 }
 
-// quoted gives text in double quotes, as JSON and YAML read them.
+// quoted returns text in double quotes that both JSON and YAML read.
 func quoted(text string) string {
 	var b strings.Builder
 	for _, r := range text {
@@ -140,7 +140,7 @@ func quoted(text string) string {
 
 var workflowCommand = regexp.MustCompile(`^::(error|warning)( file=[^:,]+,line=\d+,col=\d+)?::`)
 
-// harmless requires that a terminal and a CI show what is printed, and do nothing else with it.
+// harmless requires that a terminal and a CI show the output and do nothing else with it.
 func harmless(t *testing.T, command, printed string, github bool) {
 	t.Helper()
 	require.True(t, utf8.ValidString(printed), command)

@@ -1,5 +1,5 @@
-// Package script runs the built programs as a person at a shell does, with no cluster: each file in testdata
-// is a script of commands, of what they print, and of the status that they exit with.
+// Package script runs the built programs in a shell, without a cluster. Each file in testdata is a script of commands,
+// with their output and exit status.
 package script
 
 import (
@@ -21,7 +21,7 @@ const (
 	bin  = root + "/bin"
 )
 
-// TestScripts runs the scripts of testdata. UPDATE_GOLDEN=1 rewrites what they compare with.
+// TestScripts runs the scripts of testdata. UPDATE_GOLDEN=1 rewrites the expected output.
 func TestScripts(t *testing.T) {
 	for _, program := range []string{"egress-agent", "egress-webhook"} {
 		_, err := os.Stat(filepath.Join(bin, program))
@@ -35,7 +35,7 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames: true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", filepath.Join(absolute, "bin")+string(os.PathListSeparator)+env.Getenv("PATH"))
-			// What the programs say of these files names them, and so their paths are short.
+			// The programs' output contains the paths of these files, so the paths must be short.
 			for _, folder := range []string{"testdata", "examples"} {
 				if err := os.Symlink(filepath.Join(absolute, folder), filepath.Join(env.WorkDir, folder)); err != nil {
 					return err
@@ -47,7 +47,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// exits is the command "exits STATUS PROGRAM ARG...": exec, for a program that exits with that status.
+// exits is the command "exits STATUS PROGRAM ARG...": it is exec with an expected exit status.
 func exits(ts *testscript.TestScript, negated bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -64,13 +64,13 @@ func exits(ts *testscript.TestScript, negated bool, args []string) {
 	}
 }
 
-// large is the command "large SOURCE FILE": the file is SOURCE, over and over, up to five megabytes.
+// large is the command "large SOURCE FILE": it repeats SOURCE up to five megabytes.
 func large(ts *testscript.TestScript, _ bool, args []string) {
 	source := ts.ReadFile(args[0])
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(strings.Repeat(source, 5<<20/len(source)+1)), 0o600))
 }
 
-// windows is the command "windows SOURCE FILE": the file is SOURCE as Windows writes it.
+// windows is the command "windows SOURCE FILE": it writes SOURCE as Windows does, with a byte order mark and CR LF.
 func windows(ts *testscript.TestScript, _ bool, args []string) {
 	content := "\ufeff" + strings.ReplaceAll(ts.ReadFile(args[0]), "\n", "\r\n")
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(content), 0o600))

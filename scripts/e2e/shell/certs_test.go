@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestCertsKeepsServedCAs runs scripts/certs.sh against a stand-in for kubectl and Pods that serve certificates of their own.
+// TestCertsKeepsServedCAs runs scripts/certs.sh with a stub of kubectl, and Pods that serve their own certificates.
 func TestCertsKeepsServedCAs(t *testing.T) {
 	dir := t.TempDir()
 	cas := make(map[string]string) // CA, by the name of the folder with its certificate
@@ -28,13 +28,13 @@ func TestCertsKeepsServedCAs(t *testing.T) {
 	}
 	for _, test := range []struct {
 		name   string
-		secret string // whose certificate it holds; empty where there is none
+		secret string // the folder with its certificate, or "" without a Secret
 		bundle string // the CAs that API servers trust before
-		pods   string // what each Pod serves; ? is one that does not answer
+		pods   string // the certificate that each Pod serves; ? is a Pod that does not answer
 		rotate bool
-		want   string // the CAs that API servers trust after, beside a new one
+		want   string // the old CAs that API servers must trust afterwards
 	}{
-		{"kept as it is", "b", "b", "bb", false, "b"},
+		{"unchanged", "b", "b", "bb", false, "b"},
 		{"rotated", "b", "b", "bb", true, "b"},
 		{"rotated, after a rotation that was cut off", "b", "ba", "ab", true, "ba"},
 		{"rotated again, once no Pod serves the first", "b", "ba", "bb", true, "b"},
@@ -48,7 +48,7 @@ func TestCertsKeepsServedCAs(t *testing.T) {
 		{"no Pods", "b", "ba", "", false, "b"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			t.Parallel() // a rotation waits
+			t.Parallel() // a rotation waits for seconds
 			state := t.TempDir()
 			bundle := ""
 			for _, name := range test.bundle {

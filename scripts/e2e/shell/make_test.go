@@ -1,4 +1,4 @@
-// Package shell runs the Makefile and the scripts with what a person may give them, without a cluster.
+// Package shell runs the Makefile and the scripts with values that a user may give, without a cluster.
 package shell
 
 import (
@@ -13,7 +13,7 @@ import (
 
 const root = "../../.."
 
-// TestMakeRunsNothingGiven gives make text that a shell, or make, would run were it pasted.
+// TestMakeRunsNothingGiven gives make values that a shell or make would run if a recipe contained them as text.
 func TestMakeRunsNothingGiven(t *testing.T) {
 	tools := tools(t)
 	for _, variable := range []string{"tenant-onboard NS", "deploy OVERLAYS", "deploy IMG_AGENT", "images ARCHS", "images IMG_AGENT", "images CONTAINER_TOOL", "logs TAIL", "logs KUBECTL", "fuzz FUZZTIME"} {
@@ -21,12 +21,12 @@ func TestMakeRunsNothingGiven(t *testing.T) {
 			t.Parallel()
 			ran := filepath.Join(t.TempDir(), "ran")
 			target, name, _ := strings.Cut(variable, " ")
-			// All of them in one: what follows a break is not reached where that breaks nothing.
+			// One value for all: text after a quote has no effect in places where the quote breaks nothing.
 			given := "`touch " + ran + "` $(touch " + ran + ") $(shell touch " + ran + `) "; touch ` + ran + `; " '; touch ` + ran + "; '"
 			for _, how := range []string{"argument", "environment"} {
 				command := exec.Command("make", "--no-print-directory", target)
 				command.Dir = root
-				// No Go, so that nothing is built, and no cluster.
+				// Without Go, so that make builds nothing, and without a cluster.
 				command.Env = []string{"PATH=" + tools, "HOME=" + t.TempDir(), "KUBECONFIG=/none", "IMG_AGENT=x:v1", "IMG_WEBHOOK=x:v1"}
 				if how == "argument" {
 					command.Args = append(command.Args, name+"="+given)
@@ -41,7 +41,8 @@ func TestMakeRunsNothingGiven(t *testing.T) {
 	}
 }
 
-// TestOnboardTakesNames says what is no name of a namespace before it asks any cluster.
+// TestOnboardTakesNames requires that the script rejects a value that is not a namespace's name before it calls
+// kubectl.
 func TestOnboardTakesNames(t *testing.T) {
 	for name, says := range map[string]string{
 		"":            "NS is missing: make tenant-onboard NS=tenant-a",
@@ -60,7 +61,7 @@ func TestOnboardTakesNames(t *testing.T) {
 	}
 }
 
-// tools is a folder with the commands that scripts need, but for Go and kubectl.
+// tools returns a folder with the commands that the scripts need, without Go and kubectl.
 func tools(t *testing.T) string {
 	dir := t.TempDir()
 	for _, name := range []string{"bash", "sh", "env", "dirname", "basename", "touch", "grep", "sed", "sort", "cat", "mkdir", "awk"} {

@@ -1,0 +1,105 @@
+package deploy
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/yaml"
+
+	"egress-agent/scripts/e2e/harness"
+)
+
+// otherKinds are the objects of each overlay whose CRDs are not installed here. The dry run leaves them out.
+var otherKinds = map[string][]string{
+	"cert-manager": {"Certificate egress-webhook", "Certificate egress-webhook-ca", "Issuer egress-webhook-ca", "Issuer egress-webhook-selfsigned"},
+	"prometheus":   {"PrometheusRule egress-control", "ServiceMonitor egress-control"},
+}
+
+// TestManifestsPassServerDryRun sends what deploy/ and each overlay would apply to the API server, as a dry run.
+func TestManifestsPassServerDryRun(t *testing.T) {
+	stdout, stderr, err := harness.TryKubectl(t, "", "apply", "--dry-run=server", "-k", harness.Root+"/deploy")
+	require.NoError(t, err, stderr)
+	require.Empty(t, stderr, "no warning, also not from Pod Security")
+	require.Equal(t, 16, strings.Count(stdout, "(server dry run)"))
+
+	base := kustomize(t, harness.Root+"/deploy")
+	require.Len(t, base, 16)
+	for _, deployment := range deployments(t, base) {
+		container := deployment.Spec.Template.Spec.Containers[0]
+		limit := container.Resources.Limits.Memory().Value()
+		require.Equal(t, "GOMEMLIMIT", container.Env[0].Name)
+		soft := parseMemoryLimit(t, container.Env[0].Value)
+		require.InDelta(t, 0.9, float64(soft)/float64(limit), 0.01, "GOMEMLIMIT of %s is nine tenths of its limit", deployment.Name)
+	}
+
+	overlays, err := os.ReadDir(harness.Root + "/deploy/overlays")
+	require.NoError(t, err)
+	components, err := os.ReadDir(harness.Root + "/deploy/components")
+	require.NoError(t, err)
+	require.Len(t, overlays, len(components))
+	for i, overlay := range overlays {
+		t.Run(overlay.Name(), func(t *testing.T) {
+			require.Equal(t, components[i].Name(), overlay.Name())
+			all := kustomize(t, filepath.Join(harness.Root, "deploy/overlays", overlay.Name()))
+			require.Greater(t, len(all)+len(deployments(t, all)), len(base))
+			var left, out []string
+			for _, object := range all {
+				if strings.HasSuffix(object.GroupVersionKind().Group, "cert-manager.io") || strings.HasSuffix(object.GroupVersionKind().Group, "coreos.com") {
+					out = append(out, object.GetKind()+" "+object.GetName())
+					continue
+				}
+				text, err := yaml.Marshal(object)
+				require.NoError(t, err)
+				left = append(left, string(text))
+			}
+			slices.Sort(out)
+			require.Equal(t, otherKinds[overlay.Name()], out)
+			_, stderr, err := harness.TryKubectl(t, strings.Join(left, "---\n"), "apply", "--dry-run=server", "-f", "-")
+			require.NoError(t, err, stderr)
+			require.Empty(t, stderr)
+		})
+	}
+}
+
+// kustomize returns the objects of a kustomization. It requires the common labels on each.
+func kustomize(t *testing.T, dir string) []*unstructured.Unstructured {
+	var objects []*unstructured.Unstructured
+	for _, document := range strings.Split(harness.Kubectl(t, "", "kustomize", dir), "\n---\n") {
+		object := &unstructured.Unstructured{}
+		require.NoError(t, yaml.Unmarshal([]byte(document), object))
+		require.Equal(t, "egress-control", object.GetLabels()["app.kubernetes.io/part-of"], document)
+		require.Contains(t, []string{"egress-agent", "egress-webhook", "egress-control"}, object.GetLabels()["app.kubernetes.io/name"], document)
+		objects = append(objects, object)
+	}
+	return objects
+}
+
+func deployments(t *testing.T, objects []*unstructured.Unstructured) []*appsv1.Deployment {
+	var found []*appsv1.Deployment
+	for _, object := range objects {
+		if object.GetKind() == "Deployment" {
+			deployment := &appsv1.Deployment{}
+			require.NoError(t, runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, deployment))
+			found = append(found, deployment)
+		}
+	}
+	require.Len(t, found, 2)
+	return found
+}
+
+// parseMemoryLimit returns the bytes of a GOMEMLIMIT.
+func parseMemoryLimit(t *testing.T, limit string) int64 {
+	number, ok := strings.CutSuffix(limit, "MiB")
+	require.True(t, ok, limit)
+	mebibytes, err := strconv.ParseInt(number, 10, 64)
+	require.NoError(t, err)
+	return mebibytes << 20
+}

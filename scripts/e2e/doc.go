@@ -1,0 +1,15 @@
+// Package e2e is the root of a module that tests the two built programs. Tests with the same needs share a package:
+//
+//	agent     the agent on a control plane: what tenants do, stops and elections, AWS's ranges, status and explain
+//	webhook   the webhook on a control plane, and alone
+//	deploy    the manifests, the preflight check, the RBAC rules and the alerts, on a control plane
+//	docs      the commands of the Markdown files, on a control plane; the examples, comments and schema, without
+//	faults    the agent while something fails: process, cluster, network and feed, with E2E_ALL
+//	hostile   both programs under attack, within the limits of the Pods
+//	script    the offline commands, without a cluster
+//	shell     the Makefile and the scripts, without a cluster
+//	page      the page of egress-agent status, in a browser
+//	deployed  README.md's "Deploy", on a cluster with Pods
+//
+// Package harness starts a control plane for each package. bench, benchwebhook and benchhostile are benchmark programs.
+package e2e

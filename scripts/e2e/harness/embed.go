@@ -1,0 +1,113 @@
+package harness
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"egress-agent/pkg/agent"
+	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/netpol"
+)
+
+// EmbeddedAgent is the agent in the test's own process, so that a test controls its clock. It has the rights that
+// deploy/ grants.
+type EmbeddedAgent struct {
+	*agent.Agent
+	Registry *prometheus.Registry
+	Log      *LogBuffer
+	stop     func()
+}
+
+// StartEmbeddedAgent runs an agent that refreshes its ranges from s 20 times a second, until the test ends.
+func StartEmbeddedAgent(t *testing.T, s *RangesServer, change ...func(*agent.Options)) *EmbeddedAgent {
+	t.Helper()
+	kubeconfig, err := Control(t).ServiceAccountKubeconfig(t.Context(), AgentNamespace, AgentName)
+	require.NoError(t, err)
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	require.NoError(t, err)
+	config.UserAgent, config.QPS = agent.Name, -1
+	client, err := kubernetes.NewForConfig(config)
+	require.NoError(t, err)
+
+	fetch := awsranges.NewClient(2 * time.Second)
+	fetch.Transport = transportTrusting(s)
+	e := &EmbeddedAgent{Registry: prometheus.NewRegistry(), Log: &LogBuffer{}}
+	options := agent.Options{
+		Compile: netpol.Options{Family: netpol.IPv4, AllowDNS: true, MaxPortSlots: netpol.DefaultPortSlots},
+		Source: agent.Source{
+			Feed:     &awsranges.Feed{URL: s.URL(), Client: fetch, RemovalHold: 24 * time.Hour, Now: time.Now},
+			Interval: 50 * time.Millisecond,
+		},
+		Namespace: "egress-system", Workers: 8, ChunkPeers: 1000, Metrics: e.Registry,
+	}
+	for _, f := range change {
+		f(&options)
+	}
+	e.Agent = agent.New(client, client, options, slog.New(slog.NewTextHandler(e.Log, nil)))
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	e.stop = sync.OnceFunc(func() {
+		cancel()
+		require.NoError(t, <-done)
+	})
+	t.Cleanup(func() {
+		e.stop()
+		if t.Failed() {
+			t.Logf("log of the agent:\n%s", e.Log)
+		}
+		DeleteSavedRanges(t)
+	})
+	require.Eventually(t, e.IsReady, Timeout, 10*time.Millisecond)
+	return e
+}
+
+// IsReady reports whether the agent is ready.
+func (e *EmbeddedAgent) IsReady() bool {
+	_, ready := e.Ready()
+	return ready
+}
+
+// WithClock makes an embedded agent date held rows by c.
+func WithClock(c *Clock) func(*agent.Options) {
+	return func(o *agent.Options) { o.Source.Feed.Now = c.Now }
+}
+
+// transportTrusting returns a transport that trusts the certificate of s.
+func transportTrusting(s *RangesServer) *http.Transport {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig.RootCAs = s.Trusted
+	return transport
+}
+
+// RangesMetric returns the value of the metric egress_agent_ranges_NAME. label is the value of its first label, or "".
+func (e *EmbeddedAgent) RangesMetric(t *testing.T, name, label string) float64 {
+	t.Helper()
+	families, err := e.Registry.Gather()
+	require.NoError(t, err)
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			if family.GetName() == "egress_agent_ranges_"+name && (label == "" || m.GetLabel()[0].GetValue() == label) {
+				return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+	}
+	require.FailNow(t, "no metric "+name)
+	return 0
+}
+
+// AwaitRefreshes waits for two more refreshes with this result. One may have begun before the call.
+func (e *EmbeddedAgent) AwaitRefreshes(t *testing.T, result string) {
+	t.Helper()
+	before := e.RangesMetric(t, "refresh_total", result)
+	require.Eventually(t, func() bool { return e.RangesMetric(t, "refresh_total", result) >= before+2 }, Timeout, 10*time.Millisecond, "no refresh was %s", result)
+}

@@ -1,0 +1,88 @@
+// Package measure measures processes and prints figures, for the benchmark programs and the tests.
+package measure
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// Main runs a benchmark program until it ends or an interrupt cancels its context. It prints an error after the
+// program's name, and exits with 1.
+func Main(program string, run func(ctx context.Context) error) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", program, err)
+		os.Exit(1)
+	}
+}
+
+// PrintTable prints this machine, what else identifies the run, and a table of rows, to standard output.
+func PrintTable(run string, header []string, rows [][]string) error {
+	fmt.Printf("%s, %d cores, %s%s\n\n", runtime.GOARCH, runtime.NumCPU(), runtime.Version(), run)
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	for _, row := range append([][]string{header}, rows...) {
+		fmt.Fprintln(w, strings.Join(row, "\t"))
+	}
+	return w.Flush()
+}
+
+// Median returns the median of durations, which must not be empty. It does not change their order.
+func Median(durations []time.Duration) time.Duration {
+	sorted := slices.Sorted(slices.Values(durations))
+	return sorted[len(sorted)/2]
+}
+
+// FreeAddress returns an address on 127.0.0.1 with a port that is free now.
+func FreeAddress() (string, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer listener.Close()
+	return listener.Addr().String(), nil
+}
+
+// CPU returns the CPU time that a process has used on all cores, in steps of 10 ms.
+func CPU(pid int) (time.Duration, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	fields := strings.Fields(string(data))
+	user, userErr := strconv.Atoi(fields[13])
+	system, systemErr := strconv.Atoi(fields[14])
+	return time.Duration(user+system) * 10 * time.Millisecond, errors.Join(userErr, systemErr)
+}
+
+// Memory returns a size of a process in bytes, by its name in /proc/PID/status: VmRSS is the resident size, VmHWM its
+// peak.
+func Memory(pid int, name string) (int64, error) {
+	file := fmt.Sprintf("/proc/%d/status", pid)
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return 0, err
+	}
+	_, rest, found := strings.Cut(string(data), name+":")
+	if !found {
+		return 0, fmt.Errorf("%s has no %s", file, name)
+	}
+	kilobytes, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+	return kilobytes * 1024, err
+}
+
+// ResetPeak lets VmHWM of a process begin again at its current resident size.
+func ResetPeak(pid int) error {
+	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0) // proc(5): 5 resets VmHWM
+}
