@@ -1,242 +1,175 @@
 // Package agent keeps one NetworkPolicy beside each policy ConfigMap of a cluster.
 //
-// Handlers of two informers only put keys on one queue; workers take a key and make the cluster
-// match it. What is to be done is decided by plan, from the caches, and done by sync with at most one
-// write. The caches lack the specs: a change of many CIDRs, or by other ranges, first reads the NetworkPolicy it is of.
-// Beside them stands what may be forgotten at any time without harm, in memory.
+// It only connects the parts, which are packages in internal: ranges keeps the table of ranges current, and controller
+// writes the NetworkPolicies. Only the agent that holds the Lease does either; a standby only keeps its caches current.
 package agent
 
 import (
 	"context"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
-	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/record"
-	"k8s.io/client-go/util/workqueue"
 
-	"egress-agent/pkg/awsranges"
-	"egress-agent/pkg/internal/filewatch"
+	"egress-agent/pkg/agent/internal/controller"
+	"egress-agent/pkg/agent/internal/events"
+	"egress-agent/pkg/agent/internal/fairqueue"
+	"egress-agent/pkg/agent/internal/plan"
+	"egress-agent/pkg/agent/internal/ranges"
+	"egress-agent/pkg/agent/internal/reporter"
 	"egress-agent/pkg/netpol"
 )
 
-// Name is what the agent calls itself towards the API server: its user agent, the field manager of
-// its writes and the source of its Events.
-const Name = "egress-agent"
+// Name is the agent's name towards the API server: its user agent, the field manager of its writes, the source of its
+// Events, and the name of its Lease.
+const Name = plan.AgentName
 
-// Options say how an agent works.
+// The ConfigMap of ranges, which other programs read, and its annotations.
+const (
+	RangesName          = ranges.ConfigMapName
+	RangesKey           = ranges.RangesKey
+	CustomKey           = ranges.CustomKey
+	ConfirmedAnnotation = ranges.ConfirmedAnnotation
+	RefusedAnnotation   = ranges.RefusedAnnotation
+	OptionsAnnotation   = ranges.OptionsAnnotation
+)
+
+// EventsPerSecond is how many Events the agent writes in a second.
+const EventsPerSecond = events.PerSecond
+
+// Source says where the ranges come from.
+type Source = ranges.Source
+
+// Options control an agent.
 type Options struct {
-	// Compile shape every policy.
+	// Compile applies to every policy.
 	Compile netpol.Options
-	// Source is where the AWS ranges come from.
+	// Source is the source of the AWS ranges.
 	Source Source
-	// Namespace is the agent's own, with its Lease and the ConfigMap of ranges.
+	// Namespace is the agent's, with its Lease and the ConfigMap of ranges.
 	Namespace string
-	// LeaderElect lets one agent of several work, and the others wait.
+	// LeaderElect makes an agent wait for the Lease before it leads. Without it the agent leads at once.
 	LeaderElect bool
-	// Workers is how many policies are synced side by side, at least 1.
+	// Workers is how many policies are synced concurrently; at least 1.
 	Workers int
-	// ChunkPeers is the number of CIDRs up to which every change of a policy is one write, and Settle the
-	// time between the two writes of a larger change.
+	// ChunkPeers is the number of CIDRs up to which one write changes a policy. Settle is the time between the two writes
+	// of a larger change.
 	ChunkPeers int
 	Settle     time.Duration
-	// Metrics is where the agent registers its own.
+	// Metrics is where the agent registers its metrics.
 	Metrics prometheus.Registerer
 }
 
-// Agent is made by New and used by one Run.
+// Agent connects the parts. New returns one for a single Run.
 type Agent struct {
-	client      kubernetes.Interface
-	eventClient kubernetes.Interface
-	options     Options
-	log         *slog.Logger
-
-	configMaps      cache.Indexer // of those labelled as policies
-	networkPolicies cache.Indexer // of NetworkPolicies, as observed
-	informers       []cache.Controller
-
-	// queue holds the keys of NetworkPolicies, whether they exist or are to.
-	queue workqueue.TypedRateLimitingInterface[cache.ObjectName]
-	order *fairQueue // of the queue
-	// ledger counts what the policies of each namespace take together.
-	ledger *ledger
-	table  atomic.Pointer[awsranges.Table] // in use; nil for none
-
-	cachesSynced chan struct{} // closed when the caches are
-	isLeader     atomic.Bool
-	// checkLease is an error where the Lease may be another agent's by now; nil where none is elected.
-	checkLease func() error
-
-	// Of the goroutine that refreshes the ranges.
-	custom       *awsranges.Table // an organisation's own services; nil for none
-	published    struct{ aws, custom *awsranges.Table }
-	watchedFiles struct{ ranges, custom *filewatch.Files }
-	kept         acceptedRanges
-	store        rangesStore
-
-	fanout  rollout
-	metrics *metrics
-
-	broadcaster record.EventBroadcaster
-	slowEvents  *pacedRecorder
-	events      recorder // that, but for tests
-
-	mu         sync.Mutex
-	remembered map[cache.ObjectName]*policyState // of every policy
-	changedAt  map[cache.ObjectName]time.Time    // when a change was seen that has not been synced
-	widenedAt  map[cache.ObjectName]time.Time    // since when a NetworkPolicy waits for the second write of a change
+	options    Options
+	log        *slog.Logger
+	lease      *lease
+	events     *events.Recorder
+	queue      *fairqueue.Queue
+	updater    *ranges.Updater
+	controller *controller.Controller
 }
 
-// byPolicyKey indexes those ConfigMaps whose NetworkPolicy has another name, by its key.
-const byPolicyKey = "policyKey"
-
-// New makes an agent. Its Events are written by a client of their own, which may be slower, so that they
-// never delay a NetworkPolicy.
-func New(client, events kubernetes.Interface, options Options, log *slog.Logger) *Agent {
-	order := newFairQueue()
+// New returns an agent. It writes Events with a client of their own, which may be slower, so that Events never delay a
+// NetworkPolicy.
+func New(client, eventClient kubernetes.Interface, options Options, log *slog.Logger) *Agent {
+	queue := fairqueue.New(Name, options.Metrics)
 	a := &Agent{
-		client: client, eventClient: events, options: options, log: log,
-		queue:        newQueue(options.Metrics, order),
-		order:        order,
-		ledger:       newLedger(),
-		store:        rangesStore{client: client, namespace: options.Namespace, options: options.Compile.String()},
-		cachesSynced: make(chan struct{}),
-		checkLease:   func() error { return nil },
-		metrics:      newMetrics(options.Metrics, options.Source.Feed.Now),
-		broadcaster:  record.NewBroadcaster(),
-		remembered:   make(map[cache.ObjectName]*policyState),
-		changedAt:    make(map[cache.ObjectName]time.Time),
-		widenedAt:    make(map[cache.ObjectName]time.Time),
+		options: options, log: log,
+		lease:  newLease(client, options.Namespace, log),
+		events: events.New(eventClient, Name, options.Metrics, func() bool { return queue.Len() > 0 }),
+		queue:  queue,
 	}
-	a.slowEvents = newSlowRecorder(a.broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: Name}), a.metrics.eventsDropped, func() bool { return a.queue.Len() > 0 })
-	a.events = a.slowEvents
-	a.watchPolicies()
+	a.controller = controller.New(client, controller.Options{
+		Plan:      plan.Options{Compile: options.Compile, ChunkPeers: options.ChunkPeers},
+		Settle:    options.Settle,
+		Workers:   options.Workers,
+		Namespace: options.Namespace,
+	}, queue, reporter.New(a.events, options.Metrics, log), a.lease.check, log)
+	a.updater = ranges.New(client, options.Source, ranges.Options{
+		Namespace: options.Namespace, FieldManager: Name, AgentOptions: options.Compile.String(),
+	}, ranges.Hooks{
+		Publish: a.controller.Publish,
+		Report: func(ctx context.Context, reason, message string) {
+			a.events.Event(a.lease.reference(ctx), corev1.EventTypeWarning, reason, reporter.Truncate(message))
+		},
+		CheckLease: a.lease.check,
+	}, options.Metrics, log)
 	return a
 }
 
-// Run works until the context ends, and returns when the last sync has. A nil error is a clean stop.
+// Run works until ctx ends, and returns when the last sync has. A nil error means that it stopped because ctx ended.
 func (a *Agent) Run(ctx context.Context) error {
 	defer a.queue.ShutDown()
-	defer a.broadcaster.Shutdown()
-	a.broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: a.eventClient.CoreV1().Events("")})
-	go a.slowEvents.run(ctx)
+	defer a.events.Shutdown()
+	go a.events.Run(ctx)
 
 	watching, stopWatching := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	defer running.Wait()
-	defer stopWatching() // also where the Lease is lost, which does not end ctx
-	var synced []cache.DoneChecker
-	for _, informer := range a.informers {
-		running.Go(func() { informer.RunWithContext(watching) })
-		synced = append(synced, informer.HasSyncedChecker())
-	}
-	a.log.Info("filling caches")
-	running.Go(func() {
-		if cache.WaitFor(watching, "", synced...) {
-			close(a.cachesSynced)
-		}
-	})
+	defer stopWatching() // also after the loss of the Lease, which does not end ctx
+	a.log.Info("waiting for caches")
+	running.Go(func() { a.controller.RunCaches(watching) })
 	if !a.options.LeaderElect {
 		return a.lead(ctx, context.WithoutCancel(ctx))
 	}
 	if !a.waitForCaches(ctx) {
 		return nil
 	}
-	return a.elect(ctx)
+	return a.lease.elect(ctx, a.lead)
 }
 
-// waitForCaches waits until the caches are full. It is false where the context ended first.
+// waitForCaches waits until the caches have synced. It returns false if ctx ended first.
 func (a *Agent) waitForCaches(ctx context.Context) bool {
 	select {
-	case <-a.cachesSynced:
+	case <-a.controller.CachesSynced():
 		return true
 	case <-ctx.Done():
 		return false
 	}
 }
 
-// stopWithin is how long a stop waits for writes in flight.
-const stopWithin = 10 * time.Second
+// stopTimeout is how long a stop waits for writes in flight.
+const stopTimeout = 10 * time.Second
 
-// lead does the work, which only one agent of several does, until the context ends; it returns when what
-// was in flight is done. The requests themselves end with requests, and at the latest some time after the
-// context.
+// lead does the work of the leader until ctx ends. It returns when all syncs in flight have. Their API requests end with
+// requests, and at the latest stopTimeout after ctx.
 func (a *Agent) lead(ctx, requests context.Context) error {
 	requests, cancel := context.WithCancel(requests)
 	defer cancel()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(stopWithin, cancel) })()
-	a.isLeader.Store(true)
-	a.metrics.leader.Set(1)
-	defer a.metrics.leader.Set(0)
-	defer a.isLeader.Store(false)
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(stopTimeout, cancel) })()
+	a.controller.SetLeader(true)
+	defer a.controller.SetLeader(false)
 
-	next, err := a.loadInitial(ctx) // while the caches fill, where they are not full
+	// The saved ranges must be loaded before the first sync. The caches may still be filling meanwhile.
+	next, err := a.updater.LoadInitial(ctx)
 	if err != nil {
 		return err
 	}
 	if !a.waitForCaches(ctx) {
 		return nil
 	}
-	a.publish(a.options.Source.Feed.Table())
-	a.enqueueAll()
+	synced := a.updater.Publish()
 	var running sync.WaitGroup
-	for range a.options.Workers {
-		running.Go(func() {
-			for ctx.Err() == nil && a.processNext(ctx, requests) {
-			}
-		})
-	}
-	running.Go(func() { a.runRefresh(ctx, next) })
-	a.log.Info("running", "configmaps", len(a.configMaps.ListKeys()), "workers", a.options.Workers)
-	<-ctx.Done()
-	a.log.Info("stopping")
-	a.queue.ShutDown()
-	running.Wait()
+	defer running.Wait()
+	running.Go(func() { a.updater.Run(ctx, next, synced) })
+	a.controller.Run(ctx, requests)
 	return nil
 }
 
-// Ready says whether the caches are full, so that the agent works or could at once, and in a word which of
-// both.
+// Ready reports whether the caches have synced, and the role: leading or standby.
 func (a *Agent) Ready() (status string, ready bool) {
 	select {
-	case <-a.cachesSynced:
+	case <-a.controller.CachesSynced():
 	default:
-		return "filling caches", false
+		return "waiting for caches", false
 	}
-	if a.isLeader.Load() {
+	if a.controller.IsLeader() {
 		return "leading", true
 	}
 	return "standby", true
-}
-
-// processNext is the only place that retries. It is false when the queue has been shut down.
-func (a *Agent) processNext(ctx, requests context.Context) bool {
-	key, shutdown := a.queue.Get()
-	if shutdown {
-		return false
-	}
-	defer func() {
-		a.queue.Done(key)
-		a.order.release(key)
-	}()
-	start := time.Now()
-	err := a.sync(requests, key)
-	a.metrics.syncs.Observe(time.Since(start).Seconds())
-	if err != nil {
-		if ctx.Err() == nil {
-			a.metrics.countSyncError(err)
-			a.log.Warn("will retry", "namespace", key.Namespace, "name", key.Name, "error", err, "failures", a.queue.NumRequeues(key)+1)
-		}
-		a.queue.AddRateLimited(key)
-		return true
-	}
-	a.queue.Forget(key)
-	return true
 }

@@ -1,0 +1,174 @@
+package controller
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"egress-agent/pkg/agent/internal/cached"
+	"egress-agent/pkg/agent/internal/ledger"
+	"egress-agent/pkg/agent/internal/slimlist"
+	"egress-agent/pkg/netpol"
+	"egress-agent/pkg/policy"
+)
+
+// caches hold the policy ConfigMaps and all NetworkPolicies, in reduced form. They count them in the ledger.
+type caches struct {
+	configMaps      cache.Indexer // of *corev1.ConfigMap, reduced
+	networkPolicies cache.Indexer // of *cached.NetworkPolicy
+	informers       []cache.Controller
+	ledger          *ledger.Ledger
+	synced          chan struct{} // closed when the informers have listed all objects
+}
+
+// byPolicyKey is the index of ConfigMaps by the key of their NetworkPolicy. It has only those whose NetworkPolicy has
+// another name.
+const byPolicyKey = "policyKey"
+
+// newCaches returns empty caches, whose informers call the handlers.
+func newCaches(client kubernetes.Interface, ledger *ledger.Ledger, configMapHandler, networkPolicyHandler cache.ResourceEventHandler) *caches {
+	c := &caches{ledger: ledger, synced: make(chan struct{})}
+	core, networking := client.CoreV1(), client.NetworkingV1()
+	var configMaps, networkPolicies cache.Controller
+	c.configMaps, configMaps = slimlist.NewInformer(slimlist.Resource{
+		Name: "configmaps", Selector: policy.Label + "=" + policy.LabelValue,
+		Client: core.RESTClient(), Watcher: core.ConfigMaps(metav1.NamespaceAll),
+	}, c.reduceConfigMap, configMapHandler, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc, byPolicyKey: indexPolicyKey})
+	c.networkPolicies, networkPolicies = slimlist.NewInformer(slimlist.Resource{
+		Name: "networkpolicies", Client: networking.RESTClient(), Watcher: networking.NetworkPolicies(metav1.NamespaceAll),
+	}, c.reduceNetworkPolicy, networkPolicyHandler, cache.Indexers{})
+	c.informers = []cache.Controller{configMaps, networkPolicies}
+	return c
+}
+
+// run runs the informers until ctx ends.
+func (c *caches) run(ctx context.Context) {
+	var running sync.WaitGroup
+	defer running.Wait()
+	var synced []cache.DoneChecker
+	for _, informer := range c.informers {
+		running.Go(func() { informer.RunWithContext(ctx) })
+		synced = append(synced, informer.HasSyncedChecker())
+	}
+	if cache.WaitFor(ctx, "", synced...) {
+		close(c.synced)
+	}
+}
+
+func (c *caches) reduceConfigMap(configMap *corev1.ConfigMap) *corev1.ConfigMap {
+	return cached.ReduceConfigMap(configMap, c.ledger.AddDocument)
+}
+
+// reduceNetworkPolicy returns the reduced form, and counts what the agent's NetworkPolicies take of their namespace.
+func (c *caches) reduceNetworkPolicy(full *networkingv1.NetworkPolicy) *cached.NetworkPolicy {
+	if netpol.IsMade(&full.ObjectMeta) {
+		c.ledger.SetUsage(full.Namespace, full.Name, netpol.UsageOf(full.Spec))
+	} else {
+		c.ledger.DropUsage(full.Namespace, full.Name)
+	}
+	return cached.NetworkPolicyOf(full)
+}
+
+// policyKey returns the key of a ConfigMap's NetworkPolicy.
+func policyKey(configMap metav1.Object) cache.ObjectName {
+	return cache.NewObjectName(configMap.GetNamespace(), netpol.NetworkPolicyName(configMap.GetName()))
+}
+
+func indexPolicyKey(object any) ([]string, error) {
+	configMap, err := meta.Accessor(object)
+	if err != nil {
+		return nil, err
+	}
+	if key := policyKey(configMap); key.Name != configMap.GetName() {
+		return []string{key.String()}, nil
+	}
+	return nil, nil
+}
+
+// configMapCount returns how many policy ConfigMaps there are.
+func (c *caches) configMapCount() int { return len(c.configMaps.ListKeys()) }
+
+// policyKeys returns the key of each policy's NetworkPolicy, the oldest policy first.
+func (c *caches) policyKeys() []cache.ObjectName {
+	configMaps := c.configMaps.List()
+	created := func(object any) time.Time { return object.(metav1.Object).GetCreationTimestamp().Time }
+	slices.SortStableFunc(configMaps, func(x, y any) int { return created(x).Compare(created(y)) })
+	keys := make([]cache.ObjectName, len(configMaps))
+	for i, object := range configMaps {
+		keys[i] = policyKey(object.(metav1.Object))
+	}
+	return keys
+}
+
+// managedKeys returns the keys of the NetworkPolicies with the agent's label.
+func (c *caches) managedKeys() []cache.ObjectName {
+	var keys []cache.ObjectName
+	for _, object := range c.networkPolicies.List() {
+		if current, ok := object.(*cached.NetworkPolicy); ok && netpol.HasManagedLabel(&current.ObjectMeta) {
+			keys = append(keys, cache.MetaObjectToName(current))
+		}
+	}
+	return keys
+}
+
+// networkPolicy returns the NetworkPolicy of this key; nil if there is none.
+func (c *caches) networkPolicy(key cache.ObjectName) (*cached.NetworkPolicy, error) {
+	object, exists, err := c.networkPolicies.GetByKey(key.String())
+	if err != nil || !exists {
+		return nil, err
+	}
+	current, ok := object.(*cached.NetworkPolicy)
+	if !ok {
+		return nil, fmt.Errorf("the cache of NetworkPolicies holds a %T", object)
+	}
+	return current, nil
+}
+
+// configMapOf returns the ConfigMap of the NetworkPolicy with this key; nil if there is none. Several ConfigMaps may claim
+// one NetworkPolicy: the oldest gets it. Of those created in the same second, the owner of the current NetworkPolicy gets
+// it, and otherwise the first by name. The others are returned as younger. current may be nil.
+func (c *caches) configMapOf(key cache.ObjectName, current *cached.NetworkPolicy) (oldest *corev1.ConfigMap, younger []*corev1.ConfigMap, err error) {
+	objects, err := c.configMaps.ByIndex(byPolicyKey, key.String())
+	if err != nil {
+		return nil, nil, err
+	}
+	object, exists, err := c.configMaps.GetByKey(key.String())
+	if err != nil {
+		return nil, nil, err
+	}
+	if exists {
+		objects = append(objects, object)
+	}
+	var claimants []*corev1.ConfigMap
+	for _, object := range objects {
+		configMap, ok := object.(*corev1.ConfigMap)
+		if !ok {
+			return nil, nil, fmt.Errorf("the cache of ConfigMaps holds a %T", object)
+		}
+		claimants = append(claimants, configMap)
+	}
+	if len(claimants) == 0 {
+		return nil, nil, nil
+	}
+	ownersFirst := func(configMap *corev1.ConfigMap) int {
+		if current != nil && slices.ContainsFunc(current.OwnerReferences, func(owner metav1.OwnerReference) bool { return owner.UID == configMap.UID }) {
+			return 0
+		}
+		return 1
+	}
+	slices.SortFunc(claimants, func(a, b *corev1.ConfigMap) int {
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(ownersFirst(a), ownersFirst(b)), strings.Compare(a.Name, b.Name))
+	})
+	return claimants[0], claimants[1:], nil
+}

@@ -1,0 +1,100 @@
+package controller
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clienttesting "k8s.io/client-go/testing"
+
+	"egress-agent/pkg/agent/internal/plan"
+	"egress-agent/pkg/agent/internal/testobjects"
+	"egress-agent/pkg/netpol"
+)
+
+func TestLargeChangeTakesTwoWrites(t *testing.T) {
+	f := newTwoStepFixture(t, testobjects.ConfigMap(testobjects.Widened), testobjects.NetworkPolicy(t, testobjects.Valid))
+	require.NoError(t, f.sync(t.Context(), key))
+	require.Equal(t, []string{"update networkpolicies"}, f.writes())
+	require.Empty(t, f.event(t), "it is not applied yet")
+	wide := getPolicy(t, f)
+	before, after := testobjects.NetworkPolicy(t, testobjects.Valid), testobjects.NetworkPolicy(t, testobjects.Widened)
+	require.Subset(t, wide.Spec.Egress, before.Spec.Egress)
+	require.Subset(t, wide.Spec.Egress, after.Spec.Egress)
+	require.Equal(t, before.Annotations[netpol.PolicyDigestAnnotation], wide.Annotations[netpol.PolicyDigestAnnotation])
+
+	for range 3 {
+		f.updateCache(t)
+		require.NoError(t, f.sync(t.Context(), key))
+		require.Empty(t, f.writes(), "it has not settled")
+	}
+	f.settle()
+	require.NoError(t, f.sync(t.Context(), key))
+	require.Equal(t, []string{"update networkpolicies"}, f.writes())
+	require.Equal(t, plan.ReasonApplied, f.event(t))
+	require.Equal(t, after.Spec, getPolicy(t, f).Spec)
+	require.Equal(t, after.Annotations, getPolicy(t, f).Annotations)
+	f.updateCache(t)
+	require.NoError(t, f.sync(t.Context(), key))
+	require.Empty(t, f.writes())
+	require.Equal(t, f.options.Settle, f.tracker.StepDelay(key, netpol.Narrow, f.now()), "no earlier wait is left")
+}
+
+// TestOtherAgentCompletesLargeChange starts another agent after the first write.
+func TestOtherAgentCompletesLargeChange(t *testing.T) {
+	first := newTwoStepFixture(t, testobjects.ConfigMap(testobjects.Widened), testobjects.NetworkPolicy(t, testobjects.Valid))
+	require.NoError(t, first.sync(t.Context(), key))
+
+	second := newTwoStepFixture(t, testobjects.ConfigMap(testobjects.Widened), getPolicy(t, first))
+	require.NoError(t, second.sync(t.Context(), key))
+	require.Empty(t, second.writes(), "it does not know the time of the first write, so it waits")
+	second.settle()
+	require.NoError(t, second.sync(t.Context(), key))
+	require.Equal(t, testobjects.NetworkPolicy(t, testobjects.Widened).Spec, getPolicy(t, second).Spec)
+}
+
+func TestLargeChangeIsTakenBack(t *testing.T) {
+	f := newTwoStepFixture(t, testobjects.ConfigMap(testobjects.Widened), testobjects.NetworkPolicy(t, testobjects.Valid))
+	require.NoError(t, f.sync(t.Context(), key))
+	f.updateCache(t)
+	f.setCached(t, testobjects.ConfigMap(testobjects.Valid))
+	require.NoError(t, f.sync(t.Context(), key))
+	f.settle()
+	require.NoError(t, f.sync(t.Context(), key))
+	require.Equal(t, testobjects.NetworkPolicy(t, testobjects.Valid).Spec, getPolicy(t, f).Spec)
+}
+
+// TestLargeEditByOthersIsUndoneAtOnce requires one write: the first of two would keep open what others opened.
+func TestLargeEditByOthersIsUndoneAtOnce(t *testing.T) {
+	f := newTwoStepFixture(t, testobjects.ConfigMap(testobjects.Valid), testobjects.With(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) {
+		p.Spec.Egress = append(p.Spec.Egress, networkingv1.NetworkPolicyEgressRule{})
+	}))
+	require.NoError(t, f.sync(t.Context(), key))
+	require.Equal(t, testobjects.NetworkPolicy(t, testobjects.Valid).Spec, getPolicy(t, f).Spec)
+	require.Equal(t, plan.ReasonRestored, f.event(t))
+}
+
+// TestLargeChangeNeedsTheCurrentSpec requires an error without it: the cache only has its digest.
+func TestLargeChangeNeedsTheCurrentSpec(t *testing.T) {
+	newer := testobjects.With(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) { p.ResourceVersion = "8" })
+	for _, test := range []struct {
+		name   string
+		answer *networkingv1.NetworkPolicy
+		err    error
+		want   string
+	}{
+		{"it cannot be read", nil, errors.New("away"), "read NetworkPolicy egress: away"},
+		{"it has changed", newer, nil, "the cache has another version of NetworkPolicy egress than the API server"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f := newTwoStepFixture(t, testobjects.ConfigMap(testobjects.Widened), testobjects.NetworkPolicy(t, testobjects.Valid))
+			f.client.PrependReactor("get", "networkpolicies", func(clienttesting.Action) (bool, runtime.Object, error) {
+				return true, test.answer, test.err
+			})
+			require.EqualError(t, f.sync(t.Context(), key), test.want)
+			require.Empty(t, f.writes())
+		})
+	}
+}

@@ -1,0 +1,258 @@
+// Package controller keeps the NetworkPolicies of a cluster in line with its policy ConfigMaps.
+//
+// Handlers of two informers only put keys on one queue. Workers take a key and sync it: plan decides from the caches what
+// to do, and sync does it with at most one write. The caches have no specs, so a large change, or one of the ranges, first
+// reads the current NetworkPolicy.
+package controller
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"egress-agent/pkg/agent/internal/cached"
+	"egress-agent/pkg/agent/internal/fairqueue"
+	"egress-agent/pkg/agent/internal/ledger"
+	"egress-agent/pkg/agent/internal/plan"
+	"egress-agent/pkg/agent/internal/reporter"
+	"egress-agent/pkg/agent/internal/rollout"
+	"egress-agent/pkg/agent/internal/tracker"
+	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/netpol"
+)
+
+// Options control a controller.
+type Options struct {
+	Plan plan.Options
+	// Settle is the time between the two writes of a large change.
+	Settle time.Duration
+	// Workers is how many policies are synced concurrently; at least 1.
+	Workers int
+	// Namespace is the agent's, where no policy is applied.
+	Namespace string
+}
+
+// Controller syncs policies. New returns one for a single Run.
+type Controller struct {
+	options  Options
+	api      api
+	caches   *caches
+	queue    *fairqueue.Queue // of the keys of NetworkPolicies, existing or desired
+	ledger   *ledger.Ledger
+	tracker  *tracker.Tracker
+	rollout  rollout.Rollout
+	reporter *reporter.Reporter
+	log      *slog.Logger
+	now      func() time.Time
+
+	table    atomic.Pointer[awsranges.Table] // current; nil without ranges
+	isLeader atomic.Bool
+}
+
+// New returns a controller that writes only while checkLease returns nil.
+func New(client kubernetes.Interface, options Options, queue *fairqueue.Queue, reporter *reporter.Reporter, checkLease func() error, log *slog.Logger) *Controller {
+	c := &Controller{
+		options:  options,
+		api:      api{client: client, checkLease: checkLease},
+		queue:    queue,
+		ledger:   ledger.New(),
+		tracker:  tracker.New(options.Settle),
+		reporter: reporter,
+		log:      log,
+		now:      time.Now,
+	}
+	c.caches = newCaches(client, c.ledger, c.configMapHandler(), c.networkPolicyHandler())
+	return c
+}
+
+// RunCaches fills the caches and keeps them current until ctx ends.
+func (c *Controller) RunCaches(ctx context.Context) { c.caches.run(ctx) }
+
+// CachesSynced returns a channel that is closed when the caches have synced.
+func (c *Controller) CachesSynced() <-chan struct{} { return c.caches.synced }
+
+// SetLeader records whether this agent leads. Only a leader enqueues what its informers see.
+func (c *Controller) SetLeader(isLeader bool) {
+	c.isLeader.Store(isLeader)
+	c.reporter.Leading(isLeader)
+}
+
+// IsLeader reports whether this agent leads.
+func (c *Controller) IsLeader() bool { return c.isLeader.Load() }
+
+// Run syncs every policy, and then each that changes, until ctx ends. It returns when the last sync has. The API requests
+// of a sync use requests.
+func (c *Controller) Run(ctx, requests context.Context) {
+	c.enqueueAll()
+	var running sync.WaitGroup
+	for range c.options.Workers {
+		running.Go(func() {
+			for ctx.Err() == nil && c.processNext(ctx, requests) {
+			}
+		})
+	}
+	c.log.Info("running", "configmaps", c.caches.configMapCount(), "workers", c.options.Workers)
+	<-ctx.Done()
+	c.log.Info("stopping")
+	c.queue.ShutDown()
+	running.Wait()
+}
+
+// Publish makes a table current, and enqueues the policies that name a service-region whose prefixes changed. It returns a
+// channel that is closed when all of them have been synced.
+func (c *Controller) Publish(table *awsranges.Table) (synced <-chan struct{}) {
+	change := table.Diff(c.table.Load())
+	c.table.Store(table)
+	c.reporter.TablePublished(table, change)
+	keys := c.keysAffected(change)
+	synced = c.rollout.Start(table, keys, func(written, waiting int) {
+		c.reporter.RolloutFinished(table, change, len(keys), written, waiting)
+	})
+	for _, key := range keys {
+		c.queue.Add(key)
+	}
+	return synced
+}
+
+// keysAffected returns the keys of the synced policies that a change of the table may affect. The other policies are on the
+// queue, or in a sync that compares the table again before it ends.
+func (c *Controller) keysAffected(change awsranges.Change) []cache.ObjectName {
+	if change.NamesChanged {
+		return c.caches.policyKeys()
+	}
+	return c.tracker.KeysNaming(change.ServiceRegions)
+}
+
+// processNext syncs the next key. It is the only place that retries. It returns false after the queue has been shut down.
+func (c *Controller) processNext(ctx, requests context.Context) bool {
+	key, shutdown := c.queue.Get()
+	if shutdown {
+		return false
+	}
+	defer c.queue.Done(key)
+	start := time.Now()
+	err := c.sync(requests, key)
+	c.reporter.Synced(time.Since(start))
+	if err == nil {
+		c.queue.Forget(key)
+		return true
+	}
+	if ctx.Err() == nil {
+		c.reporter.SyncFailed(key, err, c.queue.NumRequeues(key)+1)
+	}
+	c.queue.AddRateLimited(key)
+	return true
+}
+
+// sync brings the NetworkPolicy of this key in line with its ConfigMap. After an error the caller must retry.
+//
+// It takes the time of the change before it reads the caches: a change that comes later leaves a time for the next sync.
+func (c *Controller) sync(ctx context.Context, key cache.ObjectName) error {
+	table := c.table.Load()
+	changedAt := c.tracker.TakeChangedAt(key)
+	written, err := c.syncWith(ctx, key, table)
+	if err != nil {
+		c.tracker.RestoreChangedAt(key, changedAt)
+		return err
+	}
+	if written && !changedAt.IsZero() {
+		c.reporter.Applied(c.now().Sub(changedAt))
+	}
+	c.rollout.PolicySynced(key, table, written)
+	return nil
+}
+
+// syncWith syncs with this table, and reports whether it has written the NetworkPolicy.
+func (c *Controller) syncWith(ctx context.Context, key cache.ObjectName, table *awsranges.Table) (written bool, err error) {
+	current, err := c.caches.networkPolicy(key)
+	if err != nil {
+		return false, err
+	}
+	configMap, younger, err := c.caches.configMapOf(key, current)
+	if err != nil {
+		return false, err
+	}
+	if configMap == nil {
+		return false, c.removeOrphan(ctx, key, current)
+	}
+	for _, loser := range younger {
+		c.warn(key, loser, loser.Name, plan.ReasonNameConflict, fmt.Sprintf(
+			"NetworkPolicy %s belongs to the older ConfigMap %s, so this policy is not applied; rename this ConfigMap", key.Name, configMap.Name))
+	}
+	in := netpol.Inputs{
+		Table: table, Options: c.options.Plan.Compile, AgentNamespace: c.options.Namespace, PolicyDigest: cached.PolicyDigest(configMap),
+	}
+	if netpol.IsExempt(key.Namespace, c.options.Namespace) {
+		c.reportDecision(key, configMap, plan.Decide(netpol.Assess(configMap, nil, in), nil, false, c.options.Plan))
+		return false, c.removeMade(ctx, key, current)
+	}
+	assessment, d, err := c.decide(ctx, key, configMap, current, in)
+	if err != nil {
+		return false, err
+	}
+	if delay := c.tracker.StepDelay(key, d.Step, c.now()); delay > 0 {
+		c.queue.AddAfter(key, delay)
+		return false, nil
+	}
+	if d.Desired != nil {
+		if assessment.Cause == netpol.CauseMissing && c.wasInPlace(key, configMap) {
+			if exists, err := c.api.stillExists(ctx, key, configMap); err != nil || !exists {
+				return false, err
+			}
+		}
+		if written, err = c.write(ctx, key, current, assessment.Cause, d); err != nil || !written {
+			return false, err
+		}
+	}
+	if assessment.State != netpol.NameConflict {
+		c.tracker.SetOwnerUID(key, configMap.UID)
+	}
+	c.reporter.StateChanged(c.tracker.SetState(key, assessment.State), assessment.State)
+	c.reportDecision(key, configMap, d)
+	return written, nil
+}
+
+// write writes the desired NetworkPolicy of a decision. It reports false if the namespace is being deleted.
+func (c *Controller) write(ctx context.Context, key cache.ObjectName, current *cached.NetworkPolicy, cause netpol.Cause, d plan.Decision) (written bool, err error) {
+	networkPolicy, verb, err := c.api.write(ctx, current, d.Desired)
+	if err != nil || networkPolicy == nil {
+		return false, err
+	}
+	c.ledger.SetUsage(key.Namespace, key.Name, netpol.UsageOf(d.Desired.Spec))
+	if d.Step != netpol.Widen { // after which another sync must follow
+		c.tracker.SetWrittenVersion(key, networkPolicy.ResourceVersion)
+	}
+	c.reporter.Written(key, verb, cause, d.Step)
+	return true, nil
+}
+
+// wasInPlace reports whether this process has seen a NetworkPolicy that was made from the ConfigMap.
+func (c *Controller) wasInPlace(key cache.ObjectName, configMap *corev1.ConfigMap) bool {
+	return c.tracker.OwnerUID(key) == configMap.UID
+}
+
+// reportDecision records the Events of a decision. It repeats no Warning that is still the last one.
+func (c *Controller) reportDecision(key cache.ObjectName, configMap *corev1.ConfigMap, d plan.Decision) {
+	if d.Warning == "" {
+		c.tracker.IsNewWarning(key, configMap.Name, "")
+	} else {
+		c.warn(key, configMap, configMap.Name, d.Warning, d.Problem)
+	}
+	if d.Reason != "" {
+		c.reporter.Normal(configMap, d.Reason, d.Message)
+	}
+}
+
+// warn records a Warning, unless it is still the last one on its topic. The topic of a ConfigMap is its name.
+func (c *Controller) warn(key cache.ObjectName, object reporter.Object, topic, reason, message string) {
+	if c.tracker.IsNewWarning(key, topic, reason+message) {
+		c.reporter.Warning(object, reason, message)
+	}
+}

@@ -1,0 +1,61 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"egress-agent/pkg/agent/internal/cached"
+	"egress-agent/pkg/agent/internal/plan"
+	"egress-agent/pkg/netpol"
+)
+
+// removeOrphan deletes a NetworkPolicy that the agent made, if its ConfigMap does not exist. Without the NetworkPolicy the
+// pods may open any connection. The cache of ConfigMaps may be behind the other, so the API server must confirm that the
+// ConfigMap is gone. A NetworkPolicy that only has the agent's label stays, because someone else made it.
+func (c *Controller) removeOrphan(ctx context.Context, key cache.ObjectName, current *cached.NetworkPolicy) error {
+	warnings := c.tracker.Warnings(key)
+	c.reporter.StateChanged(c.tracker.Drop(key), "")
+	if current == nil || !netpol.HasManagedLabel(&current.ObjectMeta) || current.DeletionTimestamp != nil {
+		return nil
+	}
+	if !netpol.IsMade(&current.ObjectMeta) {
+		c.tracker.RestoreWarnings(key, warnings)
+		c.warn(key, &networkingv1.NetworkPolicy{ObjectMeta: current.ObjectMeta}, key.Name, plan.ReasonNotMade, fmt.Sprintf(
+			"It has the label %s=%s but no ConfigMap owns it, so %s does not change it; remove the label or delete the NetworkPolicy",
+			netpol.ManagedByLabel, netpol.ManagedBy, plan.AgentName))
+		return nil
+	}
+	configMap, err := c.api.readPolicy(ctx, key, configMapName(current))
+	if err != nil {
+		return err
+	}
+	if configMap != nil {
+		return fmt.Errorf("the cache lacks ConfigMap %s", configMap.Name)
+	}
+	return c.removeMade(ctx, key, current)
+}
+
+// removeMade deletes a NetworkPolicy that the agent made. It does nothing if there is none, or if someone else made it.
+func (c *Controller) removeMade(ctx context.Context, key cache.ObjectName, current *cached.NetworkPolicy) error {
+	if current == nil || !netpol.IsMade(&current.ObjectMeta) || current.DeletionTimestamp != nil {
+		return nil
+	}
+	deleted, err := c.api.delete(ctx, current)
+	if deleted {
+		c.reporter.Deleted(key)
+	}
+	return err
+}
+
+// configMapName returns the name of the ConfigMap that a NetworkPolicy was made from.
+func configMapName(current *cached.NetworkPolicy) string {
+	for _, owner := range current.OwnerReferences {
+		if owner.Kind == "ConfigMap" && netpol.NetworkPolicyName(owner.Name) == current.Name {
+			return owner.Name
+		}
+	}
+	return current.Name
+}

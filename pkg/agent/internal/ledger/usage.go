@@ -1,0 +1,63 @@
+package ledger
+
+import (
+	"slices"
+
+	"egress-agent/pkg/netpol"
+)
+
+// usage counts what the NetworkPolicies of the agent take in a namespace.
+type usage struct {
+	byName map[string]netpol.Usage // by the NetworkPolicy's name
+	cidrs  int                     // sum over all NetworkPolicies
+	ports  map[netpol.PortKey]int  // how many NetworkPolicies use a port
+}
+
+func (u *usage) set(name string, own netpol.Usage) {
+	u.subtract(name)
+	if u.byName == nil {
+		u.byName, u.ports = make(map[string]netpol.Usage, 1), make(map[netpol.PortKey]int, len(own.Ports))
+	}
+	u.byName[name] = own
+	u.cidrs += own.CIDRs
+	for _, port := range own.Ports {
+		u.ports[port]++
+	}
+}
+
+func (u *usage) drop(name string) {
+	u.subtract(name)
+	delete(u.byName, name)
+}
+
+func (u *usage) subtract(name string) {
+	own := u.byName[name]
+	u.cidrs -= own.CIDRs
+	for _, port := range own.Ports {
+		if u.ports[port]--; u.ports[port] == 0 {
+			delete(u.ports, port)
+		}
+	}
+}
+
+func (u *usage) total(name string, own netpol.Usage) (cidrs, ports int, others []string) {
+	previous := u.byName[name]
+	cidrs, ports = own.CIDRs+u.cidrs-previous.CIDRs, len(u.ports)
+	for _, port := range previous.Ports {
+		if u.ports[port] == 1 && !slices.Contains(own.Ports, port) {
+			ports--
+		}
+	}
+	for _, port := range own.Ports {
+		if u.ports[port] == 0 {
+			ports++
+		}
+	}
+	for other, usage := range u.byName {
+		if other != name && usage.CIDRs > 0 {
+			others = append(others, other)
+		}
+	}
+	slices.Sort(others)
+	return cidrs, ports, others
+}

@@ -1,0 +1,119 @@
+// Package plan turns the assessment of a policy into a write and Events. It is pure: no clock, log, context or client.
+package plan
+
+import (
+	"fmt"
+
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"egress-agent/pkg/agent/internal/cached"
+	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/netpol"
+	"egress-agent/pkg/policy"
+)
+
+// AgentName is the agent's name in messages and towards the API server.
+const AgentName = netpol.ManagedBy
+
+// The reasons of Events on a policy ConfigMap. A Warning has the policy's netpol.State as its reason, or ReasonServiceGone.
+const (
+	ReasonApplied           = "Applied"
+	ReasonRestored          = "Restored"
+	ReasonInvalid           = string(netpol.Invalid)
+	ReasonNameConflict      = string(netpol.NameConflict)
+	ReasonRangesChanged     = "RangesChanged"
+	ReasonRangesUnavailable = string(netpol.RangesUnavailable)
+	ReasonServiceGone       = "ServiceGone"
+	ReasonNamespaceExempt   = string(netpol.NamespaceExempt)
+)
+
+// ReasonNotMade is the reason of the Event on a NetworkPolicy that has the agent's label but comes from no ConfigMap.
+const ReasonNotMade = "NotMade"
+
+// Options control every decision.
+type Options struct {
+	Compile netpol.Options
+	// ChunkPeers is the largest number of CIDRs that a single write changes.
+	ChunkPeers int
+}
+
+// Decision is what a sync does about a policy.
+type Decision struct {
+	// Desired is the NetworkPolicy to create, or to update if there is a current one. Nil leaves the cluster unchanged.
+	Desired *networkingv1.NetworkPolicy
+	// NeedsSpec reports that Transition must complete the decision with the spec of the current NetworkPolicy.
+	NeedsSpec bool
+	// Step is the part of the change that writing Desired makes. netpol.Narrow must wait until the dataplane has applied
+	// netpol.Widen.
+	Step netpol.Step
+	// Reason and Message are the Event of the write. An empty Reason records none.
+	Reason, Message string
+	// Warning and Problem are the Event about the policy itself. An empty Warning records none.
+	Warning, Problem string
+}
+
+// Decide returns the decision for an assessment. current is nil without a NetworkPolicy. wasInPlace reports whether this
+// process has seen a NetworkPolicy that was made from the ConfigMap.
+func Decide(a *netpol.Assessment, current *cached.NetworkPolicy, wasInPlace bool, options Options) Decision {
+	d := Decision{Step: netpol.Replace}
+	switch {
+	case a.State != netpol.Applied && a.State != netpol.Pending:
+		d.Warning, d.Problem = string(a.State), a.Message()
+	case len(a.Gone) > 0:
+		d.Warning, d.Problem = ReasonServiceGone, a.Message()
+	}
+	if len(a.Desired) == 0 {
+		return d
+	}
+	desired := a.Desired[0]
+	d.Desired, d.Message = merge(current, desired), summary(desired)
+	isEdited := a.Cause == netpol.CauseEdited || a.Cause == netpol.CauseMissing && wasInPlace
+	switch {
+	case isEdited && (d.Warning == "" || a.LastPolicy != nil):
+		d.Reason = ReasonRestored
+	case d.Warning == "":
+		d.Reason = ReasonApplied
+	}
+	changesSpec := a.Opens && a.Cause != netpol.CauseMissing
+	d.NeedsSpec = changesSpec && (isSamePolicy(a.Cause) ||
+		netpol.IsLarge(max(current.CIDRCount, netpol.CIDRCount(desired.Spec)), options.ChunkPeers, options.Compile))
+	return d
+}
+
+// isSamePolicy reports whether a change has another cause than the policy document: the ranges or the agent's options.
+func isSamePolicy(cause netpol.Cause) bool {
+	return cause == netpol.CauseRanges || cause == netpol.CauseOptions
+}
+
+// summary returns the message of a policy that is in force.
+func summary(desired *networkingv1.NetworkPolicy) string {
+	destinations := desired.Annotations[netpol.DestinationsAnnotation]
+	if destinations == "" {
+		return fmt.Sprintf("NetworkPolicy %s is in force", desired.Name)
+	}
+	return fmt.Sprintf("NetworkPolicy %s is in force, with these numbers of CIDRs: %s", desired.Name, destinations)
+}
+
+// ServiceRegionsOf returns the services and regions that policies name; a nil policy names none. A destination without
+// regions gives its service with an empty region.
+func ServiceRegionsOf(policies ...*policy.Policy) []awsranges.ServiceRegion {
+	var named []awsranges.ServiceRegion
+	for _, p := range policies {
+		if p == nil {
+			continue
+		}
+		for _, destination := range p.Destinations {
+			if destination.Service == "" {
+				continue
+			}
+			service := awsranges.Canonical(destination.Service)
+			if destination.Regions == nil {
+				named = append(named, awsranges.ServiceRegion{Service: service})
+			}
+			for _, region := range destination.Regions {
+				named = append(named, awsranges.ServiceRegion{Service: service, Region: region})
+			}
+		}
+	}
+	return named
+}

@@ -1,0 +1,52 @@
+package plan
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"egress-agent/pkg/agent/internal/cached"
+	"egress-agent/pkg/agent/internal/testobjects"
+	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/netpol"
+	"egress-agent/pkg/status"
+)
+
+// TestStatusAgrees has every policy in every situation: status reads the state from the cluster that the agent assesses.
+func TestStatusAgrees(t *testing.T) {
+	var currents []*networkingv1.NetworkPolicy
+	for _, document := range []string{testobjects.Valid, testobjects.Edited, testobjects.Invalid} {
+		currents = append(currents,
+			testobjects.NetworkPolicy(t, document),
+			testobjects.With(testobjects.NetworkPolicy(t, document), func(p *networkingv1.NetworkPolicy) { p.Spec.Egress = nil }),
+			testobjects.With(testobjects.NetworkPolicy(t, document), func(p *networkingv1.NetworkPolicy) { p.Labels = nil }),
+			testobjects.With(testobjects.NetworkPolicy(t, document), func(p *networkingv1.NetworkPolicy) { p.Labels, p.OwnerReferences = nil, nil }),
+			testobjects.With(testobjects.NetworkPolicy(t, document), func(p *networkingv1.NetworkPolicy) { p.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)} }))
+	}
+	currents = append(currents, netpol.Assess(testobjects.ConfigMap(testobjects.Valid), nil, netpol.Inputs{Options: testobjects.Options}).Desired[0]) // written without ranges
+	seen := make(map[status.State]int)
+	for _, document := range []string{testobjects.Valid, testobjects.Edited, testobjects.Invalid} {
+		for _, table := range []*awsranges.Table{testobjects.Table(t), nil} {
+			for _, current := range append(currents, nil) {
+				cluster := status.Cluster{ConfigMaps: []*corev1.ConfigMap{testobjects.ConfigMap(document)}, Table: table, Options: testobjects.Options}
+				var inCluster *netpol.Current
+				if current != nil {
+					cluster.NetworkPolicies = append(cluster.NetworkPolicies, current)
+					inCluster = cached.NetworkPolicyOf(current).Current()
+				}
+				ours := netpol.Assess(testobjects.ConfigMap(document), inCluster, netpol.Inputs{Table: table, Options: testobjects.Options})
+				got := status.Policies(cluster)[0]
+				require.Equal(t, ours.State, got.State, "policy %s, NetworkPolicy %+v, ranges %t", document, current, table != nil)
+				if ours.State != netpol.Pending {
+					require.Equal(t, ours.Messages(), append([]string(nil), got.Messages...))
+				}
+				seen[got.State]++
+			}
+		}
+	}
+	require.Len(t, seen, len(status.States)-1, "every state but NamespaceExempt occurs")
+}

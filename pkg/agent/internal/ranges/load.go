@@ -1,0 +1,94 @@
+package ranges
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/internal/filewatch"
+)
+
+// LoadInitial loads the ranges before the first sync: the saved ones or, if there are none, the feed's. It returns the wait
+// until the first refresh. A file that cannot be read is a mistake in the deployment, and an error. A URL that fails now
+// may succeed later, so that is no error.
+func (u *Updater) LoadInitial(ctx context.Context) (next time.Duration, err error) {
+	feed := u.source.Feed
+	u.watched = watchedFiles{ranges: filewatch.Watch(feed.File), custom: filewatch.Watch(u.source.Custom.Files...)}
+	custom, err := u.loadCustom()
+	if err != nil {
+		return 0, err
+	}
+	u.loadSaved(ctx)
+	u.holdCustom(custom)
+	if feed.Table() != nil {
+		return backgroundDelay, nil
+	}
+	if err := u.fetchRanges(ctx); err != nil {
+		if feed.File != "" && ctx.Err() == nil {
+			return 0, fmt.Errorf("read the AWS ranges from %s: %w", feed.File, err)
+		}
+		return minRetryDelay, nil
+	}
+	return u.source.Interval, nil
+}
+
+// loadSaved continues with the saved ranges, if there are any. It retries while the API server fails: without the saved
+// ranges the agent would close the held rows, and accept any document.
+func (u *Updater) loadSaved(ctx context.Context) {
+	for ; ctx.Err() == nil; time.Sleep(minRetryDelay / 4) {
+		saved, err := u.store.load(ctx)
+		var refused *awsranges.RefusedError
+		if err != nil && !errors.As(err, &refused) {
+			u.log.Warn("load AWS ranges failed, retrying", "configmap", ConfigMapName, "error", err)
+			continue
+		}
+		u.custom = saved.custom
+		if saved.table != nil {
+			if resumeErr := u.source.Feed.Resume(saved.table); resumeErr != nil {
+				err = errors.Join(err, fmt.Errorf("%s: %w", RangesKey, resumeErr))
+			} else {
+				u.accepted = saved
+				u.metrics.confirmed.Store(saved.confirmedAt.Unix())
+			}
+		}
+		if err != nil {
+			u.log.Warn("saved AWS ranges ignored", "configmap", ConfigMapName, "error", err)
+		}
+		return
+	}
+}
+
+// loadCustom returns the table of the custom files; nil without files.
+func (u *Updater) loadCustom() (*awsranges.Table, error) {
+	custom, err := awsranges.ReadFiles("", u.source.Custom)
+	if err != nil {
+		return nil, fmt.Errorf("read the custom ranges: %w", err)
+	}
+	return custom, nil
+}
+
+// holdCustom makes files the current custom rows, and holds the rows that the files have lost as long as the feed holds
+// AWS's. Without the hold, each policy that names a lost service would become invalid at once, and what it opens stay open.
+func (u *Updater) holdCustom(files *awsranges.Table) {
+	feed := u.source.Feed
+	u.custom = awsranges.HoldCustom(u.custom, files, feed.Now(), feed.RemovalHold)
+}
+
+// reloadCustom loads the custom files after a change, publishes their table and saves it. If a file is unreadable or
+// defective, the custom ranges stay unchanged.
+func (u *Updater) reloadCustom(ctx context.Context, saveWithin time.Duration) {
+	custom, err := u.loadCustom()
+	if err != nil {
+		u.log.Warn("reload custom ranges failed", "error", err)
+		return
+	}
+	before := u.custom
+	u.holdCustom(custom)
+	if u.custom == before {
+		return
+	}
+	u.log.Info("custom ranges changed", "rows", len(u.custom.Rows()), "held", len(u.custom.Held()))
+	u.saveRangesAfter(ctx, u.Publish(), saveWithin)
+}

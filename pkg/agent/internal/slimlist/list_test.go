@@ -1,0 +1,178 @@
+package slimlist
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/encoding/protowire"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/pager"
+
+	"egress-agent/pkg/agent/internal/cached"
+	"egress-agent/pkg/agent/internal/testobjects"
+)
+
+// encodedList returns a list of NetworkPolicies, and its encoding by an API server.
+func encodedList(t *testing.T, continued string) (*networkingv1.NetworkPolicyList, []byte) {
+	list := &networkingv1.NetworkPolicyList{
+		TypeMeta: metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicyList"},
+		ListMeta: metav1.ListMeta{ResourceVersion: "12345", Continue: continued},
+	}
+	for i := range 300 { // more than a buffer holds
+		policy := testobjects.NetworkPolicy(t, testobjects.Valid)
+		policy.TypeMeta = metav1.TypeMeta{} // those in a list have none
+		policy.Name = fmt.Sprintf("policy-%d", i)
+		list.Items = append(list.Items, *policy)
+	}
+	var encoded bytes.Buffer
+	require.NoError(t, protobuf.NewSerializer(scheme.Scheme, scheme.Scheme).Encode(list, &encoded))
+	return list, encoded.Bytes()
+}
+
+func resource(client kubernetes.Interface) Resource {
+	return Resource{Name: "networkpolicies", Client: client.NetworkingV1().RESTClient()}
+}
+
+func TestListReducesEachObject(t *testing.T) {
+	want, encoded := encodedList(t, "")
+	answer := func(w http.ResponseWriter) { w.Write(encoded) }
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		require.Equal(t, "/apis/networking.k8s.io/v1/networkpolicies?labelSelector=a%3Db&resourceVersion=0", r.URL.String())
+		require.Equal(t, runtime.ContentTypeProtobuf, r.Header.Get("Accept"))
+		answer(w)
+	}))
+	defer server.Close()
+	client, err := kubernetes.NewForConfig(&rest.Config{Host: server.URL})
+	require.NoError(t, err)
+	listed := func() (runtime.Object, error) {
+		return list(t.Context(), resource(client), metav1.ListOptions{ResourceVersion: "0", LabelSelector: "a=b"}, cached.NetworkPolicyOf)
+	}
+
+	object, err := listed()
+	require.NoError(t, err)
+	slim := object.(*metav1.List)
+	require.Equal(t, "12345", slim.ResourceVersion)
+	require.Len(t, slim.Items, len(want.Items))
+	for i, item := range slim.Items {
+		require.Equal(t, cached.NetworkPolicyOf(&want.Items[i]), item.Object)
+	}
+
+	answer = func(w http.ResponseWriter) { http.Error(w, "no", http.StatusForbidden) }
+	_, err = listed()
+	require.True(t, apierrors.IsForbidden(err), err)
+	answer = func(w http.ResponseWriter) { io.WriteString(w, `{"kind": "NetworkPolicyList"}`) }
+	_, err = listed()
+	require.EqualError(t, err, `list networkpolicies: the answer is not protobuf: it begins with "{\"ki"`)
+}
+
+// TestUnmarshalDecodesAsTheClient compares with the client's decoder, apart from managed fields: also if these do not come
+// last, and for an encoding that is cut anywhere.
+func TestUnmarshalDecodesAsTheClient(t *testing.T) {
+	policy := testobjects.NetworkPolicy(t, testobjects.Valid)
+	policy.TypeMeta = metav1.TypeMeta{}
+	policy.Finalizers = []string{"tenant/finalizer"}
+	policy.CreationTimestamp = metav1.Unix(1_700_000_000, 0)
+	policy.ManagedFields = []metav1.ManagedFieldsEntry{
+		{Manager: "egress-agent", Operation: metav1.ManagedFieldsOperationUpdate, FieldsV1: metav1.NewFieldsV1(`{"f:spec":{}}`)},
+		{Manager: "kubectl", Operation: metav1.ManagedFieldsOperationApply},
+	}
+	encoded, err := policy.Marshal()
+	require.NoError(t, err)
+	_, _, tag := protowire.ConsumeTag(encoded)
+	metadata, length := protowire.ConsumeBytes(encoded[tag:])
+	finalizer := protowire.AppendString(protowire.AppendTag(nil, 14, protowire.BytesType), "tenant/another")
+	reordered := append(protowire.AppendBytes(bytes.Clone(encoded[:tag]), append(bytes.Clone(metadata), finalizer...)), encoded[tag+length:]...)
+
+	for _, encoded := range [][]byte{encoded, reordered, encoded[tag+length:]} {
+		var full, got networkingv1.NetworkPolicy
+		require.NoError(t, full.Unmarshal(encoded))
+		full.ManagedFields = nil
+		require.NoError(t, unmarshal(&got, bytes.Clone(encoded)))
+		require.Equal(t, full, got)
+	}
+	for n := range encoded {
+		var full, got networkingv1.NetworkPolicy
+		fullErr, err := full.Unmarshal(encoded[:n]), unmarshal(&got, bytes.Clone(encoded[:n]))
+		require.Equal(t, fullErr == nil, err == nil, "the first %d bytes of %d: %v, %v", n, len(encoded), fullErr, err)
+	}
+	for i := range encoded {
+		broken := bytes.Clone(encoded)
+		broken[i] ^= 0xff
+		_ = unmarshal(&networkingv1.NetworkPolicy{}, broken) // does not panic
+	}
+}
+
+// TestListReadsPages reads a list in pages, which an API server returns if it lists from etcd.
+func TestListReadsPages(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		continued := "further"
+		if r.URL.Query().Get("continue") == continued {
+			continued = ""
+		}
+		_, page := encodedList(t, continued)
+		w.Write(page)
+	}))
+	defer server.Close()
+	client, err := kubernetes.NewForConfig(&rest.Config{Host: server.URL})
+	require.NoError(t, err)
+	pages := pager.New(func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+		return list(ctx, resource(client), options, cached.NetworkPolicyOf)
+	})
+	all, _, err := pages.ListWithAlloc(t.Context(), metav1.ListOptions{})
+	require.NoError(t, err)
+	items, err := meta.ExtractListWithAlloc(all)
+	require.NoError(t, err)
+	require.Len(t, items, 600)
+	for _, item := range items {
+		require.IsType(t, &cached.NetworkPolicy{}, item)
+	}
+}
+
+// TestReadListRefusesAnIncompleteList cuts a list at every byte. The informer takes an object that is not listed for
+// deleted, so a part of a list must not pass for the list.
+func TestReadListRefusesAnIncompleteList(t *testing.T) {
+	want, encoded := encodedList(t, "")
+	read := func(encoded []byte) (items int, err error) {
+		err = readList(bytes.NewReader(encoded), &metav1.ListMeta{}, func([]byte) error { items++; return nil })
+		return items, err
+	}
+	items, err := read(encoded)
+	require.NoError(t, err)
+	require.Equal(t, len(want.Items), items)
+	end := len(encoded) - 4 // two empty fields follow the list in the runtime.Unknown
+	for n := range end {
+		if n > 2000 && n < end-2000 && n%97 != 0 {
+			continue
+		}
+		_, err := read(encoded[:n])
+		require.Error(t, err, "the first %d bytes of %d", n, len(encoded))
+	}
+	for i := range 200 { // of the prefix, the list's fields and the first object
+		broken := bytes.Clone(encoded)
+		broken[i] ^= 0xff
+		_, _ = read(broken) // does not panic, and allocates little
+	}
+}
+
+func TestReadListStopsAtAnError(t *testing.T) {
+	stop := fmt.Errorf("enough")
+	_, encoded := encodedList(t, "")
+	calls := 0
+	err := readList(bytes.NewReader(encoded), &metav1.ListMeta{}, func([]byte) error { calls++; return stop })
+	require.ErrorIs(t, err, stop)
+	require.Equal(t, 1, calls)
+}
