@@ -35,7 +35,7 @@ func TestRestartUsesSavedRanges(t *testing.T) {
 	mark, err := harness.Control(t).Mark()
 	require.NoError(t, err)
 	p = harness.StartAgent(t, arguments...)
-	harness.Eventually(t, "the agent has tried a refresh", func() bool { return strings.Contains(p.Log(t), "AWS ranges not refreshed") })
+	harness.Eventually(t, "the agent has tried a refresh", func() bool { return strings.Contains(p.Log(t), "refresh AWS ranges failed") })
 	harness.AwaitQuiet(t)
 	require.Empty(t, harness.AgentWrites(t, mark, "tenant-offline", "egress-system"), "with the ConfigMap")
 	require.Equal(t, before, harness.GetNetworkPolicy(t, "tenant-offline", "egress"))

@@ -25,7 +25,7 @@ func TestStopWaitsForWriteInFlight(t *testing.T) {
 	require.Equal(t, "application/vnd.kubernetes.protobuf", p.HeldContentType.Load())
 	agent.Stop(t)
 	require.NotNil(t, harness.GetNetworkPolicy(t, "tenant-stop", "in-flight"), "the agent waits for the write")
-	require.NotContains(t, agent.Log(t), "will retry")
+	require.NotContains(t, agent.Log(t), "sync failed, retrying")
 
 	agent = harness.StartAgentWithRanges(t, "--kubeconfig", p.Kubeconfig)
 	p.Hold.Store(int64(time.Minute))

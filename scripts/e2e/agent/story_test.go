@@ -208,7 +208,7 @@ func TestStory(t *testing.T) {
 	step("the agent stops quietly when a namespace is deleted", func(t *testing.T) {
 		harness.Kubectl(t, "", "delete", "namespace", "tenant-b", "--timeout=60s")
 		harness.AwaitQuiet(t)
-		require.NotContains(t, agent.Log(t), "will retry", "the agent logs no errors")
+		require.NotContains(t, agent.Log(t), "sync failed, retrying", "the agent logs no errors")
 	})
 }
 

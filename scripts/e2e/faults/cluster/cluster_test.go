@@ -88,7 +88,7 @@ func TestFaultNamespaceDeleted(t *testing.T) {
 		}, 2*time.Minute, 100*time.Millisecond, "the namespace controller retries a namespace that is not empty after 5, 10 and 20 seconds")
 	}
 	w.AwaitRest(time.Minute)
-	require.NotContains(t, p.Log(t), "will retry", "the agent logs no errors")
+	require.NotContains(t, p.Log(t), "sync failed, retrying", "the agent logs no errors")
 }
 
 func TestFaultChurn(t *testing.T) {
