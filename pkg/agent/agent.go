@@ -1,7 +1,7 @@
 // Package agent keeps one NetworkPolicy beside each policy ConfigMap of a cluster.
 //
-// It only connects the parts, which are packages in internal: ranges keeps the table of ranges current, and controller
-// writes the NetworkPolicies. Only the agent that holds the Lease does either; a standby only keeps its caches current.
+// It only connects the parts, packages in internal: ranges keeps the table of ranges current, and controller writes the
+// NetworkPolicies. Both run only in the leader, the agent with the Lease. A standby only keeps its caches current.
 package agent
 
 import (
@@ -23,8 +23,8 @@ import (
 	"egress-agent/pkg/netpol"
 )
 
-// Name is the agent's name towards the API server: its user agent, the field manager of its writes, the source of its
-// Events, and the name of its Lease.
+// Name is the agent's name towards the API server. It is the user agent, the field manager of writes, the source of
+// Events and the name of the Lease.
 const Name = plan.AgentName
 
 // The ConfigMap of ranges, which other programs read, and its annotations.
@@ -40,7 +40,7 @@ const (
 // EventsPerSecond is how many Events the agent writes in a second.
 const EventsPerSecond = events.PerSecond
 
-// Source says where the ranges come from.
+// Source is the source of the ranges.
 type Source = ranges.Source
 
 // Options control an agent.
@@ -51,15 +51,15 @@ type Options struct {
 	Source Source
 	// Namespace is the agent's, with its Lease and the ConfigMap of ranges.
 	Namespace string
-	// LeaderElect makes an agent wait for the Lease before it leads. Without it the agent leads at once.
+	// LeaderElect makes an agent wait for the Lease before it leads. An agent without it leads immediately.
 	LeaderElect bool
 	// Workers is how many policies are synced concurrently; at least 1.
 	Workers int
-	// ChunkPeers is the number of CIDRs up to which one write changes a policy. Settle is the time between the two writes
+	// ChunkPeers is the largest number of CIDRs that a single write changes. Settle is the time between the two writes
 	// of a larger change.
 	ChunkPeers int
 	Settle     time.Duration
-	// Metrics is where the agent registers its metrics.
+	// Metrics is the registry for the agent's metrics.
 	Metrics prometheus.Registerer
 }
 
@@ -74,7 +74,7 @@ type Agent struct {
 	controller *controller.Controller
 }
 
-// New returns an agent. It writes Events with a client of their own, which may be slower, so that Events never delay a
+// New returns an agent. A separate client, which may be slower, writes the Events, so that they never delay a
 // NetworkPolicy.
 func New(client, eventClient kubernetes.Interface, options Options, log *slog.Logger) *Agent {
 	queue := fairqueue.New(Name, options.Metrics)
@@ -136,8 +136,8 @@ func (a *Agent) waitForCaches(ctx context.Context) bool {
 // stopTimeout is how long a stop waits for writes in flight.
 const stopTimeout = 10 * time.Second
 
-// lead does the work of the leader until ctx ends. It returns when all syncs in flight have. Their API requests end with
-// requests, and at the latest stopTimeout after ctx.
+// lead does the work of the leader until ctx ends. It returns when all syncs in flight have. Their API requests end
+// with requests, and at the latest stopTimeout after ctx.
 func (a *Agent) lead(ctx, requests context.Context) error {
 	requests, cancel := context.WithCancel(requests)
 	defer cancel()

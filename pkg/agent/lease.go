@@ -16,8 +16,8 @@ import (
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 )
 
-// A leader that fails loses the Lease after leaseDuration. Its successor then takes it within two tries, which are 1 to 2.2
-// times retryPeriod apart (leaderelection.JitterFactor). A leader that cannot renew for renewDeadline gives up before that.
+// A leader that fails loses the Lease after leaseDuration. Its successor then takes it within two tries, 1 to 2.2 times
+// retryPeriod apart (leaderelection.JitterFactor). A leader that cannot renew for renewDeadline gives up before that.
 const (
 	leaseDuration = 15 * time.Second
 	renewDeadline = 10 * time.Second
@@ -47,8 +47,8 @@ func (l *lease) check() error {
 	return nil
 }
 
-// elect waits for the Lease, calls lead while it holds it, and releases it when lead has returned. lead must return soon
-// after its first argument ends; its API requests use the second, which ends only with the Lease.
+// elect waits for the Lease, calls lead, and releases the Lease when lead has returned. lead must return soon after its
+// first argument ends. Its API requests use the second, because that ends only with the Lease.
 //
 // An error means that lead failed, or that the Lease is lost. Another agent may have written since, so the process must
 // exit.

@@ -12,8 +12,8 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// reducedMark is an annotation on each reduced ConfigMap. The API server accepts no such key. The informer passes listed
-// objects to ReduceConfigMap a second time, and the mark keeps that from reducing them again.
+// reducedMark is an annotation on each reduced ConfigMap. The API server accepts no such key. The informer passes
+// listed objects to ReduceConfigMap a second time, and the mark keeps that from reducing them again.
 const reducedMark = " slim"
 
 // Reduced ConfigMaps share these maps, which nobody may modify.
@@ -22,8 +22,8 @@ var (
 	policyLabels = map[string]string{policy.Label: policy.LabelValue}
 )
 
-// ReduceConfigMap reduces a policy ConfigMap in place and returns it. Of the metadata it keeps what the agent reads. Of the
-// data it keeps the policy document without white space, but only if mayHold allows that.
+// ReduceConfigMap reduces a policy ConfigMap in place and returns it. It keeps the metadata that the agent reads. It
+// keeps the policy document, without white space, only if mayHold allows that.
 //
 // Two fields of the metadata that the agent does not need describe the stored document: GenerateName is its digest, as
 // bytes, and Generation its size without white space. PolicyDigest and DocumentSize return them.

@@ -11,8 +11,8 @@ import (
 )
 
 // NetworkPolicy is the metadata of a NetworkPolicy without managed fields and without its PolicyAnnotation. It embeds
-// PartialObjectMetadata because a list of the API holds only objects of the API. The other fields are those of
-// netpol.Current. They are empty for a NetworkPolicy that has neither the agent's label nor an owner.
+// PartialObjectMetadata because a list of the API holds only objects of the API. netpol.Current
+// explains the other fields. They are empty for a NetworkPolicy that has neither the agent's label nor an owner.
 type NetworkPolicy struct {
 	metav1.PartialObjectMetadata
 	SpecDigest     string

@@ -23,9 +23,9 @@ type api struct {
 	checkLease func() error // returns an error if another agent may hold the Lease
 }
 
-// write creates the NetworkPolicy, or updates current, and returns the result and the verb. The update has the version that
-// the decision is based on, so it fails instead of undoing a change that the caches have not seen. It returns nil if the
-// namespace is being deleted.
+// write creates the NetworkPolicy, or updates current, and returns the result and the verb. The update has the version
+// that the decision is based on, so it fails instead of undoing a change that the caches have not seen. It returns nil
+// if the namespace is being deleted.
 func (a *api) write(ctx context.Context, current *cached.NetworkPolicy, desired *networkingv1.NetworkPolicy) (written *networkingv1.NetworkPolicy, verb string, err error) {
 	if err := a.checkLease(); err != nil {
 		return nil, "", err
@@ -65,7 +65,8 @@ func (a *api) delete(ctx context.Context, current *cached.NetworkPolicy) (delete
 	return true, nil
 }
 
-// readNetworkPolicy returns the full object of a cached NetworkPolicy. It returns an error if the cache has another version.
+// readNetworkPolicy returns the full object of a cached NetworkPolicy. It returns an error if the cache has another
+// version.
 func (a *api) readNetworkPolicy(ctx context.Context, current *cached.NetworkPolicy) (*networkingv1.NetworkPolicy, error) {
 	networkPolicy, err := a.client.NetworkingV1().NetworkPolicies(current.Namespace).Get(ctx, current.Name, metav1.GetOptions{})
 	if err != nil {
@@ -77,7 +78,7 @@ func (a *api) readNetworkPolicy(ctx context.Context, current *cached.NetworkPoli
 	return networkPolicy, nil
 }
 
-// readSpecs returns the specs of NetworkPolicies. It skips those that do not exist.
+// readSpecs returns the specs of NetworkPolicies. It skips a missing one.
 func (a *api) readSpecs(ctx context.Context, namespace string, names []string) ([]networkingv1.NetworkPolicySpec, error) {
 	var specs []networkingv1.NetworkPolicySpec
 	for _, name := range names {
@@ -93,8 +94,8 @@ func (a *api) readSpecs(ctx context.Context, namespace string, names []string) (
 	return specs, nil
 }
 
-// readDocument returns a copy of a cached ConfigMap with its policy document. It returns an error if the cache has another
-// version.
+// readDocument returns a copy of a cached ConfigMap with its policy document. It returns an error if the cache has
+// another version.
 func (a *api) readDocument(ctx context.Context, configMap *corev1.ConfigMap) (*corev1.ConfigMap, error) {
 	stored, err := a.client.CoreV1().ConfigMaps(configMap.Namespace).Get(ctx, configMap.Name, metav1.GetOptions{})
 	if err != nil {
@@ -108,16 +109,16 @@ func (a *api) readDocument(ctx context.Context, configMap *corev1.ConfigMap) (*c
 	return &withDocument, nil
 }
 
-// stillExists asks the API server whether the ConfigMap of a deleted NetworkPolicy exists. Deleting a ConfigMap deletes its
-// NetworkPolicy. An outdated cache would create that again each time the garbage collector deletes it. Once the cache has
-// caught up, the key is enqueued again.
+// stillExists asks the API server whether the ConfigMap of a deleted NetworkPolicy exists. Deleting a ConfigMap deletes
+// its NetworkPolicy. An outdated cache would create that again each time the garbage collector deletes it. Once the
+// cache has caught up, the key is enqueued again.
 func (a *api) stillExists(ctx context.Context, key cache.ObjectName, configMap *corev1.ConfigMap) (bool, error) {
 	stored, err := a.readPolicy(ctx, key, configMap.Name)
 	return stored != nil && stored.UID == configMap.UID, err
 }
 
-// readPolicy returns the policy ConfigMap of this name. It returns nil if the ConfigMap does not exist, is no policy, or
-// belongs to another key.
+// readPolicy returns the policy ConfigMap of this name. It returns nil if the ConfigMap does not exist, lacks the
+// label, or belongs to another key.
 func (a *api) readPolicy(ctx context.Context, key cache.ObjectName, name string) (*corev1.ConfigMap, error) {
 	configMap, err := a.client.CoreV1().ConfigMaps(key.Namespace).Get(ctx, name, metav1.GetOptions{})
 	switch {

@@ -32,7 +32,7 @@ type caches struct {
 	synced          chan struct{} // closed when the informers have listed all objects
 }
 
-// byPolicyKey is the index of ConfigMaps by the key of their NetworkPolicy. It has only those whose NetworkPolicy has
+// byPolicyKey is the index of ConfigMaps by NetworkPolicy key. It has only those whose NetworkPolicy has
 // another name.
 const byPolicyKey = "policyKey"
 
@@ -70,7 +70,7 @@ func (c *caches) reduceConfigMap(configMap *corev1.ConfigMap) *corev1.ConfigMap 
 	return cached.ReduceConfigMap(configMap, c.ledger.AddDocument)
 }
 
-// reduceNetworkPolicy returns the reduced form, and counts what the agent's NetworkPolicies take of their namespace.
+// reduceNetworkPolicy returns the reduced form, and counts the usage of a NetworkPolicy that the agent made.
 func (c *caches) reduceNetworkPolicy(full *networkingv1.NetworkPolicy) *cached.NetworkPolicy {
 	if netpol.IsMade(&full.ObjectMeta) {
 		c.ledger.SetUsage(full.Namespace, full.Name, netpol.UsageOf(full.Spec))
@@ -122,7 +122,7 @@ func (c *caches) managedKeys() []cache.ObjectName {
 	return keys
 }
 
-// networkPolicy returns the NetworkPolicy of this key; nil if there is none.
+// networkPolicy returns the NetworkPolicy of this key; nil without one.
 func (c *caches) networkPolicy(key cache.ObjectName) (*cached.NetworkPolicy, error) {
 	object, exists, err := c.networkPolicies.GetByKey(key.String())
 	if err != nil || !exists {
@@ -135,9 +135,9 @@ func (c *caches) networkPolicy(key cache.ObjectName) (*cached.NetworkPolicy, err
 	return current, nil
 }
 
-// configMapOf returns the ConfigMap of the NetworkPolicy with this key; nil if there is none. Several ConfigMaps may claim
-// one NetworkPolicy: the oldest gets it. Of those created in the same second, the owner of the current NetworkPolicy gets
-// it, and otherwise the first by name. The others are returned as younger. current may be nil.
+// configMapOf returns the ConfigMap of the NetworkPolicy with this key; nil without one. Several ConfigMaps may claim
+// one NetworkPolicy: the oldest gets it. Of those created in the same second, the owner of the current NetworkPolicy
+// gets it, and otherwise the first by name. The others are returned as younger. current may be nil.
 func (c *caches) configMapOf(key cache.ObjectName, current *cached.NetworkPolicy) (oldest *corev1.ConfigMap, younger []*corev1.ConfigMap, err error) {
 	objects, err := c.configMaps.ByIndex(byPolicyKey, key.String())
 	if err != nil {

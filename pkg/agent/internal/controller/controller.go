@@ -1,8 +1,8 @@
 // Package controller keeps the NetworkPolicies of a cluster in line with its policy ConfigMaps.
 //
-// Handlers of two informers only put keys on one queue. Workers take a key and sync it: plan decides from the caches what
-// to do, and sync does it with at most one write. The caches have no specs, so a large change, or one of the ranges, first
-// reads the current NetworkPolicy.
+// Handlers of two informers only put keys on one queue. Workers take a key and sync it: plan decides from the caches
+// what to do, and sync does it with at most one write. The caches have no specs, so a large change, or one of the
+// ranges, first reads the current NetworkPolicy.
 package controller
 
 import (
@@ -87,8 +87,8 @@ func (c *Controller) SetLeader(isLeader bool) {
 // IsLeader reports whether this agent leads.
 func (c *Controller) IsLeader() bool { return c.isLeader.Load() }
 
-// Run syncs every policy, and then each that changes, until ctx ends. It returns when the last sync has. The API requests
-// of a sync use requests.
+// Run syncs every policy, and then each that changes, until ctx ends. It returns when the last sync has. The API
+// requests of a sync use requests.
 func (c *Controller) Run(ctx, requests context.Context) {
 	c.enqueueAll()
 	var running sync.WaitGroup
@@ -105,8 +105,8 @@ func (c *Controller) Run(ctx, requests context.Context) {
 	running.Wait()
 }
 
-// Publish makes a table current, and enqueues the policies that name a service-region whose prefixes changed. It returns a
-// channel that is closed when all of them have been synced.
+// Publish makes a table current, and enqueues the policies that name a service-region whose prefixes changed. It
+// returns a channel that is closed when these policies have been synced.
 func (c *Controller) Publish(table *awsranges.Table) (synced <-chan struct{}) {
 	change := table.Diff(c.table.Load())
 	c.table.Store(table)
@@ -121,8 +121,8 @@ func (c *Controller) Publish(table *awsranges.Table) (synced <-chan struct{}) {
 	return synced
 }
 
-// keysAffected returns the keys of the synced policies that a change of the table may affect. The other policies are on the
-// queue, or in a sync that compares the table again before it ends.
+// keysAffected returns the keys of the synced policies that a change of the table may affect. The other policies are on
+// the queue, or in a sync that compares the table again before it ends.
 func (c *Controller) keysAffected(change awsranges.Change) []cache.ObjectName {
 	if change.NamesChanged {
 		return c.caches.policyKeys()
@@ -130,7 +130,8 @@ func (c *Controller) keysAffected(change awsranges.Change) []cache.ObjectName {
 	return c.tracker.KeysNaming(change.ServiceRegions)
 }
 
-// processNext syncs the next key. It is the only place that retries. It returns false after the queue has been shut down.
+// processNext syncs the next key. It is the only place that retries. It returns false after the queue has been shut
+// down.
 func (c *Controller) processNext(ctx, requests context.Context) bool {
 	key, shutdown := c.queue.Get()
 	if shutdown {
@@ -153,7 +154,8 @@ func (c *Controller) processNext(ctx, requests context.Context) bool {
 
 // sync brings the NetworkPolicy of this key in line with its ConfigMap. After an error the caller must retry.
 //
-// It takes the time of the change before it reads the caches: a change that comes later leaves a time for the next sync.
+// It takes the time of the change before it reads the caches: a change that comes later leaves a time for the next
+// sync.
 func (c *Controller) sync(ctx context.Context, key cache.ObjectName) error {
 	table := c.table.Load()
 	changedAt := c.tracker.TakeChangedAt(key)

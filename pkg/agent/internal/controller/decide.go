@@ -16,8 +16,8 @@ import (
 
 // decide returns the assessment of a policy, and what to do about it.
 //
-// It records what the policy names before it compares the table again. In the other order, a table that is published
-// between the two would miss the policy.
+// It records the services of the policy before it compares the table again. In the other order, a table that is
+// published between the two would miss the policy.
 func (c *Controller) decide(ctx context.Context, key cache.ObjectName, configMap *corev1.ConfigMap, current *cached.NetworkPolicy, in netpol.Inputs) (*netpol.Assessment, plan.Decision, error) {
 	configMap, exceeded, err := c.loadDocument(ctx, configMap)
 	if err != nil {
@@ -54,8 +54,8 @@ func (c *Controller) decide(ctx context.Context, key cache.ObjectName, configMap
 	return assessment, d, nil
 }
 
-// loadDocument returns a cached ConfigMap with its policy document, which it reads if the cache does not hold it. It
-// returns problems instead if the document exceeds a limit.
+// loadDocument returns a cached ConfigMap with its policy document. If the cache does not hold the document, it
+// reads the ConfigMap. It returns problems instead if the document exceeds a limit.
 func (c *Controller) loadDocument(ctx context.Context, configMap *corev1.ConfigMap) (*corev1.ConfigMap, policy.Problems, error) {
 	size := cached.DocumentSize(configMap)
 	if size > policy.MaxDocumentBytes {
@@ -71,8 +71,8 @@ func (c *Controller) loadDocument(ctx context.Context, configMap *corev1.ConfigM
 	return withDocument, nil, err
 }
 
-// checkOpening checks an assessment that opens more than the current NetworkPolicy. If it exceeds a limit together with the
-// other policies of its namespace, checkOpening returns another assessment that opens no more.
+// checkOpening checks an assessment that opens more than the current NetworkPolicy. If it exceeds a limit together with
+// the other policies of the namespace, checkOpening returns another assessment that opens no more.
 func (c *Controller) checkOpening(ctx context.Context, key cache.ObjectName, configMap *corev1.ConfigMap, current *cached.NetworkPolicy, assessment *netpol.Assessment, in netpol.Inputs) (*netpol.Assessment, policy.Problems, error) {
 	problems, err := c.checkDesired(ctx, key, current, assessment.Desired[0].Spec)
 	if err != nil || problems == nil {
@@ -91,7 +91,8 @@ func (c *Controller) checkOpening(ctx context.Context, key cache.ObjectName, con
 	return checked, problems, nil
 }
 
-// assess returns the assessment of a policy. If the policy is invalid, it reads the last valid one from the NetworkPolicy.
+// assess returns the assessment of a policy. If the policy is invalid, it reads the last valid one from the
+// NetworkPolicy.
 func (c *Controller) assess(ctx context.Context, configMap *corev1.ConfigMap, current *cached.NetworkPolicy, in netpol.Inputs) (*netpol.Assessment, error) {
 	assessment := netpol.Assess(configMap, current.Current(), in)
 	if !assessment.NeedsDocument {
@@ -104,8 +105,8 @@ func (c *Controller) assess(ctx context.Context, configMap *corev1.ConfigMap, cu
 	return netpol.Assess(configMap, netpol.CurrentOf(full), in), nil
 }
 
-// checkDesired returns the limits that a desired spec exceeds together with the other policies of its namespace. It returns
-// nil if the spec only reduces a current NetworkPolicy that exceeds them already.
+// checkDesired returns the limits that a desired spec exceeds together with the other policies of the namespace. It
+// returns nil if the spec only reduces a current NetworkPolicy that exceeds them already.
 func (c *Controller) checkDesired(ctx context.Context, key cache.ObjectName, current *cached.NetworkPolicy, desired networkingv1.NetworkPolicySpec) (policy.Problems, error) {
 	problems, err := c.checkNamespace(ctx, key, desired)
 	if err != nil || problems == nil || current == nil {
@@ -118,8 +119,9 @@ func (c *Controller) checkDesired(ctx context.Context, key cache.ObjectName, cur
 	return problems, nil
 }
 
-// warnIfOverLimit warns of a policy that is in force and exceeds a limit together with the others. It may have been applied
-// by a version of the agent without the limit. It stays: closing it would be no better than what the dataplane does.
+// warnIfOverLimit warns of a policy that is in force and exceeds a limit together with the others. It may have been
+// applied by a version of the agent without the limit. It stays, because the dataplane already closes a part, and the
+// agent would close the rest.
 func (c *Controller) warnIfOverLimit(ctx context.Context, key cache.ObjectName, configMap *corev1.ConfigMap, current *cached.NetworkPolicy) error {
 	const topic = " beside" // the name of no ConfigMap
 	var problems policy.Problems

@@ -121,8 +121,8 @@ func (f *fixture) nextEvent() (reason, message string) {
 	return reason, message
 }
 
-// metric returns the value of the metric with this name and, unless it is empty, this label value. The value of a histogram
-// is its number of samples.
+// metric returns the value of the metric with this name and, unless it is empty, this label value. The value of a
+// histogram is its number of samples.
 func (f *fixture) metric(t *testing.T, name, label string) float64 {
 	families, err := f.metrics.Gather()
 	require.NoError(t, err)

@@ -22,9 +22,10 @@ func (c *Controller) networkPolicyHandler() cache.ResourceEventHandler {
 	})
 }
 
-// handlerFor returns a handler that enqueues keys. changed returns the key for an object, and whether it needs a sync; a
-// deleted object always does, because an informer that missed the deletion has the last version that it saw. deleted is
-// called first for a deleted object. A standby enqueues nothing, because a new leader begins with all objects.
+// handlerFor returns a handler that enqueues keys. changed returns the key for an object, and whether it needs a sync.
+// A deleted object always does, because an informer that missed the deletion has the last version that it saw. For a
+// deleted object, the handler calls deleted first. A standby enqueues nothing, because a new leader begins with all
+// objects.
 func (c *Controller) handlerFor(changed func(metav1.Object) (key cache.ObjectName, needsSync bool), deleted func(metav1.Object)) cache.ResourceEventHandler {
 	enqueue := func(object any, isDeleted bool) {
 		if tombstone, ok := object.(cache.DeletedFinalStateUnknown); ok {
@@ -69,16 +70,15 @@ func (c *Controller) networkPolicyChanged(networkPolicy metav1.Object) (key cach
 // overLimitInterval is the time between the keys that enqueueOverLimit adds, because each takes a compilation.
 const overLimitInterval = 10 * time.Millisecond
 
-// enqueueOverLimit enqueues the other policies of a namespace that exceed one of its limits: after this change they may
-// fit.
+// enqueueOverLimit enqueues the other policies of a namespace that exceed a limit. After this change they may fit.
 func (c *Controller) enqueueOverLimit(changed cache.ObjectName) {
 	for i, name := range c.ledger.OverLimit(changed.Namespace, changed.Name) {
 		c.queue.AddAfter(cache.NewObjectName(changed.Namespace, name), time.Duration(i)*overLimitInterval)
 	}
 }
 
-// enqueueAll enqueues every policy, the oldest first, and every NetworkPolicy with the agent's label, whose policy may be
-// gone.
+// enqueueAll enqueues every policy, the oldest first, and every NetworkPolicy with the agent's label, whose policy may
+// be gone.
 func (c *Controller) enqueueAll() {
 	for _, key := range c.caches.policyKeys() {
 		c.queue.Add(key)

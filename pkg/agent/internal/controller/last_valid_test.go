@@ -14,7 +14,8 @@ import (
 	"egress-agent/pkg/netpol"
 )
 
-// TestSyncFollowsLastValidPolicy: while an edit is testobjects.Invalid, the version before it follows the ranges and undoes edits by hand.
+// TestSyncFollowsLastValidPolicy: while an edit is testobjects.Invalid, the version before it follows the ranges and
+// undoes edits by hand.
 func TestSyncFollowsLastValidPolicy(t *testing.T) {
 	f := newFixture(t, testobjects.ConfigMap(testobjects.Valid))
 	require.NoError(t, f.sync(t.Context(), key))
@@ -57,7 +58,8 @@ func TestSyncFollowsLastValidPolicy(t *testing.T) {
 	require.Empty(t, f.writes(), "the edit is taken back")
 }
 
-// TestSyncLeavesUnknownLastValidPolicy requires no write if the document of the last valid policy is missing or defective.
+// TestSyncLeavesUnknownLastValidPolicy requires no write if the document of the last valid policy is missing or
+// defective.
 func TestSyncLeavesUnknownLastValidPolicy(t *testing.T) {
 	next, err := awsranges.ReadFile(testobjects.Ranges + "ip-ranges-next.json")
 	require.NoError(t, err)

@@ -19,8 +19,8 @@ import (
 	"egress-agent/pkg/netpol"
 )
 
-// TestPoliciesOfANamespaceFitTogether has two policies that fit alone but not together: the second is invalid until the first
-// takes less.
+// TestPoliciesOfANamespaceFitTogether has two policies that fit alone but not together: the second is invalid until the
+// first takes less.
 func TestPoliciesOfANamespaceFitTogether(t *testing.T) {
 	const manyPorts = `{"allowedDestinations": [{"name": "net", "cidr": "10.0.0.0/8", "ports": [1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31,33,35,37,39,41]}]}`
 	other := testobjects.ConfigMap(manyPorts)
@@ -61,7 +61,8 @@ func TestPoliciesOfANamespaceFitTogether(t *testing.T) {
 	require.Equal(t, plan.ReasonApplied, reason)
 }
 
-// TestNamespaceOverLimitMayShrink has a NetworkPolicy from before the limit existed. An edit that only closes is applied.
+// TestNamespaceOverLimitMayShrink has a NetworkPolicy from before the limit existed. An edit that only closes is
+// applied.
 func TestNamespaceOverLimitMayShrink(t *testing.T) {
 	ports := func(first, n int) string {
 		var list []string
@@ -82,7 +83,8 @@ func TestNamespaceOverLimitMayShrink(t *testing.T) {
 	require.Equal(t, plan.ReasonInvalid, f.event(t))
 }
 
-// TestNamespaceOverLimitIsReported has two NetworkPolicies from before the limit existed. Each gets one Warning and stays.
+// TestNamespaceOverLimitIsReported has two NetworkPolicies from before the limit existed. Each gets one Warning and
+// stays.
 func TestNamespaceOverLimitIsReported(t *testing.T) {
 	const manyPorts = `{"allowedDestinations": [{"name": "net", "cidr": "10.0.0.0/8", "ports": [1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31,33,35,37,39,41]}]}`
 	other := testobjects.ConfigMap(manyPorts)
@@ -108,7 +110,8 @@ func inForce(t *testing.T, f *fixture, name string) *networkingv1.NetworkPolicy 
 	return policy
 }
 
-// TestCacheOfANamespaceIsBounded requires at most a mebibyte for any documents of a namespace. Each of them is still synced.
+// TestCacheOfANamespaceIsBounded requires at most a mebibyte for any documents of a namespace. Each of them is still
+// synced.
 func TestCacheOfANamespaceIsBounded(t *testing.T) {
 	f := newFixture(t)
 	see := func(name, document string) *corev1.ConfigMap {

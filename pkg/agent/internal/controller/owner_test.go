@@ -16,7 +16,8 @@ import (
 	"egress-agent/pkg/netpol"
 )
 
-// TestPolicyInExemptNamespaceIsNotApplied also requires that a NetworkPolicy that the agent made there before is deleted.
+// TestPolicyInExemptNamespaceIsNotApplied also requires that a NetworkPolicy that the agent made there before is
+// deleted.
 func TestPolicyInExemptNamespaceIsNotApplied(t *testing.T) {
 	for _, namespace := range []string{"kube-system", "kube-public", "kube-node-lease", "egress-system"} {
 		t.Run(namespace, func(t *testing.T) {
@@ -69,8 +70,8 @@ func TestOnlyOwnNetworkPoliciesAreDeleted(t *testing.T) {
 	require.Equal(t, []string{"delete networkpolicies"}, f.writes())
 }
 
-// TestOldestConfigMapGetsTheName has two ConfigMaps whose NetworkPolicies have one name. The younger gets a Warning and, once
-// the older is gone, the NetworkPolicy.
+// TestOldestConfigMapGetsTheName has two ConfigMaps whose NetworkPolicies have one name. The younger gets a Warning
+// and, once the older is gone, the NetworkPolicy.
 func TestOldestConfigMapGetsTheName(t *testing.T) {
 	long := testobjects.ConfigMap(testobjects.Valid)
 	long.Name, long.UID = strings.Repeat("x", 70), "long"

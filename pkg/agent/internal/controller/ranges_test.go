@@ -42,8 +42,8 @@ func TestSyncWithoutRanges(t *testing.T) {
 	require.Equal(t, plan.ReasonRangesUnavailable, f.event(t))
 }
 
-// TestDisappearedServiceIsClosed requires that what the service opened is closed, although the policy that names it is invalid
-// now. Without AWS's document the agent cannot know that the service disappeared.
+// TestDisappearedServiceIsClosed requires that what the service opened is closed, although the policy that names it is
+// invalid now. Without AWS's document the agent cannot know that the service disappeared.
 func TestDisappearedServiceIsClosed(t *testing.T) {
 	const ours = `{"allowedDestinations": [{"name": "ours", "awsService": "our_own", "ports": [443]}, {"name": "db", "cidr": "10.1.0.0/24", "ports": [5432]}]}`
 	custom, err := awsranges.Parse([]byte(`{"prefixes": [{"ip_prefix": "10.7.0.0/16", "region": "here", "service": "OUR_OWN"}]}`))
@@ -146,7 +146,8 @@ func TestOnlyAffectedPoliciesAreEnqueued(t *testing.T) {
 	require.Len(t, queued(), 8, "a service has appeared")
 }
 
-// TestRangesChangeDuringASync requires another sync: Publish may have missed the policy, whose services were not recorded yet.
+// TestRangesChangeDuringASync requires another sync: Publish may have missed the policy, whose services were not
+// recorded yet.
 func TestRangesChangeDuringASync(t *testing.T) {
 	f := newFixture(t, testobjects.ConfigMap(testobjects.Valid))
 	before := f.table.Load()

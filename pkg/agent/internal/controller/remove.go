@@ -12,9 +12,9 @@ import (
 	"egress-agent/pkg/netpol"
 )
 
-// removeOrphan deletes a NetworkPolicy that the agent made, if its ConfigMap does not exist. Without the NetworkPolicy the
-// pods may open any connection. The cache of ConfigMaps may be behind the other, so the API server must confirm that the
-// ConfigMap is gone. A NetworkPolicy that only has the agent's label stays, because someone else made it.
+// removeOrphan deletes a NetworkPolicy that the agent made, if its ConfigMap does not exist. Without the NetworkPolicy
+// the pods may open any connection. The cache of ConfigMaps may be behind the other, so the API server must confirm
+// that the ConfigMap is gone. A NetworkPolicy that only has the agent's label stays, because someone else made it.
 func (c *Controller) removeOrphan(ctx context.Context, key cache.ObjectName, current *cached.NetworkPolicy) error {
 	warnings := c.tracker.Warnings(key)
 	c.reporter.StateChanged(c.tracker.Drop(key), "")
@@ -38,7 +38,7 @@ func (c *Controller) removeOrphan(ctx context.Context, key cache.ObjectName, cur
 	return c.removeMade(ctx, key, current)
 }
 
-// removeMade deletes a NetworkPolicy that the agent made. It does nothing if there is none, or if someone else made it.
+// removeMade deletes a NetworkPolicy that the agent made. It does nothing without one, or if someone else made it.
 func (c *Controller) removeMade(ctx context.Context, key cache.ObjectName, current *cached.NetworkPolicy) error {
 	if current == nil || !netpol.IsMade(&current.ObjectMeta) || current.DeletionTimestamp != nil {
 		return nil

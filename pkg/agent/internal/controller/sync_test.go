@@ -143,8 +143,8 @@ func TestSyncKeepsWhatOthersAdded(t *testing.T) {
 		"only the ConfigMap's predecessor is replaced")
 }
 
-// TestSyncDeletesOnlyTheObjectItSaw requires a deletion by UID: another object of the same name may have replaced the one that
-// the decision is based on.
+// TestSyncDeletesOnlyTheObjectItSaw requires a deletion by UID: another object of the same name may have replaced the
+// one that the decision is based on.
 func TestSyncDeletesOnlyTheObjectItSaw(t *testing.T) {
 	f := newFixture(t, testobjects.With(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) { p.UID = "np-1" }))
 	require.NoError(t, f.sync(t.Context(), key))

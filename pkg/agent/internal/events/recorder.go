@@ -17,12 +17,12 @@ import (
 	"k8s.io/client-go/util/flowcontrol"
 )
 
-// PerSecond is how many Events a recorder writes in a second. Events are for people; more of them would only take requests
-// from NetworkPolicies.
+// PerSecond is how many Events a recorder writes in a second. Events are for people; more would only take requests from
+// NetworkPolicies.
 const PerSecond = 20
 
 const (
-	// queueSize is how many Events may wait, and namespaceQueueSize how many of them for one namespace.
+	// queueSize is how many Events may wait, and namespaceQueueSize how many for one namespace.
 	queueSize          = 1000
 	namespaceQueueSize = queueSize / 10
 	// maxWait is how long an Event gives way to waiting policies.
@@ -42,8 +42,8 @@ type Recorder struct {
 	byNamespace map[string]int // how many Events wait for each namespace
 }
 
-// New returns a recorder that writes Events of the component named source with client, and registers the metric of dropped
-// Events. While busy reports true, it writes only one Event a second.
+// New returns a recorder that writes Events of the component named source with client, and registers the metric of
+// dropped Events. While busy reports true, it writes only one Event a second.
 func New(client kubernetes.Interface, source string, registry prometheus.Registerer, busy func() bool) *Recorder {
 	broadcaster := record.NewBroadcaster()
 	r := newRecorder(broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: source}), registry, busy)

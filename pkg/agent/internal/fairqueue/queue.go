@@ -16,14 +16,14 @@ const (
 )
 
 // Queue is a rate-limited work queue in which namespaces take turns. Get returns the next key of a namespace only after
-// Done of the previous one. So a namespace occupies at most one worker, whatever it stores, and two policies of the same
-// pods are never decided at once.
+// Done of the previous one. So a namespace occupies at most one worker, whatever it stores, and no two workers decide
+// on policies of the same pods.
 type Queue struct {
 	workqueue.TypedRateLimitingInterface[cache.ObjectName]
 	order *order
 }
 
-// New returns an empty queue, and registers the metrics of its depth and of the time that keys wait.
+// New returns an empty queue, and registers two metrics: the depth, and the time that keys wait.
 func New(name string, registry prometheus.Registerer) *Queue {
 	metrics := queueMetrics{
 		depth: prometheus.NewGauge(prometheus.GaugeOpts{Name: "egress_agent_queue_depth", Help: "Policies that wait to be synced."}),
@@ -45,14 +45,14 @@ func New(name string, registry prometheus.Registerer) *Queue {
 	}
 }
 
-// Done ends the work on a key that Get returned, and the turn of its namespace. The caller must then call Get or shut the
-// queue down: Done does not wake a worker that waits in Get for another key of this namespace.
+// Done ends the work on a key that Get returned, and thus the turn of the namespace. The caller must then call Get or
+// shut the queue down: Done does not wake a worker that waits in Get for another key of this namespace.
 func (q *Queue) Done(key cache.ObjectName) {
 	q.TypedRateLimitingInterface.Done(key)
 	q.order.release(key)
 }
 
-// queueMetrics exports depth and age; the other metrics of a work queue are no-ops.
+// queueMetrics exports depth and age; the rest are no-ops.
 type queueMetrics struct {
 	depth prometheus.Gauge
 	age   prometheus.Histogram

@@ -13,7 +13,7 @@ import (
 
 const (
 	// MaxBytes limits the policy documents of a namespace, and also their text in the cache. So one namespace costs the
-	// agent about a mebibyte, and a kilobyte for each of its objects.
+	// agent about a mebibyte, and a kilobyte for each object.
 	MaxBytes = 1 << 20
 	// minDocumentBytes is what even a shorter document counts as.
 	minDocumentBytes = 256
@@ -22,8 +22,8 @@ const (
 // documents counts the policy documents of a namespace.
 type documents struct {
 	byName    map[string]document // by the ConfigMap's name
-	bytes     int                 // of all documents
-	textBytes int                 // of the texts that the cache holds
+	bytes     int                 // sum over all documents
+	textBytes int                 // sum over the texts in the cache
 	excluded  map[string]bool     // names of the documents that do not fit; nil until a caller needs them
 }
 
@@ -34,7 +34,7 @@ type document struct {
 	text    int   // bytes that the cache holds
 }
 
-// bytes returns what the document counts as; 0 for the zero document.
+// bytes returns the size that counts; 0 for the zero document.
 func (d document) bytes() int {
 	if d == (document{}) {
 		return 0

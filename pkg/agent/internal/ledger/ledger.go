@@ -1,4 +1,4 @@
-// Package ledger counts what the policies of each namespace take together: bytes of policy documents, CIDRs and ports.
+// Package ledger counts the bytes of policy documents, the CIDRs and the ports of each namespace.
 //
 // The caches update it with each object, so that a sync of one policy need not read all the others.
 package ledger
@@ -20,7 +20,7 @@ type Ledger struct {
 	accounts map[string]*account // by namespace
 }
 
-// account counts what one namespace takes.
+// account counts the usage of one namespace.
 type account struct {
 	documents documents
 	usage     usage
@@ -37,7 +37,7 @@ func (l *Ledger) Size() int {
 	return len(l.accounts)
 }
 
-// open returns the account of a namespace, and creates it if there is none. The caller holds the lock.
+// open returns the account of a namespace, and creates it if necessary. The caller holds the lock.
 func (l *Ledger) open(namespace string) *account {
 	a := l.accounts[namespace]
 	if a == nil {
@@ -54,8 +54,8 @@ func (l *Ledger) closeIfEmpty(namespace string, a *account) {
 	}
 }
 
-// AddDocument counts the policy document of a ConfigMap: size is its bytes without white space, text the bytes that the
-// cache would hold of it. It reports whether the cache may hold that text.
+// AddDocument counts the policy document of a ConfigMap: size is the bytes without white space, text the bytes that the
+// cache would hold. It reports whether the cache may hold that text.
 func (l *Ledger) AddDocument(configMap *corev1.ConfigMap, size, text int) (mayHold bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -63,7 +63,8 @@ func (l *Ledger) AddDocument(configMap *corev1.ConfigMap, size, text int) (mayHo
 		document{uid: configMap.UID, created: configMap.CreationTimestamp.Unix(), size: size, text: text})
 }
 
-// DropDocument removes the document of the ConfigMap with this UID. It leaves alone a newer ConfigMap with the same name.
+// DropDocument removes the document of the ConfigMap with this UID. It leaves alone a newer ConfigMap with the same
+// name.
 func (l *Ledger) DropDocument(namespace, name string, uid types.UID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -72,7 +73,7 @@ func (l *Ledger) DropDocument(namespace, name string, uid types.UID) {
 	l.closeIfEmpty(namespace, a)
 }
 
-// Excess returns the problem of a ConfigMap whose document exceeds MaxBytes together with the older documents of its
+// Excess returns the problem of a ConfigMap whose document exceeds MaxBytes together with the older documents of the
 // namespace. It returns nil if the document fits.
 func (l *Ledger) Excess(namespace, name string) policy.Problems {
 	l.mu.Lock()
@@ -83,14 +84,14 @@ func (l *Ledger) Excess(namespace, name string) policy.Problems {
 	return nil
 }
 
-// SetUsage counts what a NetworkPolicy of the agent takes, in place of what was counted for it before.
+// SetUsage counts the usage of a NetworkPolicy of the agent, in place of an earlier count.
 func (l *Ledger) SetUsage(namespace, name string, usage netpol.Usage) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open(namespace).usage.set(name, usage)
 }
 
-// Usage returns what is counted for a NetworkPolicy; the zero value if nothing is.
+// Usage returns the usage of a NetworkPolicy; the zero value for one that is not counted.
 func (l *Ledger) Usage(namespace, name string) netpol.Usage {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -109,7 +110,7 @@ func (l *Ledger) DropUsage(namespace, name string) {
 	l.closeIfEmpty(namespace, a)
 }
 
-// Total returns what the NetworkPolicies of a namespace would take if the named one took own: the sum of CIDRs, and the
+// Total returns the usage of a namespace if the named NetworkPolicy had the usage own. It is the sum of CIDRs, and the
 // number of distinct ports. others are the names of the other NetworkPolicies that open any CIDR, sorted.
 func (l *Ledger) Total(namespace, name string, own netpol.Usage) (cidrs, ports int, others []string) {
 	l.mu.Lock()
@@ -120,8 +121,8 @@ func (l *Ledger) Total(namespace, name string, own netpol.Usage) (cidrs, ports i
 	return own.CIDRs, len(own.Ports), nil
 }
 
-// SetOverLimit records whether the policy of a NetworkPolicy exceeds a limit of its namespace. Such a policy needs another
-// sync when the namespace changes.
+// SetOverLimit records whether the policy of a NetworkPolicy exceeds a limit of the namespace. Such a policy needs
+// another sync when the namespace changes.
 func (l *Ledger) SetOverLimit(namespace, name string, overLimit bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -137,8 +138,8 @@ func (l *Ledger) SetOverLimit(namespace, name string, overLimit bool) {
 	l.closeIfEmpty(namespace, a)
 }
 
-// OverLimit returns the NetworkPolicies of a namespace, without the one named except, whose policies exceed a limit. The
-// names are sorted.
+// OverLimit returns the NetworkPolicies of a namespace, without the one named except, whose policies exceed a limit.
+// The names are sorted.
 func (l *Ledger) OverLimit(namespace, except string) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

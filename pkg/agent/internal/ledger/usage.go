@@ -6,7 +6,7 @@ import (
 	"egress-agent/pkg/netpol"
 )
 
-// usage counts what the NetworkPolicies of the agent take in a namespace.
+// usage counts the CIDRs and ports of the agent's NetworkPolicies in a namespace.
 type usage struct {
 	byName map[string]netpol.Usage // by the NetworkPolicy's name
 	cidrs  int                     // sum over all NetworkPolicies

@@ -11,8 +11,8 @@ import (
 	"egress-agent/pkg/netpol"
 )
 
-// merge returns desired with the labels, annotations, finalizers and owners that others have set on current, which may be
-// nil.
+// merge returns desired with the labels, annotations, finalizers and owners that others have set on current, which may
+// be nil.
 func merge(current *cached.NetworkPolicy, desired *networkingv1.NetworkPolicy) *networkingv1.NetworkPolicy {
 	if current == nil {
 		return desired
@@ -24,8 +24,8 @@ func hasOwner(object metav1.ObjectMeta, owner metav1.OwnerReference) bool {
 	return slices.Contains(object.OwnerReferences, owner) // == compares values: the agent leaves the pointers nil
 }
 
-// mergeMeta returns current with the desired labels, annotations and owner. The labels, annotations, finalizers and owners
-// that others have set stay.
+// mergeMeta returns current with the desired labels, annotations and owner. The labels, annotations, finalizers and
+// owners that others have set stay.
 func mergeMeta(current, desired metav1.ObjectMeta) metav1.ObjectMeta {
 	merged := *current.DeepCopy()
 	if merged.Labels == nil {

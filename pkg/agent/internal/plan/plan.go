@@ -15,7 +15,8 @@ import (
 // AgentName is the agent's name in messages and towards the API server.
 const AgentName = netpol.ManagedBy
 
-// The reasons of Events on a policy ConfigMap. A Warning has the policy's netpol.State as its reason, or ReasonServiceGone.
+// The reasons of Events on a policy ConfigMap. A Warning has the policy's netpol.State as its reason, or
+// ReasonServiceGone.
 const (
 	ReasonApplied           = "Applied"
 	ReasonRestored          = "Restored"
@@ -37,14 +38,14 @@ type Options struct {
 	ChunkPeers int
 }
 
-// Decision is what a sync does about a policy.
+// Decision is the action of a sync: at most one write, and the Events.
 type Decision struct {
 	// Desired is the NetworkPolicy to create, or to update if there is a current one. Nil leaves the cluster unchanged.
 	Desired *networkingv1.NetworkPolicy
 	// NeedsSpec reports that Transition must complete the decision with the spec of the current NetworkPolicy.
 	NeedsSpec bool
-	// Step is the part of the change that writing Desired makes. netpol.Narrow must wait until the dataplane has applied
-	// netpol.Widen.
+	// Step is the part of the change that writing Desired makes. netpol.Narrow must wait until the dataplane has
+	// applied netpol.Widen.
 	Step netpol.Step
 	// Reason and Message are the Event of the write. An empty Reason records none.
 	Reason, Message string
@@ -52,8 +53,8 @@ type Decision struct {
 	Warning, Problem string
 }
 
-// Decide returns the decision for an assessment. current is nil without a NetworkPolicy. wasInPlace reports whether this
-// process has seen a NetworkPolicy that was made from the ConfigMap.
+// Decide returns the decision for an assessment. current is nil without a NetworkPolicy. wasInPlace reports whether
+// this process has seen a NetworkPolicy that was made from the ConfigMap.
 func Decide(a *netpol.Assessment, current *cached.NetworkPolicy, wasInPlace bool, options Options) Decision {
 	d := Decision{Step: netpol.Replace}
 	switch {

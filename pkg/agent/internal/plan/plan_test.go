@@ -16,7 +16,8 @@ import (
 	"egress-agent/pkg/status"
 )
 
-// TestStatusAgrees has every policy in every situation: status reads the state from the cluster that the agent assesses.
+// TestStatusAgrees has every policy in every situation: status reads the state from the cluster that the agent
+// assesses.
 func TestStatusAgrees(t *testing.T) {
 	var currents []*networkingv1.NetworkPolicy
 	for _, document := range []string{testobjects.Valid, testobjects.Edited, testobjects.Invalid} {

@@ -9,8 +9,9 @@ import (
 	"egress-agent/pkg/netpol"
 )
 
-// Transition completes a decision that needs the spec of the current NetworkPolicy. A large change takes two writes: the
-// first widens, the second narrows. Until the second, the NetworkPolicy has the digest of the previous policy document.
+// Transition completes a decision that needs the spec of the current NetworkPolicy. A large change takes two writes:
+// the first widens, the second narrows. Until the second, the NetworkPolicy has the digest of the previous policy
+// document.
 //
 // The first write sees the whole change of the ranges or options, so its Event reports that. The second write only
 // completes the change and reports nothing.

@@ -109,8 +109,8 @@ func TestRemovedCustomServiceIsHeld(t *testing.T) {
 	}
 }
 
-// TestCustomFileLostWhileDown requires that rows, or a whole file, that disappear while no agent runs are held from the next
-// start on.
+// TestCustomFileLostWhileDown requires that rows, or a whole file, that disappear while no agent runs are held from the
+// next start on.
 func TestCustomFileLostWhileDown(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "own.json")
 	require.NoError(t, os.WriteFile(file, []byte(both), 0o600))

@@ -10,9 +10,9 @@ import (
 	"egress-agent/pkg/internal/filewatch"
 )
 
-// LoadInitial loads the ranges before the first sync: the saved ones or, if there are none, the feed's. It returns the wait
-// until the first refresh. A file that cannot be read is a mistake in the deployment, and an error. A URL that fails now
-// may succeed later, so that is no error.
+// LoadInitial loads the saved ranges before the first sync. Without saved ranges it loads the feed's. It returns the
+// wait until the first refresh. It returns an error for a file that it cannot read, because that is a mistake in the
+// deployment. A URL that fails now may succeed later, so LoadInitial returns no error for it.
 func (u *Updater) LoadInitial(ctx context.Context) (next time.Duration, err error) {
 	feed := u.source.Feed
 	u.watched = watchedFiles{ranges: filewatch.Watch(feed.File), custom: filewatch.Watch(u.source.Custom.Files...)}
@@ -70,7 +70,8 @@ func (u *Updater) loadCustom() (*awsranges.Table, error) {
 }
 
 // holdCustom makes files the current custom rows, and holds the rows that the files have lost as long as the feed holds
-// AWS's. Without the hold, each policy that names a lost service would become invalid at once, and what it opens stay open.
+// AWS's. Without the hold, each policy that names a lost service would become invalid immediately, and its last valid
+// version would stay open.
 func (u *Updater) holdCustom(files *awsranges.Table) {
 	feed := u.source.Feed
 	u.custom = awsranges.HoldCustom(u.custom, files, feed.Now(), feed.RemovalHold)

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// saveRangesAfter saves the ranges when synced is closed, or after within. It does nothing if there are neither ranges nor
-// saved custom ranges.
+// saveRangesAfter saves the ranges when synced is closed, or after within. It does nothing if there are neither ranges
+// nor saved custom ranges.
 func (u *Updater) saveRangesAfter(ctx context.Context, synced <-chan struct{}, within time.Duration) {
 	u.accepted.custom = nil
 	if u.custom != nil && len(u.custom.Rows()) > 0 {

@@ -21,7 +21,7 @@ import (
 // ConfigMapName is the name of the ConfigMap of ranges, in the agent's namespace. It saves the accepted ranges over a
 // restart, and passes them to the webhook, which mounts it. RangesKey is the key of AWS's ranges, as awsranges.Encode
 // returns them. CustomKey is the key of the custom ranges, as awsranges.EncodeCustom returns them. Only the agent reads
-// these, to hold also over a restart the rows that a file has lost. CustomKey is absent if there are no custom ranges.
+// these, to hold also over a restart the rows that a file has lost. CustomKey is absent without custom ranges.
 const (
 	ConfigMapName = "egress-ranges"
 	RangesKey     = "ip-ranges.json.gz"
@@ -32,26 +32,27 @@ const (
 const (
 	SyncTokenAnnotation = "egress-controller/sync-token" // of AWS's document: its publication in epoch seconds
 	AcceptedAnnotation  = "egress-controller/accepted"   // when the feed accepted that document
-	ConfirmedAnnotation = "egress-controller/confirmed"  // when a refresh last found it to be AWS's latest; up to confirmedWithin older
+	ConfirmedAnnotation = "egress-controller/confirmed"  // when a refresh last found it current, or up to confirmedWithin earlier
 	RowsAnnotation      = "egress-controller/rows"       // number of rows in AWS's document
-	PairsAnnotation     = "egress-controller/pairs"      // number of its service-regions
+	PairsAnnotation     = "egress-controller/pairs"      // number of service-regions in it
 	HeldAnnotation      = "egress-controller/held"       // number of held rows
 	RefusedAnnotation   = "egress-controller/refused"    // why the feed has refused a document since; absent if it has not
 	// OptionsAnnotation is netpol.Options.String of the leader. It is absent while the ConfigMap lacks ranges in use.
 	OptionsAnnotation = "egress-controller/agent-options"
 )
 
-// maxConfigMapBytes is the most data that the API server accepts, in bytes. corev1.MaxSecretSize is the same for a Secret.
+// maxConfigMapBytes is the most data that the API server accepts, in bytes. corev1.MaxSecretSize is the same for a
+// Secret.
 const maxConfigMapBytes = 1 << 20
 
-// confirmedWithin is how much older than the last confirmation ConfirmedAnnotation may be. Even without a change, a write
-// a day shows that an agent still refreshes the ranges.
+// confirmedWithin is how much older than the last confirmation ConfirmedAnnotation may be. Even without a change, a
+// write a day shows that an agent still refreshes the ranges.
 const confirmedWithin = 24 * time.Hour
 
 // acceptedRanges is the content of the ConfigMap of ranges. The zero value has no ranges.
 type acceptedRanges struct {
-	table                   *awsranges.Table // AWS's rows, current and held; nil if there are none yet
-	custom                  *awsranges.Table // custom rows, current and held; nil if there are none
+	table                   *awsranges.Table // AWS's rows, current and held; may be nil
+	custom                  *awsranges.Table // custom rows, current and held; may be nil
 	acceptedAt, confirmedAt time.Time        // of AWS's document
 	refusedReason           string           // empty if the feed has refused no document since
 }
@@ -86,7 +87,7 @@ func (e *encodedTable) encode(table *awsranges.Table, encode func(*awsranges.Tab
 	return true, nil
 }
 
-// load returns the saved ranges; the zero value if there is no ConfigMap. It caches the encodings that it reads. If a
+// load returns the saved ranges; the zero value without the ConfigMap. It caches the encodings that it reads. If a
 // document is defective, the error wraps an *awsranges.RefusedError, and the result has the other document.
 func (s *Store) load(ctx context.Context) (acceptedRanges, error) {
 	configMap, err := s.client.CoreV1().ConfigMaps(s.options.Namespace).Get(ctx, ConfigMapName, metav1.GetOptions{})
@@ -119,8 +120,8 @@ func (s *Store) load(ctx context.Context) (acceptedRanges, error) {
 	return r, errors.Join(errs...)
 }
 
-// save writes r unless the ConfigMap already holds it, and returns the bytes of its data. Labels and annotations of others
-// stay. It leaves out the custom ranges if they do not fit beside AWS's.
+// save writes r unless the ConfigMap already holds it, and returns the bytes of the data. Labels and annotations of
+// others stay. It leaves out the custom ranges if they do not fit beside AWS's.
 func (s *Store) save(ctx context.Context, r acceptedRanges) (size int, err error) {
 	changed, err := s.aws.encode(r.table, awsranges.Encode)
 	if err != nil {
@@ -213,7 +214,7 @@ func (s *Store) withRanges(current *corev1.ConfigMap, r acceptedRanges) *corev1.
 	}
 	if r.table == nil {
 		if data, ok := current.BinaryData[RangesKey]; ok {
-			desired.BinaryData[RangesKey] = data // the agent does not use it, but the webhook may
+			desired.BinaryData[RangesKey] = data // the agent does not use it, and the webhook may
 		}
 		return desired
 	}

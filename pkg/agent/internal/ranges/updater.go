@@ -19,7 +19,7 @@ import (
 	"egress-agent/pkg/internal/filewatch"
 )
 
-// Source says where the ranges come from.
+// Source is the source of the ranges.
 type Source struct {
 	Feed     *awsranges.Feed  // of AWS's ranges; the updater owns it
 	Custom   awsranges.Custom // an organisation's services; the updater sets its Note, which logs
@@ -29,8 +29,8 @@ type Source struct {
 // minRetryDelay is the wait after a failed refresh. It doubles with each further failure, up to the interval.
 const minRetryDelay = time.Second
 
-// backgroundDelay is how long policies go before work that would delay them. Such work is the first refresh if there are
-// saved ranges, and the write of the ConfigMap of ranges, which is a hundred times larger than a NetworkPolicy.
+// backgroundDelay is how long policies go before work that would delay them. Such work is the first refresh if there
+// are saved ranges. It is also the write of the ConfigMap of ranges, a hundred times larger than a NetworkPolicy.
 const backgroundDelay = time.Second
 
 // ReasonRangesRefused is the reason of the Event on the agent's Lease about a document that the feed refused.
@@ -67,7 +67,7 @@ type watchedFiles struct{ ranges, custom *filewatch.Files }
 // Options control how an updater saves ranges.
 type Options struct {
 	Namespace    string // of the ConfigMap of ranges
-	FieldManager string // of its writes
+	FieldManager string // of the writes
 	AgentOptions string // the value of OptionsAnnotation
 }
 
@@ -82,9 +82,9 @@ func New(client kubernetes.Interface, source Source, options Options, hooks Hook
 	return u
 }
 
-// Run saves the initial ranges once they are synced, and then refreshes the ranges until ctx ends: first after next, then
-// at each interval, earlier after a failure, and when a file changes. The waits vary by a tenth, so that many agents do not
-// send their requests at the same time.
+// Run saves the initial ranges once they are synced, and then refreshes the ranges until ctx ends. It does so first
+// after next, then at each interval, earlier after a failure, and when a file changes. The waits vary by a tenth, so
+// that many agents do not send their requests at the same time.
 func (u *Updater) Run(ctx context.Context, next time.Duration, synced <-chan struct{}) {
 	poll := time.NewTicker(filewatch.Interval)
 	defer poll.Stop()
@@ -115,9 +115,9 @@ func (u *Updater) Run(ctx context.Context, next time.Duration, synced <-chan str
 
 func jitter(d time.Duration) time.Duration { return d - d/10 + rand.N(d/5+1) }
 
-// refreshOnce fetches the ranges, drops custom rows whose hold is over, publishes the table if it changed, and saves the
-// ranges. It saves once the policies are synced, or after saveWithin; a crash before that costs only another refresh. It
-// returns the error of the fetch.
+// refreshOnce fetches the ranges, drops custom rows whose hold has ended, publishes the table if it changed, and saves
+// the ranges. It saves once the policies are synced, or after saveWithin; a crash before that costs only another
+// refresh. It returns the error of the fetch.
 func (u *Updater) refreshOnce(ctx context.Context, saveWithin time.Duration) error {
 	err := u.fetchRanges(ctx)
 	u.holdCustom(u.custom) // also after a failed fetch
@@ -125,8 +125,8 @@ func (u *Updater) refreshOnce(ctx context.Context, saveWithin time.Duration) err
 	return err
 }
 
-// Publish publishes the table of AWS's and the custom rows. It returns a channel that is closed when all policies that the
-// table affects have been synced; a closed one if the table is the last published one.
+// Publish publishes the table of AWS's and the custom rows. It returns a channel that is closed when all policies that
+// the table affects have been synced; a closed one if the table is the last published one.
 func (u *Updater) Publish() (synced <-chan struct{}) {
 	aws := u.source.Feed.Table()
 	if aws == u.published.aws && u.custom == u.published.custom {

@@ -1,4 +1,4 @@
-// Package reporter reports what the agent does: in Events, metrics and the log.
+// Package reporter reports the agent's work in Events, metrics and the log.
 package reporter
 
 import (
@@ -64,7 +64,7 @@ func (r *Reporter) Deleted(key cache.ObjectName) {
 	r.log.Info("NetworkPolicy deleted", "namespace", key.Namespace, "name", key.Name)
 }
 
-// StateChanged counts a policy under its new state instead of its old one. An empty state stands for a policy that the
+// StateChanged counts a policy under the new state instead of the old one. An empty state stands for a policy that the
 // agent has not synced or that is gone.
 func (r *Reporter) StateChanged(old, state netpol.State) {
 	if old == state {
@@ -91,7 +91,7 @@ func (r *Reporter) SyncFailed(key cache.ObjectName, err error, failures int) {
 	r.log.Warn("sync failed, retrying", "namespace", key.Namespace, "name", key.Name, "error", err, "failures", failures)
 }
 
-// Applied measures the time from a change of a policy to the write of its NetworkPolicy.
+// Applied measures the time from a change of a policy to the write of the NetworkPolicy.
 func (r *Reporter) Applied(latency time.Duration) { r.metrics.applyLatency.Observe(latency.Seconds()) }
 
 // Leading records whether this agent leads.
@@ -115,8 +115,8 @@ func (r *Reporter) TablePublished(table *awsranges.Table, change awsranges.Chang
 	m.prefixesRemoved.Add(float64(change.Removed))
 }
 
-// RolloutFinished logs and counts the end of a table's rollout: how many policies the change affected, how many of these
-// NetworkPolicies were written, and how many policies still wait because another table followed.
+// RolloutFinished logs and counts the end of a table's rollout. The change affected some policies. The agent has
+// written some of these, and some still wait because another table followed.
 func (r *Reporter) RolloutFinished(table *awsranges.Table, change awsranges.Change, affected, written, waiting int) {
 	r.metrics.table.policiesWritten.Add(float64(written))
 	r.log.Info("AWS ranges in use", "syncToken", table.SyncToken(), "createDate", table.CreateDate(), "rows", len(table.Rows()),
@@ -124,7 +124,7 @@ func (r *Reporter) RolloutFinished(table *awsranges.Table, change awsranges.Chan
 		"policiesAffected", affected, "policiesWritten", written, "policiesWaiting", waiting)
 }
 
-// countPairs returns how many services in a region have changed, without the entries of all regions together.
+// countPairs returns how many services in a region have changed, without the sums over regions.
 func countPairs(change awsranges.Change) int {
 	count := 0
 	for _, changed := range change.ServiceRegions {

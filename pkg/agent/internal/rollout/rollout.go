@@ -9,8 +9,8 @@ import (
 	"egress-agent/pkg/awsranges"
 )
 
-// Rollout counts the policies that wait for a sync with the newest table. The zero value follows no table. It is safe for
-// concurrent use.
+// Rollout counts the policies that wait for a sync with the newest table. The zero value follows no table. It is safe
+// for concurrent use.
 type Rollout struct {
 	mu       sync.Mutex
 	table    *awsranges.Table

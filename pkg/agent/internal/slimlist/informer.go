@@ -1,4 +1,5 @@
-// Package slimlist provides informers that keep a reduced form of each object, and list without holding all full objects.
+// Package slimlist provides informers that keep a reduced form of each object, and list without holding all full
+// objects.
 package slimlist
 
 import (
@@ -16,7 +17,7 @@ type Watcher interface {
 	Watch(ctx context.Context, options metav1.ListOptions) (watch.Interface, error)
 }
 
-// Resource says which objects of the API an informer lists and watches.
+// Resource selects the objects of the API that an informer lists and watches.
 type Resource struct {
 	Name     string // plural and lower case, such as "configmaps"
 	Selector string // of labels; empty for all objects
@@ -43,7 +44,7 @@ func NewInformer[T any, P Decodable[T], S runtime.Object](resource Resource, sli
 			if full, ok := object.(P); ok {
 				return slim(full), nil
 			}
-			return object, nil // a listed object, which is slim, or a tombstone
+			return object, nil // a listed object, already reduced, or a tombstone
 		},
 		Handler:  handler,
 		Indexers: indexers,

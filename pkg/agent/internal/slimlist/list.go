@@ -27,10 +27,10 @@ type Decodable[T any] interface {
 	decodable
 }
 
-// list returns a *metav1.List of slim(object) for every object of the resource in the cluster. It decodes each object as
-// soon as it arrives, so that the process never holds more than one full object. The client's own List holds all of them
-// twice, encoded and decoded. A list streamed as events costs the API server twice as much, because it encodes an event
-// for each object.
+// list returns a *metav1.List of slim(object) for every object of the resource in the cluster. It decodes each object
+// as soon as it arrives, so that the process never holds more than one full object. The List of the client holds the
+// whole list twice, encoded and decoded. A list streamed as events costs the API server twice as much, because it
+// encodes an event for each object.
 func list[T any, P Decodable[T], S runtime.Object](ctx context.Context, resource Resource, options metav1.ListOptions, slim func(P) S) (runtime.Object, error) {
 	body, err := resource.Client.Get().Resource(resource.Name).VersionedParams(&options, scheme.ParameterCodec).
 		SetHeader("Accept", runtime.ContentTypeProtobuf).Stream(ctx)
@@ -53,9 +53,9 @@ func list[T any, P Decodable[T], S runtime.Object](ctx context.Context, resource
 	return result, nil
 }
 
-// Kubernetes encodes a list in protobuf as wirePrefix and a runtime.Unknown. Field rawField of that is the encoded list,
-// whose fields are metaField and itemsField. Field metaField of an object is its metadata. Sources: generated.proto in
-// k8s.io/apimachinery/pkg/runtime, k8s.io/apimachinery/pkg/apis/meta/v1, and each API group.
+// Kubernetes encodes a list in protobuf as wirePrefix and a runtime.Unknown. Field rawField of that is the encoded
+// list, whose fields are metaField and itemsField. Field metaField of an object is its metadata. Sources:
+// generated.proto in k8s.io/apimachinery/pkg/runtime, k8s.io/apimachinery/pkg/apis/meta/v1, and each API group.
 const (
 	wirePrefix         = "k8s\x00"
 	rawField           = 2
@@ -88,8 +88,8 @@ func unmarshal(object decodable, encoded []byte) error {
 	return object.Unmarshal(encoded[start+length:])
 }
 
-// readList decodes the metadata of an encoded list into meta, and calls each with every encoded object in order. each must
-// not retain its argument. It returns an error if the list is incomplete.
+// readList decodes the metadata of an encoded list into meta, and calls each with every encoded object in order. each
+// must not retain its argument. It returns an error if the list is incomplete.
 func readList(encoded io.Reader, meta *metav1.ListMeta, each func(object []byte) error) error {
 	r := bufio.NewReaderSize(encoded, 64<<10)
 	prefix := make([]byte, len(wirePrefix))
@@ -133,8 +133,8 @@ func readList(encoded io.Reader, meta *metav1.ListMeta, each func(object []byte)
 	}
 }
 
-// readField reads the head of a field: its number and the length of its value in bytes. Every field here is a string or a
-// message, whose value follows its length. It returns io.EOF only at the end of the data, between two fields.
+// readField reads the head of a field: the number, and the length of the value in bytes. Every field here is a string
+// or a message, whose value follows its length. It returns io.EOF only at the end of the data, between two fields.
 func readField(r *bufio.Reader) (field uint64, length int64, err error) {
 	const lengthDelimited = 2
 	tag, err := binary.ReadUvarint(r)

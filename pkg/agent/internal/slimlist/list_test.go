@@ -79,8 +79,8 @@ func TestListReducesEachObject(t *testing.T) {
 	require.EqualError(t, err, `list networkpolicies: the answer is not protobuf: it begins with "{\"ki"`)
 }
 
-// TestUnmarshalDecodesAsTheClient compares with the client's decoder, apart from managed fields: also if these do not come
-// last, and for an encoding that is cut anywhere.
+// TestUnmarshalDecodesAsTheClient compares with the client's decoder, apart from managed fields: also if these do not
+// come last, and for an encoding that is cut anywhere.
 func TestUnmarshalDecodesAsTheClient(t *testing.T) {
 	policy := testobjects.NetworkPolicy(t, testobjects.Valid)
 	policy.TypeMeta = metav1.TypeMeta{}

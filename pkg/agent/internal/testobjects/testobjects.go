@@ -43,7 +43,8 @@ func ConfigMap(document string) *corev1.ConfigMap {
 	}
 }
 
-// NetworkPolicy returns the NetworkPolicy that the agent writes for ConfigMap(document): deny-all for an invalid document.
+// NetworkPolicy returns the NetworkPolicy that the agent writes for ConfigMap(document): deny-all for an invalid
+// document.
 func NetworkPolicy(t testing.TB, document string) *networkingv1.NetworkPolicy {
 	return NetworkPolicyOf(t, ConfigMap(document))
 }

@@ -1,6 +1,6 @@
 // Package tracker caches facts about each policy that the process may lose at any time without harm.
 //
-// It is pure: the caller passes the current time, and acts on what the methods return.
+// It is pure: the caller passes the current time, and acts on the results of the methods.
 package tracker
 
 import (
@@ -23,7 +23,7 @@ type Tracker struct {
 	mu       sync.Mutex
 	policies map[cache.ObjectName]*policyState
 	naming   map[serviceRegion]map[*policyState]struct{} // the policies that name each service-region
-	// The times are maps of their own: few policies have one, and a change comes before the first sync of its policy.
+	// The times have separate maps. Few policies have one, and the first change comes before the first sync.
 	changedAt map[cache.ObjectName]time.Time // of the oldest change that no sync has handled
 	widenedAt map[cache.ObjectName]time.Time // when the agent saw a NetworkPolicy that waits for its second write
 }
@@ -31,14 +31,14 @@ type Tracker struct {
 // serviceRegion is a pointer that all policies with the same service and region share.
 type serviceRegion = unique.Handle[awsranges.ServiceRegion]
 
-// policyState is what the tracker knows about one policy.
+// policyState has the facts about one policy.
 type policyState struct {
 	key            cache.ObjectName
 	ownerUID       types.UID // of the ConfigMap whose NetworkPolicy this process has seen in place
 	writtenVersion string    // the NetworkPolicy's resourceVersion after the last write, if that needs no further sync
 	state          netpol.State
 	serviceRegions []serviceRegion   // in the policy; nil for a policy that has not been parsed
-	warnings       map[string]string // the last Warning on each topic; nil if there is none
+	warnings       map[string]string // the last Warning on each topic; may be nil
 }
 
 // New returns an empty tracker. The second write of a large change waits settle after the first.
@@ -59,7 +59,7 @@ func (t *Tracker) Size() int {
 	return len(t.policies) + len(t.changedAt) + len(t.widenedAt)
 }
 
-// get returns the state of a policy; the zero value if there is none. The caller holds the lock.
+// get returns the state of a policy; the zero value for an unknown one. The caller holds the lock.
 func (t *Tracker) get(key cache.ObjectName) policyState {
 	if p := t.policies[key]; p != nil {
 		return *p
@@ -67,7 +67,7 @@ func (t *Tracker) get(key cache.ObjectName) policyState {
 	return policyState{}
 }
 
-// open returns the state of a policy, and creates it if there is none. The caller holds the lock.
+// open returns the state of a policy, and creates it if necessary. The caller holds the lock.
 func (t *Tracker) open(key cache.ObjectName) *policyState {
 	p := t.policies[key]
 	if p == nil {
@@ -77,7 +77,7 @@ func (t *Tracker) open(key cache.ObjectName) *policyState {
 	return p
 }
 
-// OwnerUID returns the UID of the ConfigMap whose NetworkPolicy this process has seen in place; empty if there is none.
+// OwnerUID returns the UID of the ConfigMap whose NetworkPolicy this process has seen in place; empty without one.
 func (t *Tracker) OwnerUID(key cache.ObjectName) types.UID {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -91,7 +91,7 @@ func (t *Tracker) SetOwnerUID(key cache.ObjectName, uid types.UID) {
 	t.open(key).ownerUID = uid
 }
 
-// WrittenVersion returns the resourceVersion of the NetworkPolicy that needs no sync; empty if there is none.
+// WrittenVersion returns the resourceVersion of the NetworkPolicy that needs no sync; empty without one.
 func (t *Tracker) WrittenVersion(key cache.ObjectName) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -114,7 +114,7 @@ func (t *Tracker) SetState(key cache.ObjectName, state netpol.State) (old netpol
 	return old
 }
 
-// Drop deletes what the tracker has of a policy, except a change that no sync has handled. It returns the policy's last
+// Drop deletes the facts about a policy, except a change that no sync has handled. It returns the policy's last
 // state.
 func (t *Tracker) Drop(key cache.ObjectName) (old netpol.State) {
 	t.mu.Lock()
@@ -138,7 +138,7 @@ func (t *Tracker) SetChanged(key cache.ObjectName, now time.Time) {
 	}
 }
 
-// TakeChangedAt removes and returns the time of the oldest change that no sync has handled; the zero time if there is none.
+// TakeChangedAt removes and returns the time of the oldest change that no sync has handled; the zero time without one.
 func (t *Tracker) TakeChangedAt(key cache.ObjectName) time.Time {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -156,8 +156,8 @@ func (t *Tracker) RestoreChangedAt(key cache.ObjectName, changedAt time.Time) {
 	}
 }
 
-// StepDelay returns how long a step must wait; 0 or less if it may be written now. Only the second write of a large change
-// waits. Its time begins when this process first sees the first write in place, whichever agent wrote it.
+// StepDelay returns how long a step must wait; 0 or less if it may be written now. Only the second write of a large
+// change waits. Its time begins when this process first sees the first write in place, whichever agent wrote it.
 func (t *Tracker) StepDelay(key cache.ObjectName, step netpol.Step, now time.Time) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
