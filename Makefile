@@ -155,7 +155,7 @@ e2e: build control-plane ## The built programs from scripts and against a real c
 E2E_APART := /(faults|page|deployed)
 .PHONY: e2e-packages
 e2e-packages:
-	cd scripts/e2e && go test -count=1 -p 3 ./agent ./deploy ./hostile ./webhook $$(go list ./... | grep -vE '$(E2E_APART)')
+	cd scripts/e2e && go test -count=1 -p 3 ./agent ./deploy ./hostile ./shell ./webhook $$(go list ./... | grep -vE '$(E2E_APART)')
 
 .PHONY: test-all
 test-all: test-faults test-hostile ## The agent, with the race detector, through every fault, without each of its rights, and to every alert; both programs under attack; each fuzz target for ten seconds (half an hour)
