@@ -8,41 +8,41 @@ import (
 	"unicode"
 )
 
-// longestHint bounds the work for a value: no host name, URL or short list of CIDRs that a person writes
-// where a CIDR belongs is longer.
-const longestHint = 1024
+// maxHintInput limits the bytes of a value that cidrHint reads. A host name, a URL or a short list of CIDRs that a
+// person writes in place of a CIDR is shorter.
+const maxHintInput = 1024
 
-// cidrHint says what a value is that is no CIDR, and the way out. It is read after "; ", and is one printable
-// line without a full stop; empty if nothing that helps is known. What it suggests never opens more
-// than the value says.
+// cidrHint describes a value that is not a CIDR, and gives the correction. It returns "" if it does not recognize the
+// value. The hint follows "; " in a message, and is one printable line without a full stop. A suggested CIDR never
+// opens more addresses than the value names.
 func cidrHint(written string) string {
-	text, odd := plainText(written[:min(len(written), longestHint)])
-	if len(written) > longestHint {
-		return severalHint(text)
+	text, replaced := plainText(written[:min(len(written), maxHintInput)])
+	if len(written) > maxHintInput {
+		return listHint(text)
 	}
 	if prefix, ok := parsePrefix(strings.ReplaceAll(text, " ", "")); ok {
-		if odd != 0 {
-			return fmt.Sprintf("it has the character %U%s", odd, didYouMean(prefix))
+		if replaced != 0 {
+			return fmt.Sprintf("it contains the character %U%s", replaced, didYouMean(prefix))
 		}
 		return suggest(prefix)
 	}
-	for _, hint := range []func(text string) string{
-		everyHint, awsIDHint, urlHint, netmaskHint, severalHint, rangeHint, wildcardHint, portHint, addressHint, ipv4Hint, nameHint,
+	for _, hintFor := range []func(text string) string{
+		everyHint, awsIDHint, urlHint, netmaskHint, listHint, rangeHint, wildcardHint, portHint, addressHint, ipv4Hint, nameHint,
 	} {
-		if found := hint(text); found != "" {
-			return found
+		if hint := hintFor(text); hint != "" {
+			return hint
 		}
 	}
 	return ""
 }
 
-// suggest gives the question alone, for when the value itself says what is wrong.
+// suggest returns only "did you mean PREFIX?", for a value whose problem is obvious.
 func suggest(prefix netip.Prefix) string { return strings.TrimPrefix(didYouMean(prefix), "; ") }
 
-// plainText returns a value in lower case with plain characters for those that look like them, without what
-// cannot be seen and without quotes and brackets. odd is the first character that it changed so, or 0; spaces
-// at the ends are none.
-func plainText(written string) (text string, odd rune) {
+// plainText returns a value in lower case. It replaces characters that look like ASCII, and removes invisible
+// characters, quotes and angle brackets. replaced is the first look-alike or invisible character, or 0. Spaces at the
+// ends do not count.
+func plainText(written string) (text string, replaced rune) {
 	text = strings.Map(func(r rune) rune {
 		plain := r
 		switch {
@@ -61,22 +61,23 @@ func plainText(written string) (text string, odd rune) {
 		case !unicode.IsPrint(r):
 			plain = -1
 		}
-		if plain != r && odd == 0 {
-			odd = r
+		if plain != r && replaced == 0 {
+			replaced = r
 		}
 		return unicode.ToLower(plain)
 	}, strings.TrimSpace(written))
-	return strings.TrimSpace(text), odd
+	return strings.TrimSpace(text), replaced
 }
 
-// parsePrefix returns the network that a text writes, without host bits. Of IPv4-mapped ones there is none.
-func parsePrefix(text string) (netip.Prefix, bool) {
+// parsePrefix parses a CIDR and drops its host bits. ok is false for an IPv4-mapped prefix.
+func parsePrefix(text string) (prefix netip.Prefix, ok bool) {
 	prefix, err := netip.ParsePrefix(text)
 	return prefix.Masked(), err == nil && !prefix.Addr().Is4In6()
 }
 
-// hostPrefix returns the network of one address.
-func hostPrefix(text string) (netip.Prefix, bool) {
+// hostPrefix parses an address and returns the /32 or /128 prefix of it. ok is false for an address with a zone and for
+// an IPv4-mapped address.
+func hostPrefix(text string) (prefix netip.Prefix, ok bool) {
 	address, err := netip.ParseAddr(strings.Trim(text, "[]"))
 	if err != nil || address.Is4In6() || address.Zone() != "" {
 		return netip.Prefix{}, false
@@ -84,32 +85,34 @@ func hostPrefix(text string) (netip.Prefix, bool) {
 	return netip.PrefixFrom(address, address.BitLen()), true
 }
 
+// everyHint recognizes words and spellings for every address.
 func everyHint(text string) string {
 	switch strings.Trim(text, "[]/") {
 	case "*", "any", "all", "every", "everything", "everywhere", "internet", "world", "public", "default", "0", "0/0", "0.0.0.0", "*.*.*.*", "0.0.0.0/0.0.0.0":
-		return "write 0.0.0.0/0 if every IPv4 address is meant"
+		return "to open every IPv4 address, write 0.0.0.0/0"
 	case "::":
-		return "write ::/0 if every IPv6 address is meant"
+		return "to open every IPv6 address, write ::/0"
 	}
 	return ""
 }
 
-// awsIDs are the beginnings of the IDs of AWS resources that people write for addresses.
+// awsIDs are the prefixes of AWS resource IDs that people write in place of a CIDR.
 var awsIDs = []struct{ start, hint string }{
-	{"pl-", "it is a prefix list: name its service with awsService, such as s3 or dynamodb, or list its CIDRs"},
+	{"pl-", "it is a prefix list: set awsService to its service, such as s3 or dynamodb, or list its CIDRs"},
 	{"sg-", "it is a security group: list the CIDRs of its members' subnets"},
 	{"subnet-", "it is a subnet: write its CIDR"},
 	{"vpc-", "it is a VPC: write its CIDR"},
 	{"vpce-", "it is a VPC endpoint: list the CIDRs of its subnets"},
 	{"eni-", "it is a network interface: write its address with /32"},
 	{"i-", "it is an instance: write its address with /32"},
-	{"arn:", "it is an ARN: name an AWS service with awsService, or list the CIDRs of the resource"},
+	{"arn:", "it is an ARN: set awsService to an AWS service, or list the CIDRs of the resource"},
 }
 
+// awsIDHint recognizes IDs of AWS resources.
 func awsIDHint(text string) string {
 	for _, id := range awsIDs {
 		rest, ok := strings.CutPrefix(text, id.start)
-		// The IDs end in hexadecimal digits; pl-web is an ordinary name.
+		// An ID ends in hexadecimal digits: pl-web is a name, not an ID.
 		if ok && rest != "" && (id.start == "arn:" || strings.Trim(rest, "0123456789abcdef") == "" && len(rest) >= 8) {
 			return id.hint
 		}
@@ -117,6 +120,7 @@ func awsIDHint(text string) string {
 	return ""
 }
 
+// urlHint recognizes URLs.
 func urlHint(text string) string {
 	_, rest, ok := strings.Cut(text, "://")
 	if !ok {
@@ -142,7 +146,8 @@ func urlHint(text string) string {
 	return "it is a URL; list the CIDRs of its host's addresses"
 }
 
-// netmaskHint reads 10.0.0.0/255.255.255.0, with a space too, and 10.0.0.0/0.0.0.255 as routers have it.
+// netmaskHint recognizes an address with a netmask, such as 10.0.0.0/255.255.255.0 or 10.0.0.0 255.255.255.0, and with
+// the inverse netmask of routers, such as 10.0.0.0/0.0.0.255.
 func netmaskHint(text string) string {
 	address, mask, ok := strings.Cut(text, "/")
 	if !ok {
@@ -156,10 +161,11 @@ func netmaskHint(text string) string {
 	if err != nil || !network.Is4() || !valid {
 		return ""
 	}
-	return "a mask is written as a length" + didYouMean(netip.PrefixFrom(network, bits).Masked())
+	return "write the netmask as a prefix length" + didYouMean(netip.PrefixFrom(network, bits).Masked())
 }
 
-// maskBits returns the length that a netmask, or an inverse one, stands for; never 0, which opens everything.
+// maskBits returns the prefix length of a netmask or an inverse netmask. It never returns 0 with ok, because /0 opens
+// every address.
 func maskBits(text string) (bits int, ok bool) {
 	address, err := netip.ParseAddr(text)
 	if err != nil || !address.Is4() {
@@ -178,7 +184,8 @@ func maskBits(text string) (bits int, ok bool) {
 	return 0, false
 }
 
-func severalHint(text string) string {
+// listHint recognizes a list of at least two CIDRs or addresses.
+func listHint(text string) string {
 	rest := text
 	for range 2 {
 		rest = strings.TrimLeft(rest, " ,;|&+[]")
@@ -192,10 +199,10 @@ func severalHint(text string) string {
 		}
 		rest = rest[end:]
 	}
-	return "it holds several CIDRs: write an entry for each"
+	return "it is a list of CIDRs: write a destination for each"
 }
 
-// wildcardHint reads 10.0.0.* and 10.0.x.x, whose wildcards are the last octets.
+// wildcardHint recognizes IPv4 addresses whose last octets are wildcards, such as 10.0.0.* and 10.0.x.x.
 func wildcardHint(text string) string {
 	octets := strings.Split(text, ".")
 	fixed := len(octets)
@@ -211,6 +218,7 @@ func wildcardHint(text string) string {
 	return ""
 }
 
+// addressHint recognizes addresses and CIDRs with brackets, spaces, a backslash or a zone.
 func addressHint(text string) string {
 	if prefix, ok := hostPrefix(text); ok {
 		return suggest(prefix)
@@ -233,15 +241,16 @@ func addressHint(text string) string {
 	if before, after, ok := strings.Cut(plain, "%"); ok {
 		_, length, _ := strings.Cut(after, "/")
 		if prefix, ok := parsePrefix(before + "/" + length); ok {
-			return "a CIDR has no zone" + didYouMean(prefix)
+			return "a CIDR cannot have a zone" + didYouMean(prefix)
 		}
 		if prefix, ok := hostPrefix(before); ok && length == "" {
-			return "a CIDR has no zone" + didYouMean(prefix)
+			return "a CIDR cannot have a zone" + didYouMean(prefix)
 		}
 	}
 	return ""
 }
 
+// portHint recognizes an address or a CIDR with a port.
 func portHint(text string) string {
 	colon := strings.LastIndexByte(text, ':')
 	if colon <= 0 {
@@ -252,16 +261,16 @@ func portHint(text string) string {
 	}
 	address := text[:colon]
 	prefix, ok := parsePrefix(address)
-	if !ok && (address[0] == '[' || !strings.Contains(address, ":")) { // without brackets the port is a part of an IPv6 address
+	if !ok && (address[0] == '[' || !strings.Contains(address, ":")) { // without brackets, a port cannot follow an IPv6 address
 		prefix, ok = hostPrefix(address)
 	}
 	if !ok {
 		return ""
 	}
-	return "a port belongs in ports" + didYouMean(prefix)
+	return "put the port in ports" + didYouMean(prefix)
 }
 
-// nameHint recognises host names, with wildcards and ports, and single words.
+// nameHint recognizes host names, also with wildcards and ports, and single words.
 func nameHint(text string) string {
 	host, _, _ := strings.Cut(text, "/")
 	host, _, _ = strings.Cut(host, ":")
@@ -273,13 +282,13 @@ func nameHint(text string) string {
 	}
 	switch {
 	case host == "amazonaws.com" || hasSuffix(host, ".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".on.aws"):
-		return "it is a host name of AWS: name its service with awsService, or list the subnets of its interface endpoint"
+		return "it is an AWS host name: set awsService to its service, or list the subnets of its interface endpoint"
 	case strings.Contains(host, "."):
-		return "it is a host name, and a NetworkPolicy takes addresses only: list the CIDRs of its addresses"
+		return "it is a host name, but a NetworkPolicy takes only addresses: list the CIDRs of its addresses"
 	case strings.Contains(text, "/") || strings.Contains(text, ":"):
 		return ""
 	}
-	return "a CIDR is an address and a length, such as 10.1.0.0/24; an AWS service belongs in awsService"
+	return "a CIDR is an address and a prefix length, such as 10.1.0.0/24; for an AWS service, use awsService"
 }
 
 func hasSuffix(text string, suffixes ...string) bool {

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// ipv4Hint repairs what has the shape of an IPv4 network: leading zeros, octets left out, no length.
+// ipv4Hint recognizes text of the form of an IPv4 CIDR that has leading zeros, missing octets or no length.
 func ipv4Hint(text string) string {
 	address, length, hasLength := strings.Cut(text, "/")
 	octets := strings.Split(strings.TrimRight(address, "."), ".")
@@ -30,7 +30,7 @@ func ipv4Hint(text string) string {
 		}
 	}
 	if hasLength && length == "" {
-		return "the length after the / is missing"
+		return "the prefix length after the / is missing"
 	}
 	bits := 32
 	if hasLength {
@@ -48,12 +48,12 @@ func ipv4Hint(text string) string {
 		return ""
 	}
 	if len(octets) == 4 {
-		return "numbers have no leading zeros" + didYouMean(prefix)
+		return "remove the leading zeros" + didYouMean(prefix)
 	}
 	return suggest(prefix)
 }
 
-// ipv4Prefix returns the network of one to four octets in decimal, zeros for the others, without host bits.
+// ipv4Prefix returns the prefix of one to four decimal octets, without host bits. Missing octets are 0.
 func ipv4Prefix(octets []string, bits int) (netip.Prefix, bool) {
 	var address [4]byte
 	for i, octet := range octets {
@@ -66,11 +66,11 @@ func ipv4Prefix(octets []string, bits int) (netip.Prefix, bool) {
 	return netip.PrefixFrom(netip.AddrFrom4(address), bits).Masked(), true
 }
 
-// mostOfRange is how many CIDRs a hint lists for a range.
-const mostOfRange = 8
+// maxRangeCIDRs limits the CIDRs that a hint lists for a range.
+const maxRangeCIDRs = 8
 
-// rangeHint gives the CIDRs that make up a range of addresses, and nothing else:
-// 10.0.0.1-10.0.0.9, or 10.0.0.1-9.
+// rangeHint recognizes a range of addresses, such as 10.0.0.1-10.0.0.9 or 10.0.0.1-9, and lists CIDRs that cover
+// exactly the range.
 func rangeHint(text string) string {
 	from, to, ok := strings.Cut(text, "-")
 	if !ok {
@@ -95,9 +95,9 @@ func rangeHint(text string) string {
 	case err != nil || last.BitLen() != first.BitLen() || last.Is4In6() || last.Zone() != "":
 		return ""
 	case last.Less(first):
-		return "it is a range that ends before it begins"
+		return "the range ends before it begins"
 	}
-	prefixes, whole := rangePrefixes(first, last, mostOfRange)
+	prefixes, complete := rangePrefixes(first, last, maxRangeCIDRs)
 	if len(prefixes) == 1 {
 		return suggest(prefixes[0])
 	}
@@ -108,19 +108,19 @@ func rangeHint(text string) string {
 		}
 		list.WriteString(prefix.String())
 	}
-	if !whole {
+	if !complete {
 		list.WriteString(" and more")
 	}
-	return "it is a range: write an entry for each of " + list.String()
+	return "it is a range: write a destination for each of " + list.String()
 }
 
-// rangePrefixes returns the networks that together are the addresses from first to last, the fewest there are, in
-// order; at most that many, and whether those are all.
+// rangePrefixes returns the smallest list of prefixes that covers exactly the addresses from first to last, in order.
+// It returns at most limit prefixes; complete reports whether they cover the whole range.
 //
 //	first                        last
 //	  ├─┤├───┤├───────┤├───┤├─┤
-func rangePrefixes(first, last netip.Addr, most int) (prefixes []netip.Prefix, whole bool) {
-	for len(prefixes) < most {
+func rangePrefixes(first, last netip.Addr, limit int) (prefixes []netip.Prefix, complete bool) {
+	for len(prefixes) < limit {
 		widest := netip.PrefixFrom(first, first.BitLen())
 		for widest.Bits() > 0 {
 			wider := netip.PrefixFrom(first, widest.Bits()-1)
@@ -139,6 +139,7 @@ func rangePrefixes(first, last netip.Addr, most int) (prefixes []netip.Prefix, w
 	return prefixes, false
 }
 
+// lastAddress returns the highest address in prefix.
 func lastAddress(prefix netip.Prefix) netip.Addr {
 	address := prefix.Addr().AsSlice()
 	for i := range address {

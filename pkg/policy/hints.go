@@ -1,20 +1,20 @@
 package policy
 
-// after puts a hint, if there is one, behind a message.
-func after(hint string) string {
+// withSeparator returns "; " and the hint, ready to follow a message. It returns "" for an empty hint.
+func withSeparator(hint string) string {
 	if hint == "" {
 		return ""
 	}
 	return "; " + hint
 }
 
-// nullHint is what to do about null in a field, which is read as a value of the wrong kind: were it read as left
-// out, {"ports": null} would open every port.
+// nullHint returns the correction for null in a field. Validate treats null as a value of the wrong kind. If it treated
+// null as left out, {"ports": null} would open every port.
 func nullHint(field string) string {
 	switch field {
 	case "name", "allowedDestinations", "port", "region":
-		return "null is no value; write one"
+		return "replace null with a value"
 	}
-	return "null is not the same as left out; leave the field out" +
+	return "null does not mean left out: remove the field" +
 		" (Terraform: jsonencode({for k, v in entry : k => v if v != null}), Helm: {{ with }} or {{ if }})"
 }

@@ -6,8 +6,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestNullBesideAKind: null names no kind of destination, so that the one beside it is not one too many.
-func TestNullBesideAKind(t *testing.T) {
+// A null cidr or awsService is one problem. It must not also count as a second kind of destination.
+func TestValidateIgnoresNullAsKind(t *testing.T) {
 	for _, test := range []struct {
 		entry string
 		want  []string

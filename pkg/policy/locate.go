@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// Locate returns where in a document its problems stand, as offsets in bytes: of the value at the path; of
-// the field's name where that is what is wrong; of the object or list around it where it is missing. In
-// what is no JSON all are at the mistake.
+// Locate returns the byte offset of each problem in a document. The offset is the start of the value at the problem's
+// path. For an unknown or duplicate field it is the start of the field's name, and for a missing field the start of the
+// surrounding object or list. If data is not JSON, every offset is the offset of the syntax error.
 func Locate(data []byte, problems Problems) []int {
 	offsets := make([]int, len(problems))
 	if reason, offset := syntaxError(data); reason != "" {
@@ -16,41 +16,42 @@ func Locate(data []byte, problems Problems) []int {
 		}
 		return offsets
 	}
-	l := locator{reader: reader{rest: string(data)}, size: len(data), places: make(map[string]*fieldOffsets)}
+	l := locator{jsonReader: jsonReader{rest: string(data)}, size: len(data), byPath: make(map[string]*fieldOffsets)}
 	for _, p := range problems {
-		for path, more := p.Path, true; more; path, more = parentPath(path) {
-			l.places[path] = nil
+		for path, hasParent := p.Path, true; hasParent; path, hasParent = parentPath(path) {
+			l.byPath[path] = nil
 		}
 	}
 	l.visit("", 0)
 	for i, p := range problems {
 		path := p.Path
-		for l.places[path] == nil {
+		for l.byPath[path] == nil {
 			path, _ = parentPath(path)
 		}
-		place := l.places[path]
+		found := l.byPath[path]
 		switch {
 		case path == p.Path && strings.HasPrefix(p.Message, "Unknown field: "):
-			offsets[i] = place.names[0]
+			offsets[i] = found.names[0]
 		case path == p.Path && strings.HasPrefix(p.Message, "Duplicate field: "):
-			if len(place.names) > 1 {
-				place.names = place.names[1:] // each is reported once, and the first one never
+			if len(found.names) > 1 {
+				// Validate reports every duplicate once, but not the first field of that name.
+				found.names = found.names[1:]
 			}
-			offsets[i] = place.names[0]
+			offsets[i] = found.names[0]
 		default:
-			offsets[i] = place.value
+			offsets[i] = found.value
 		}
 	}
 	return offsets
 }
 
-// parentPath cuts the last step off a path; more is false where nothing is left to cut.
-func parentPath(path string) (outer string, more bool) {
+// parentPath removes the last step of a path. ok is false if the path is already empty.
+func parentPath(path string) (parent string, ok bool) {
 	if path == "" {
 		return "", false
 	}
 	if body, quoted := strings.CutSuffix(path, `"]`); quoted {
-		// A quote inside a quoted step is escaped, and a bracket before one is not.
+		// The quoted name may itself contain [". Its start is the last [" after which the rest is one quoted string.
 		for i := strings.LastIndex(body, `["`); i >= 0; i = strings.LastIndex(body[:i], `["`) {
 			if _, err := strconv.Unquote(path[i+1 : len(path)-1]); err == nil {
 				return path[:i], true
@@ -60,44 +61,45 @@ func parentPath(path string) (outer string, more bool) {
 	return path[:max(0, strings.LastIndexAny(path, ".["))], true
 }
 
-// fieldOffsets is where a field stands: its value, and its name every time that it is given.
+// fieldOffsets has the offset of a field's first value, and of each occurrence of the field's name.
 type fieldOffsets struct {
 	value int
 	names []int
 }
 
-// locator notes the places of the paths it is asked for. The document itself is the empty path.
+// locator records the offsets of the paths that are keys of byPath. The empty path is the document itself.
 type locator struct {
-	reader
+	jsonReader
 	size   int
-	places map[string]*fieldOffsets
+	byPath map[string]*fieldOffsets
 }
 
+// visit reads the next value, which has the given path. name is the offset of its field name.
 func (l *locator) visit(path string, name int) {
-	first := l.next()
+	first := l.peek()
 	offset := l.size - len(l.rest)
-	if place, wanted := l.places[path]; place != nil {
-		place.names = append(place.names, name)
-		l.skip() // what is in a repeated field is not looked at
+	if found, wanted := l.byPath[path]; found != nil {
+		found.names = append(found.names, name)
+		l.skipValue() // Validate does not check the value of a duplicate field
 		return
 	} else if wanted {
-		l.places[path] = &fieldOffsets{offset, []int{name}}
+		l.byPath[path] = &fieldOffsets{offset, []int{name}}
 	}
 	switch first {
 	case '{':
 		l.take(len("{"))
-		for l.next() != '}' {
+		for l.peek() != '}' {
 			name := l.size - len(l.rest)
-			l.visit(join(path, l.text()), name)
+			l.visit(joinField(path, l.takeString()), name)
 		}
 		l.take(len("}"))
 	case '[':
 		l.take(len("["))
-		for i := 0; l.next() != ']'; i++ {
-			l.visit(index(path, i), l.size-len(l.rest))
+		for i := 0; l.peek() != ']'; i++ {
+			l.visit(joinIndex(path, i), l.size-len(l.rest))
 		}
 		l.take(len("]"))
 	default:
-		l.skip()
+		l.skipValue()
 	}
 }

@@ -7,17 +7,17 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Each problem of a document is found at the mark ^ that stands before what is wrong.
+// Each ^ in a document marks the offset that Locate must return for a problem.
 func TestLocate(t *testing.T) {
 	for _, test := range []struct{ name, document string }{
 		{"value", `{"allowedDestinations": [{"name": "a", "cidr": ^"10.1.0.0/99", "ports": [1, ^0]}]}`},
 		{"unknown field", `{"allowedDestinations": [{"name": "a", "cidr": "10.1.0.0/24", ^"prots": [1]}], ^"a \"]b": 1}`},
-		{"repeated field", `{"allowedDestinations": [{"name": "a", "cidr": ^"10.1.0.0/99", ^"cidr": "x", ^"cidr": "y"}], ^"allowedDestinations": [{}]}`},
+		{"duplicate field", `{"allowedDestinations": [{"name": "a", "cidr": ^"10.1.0.0/99", ^"cidr": "x", ^"cidr": "y"}], ^"allowedDestinations": [{}]}`},
 		{"missing field", `{"allowedDestinations": [ ^{"cidr": "10.1.0.0/24"}]}`},
 		{"missing list", "\n ^{}"},
-		{"no object", " ^[1]"},
-		{"no JSON", "{\n\"a\": 1,^}"},
-		{"cut", `{"allowedDestinations": [^`},
+		{"not an object", " ^[1]"},
+		{"not JSON", "{\n\"a\": 1,^}"},
+		{"truncated", `{"allowedDestinations": [^`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var want []int

@@ -10,7 +10,7 @@ import (
 	"egress-agent/pkg/internal/nearest"
 )
 
-// Annotations of the tools that apply ConfigMaps, and of what they do with one that they would replace.
+// Annotations that make a tool delete a ConfigMap that it applies. The Flux key may also be a label.
 const (
 	argoOptions  = "argocd.argoproj.io/sync-options" // https://argo-cd.readthedocs.io/en/stable/user-guide/sync-options/
 	argoHook     = "argocd.argoproj.io/hook"         // https://argo-cd.readthedocs.io/en/stable/user-guide/resource_hooks/
@@ -20,59 +20,61 @@ const (
 	helmDeletion = "helm.sh/hook-delete-policy"
 )
 
-// ObjectWarnings warns of what makes tools delete a policy ConfigMap and create it again, or under another name: while
-// it is gone, nothing restricts its pods. Paths are in the ConfigMap, as in metadata.name. Messages have at most 256
-// characters. It returns nil if there is nothing to warn of.
+// ObjectWarnings returns a warning for each setting that makes a tool delete and recreate a policy ConfigMap, or create
+// it under another name. While the ConfigMap is absent, nothing restricts the namespace's pods. Paths are in the
+// ConfigMap, such as metadata.name. A warning has at most 256 characters. ObjectWarnings returns nil if the ConfigMap
+// has no such setting.
 func ObjectWarnings(name string, labels, annotations map[string]string) Problems {
-	var found Problems
+	var warnings Problems
 	warn := func(path, format string, args ...any) {
-		found = append(found, Problem{Message: fmt.Sprintf(format, args...), Path: path})
+		warnings = append(warnings, Problem{Message: fmt.Sprintf(format, args...), Path: path})
 	}
-	options := optionsOf(annotations[argoOptions])
+	options := parseOptions(annotations[argoOptions])
 	if WithoutHash(name) != name && options["PruneLast"] != "true" && options["Prune"] != "false" {
-		warn("metadata.name", "the name ends in a hash of kustomize's, so each edit is a new ConfigMap; once the old one is pruned, and where the new one is refused, "+
-			"the namespace is open: set disableNameSuffixHash: true, or, with Argo CD, PruneLast=true")
+		warn("metadata.name", "the name ends in a kustomize hash, so each edit creates a new ConfigMap; if the new one is refused and the old one is pruned, "+
+			"the namespace is open: set disableNameSuffixHash: true or, with Argo CD, PruneLast=true")
 	}
 	at := func(key string) string { return fmt.Sprintf("metadata.annotations[%q]", key) }
-	switch replaces, forces := options["Replace"] == "true", options["Force"] == "true"; {
-	case replaces && forces:
-		warn(at(argoOptions), "%s: with Replace=true and Force=true Argo CD deletes the ConfigMap and creates it again at every sync, and the namespace is open in between; leave both out", argoOptions)
-	case replaces:
-		warn(at(argoOptions), "%s: with Replace=true Argo CD replaces the ConfigMap whole, and where the Application has Force=true deletes it first, which opens the namespace; leave it out", argoOptions)
-	case forces:
-		warn(at(argoOptions), "%s: with Force=true Argo CD deletes the ConfigMap and creates it again where it cannot be patched, and the namespace is open in between; leave it out", argoOptions)
+	switch replace, force := options["Replace"] == "true", options["Force"] == "true"; {
+	case replace && force:
+		warn(at(argoOptions), "%s: with Replace=true and Force=true, Argo CD deletes and recreates the ConfigMap at every sync, and the namespace is open in between; remove both options", argoOptions)
+	case replace:
+		warn(at(argoOptions), "%s: with Replace=true, Argo CD replaces the ConfigMap; if the Application has Force=true, it first deletes the ConfigMap, which opens the namespace; remove the option", argoOptions)
+	case force:
+		warn(at(argoOptions), "%s: with Force=true, Argo CD deletes and recreates the ConfigMap if it cannot patch it, and the namespace is open in between; remove the option", argoOptions)
 	}
 	if strings.EqualFold(annotations[fluxForce], "enabled") || strings.EqualFold(labels[fluxForce], "enabled") {
 		path := at(fluxForce)
 		if annotations[fluxForce] == "" {
 			path = fmt.Sprintf("metadata.labels[%q]", fluxForce)
 		}
-		warn(path, "%s: Flux deletes the ConfigMap and creates it again where it is immutable and changes, and the namespace is open in between; leave it out", fluxForce)
+		warn(path, "%s: if the ConfigMap is immutable and changes, Flux deletes and recreates it, and the namespace is open in between; remove this key", fluxForce)
 	}
 	if hook, given := annotations[helmHook]; given {
-		warn(at(helmHook), "%s: %s; leave it out", helmHook, hookEnd("Helm", annotations[helmDeletion], hook == "test"))
+		warn(at(helmHook), "%s: %s; remove the annotation", helmHook, describeHook("Helm", annotations[helmDeletion], hook == "test"))
 	}
 	if hook, given := annotations[argoHook]; given {
-		warn(at(argoHook), "%s: %s; leave it out", argoHook, hookEnd("Argo CD", annotations[argoDeletion], hook == "Skip"))
+		warn(at(argoHook), "%s: %s; remove the annotation", argoHook, describeHook("Argo CD", annotations[argoDeletion], hook == "Skip"))
 	}
-	return found
+	return warnings
 }
 
-// hookEnd says what a tool does with a hook. Helm's words are hook-succeeded and the like, Argo CD's HookSucceeded.
-// Both delete it before its next run where they are not told otherwise.
-func hookEnd(tool, deletion string, rests bool) string {
-	words := strings.ToLower(strings.ReplaceAll(deletion, "-", ""))
+// describeHook describes how tool treats a ConfigMap that is a hook. If skipped, the tool does not apply the hook with
+// the other objects. deletePolicy is a list, with words such as hook-succeeded for Helm and HookSucceeded for Argo CD.
+// Without a deletePolicy, both tools delete the hook before its next run.
+func describeHook(tool, deletePolicy string, skipped bool) string {
+	normalized := strings.ToLower(strings.ReplaceAll(deletePolicy, "-", ""))
 	switch {
-	case rests:
-		return tool + " does not apply the ConfigMap with the others, so that its namespace may stay open"
-	case strings.Contains(words, "hooksucceeded"):
-		return tool + " deletes the ConfigMap as soon as it is applied, for it has no more to do as a hook: the namespace stays open"
+	case skipped:
+		return tool + " does not apply the ConfigMap with the other objects, so the namespace may stay open"
+	case strings.Contains(normalized, "hooksucceeded"):
+		return tool + " deletes the ConfigMap as soon as it is applied, because it is then done as a hook, and the namespace stays open"
 	}
-	return tool + " takes the ConfigMap for a hook, which it deletes and creates again at each run: the namespace is open in between"
+	return tool + " treats the ConfigMap as a hook and deletes and recreates it at each run, and the namespace is open in between"
 }
 
-// optionsOf reads NAME=VALUE, separated by commas.
-func optionsOf(text string) map[string]string {
+// parseOptions parses a list of NAME=VALUE with commas between the items.
+func parseOptions(text string) map[string]string {
 	options := make(map[string]string)
 	for _, option := range strings.Split(text, ",") {
 		name, value, _ := strings.Cut(strings.TrimSpace(option), "=")
@@ -81,12 +83,12 @@ func optionsOf(text string) map[string]string {
 	return options
 }
 
-// kustomizeHash is what kustomize appends to the names of generated ConfigMaps: ten characters, none of which can
-// make a word or be mistaken for another
+// kustomizeHash matches a name with the hash that kustomize appends to generated ConfigMaps. The hash has ten
+// characters. kustomize uses no characters that could form words or look like others
 // (https://github.com/kubernetes-sigs/kustomize/blob/master/api/hasher/hasher.go).
 var kustomizeHash = regexp.MustCompile(`^(.+)-[bcdfghkmt2456789]{10}$`)
 
-// WithoutHash returns an object's name without the hash that kustomize appends; the same name if it has none.
+// WithoutHash returns an object's name without kustomize's hash. It returns a name without a hash unchanged.
 func WithoutHash(name string) string {
 	if found := kustomizeHash.FindStringSubmatch(name); found != nil {
 		return found[1]
@@ -94,25 +96,26 @@ func WithoutHash(name string) string {
 	return name
 }
 
-// NearLabel returns what a ConfigMap has in place of the label of a policy, such as "label egress-controler: managed",
-// and its path. Both are empty if nothing comes near. A ConfigMap that has the label itself is not asked about.
-func NearLabel(labels, annotations map[string]string) (found, path string) {
-	for _, in := range []struct {
-		what, path string
-		keys       map[string]string
+// NearLabel finds a label or an annotation that its author probably meant as the label Label=LabelValue. It returns a
+// description such as "the label egress-controler: managed", and the path. Both are empty if no key is similar. The
+// ConfigMap must not have the correct label.
+func NearLabel(labels, annotations map[string]string) (description, path string) {
+	for _, group := range []struct {
+		kind, field string
+		values      map[string]string
 	}{{"label", "labels", labels}, {"annotation", "annotations", annotations}} {
-		for _, key := range slices.Sorted(maps.Keys(in.keys)) {
-			if nearLabel(key) {
-				return fmt.Sprintf("the %s %s: %s", in.what, Sanitize(key), Sanitize(in.keys[key])), fmt.Sprintf("metadata.%s[%q]", in.path, key)
+		for _, key := range slices.Sorted(maps.Keys(group.values)) {
+			if isNearLabel(key) {
+				return fmt.Sprintf("the %s %s: %s", group.kind, Sanitize(key), Sanitize(group.values[key])), fmt.Sprintf("metadata.%s[%q]", group.field, key)
 			}
 		}
 	}
 	return "", ""
 }
 
-// nearLabel says whether a key was meant as Label: but for typing mistakes, a prefix, or the value in it. The
-// annotations that the programs write have Label for their prefix, and other names.
-func nearLabel(key string) bool {
+// isNearLabel reports whether key differs from Label only by typing errors, by a prefix, or because it includes the
+// value. It is false for the annotations that the programs write: their prefix is Label, but their names differ.
+func isNearLabel(key string) bool {
 	prefix, name, prefixed := strings.Cut(key, "/")
 	if !prefixed {
 		name = prefix

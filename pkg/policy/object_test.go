@@ -16,26 +16,26 @@ func TestObjectWarnings(t *testing.T) {
 	for _, test := range []struct {
 		name, object        string
 		labels, annotations map[string]string
-		path, says          string // no warning where the path is empty
+		path, message       string // an empty path means no warning; message is a part of the warning
 	}{
 		{name: "ordinary", object: "egress", annotations: map[string]string{"argocd.argoproj.io/tracking-id": "a", "meta.helm.sh/release-name": "b"}},
-		{name: "hash", object: "egress-9bc7dm28fk", path: "metadata.name", says: "disableNameSuffixHash: true"},
-		{name: "a letter no hash has", object: "egress-9bc7dm28fa"},
-		{name: "eleven characters", object: "egress-9bc7dm28fkk"},
-		{name: "nothing before", object: "9bc7dm28fk"},
-		{name: "pruned last", object: "egress-9bc7dm28fk", annotations: map[string]string{options: "Validate=false, PruneLast=true"}},
-		{name: "never pruned", object: "egress-9bc7dm28fk", annotations: map[string]string{options: "Prune=false"}},
-		{name: "replaced by force", annotations: map[string]string{options: "Replace=true,Force=true"}, path: at(options), says: "deletes the ConfigMap and creates it again at every sync"},
-		{name: "replaced", annotations: map[string]string{options: "Validate=false, Replace=true"}, path: at(options), says: "replaces the ConfigMap whole"},
-		{name: "forced", annotations: map[string]string{options: "Force=true"}, path: at(options), says: "where it cannot be patched"},
-		{name: "neither", annotations: map[string]string{options: "Replace=false,ServerSideApply=true"}},
-		{name: "Flux", annotations: map[string]string{"kustomize.toolkit.fluxcd.io/force": "Enabled"}, path: at("kustomize.toolkit.fluxcd.io/force"), says: "Flux deletes the ConfigMap"},
-		{name: "Flux, by a label", labels: map[string]string{"kustomize.toolkit.fluxcd.io/force": "enabled"}, path: `metadata.labels["kustomize.toolkit.fluxcd.io/force"]`, says: "Flux"},
-		{name: "Flux, off", annotations: map[string]string{"kustomize.toolkit.fluxcd.io/force": "disabled"}},
-		{name: "hook", annotations: map[string]string{hook: "pre-upgrade"}, path: at(hook), says: "deletes and creates again at each run"},
-		{name: "hook that is deleted", annotations: map[string]string{hook: "pre-upgrade", "helm.sh/hook-delete-policy": "before-hook-creation,hook-succeeded"}, path: at(hook), says: "stays open"},
-		{name: "hook of a test", annotations: map[string]string{hook: "test"}, path: at(hook), says: "does not apply"},
-		{name: "Argo's hook", annotations: map[string]string{"argocd.argoproj.io/hook": "PreSync", "argocd.argoproj.io/hook-delete-policy": "HookSucceeded"}, path: at("argocd.argoproj.io/hook"), says: "Argo CD deletes the ConfigMap as soon as it is applied"},
+		{name: "hash", object: "egress-9bc7dm28fk", path: "metadata.name", message: "disableNameSuffixHash: true"},
+		{name: "letter that a hash cannot have", object: "egress-9bc7dm28fa"},
+		{name: "hash of eleven characters", object: "egress-9bc7dm28fkk"},
+		{name: "hash without a name", object: "9bc7dm28fk"},
+		{name: "PruneLast", object: "egress-9bc7dm28fk", annotations: map[string]string{options: "Validate=false, PruneLast=true"}},
+		{name: "no Prune", object: "egress-9bc7dm28fk", annotations: map[string]string{options: "Prune=false"}},
+		{name: "Replace and Force", annotations: map[string]string{options: "Replace=true,Force=true"}, path: at(options), message: "deletes and recreates the ConfigMap at every sync"},
+		{name: "Replace", annotations: map[string]string{options: "Validate=false, Replace=true"}, path: at(options), message: "Argo CD replaces the ConfigMap"},
+		{name: "Force", annotations: map[string]string{options: "Force=true"}, path: at(options), message: "if it cannot patch it"},
+		{name: "neither Replace nor Force", annotations: map[string]string{options: "Replace=false,ServerSideApply=true"}},
+		{name: "Flux annotation", annotations: map[string]string{"kustomize.toolkit.fluxcd.io/force": "Enabled"}, path: at("kustomize.toolkit.fluxcd.io/force"), message: "Flux deletes and recreates it"},
+		{name: "Flux label", labels: map[string]string{"kustomize.toolkit.fluxcd.io/force": "enabled"}, path: `metadata.labels["kustomize.toolkit.fluxcd.io/force"]`, message: "Flux"},
+		{name: "Flux disabled", annotations: map[string]string{"kustomize.toolkit.fluxcd.io/force": "disabled"}},
+		{name: "Helm hook", annotations: map[string]string{hook: "pre-upgrade"}, path: at(hook), message: "deletes and recreates it at each run"},
+		{name: "Helm hook that Helm deletes", annotations: map[string]string{hook: "pre-upgrade", "helm.sh/hook-delete-policy": "before-hook-creation,hook-succeeded"}, path: at(hook), message: "stays open"},
+		{name: "Helm test hook", annotations: map[string]string{hook: "test"}, path: at(hook), message: "does not apply"},
+		{name: "Argo CD hook", annotations: map[string]string{"argocd.argoproj.io/hook": "PreSync", "argocd.argoproj.io/hook-delete-policy": "HookSucceeded"}, path: at("argocd.argoproj.io/hook"), message: "Argo CD deletes the ConfigMap as soon as it is applied"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			found := policy.ObjectWarnings(test.object, test.labels, test.annotations)
@@ -45,9 +45,9 @@ func TestObjectWarnings(t *testing.T) {
 			}
 			require.Len(t, found, 1)
 			require.Equal(t, test.path, found[0].Path)
-			require.Contains(t, found[0].Message, test.says)
+			require.Contains(t, found[0].Message, test.message)
 			if key, annotated := strings.CutPrefix(test.path, `metadata.annotations["`); annotated {
-				require.Contains(t, found[0].Message, strings.TrimSuffix(key, `"]`), "it names the annotation")
+				require.Contains(t, found[0].Message, strings.TrimSuffix(key, `"]`), "the message must name the annotation")
 			}
 			require.LessOrEqual(t, utf8.RuneCountInString(found[0].String()), 256, found[0].String())
 		})

@@ -1,8 +1,8 @@
-// Package policy is the document a tenant writes: policy.json in a labelled ConfigMap.
+// Package policy reads and checks the document that a tenant writes: policy.json in a labelled ConfigMap.
 //
-// Parse turns bytes into a Document, Validate turns a Document into a Policy. Both are pure, and
-// report a document's mistakes all at once, in the order they stand in it. A document with a
-// mistake yields no Policy at all: nothing downstream can act on half of one.
+// Parse turns bytes into a Document. Validate turns a Document into a Policy. Both are pure. Both report all problems
+// of a document together, in document order. A document with a problem yields no Policy, so no caller can act on a part
+// of one.
 package policy
 
 import (
@@ -10,17 +10,17 @@ import (
 	"net/netip"
 )
 
-// What marks a ConfigMap as a policy, and where in it the document stands.
+// A ConfigMap with the label Label=LabelValue is a policy ConfigMap. Its policy document has the key Key.
 const (
 	Label      = "egress-controller"
 	LabelValue = "managed"
 	Key        = "policy.json"
 )
 
-// Action is what happens to traffic that no destination names.
+// Action decides about traffic that no destination allows.
 type Action string
 
-// The actions, as written in a document.
+// The actions, as a document spells them.
 const (
 	Deny  Action = "deny"
 	Allow Action = "allow"
@@ -28,44 +28,44 @@ const (
 
 // Policy is a valid document. Only Validate makes one from a document.
 type Policy struct {
-	// DefaultAction is Deny or Allow; Deny where the document leaves it out.
+	// DefaultAction is Deny or Allow. It is Deny if the document has no defaultAction.
 	DefaultAction Action
-	// Destinations are in document order, so that the index of one is its index in the document.
-	// Empty allows nothing but DNS.
+	// Destinations are in document order: a destination has the same index here and in the document.
+	// An empty list allows nothing but DNS.
 	Destinations []Destination
 }
 
-// Destination is one entry of allowedDestinations: either a CIDR or a Service.
+// Destination is one item of allowedDestinations. It has either a CIDR or a Service.
 type Destination struct {
-	// Name is unique in the policy, 1 to 63 printable characters.
+	// Name is unique in the policy. It has 1 to 63 printable characters.
 	Name string
-	// CIDR has no host bits, zone or IPv4-mapped address; the zero Prefix where Service is set.
+	// CIDR has no host bits, no zone and no IPv4-mapped address. It is the zero Prefix if Service is set.
 	CIDR netip.Prefix
-	// Service is an AWS service as the document writes it, in any case; empty where CIDR is set.
+	// Service is an AWS service name as the document spells it, in any case. It is empty if CIDR is set.
 	Service string
-	// Regions of Service, in document order; nil is every region. Never empty and non-nil.
+	// Regions are the regions of Service, in document order. Nil means every region; the list is never empty.
 	Regions []string
-	// Ports, in document order; nil is every port of every protocol. Never empty and non-nil.
+	// Ports are in document order. Nil means every port of every protocol; the list is never empty.
 	Ports []Port
 }
 
-// Protocol is a transport protocol with ports, by the name that Kubernetes gives it.
+// Protocol is a transport protocol that has ports, by its Kubernetes name.
 type Protocol string
 
-// The protocols a NetworkPolicy knows.
+// The protocols that a NetworkPolicy supports.
 const (
 	TCP  Protocol = "TCP"
 	UDP  Protocol = "UDP"
 	SCTP Protocol = "SCTP"
 )
 
-// Port is a range of ports of one protocol: First and Last included, 1 ≤ First ≤ Last.
+// Port is a range of ports of one protocol. The range includes First and Last, and 1 ≤ First ≤ Last.
 type Port struct {
 	Protocol    Protocol
 	First, Last uint16
 }
 
-// String gives the range as TCP 443 or UDP 8000-8100.
+// String returns the range in a form such as TCP 443 or UDP 8000-8100.
 func (p Port) String() string {
 	if p.First == p.Last {
 		return fmt.Sprintf("%s %d", p.Protocol, p.First)

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestValidate(t *testing.T) {
+func TestValidateReturnsPolicy(t *testing.T) {
 	data, err := os.ReadFile("../../testdata/policy/valid/seed.json")
 	require.NoError(t, err)
 	document, problems := Parse(data)
@@ -28,7 +28,7 @@ func TestValidate(t *testing.T) {
 	require.Equal(t, "10.1.0.0/24", p.Destinations[1].CIDR.String())
 }
 
-func TestNames(t *testing.T) {
+func TestValidateReportsInvalidNames(t *testing.T) {
 	document, problems := Parse([]byte(`{"allowedDestinations": [{"regions": ["r"], "name": "x", "awsService": "s"}]}`))
 	require.Empty(t, problems)
 	p, problems := Validate(document, func(service, region string) func() string {
@@ -41,8 +41,8 @@ func TestNames(t *testing.T) {
 	}, problems)
 }
 
-// TestNoDestination: an entry must say where to, also where nobody judges names.
-func TestNoDestination(t *testing.T) {
+// A destination needs a CIDR or a service, also if Validate does not check names.
+func TestValidateRequiresKind(t *testing.T) {
 	for _, entry := range []string{`{"name": "x"}`, `{"name": "x", "awsService": ""}`, `{"name": "x", "cidr": ""}`} {
 		document, problems := Parse([]byte(`{"allowedDestinations": [` + entry + `]}`))
 		require.Empty(t, problems)
@@ -52,8 +52,8 @@ func TestNoDestination(t *testing.T) {
 	}
 }
 
-// TestPlaces counts lines from 1, and columns in characters from 1.
-func TestPlaces(t *testing.T) {
+// Lines and columns start at 1, and columns count characters.
+func TestParseReportsLineAndColumn(t *testing.T) {
 	for _, test := range []struct{ data, want string }{
 		{"{\n  \"ä\": x}", "line 2, column 8"},
 		{"{\r\n\"a\"}", "line 2, column 4"},
@@ -67,25 +67,25 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
-// TestHostileSize feeds documents as large as one may be, and wrong throughout. Their problems stay few, and cost no more
-// memory than a small multiple of the document: no list of them is ever made.
-func TestHostileSize(t *testing.T) {
-	whole := func(item string) string {
+// A document of the maximum size that is wrong everywhere gives few problems, and needs only a small multiple of its
+// size in memory.
+func TestValidateLimitsMemory(t *testing.T) {
+	fill := func(item string) string {
 		return strings.TrimSuffix(strings.Repeat(item, (MaxDocumentBytes-200)/len(item)), ",")
 	}
 	for name, data := range map[string]string{
-		"unknown fields":   `{` + whole(`"a":1,`) + `}`,
-		"duplicate fields": `{"allowedDestinations":[],` + whole(`"defaultAction":"deny",`) + `}`,
-		"empty entries":    `{"allowedDestinations":[` + whole(`{},`) + `]}`,
-		"equal names":      `{"allowedDestinations":[` + whole(`{"name":"x","cidr":"10.0.0.0/8"},`) + `]}`,
-		"bad ports":        `{"allowedDestinations":[{"name":"x","cidr":"10.0.0.0/8","ports":[` + whole(`0,`) + `]}]}`,
-		"bad port objects": `{"allowedDestinations":[{"name":"x","cidr":"10.0.0.0/8","ports":[` + whole(`{},`) + `]}]}`,
-		"repeated regions": `{"allowedDestinations":[{"name":"x","awsService":"s3","regions":[` + whole(`"us-east-1",`) + `]}]}`,
-		"one long name":    `{"allowedDestinations":[{"name":"` + whole("x") + `","cidr":"10.0.0.0/8"}]}`,
-		"one long field":   `{"allowedDestinations":[],"` + whole("x") + `":1}`,
-		"one long CIDR":    `{"allowedDestinations":[{"name":"x","cidr":"` + whole("1") + `"}]}`,
-		"one long number":  `{"allowedDestinations":[{"name":"x","cidr":"10.0.0.0/8","ports":[` + whole("1") + `]}]}`,
-		"escaped":          `{"allowedDestinations":[{"name":"x","cidr":"10.0.0.0/8","` + whole(`\n`) + `":1}]}`,
+		"unknown fields":   `{` + fill(`"a":1,`) + `}`,
+		"duplicate fields": `{"allowedDestinations":[],` + fill(`"defaultAction":"deny",`) + `}`,
+		"empty entries":    `{"allowedDestinations":[` + fill(`{},`) + `]}`,
+		"equal names":      `{"allowedDestinations":[` + fill(`{"name":"x","cidr":"10.0.0.0/8"},`) + `]}`,
+		"bad ports":        `{"allowedDestinations":[{"name":"x","cidr":"10.0.0.0/8","ports":[` + fill(`0,`) + `]}]}`,
+		"bad port objects": `{"allowedDestinations":[{"name":"x","cidr":"10.0.0.0/8","ports":[` + fill(`{},`) + `]}]}`,
+		"repeated regions": `{"allowedDestinations":[{"name":"x","awsService":"s3","regions":[` + fill(`"us-east-1",`) + `]}]}`,
+		"one long name":    `{"allowedDestinations":[{"name":"` + fill("x") + `","cidr":"10.0.0.0/8"}]}`,
+		"one long field":   `{"allowedDestinations":[],"` + fill("x") + `":1}`,
+		"one long CIDR":    `{"allowedDestinations":[{"name":"x","cidr":"` + fill("1") + `"}]}`,
+		"one long number":  `{"allowedDestinations":[{"name":"x","cidr":"10.0.0.0/8","ports":[` + fill("1") + `]}]}`,
+		"escaped":          `{"allowedDestinations":[{"name":"x","cidr":"10.0.0.0/8","` + fill(`\n`) + `":1}]}`,
 		"nested":           `{"allowedDestinations":` + strings.Repeat("[", 9000) + strings.Repeat("]", 9000) + `}`,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -100,7 +100,7 @@ func TestHostileSize(t *testing.T) {
 			require.NotEmpty(t, problems)
 			require.LessOrEqual(t, len(problems), MaxProblems+1)
 			require.Less(t, len(problems.Error()), 32<<10)
-			require.Less(t, allocated, uint64(64*MaxDocumentBytes), "16 MiB")
+			require.Less(t, allocated, uint64(64*MaxDocumentBytes), "at most 16 MiB")
 		})
 	}
 }
@@ -113,8 +113,8 @@ func allocatedBytes(work func()) uint64 {
 	return after.TotalAlloc - before.TotalAlloc
 }
 
-// TestBounds has documents at the bounds and one step beyond.
-func TestBounds(t *testing.T) {
+// The documents are at the limits, and one above.
+func TestDocumentLimits(t *testing.T) {
 	entries := func(n int) string {
 		var list []string
 		for i := range n {
@@ -129,11 +129,11 @@ func TestBounds(t *testing.T) {
 	}
 	for _, test := range []struct{ name, document, want string }{
 		{"1,000 destinations", entries(1000), ""},
-		{"1,001 destinations", entries(1001), "Too many destinations: 1001; at most 1000 are allowed: write wider entries, or several policies (allowedDestinations)"},
+		{"1,001 destinations", entries(1001), "Too many destinations: 1001; at most 1000 are allowed: use wider destinations, or split the policy into several ConfigMaps (allowedDestinations)"},
 		{"256 KiB", sized(MaxDocumentBytes), "Unknown field: x (x)"},
-		{"256 KiB and a byte", sized(MaxDocumentBytes + 1), "Policy too large: 262145 bytes without white space; at most 262144 are allowed: write fewer or wider entries, or several policies (policy.json)"},
+		{"256 KiB and a byte", sized(MaxDocumentBytes + 1), "Policy too large: 262145 bytes without white space; at most 262144 are allowed: use fewer or wider destinations, or split the policy into several ConfigMaps (policy.json)"},
 		{"a mebibyte of white space", strings.Repeat(" \n\t\r", 1<<18) + entries(1), ""},
-		{"too large, and no JSON", strings.Repeat("x", MaxDocumentBytes+1), "Policy too large: 262145 bytes without white space; at most 262144 are allowed: write fewer or wider entries, or several policies (policy.json)"},
+		{"too large, and not JSON", strings.Repeat("x", MaxDocumentBytes+1), "Policy too large: 262145 bytes without white space; at most 262144 are allowed: use fewer or wider destinations, or split the policy into several ConfigMaps (policy.json)"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			document, problems := Parse([]byte(test.document))
@@ -149,7 +149,7 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// TestCompact: what is compacted says the same, and what is no JSON, or too large to be judged, stays as it is.
+// Compact does not change the value of a document. It returns a document unchanged if that is not JSON or is too large.
 func TestCompact(t *testing.T) {
 	for document, want := range map[string]string{
 		" { \"a b\" : [ 1 , \" \\\" \" ] } \n": `{"a b":[1," \" "]}`,
@@ -170,7 +170,7 @@ func TestCompact(t *testing.T) {
 	require.Equal(t, 3*MaxDocumentBytes+3, size)
 }
 
-func TestErrorIsBounded(t *testing.T) {
+func TestErrorCountsOmittedProblems(t *testing.T) {
 	document, problems := Parse([]byte(`{"allowedDestinations": [` + strings.TrimSuffix(strings.Repeat("1,", 103), ",") + `]}`))
 	require.Empty(t, problems)
 	_, problems = Validate(document, nil)
@@ -178,8 +178,9 @@ func TestErrorIsBounded(t *testing.T) {
 	require.Len(t, problems, MaxProblems+1)
 }
 
-// TestWarnings: the most severe come first, and of one kind no more than a few, so that no number of them hides another.
-func TestWarnings(t *testing.T) {
+// The most severe warnings come first, and only a few of each severity are listed. So no number of one severity hides
+// another.
+func TestWarningsListsMostSevereFirst(t *testing.T) {
 	p := &Policy{DefaultAction: Deny}
 	for i := range 120 {
 		p.Destinations = append(p.Destinations, Destination{Name: fmt.Sprintf("d%d", i), CIDR: netip.MustParsePrefix("10.0.0.0/8")})
@@ -199,7 +200,7 @@ func TestWarnings(t *testing.T) {
 	require.False(t, none.Wants(EveryPort))
 }
 
-func TestShow(t *testing.T) {
+func TestSanitize(t *testing.T) {
 	for in, want := range map[string]string{
 		"10.1.0.0/99":            "10.1.0.0/99",
 		"":                       `""`,
@@ -213,8 +214,8 @@ func TestShow(t *testing.T) {
 	}
 }
 
-// FuzzParse: a document is read as encoding/json reads it; a problem means no policy; an accepted policy,
-// written out plainly, is accepted as the same.
+// FuzzParse checks that Parse reads a document as encoding/json does, that a problem means no policy, and that a valid
+// policy, marshalled again, gives an equal policy.
 func FuzzParse(f *testing.F) {
 	for _, folder := range []string{"valid", "invalid"} {
 		paths, err := filepath.Glob("../../testdata/policy/" + folder + "/*.json")
@@ -236,7 +237,7 @@ func FuzzParse(f *testing.F) {
 		decoder.UseNumber()
 		var want any
 		require.NoError(t, decoder.Decode(&want))
-		require.Equal(t, want, plain(t, document.root))
+		require.Equal(t, want, decoded(t, document.root))
 		compact, size := Compact(string(data))
 		require.Len(t, compact, size)
 		var same any
@@ -248,7 +249,7 @@ func FuzzParse(f *testing.F) {
 		require.Equal(t, p == nil, len(problems) > 0)
 		for _, problem := range problems {
 			require.NotEmpty(t, problem.Message)
-			require.NotContains(t, problem.String(), "\n", "a problem is one line")
+			require.NotContains(t, problem.String(), "\n", "a problem must be one line")
 		}
 		if p == nil {
 			return
@@ -258,7 +259,7 @@ func FuzzParse(f *testing.F) {
 		for _, warning := range warnings.List() {
 			require.LessOrEqual(t, len([]rune(warning.String())), 256)
 		}
-		document, problems = Parse(written(t, p))
+		document, problems = Parse(marshal(t, p))
 		require.Empty(t, problems)
 		again, problems := Validate(document, nil)
 		require.Empty(t, problems)
@@ -266,19 +267,19 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// plain gives a value as encoding/json does.
-func plain(t *testing.T, n node) any {
+// decoded returns a value in the form that encoding/json decodes into.
+func decoded(t *testing.T, n node) any {
 	switch n.kind() {
 	case object:
 		fields := make(map[string]any)
 		for child := range n.children {
-			fields[child[0].key] = plain(t, child)
+			fields[child[0].key] = decoded(t, child)
 		}
 		return fields
 	case list:
 		items := []any{}
 		for child := range n.children {
-			items = append(items, plain(t, child))
+			items = append(items, decoded(t, child))
 		}
 		return items
 	case text:
@@ -292,8 +293,8 @@ func plain(t *testing.T, n node) any {
 	return nil
 }
 
-// written gives a policy in its plainest form.
-func written(t *testing.T, p *Policy) []byte {
+// marshal returns a policy document for p, with every port as an object.
+func marshal(t *testing.T, p *Policy) []byte {
 	destinations := []map[string]any{}
 	for _, d := range p.Destinations {
 		entry := map[string]any{"name": d.Name}

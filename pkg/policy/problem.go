@@ -8,17 +8,17 @@ import (
 	"unicode/utf8"
 )
 
-// Problem is one thing wrong with a document, or worth a warning: what, and where.
+// Problem is one problem of a document, or one warning about it: a message and a path.
 type Problem struct {
-	// Message names the value and, where there is one, the way out. One line, no full stop.
+	// Message names the wrong value and, if one exists, the correction. It is one line without a full stop.
 	Message string `json:"message"`
-	// Path is the field's place in the document, such as allowedDestinations[1].ports[0].
-	// It is "policy.json" for the document as a whole, "data" for a ConfigMap without one, and empty for the count
-	// of those that are left out.
+	// Path names the field in the document, such as allowedDestinations[1].ports[0].
+	// It is "policy.json" for the whole document, "data" for a ConfigMap without a document, and empty for the problem
+	// that counts the omitted problems.
 	Path string `json:"path"`
 }
 
-// String gives MESSAGE (PATH).
+// String returns MESSAGE (PATH).
 func (p Problem) String() string {
 	if p.Path == "" {
 		return p.Message
@@ -26,23 +26,25 @@ func (p Problem) String() string {
 	return p.Message + " (" + p.Path + ")"
 }
 
-// Problems are in document order, at most MaxProblems and one that counts the others. Nil or empty: none.
+// Problems are in document order: at most MaxProblems, and one more that counts the omitted ones. It is nil or empty if
+// there are no problems.
 type Problems []Problem
 
-// MaxProblems bounds the problems of a document that are written out: an API server passes a refusal on whole, a
-// tenant reads no thousand lines, and a document of nothing but mistakes must not cost more than a good one.
+// MaxProblems limits the problems that a document's Problems contain. Without a limit, an API server would send every
+// problem to the user, who does not read a thousand lines. A document full of problems would also cost more than a
+// valid one.
 const MaxProblems = 100
 
-// add appends a problem, or counts it if there are MaxProblems. The message is made only if it is kept.
-func (ps *Problems) add(more *int, path *place, format string, args ...any) {
+// add appends a problem. If ps already has MaxProblems, add only increments omitted and formats nothing.
+func (ps *Problems) add(omitted *int, path *fieldPath, format string, args ...any) {
 	if len(*ps) >= MaxProblems {
-		*more++
+		*omitted++
 		return
 	}
 	*ps = append(*ps, Problem{Message: fmt.Sprintf(format, args...), Path: path.String()})
 }
 
-// Error gives every problem in one line, as a refusal shows them.
+// Error returns all problems in one line, as a denied review shows them.
 func (ps Problems) Error() string {
 	var b strings.Builder
 	b.WriteString("Policy validation failed: ")
@@ -55,22 +57,23 @@ func (ps Problems) Error() string {
 	return b.String()
 }
 
-// Sanitize makes a value from a document fit for one line of a message: as it is when short and
-// printable, else quoted and cut, so that it can neither flood nor forge a log or a terminal.
+// Sanitize makes a value from a document safe for one line of a message. It returns a short, printable value unchanged.
+// It quotes any other value, and cuts a long one. Otherwise a value could flood a log, or forge a line in it or in a
+// terminal.
 func Sanitize(value string) string {
-	const longest = 80
-	if utf8.RuneCountInString(value) > longest {
-		cut := []rune(value)[:longest]
+	const maxShown = 80
+	if utf8.RuneCountInString(value) > maxShown {
+		cut := []rune(value)[:maxShown]
 		return strconv.QuoteToGraphic(string(cut)) + "…"
 	}
-	if value == "" || !printable(value) || strings.TrimSpace(value) != value {
+	if value == "" || !isPrintable(value) || strings.TrimSpace(value) != value {
 		return strconv.Quote(value)
 	}
 	return value
 }
 
-// printable also refuses U+FFFD, which stands for text that could not be decoded.
-func printable(s string) bool {
+// isPrintable reports whether every character of s is printable. U+FFFD is not: it stands for bytes that are not UTF-8.
+func isPrintable(s string) bool {
 	for _, r := range s {
 		if !unicode.IsPrint(r) || r == utf8.RuneError {
 			return false

@@ -8,68 +8,73 @@ import (
 	"unicode/utf8"
 )
 
-// nearby is how many bytes on either side of a mistake syntaxHint looks at, so that it costs the same in a
-// document of any size.
-const nearby = 64
+// hintContext is the number of bytes on each side of a syntax error that syntaxHint reads. With this limit the cost
+// does not depend on the size of the document.
+const hintContext = 64
 
-// syntaxHint says what people paste that is no JSON, from the bytes around the offset at which it ceases to
-// be; offset is at most len(data). It is read after "; ", and is one printable line without a full stop; empty
-// if nothing that helps is known.
+// syntaxHint returns the probable cause of the syntax error at offset, or "" if it recognizes none. It recognizes
+// common text that is almost JSON, by the bytes near offset. offset is at most len(data). The hint follows "; " in a
+// message, and is one printable line without a full stop.
 func syntaxHint(data []byte, offset int) string {
-	before, after := data[max(0, offset-nearby):offset], data[offset:min(len(data), offset+nearby)]
+	before, after := data[max(0, offset-hintContext):offset], data[offset:min(len(data), offset+hintContext)]
 	window := data[max(0, offset-4):min(len(data), offset+4)]
-	if zeros := bytes.Count(window, []byte{0}); zeros > 1 && zeros < len(window) { // every second byte of a Latin letter is 0
-		return "it is UTF-16; save it as UTF-8"
+	if zeros := bytes.Count(window, []byte{0}); zeros > 1 && zeros < len(window) { // every second byte of Latin text in UTF-16 is 0
+		return utf16Hint
 	}
 	if hint := encodingHint(after, offset); hint != "" {
 		return hint
 	}
-	if offset < nearby && isYAML(data[:min(len(data), nearby)]) {
-		return "it looks like YAML; write JSON"
+	if offset < hintContext && isYAML(data[:min(len(data), hintContext)]) {
+		return "the document looks like YAML; write JSON"
 	}
 	r, _ := utf8.DecodeRune(after)
-	if hint := characterHint(r); hint != "" && (offset > 0 || r != '\ufeff') { // of a mark at the start the reason says the same
+	if r == '\ufeff' && offset == 0 { // the reason already names the byte order mark
+		return "save the file as UTF-8 without it"
+	}
+	if hint := characterHint(r); hint != "" {
 		return hint
 	}
 	previous := lastByte(before)
 	switch {
 	case bytes.HasPrefix(after, []byte("//")), bytes.HasPrefix(after, []byte("/*")), bytes.HasPrefix(after, []byte("#")):
-		return "JSON has no comments; delete it"
+		return "JSON has no comments; delete the comment"
 	case (r == '}' || r == ']') && previous == ',':
-		return "delete the comma before it"
+		return fmt.Sprintf("delete the comma before %c", r)
 	case r == ',' && (previous == ',' || previous == '[' || previous == '{'):
-		return "delete the comma"
+		return "delete this comma"
 	case r == '\'':
-		return "JSON writes strings in double quotes"
+		return "JSON strings need double quotes"
 	case bytes.HasPrefix(after, []byte(`\"`)):
-		return "its quotes are escaped once too often; delete the backslashes"
+		return "the quotes are escaped twice; delete the backslashes"
 	case bytes.HasPrefix(after, []byte("&quot;")):
-		return `&quot; is HTML; write "`
+		return `replace the HTML entity &quot; with "`
 	case bytes.HasPrefix(after, []byte("{{")), r == '{' && bytes.HasSuffix(before, []byte("{")), bytes.HasPrefix(after, []byte("${")),
-		bytes.HasPrefix(after, []byte("{%")), bytes.HasPrefix(after, []byte("<no value>")): // Helm, a shell or Terraform, Jinja; what Helm leaves
-		return "it is a template that nothing has filled in"
+		bytes.HasPrefix(after, []byte("{%")), bytes.HasPrefix(after, []byte("<no value>")): // Helm, a shell or Terraform, Jinja; Helm writes <no value>
+		return "the document is a template; render it first"
 	case bytes.HasPrefix(after, []byte("<<<<")), bytes.HasPrefix(after, []byte("====")), bytes.HasPrefix(after, []byte(">>>>")):
-		return "it is an unresolved merge conflict"
+		return "the document contains a merge conflict; resolve it"
 	}
 	if hint := wordHint(after); hint != "" {
 		return hint
 	}
-	// A curly quote ends no string, so that the mistake shows after the next straight one.
+	// A curly quote does not end a string, so JSON reports an error only after the next straight quote.
 	line := before[bytes.LastIndexByte(before, '\n')+1:]
 	for len(line) > 0 {
 		r, size := utf8.DecodeRune(line)
 		if isCurlyQuote(r) {
-			return fmt.Sprintf("%c before it is a curly quote; write straight ones", r)
+			return fmt.Sprintf("an earlier %c is a curly quote; write a straight \"", r)
 		}
 		line = line[size:]
 	}
 	if (previous == '{' || previous == ',') && (unicode.IsLetter(r) || r == '_') {
-		return "JSON writes the names of fields in double quotes"
+		return "JSON field names need double quotes"
 	}
 	return ""
 }
 
-// encodingHint is about bytes that are not UTF-8.
+const utf16Hint = "the document is UTF-16; save the file as UTF-8"
+
+// encodingHint returns a hint for bytes that are not UTF-8.
 func encodingHint(after []byte, offset int) string {
 	if r, size := utf8.DecodeRune(after); r != utf8.RuneError || size != 1 {
 		return ""
@@ -77,29 +82,29 @@ func encodingHint(after []byte, offset int) string {
 	switch after[0] {
 	case 0xff, 0xfe:
 		if offset == 0 { // the byte order mark of UTF-16
-			return "it is UTF-16; save it as UTF-8"
+			return utf16Hint
 		}
 	case 0x91, 0x92, 0x93, 0x94: // in Windows-1252
-		return "a curly quote in another encoding; write straight ones, and save it as UTF-8"
+		return "this is a curly quote in Windows-1252; write a straight \" and save the file as UTF-8"
 	}
-	return "save it as UTF-8"
+	return "save the file as UTF-8"
 }
 
-// characterHint is about a character that looks like another or like none.
+// characterHint returns a hint for a character that is invisible or looks like another one.
 func characterHint(r rune) string {
 	switch {
 	case isCurlyQuote(r):
-		return fmt.Sprintf("%c is a curly quote; write straight ones", r)
+		return fmt.Sprintf("%c is a curly quote; write a straight \"", r)
 	case r == '\uff02' || r == '\uff1a' || r == '\uff0c' || r == '\uff5b' || r == '\uff5d' || r == '\uff3b' || r == '\uff3d':
 		return fmt.Sprintf("%c is a full-width character; write %c", r, r-'\uff01'+'!')
 	case r == '\ufeff':
-		return "it is a byte order mark; delete it"
+		return "this is a byte order mark; delete it"
 	case r == utf8.RuneError || r < utf8.RuneSelf:
 		return ""
 	case unicode.IsSpace(r):
-		return fmt.Sprintf("it is the space %U; write a plain one", r)
+		return fmt.Sprintf("this is the space %U; write a plain space", r)
 	case !unicode.IsPrint(r):
-		return fmt.Sprintf("it is the invisible character %U; delete it", r)
+		return fmt.Sprintf("this is the invisible character %U; delete it", r)
 	}
 	return ""
 }
@@ -108,7 +113,7 @@ func isCurlyQuote(r rune) bool {
 	return strings.ContainsRune("\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u201b\u00ab\u00bb", r)
 }
 
-// wordHint is about the words that other languages write for JSON's.
+// wordHint returns a hint for a literal of another language, such as Python's True.
 func wordHint(after []byte) string {
 	end := 0
 	for end < len(after) && (after[end] >= 'a' && after[end] <= 'z' || after[end] >= 'A' && after[end] <= 'Z') {
@@ -116,13 +121,13 @@ func wordHint(after []byte) string {
 	}
 	switch word := string(after[:end]); word {
 	case "True", "TRUE", "False", "FALSE", "None", "NULL", "Null", "undefined", "NaN", "Infinity":
-		return word + " is no JSON; true, false and null are in lower case"
+		return word + " is not JSON; write true, false or null, in lower case"
 	}
 	return ""
 }
 
-// isYAML reports whether the first line that says something, of the beginning of a document, is YAML's and not
-// JSON's: "- item", "---" or "field: …".
+// isYAML reports whether the first line of start that is neither empty nor a comment is YAML and not JSON: "- item",
+// "---" or "field: …".
 func isYAML(start []byte) bool {
 	var line []byte
 	for found := true; found && (len(line) == 0 || line[0] == '#'); {
@@ -136,7 +141,7 @@ func isYAML(start []byte) bool {
 	return ok && len(name) > 0 && bytes.IndexFunc(name, func(r rune) bool { return !unicode.IsLetter(r) && r != '_' && r != '-' }) < 0
 }
 
-// lastByte returns the last byte that is no white space, or 0.
+// lastByte returns the last byte that is not white space, or 0.
 func lastByte(data []byte) byte {
 	data = bytes.TrimRight(data, " \t\r\n")
 	if len(data) == 0 {

@@ -5,27 +5,26 @@ import (
 	"iter"
 	"slices"
 	"strconv"
-	"strings"
 	"unicode/utf8"
 
 	"egress-agent/pkg/internal/nearest"
 )
 
-// NameCheck judges an AWS service name, or, if region is not empty, the name of a region of that service. It returns nil
-// for a good name, and for a bad one what makes the message: few of the messages of a bad document are ever read.
+// NameCheck checks an AWS service name or, if region is not empty, the name of a region of that service. It returns nil
+// for a valid name. For an invalid name it returns a function that makes the message, because a user never sees
+// most messages of a document with many problems.
 type NameCheck func(service, region string) (message func() string)
 
-// Validate checks every field of a document and returns the policy it describes. Names that only
-// AWS's ranges know are left to names; nil accepts them all. The Policy is nil exactly when there
-// are problems.
-func Validate(document *Document, names NameCheck) (*Policy, Problems) {
-	if names == nil {
-		names = func(string, string) func() string { return nil }
+// Validate checks every field of a document and returns the policy. checkName checks the service and region names; if
+// checkName is nil, Validate accepts every name. The Policy is nil if and only if there are problems.
+func Validate(document *Document, checkName NameCheck) (*Policy, Problems) {
+	if checkName == nil {
+		checkName = func(string, string) func() string { return nil }
 	}
-	v := &validator{names: names}
+	v := &validator{checkName: checkName}
 	p := v.policy(document.root)
-	if v.more > 0 {
-		v.problems = append(v.problems, Problem{Message: fmt.Sprintf("and %d more", v.more)})
+	if v.omitted > 0 {
+		v.problems = append(v.problems, Problem{Message: fmt.Sprintf("and %d more", v.omitted)})
 	}
 	if len(v.problems) > 0 {
 		return nil, v.problems
@@ -33,28 +32,29 @@ func Validate(document *Document, names NameCheck) (*Policy, Problems) {
 	return p, nil
 }
 
-// The fields of each object, in the order the format documents them.
+// The known fields of each object, in the order of the documentation.
 var (
 	policyFields      = []string{"defaultAction", "allowedDestinations"}
 	destinationFields = []string{"name", "cidr", "awsService", "regions", "ports"}
 )
 
 type validator struct {
-	names    NameCheck
-	problems Problems
-	more     int // problems that are not kept
+	checkName NameCheck
+	problems  Problems
+	omitted   int // problems beyond MaxProblems
 }
 
-func (v *validator) report(path *place, format string, args ...any) {
-	v.problems.add(&v.more, path, format, args...)
+func (v *validator) report(path *fieldPath, format string, args ...any) {
+	v.problems.add(&v.omitted, path, format, args...)
 }
 
-// full reports whether a further problem is only counted, so that its message and path need not be made.
-func (v *validator) full() bool { return len(v.problems) >= MaxProblems }
+// isFull reports whether problems already has MaxProblems. report then only counts a problem, so the caller need not
+// make its message and path.
+func (v *validator) isFull() bool { return len(v.problems) >= MaxProblems }
 
-// item returns the place of a list's item, or, once nobody reads it, the list's.
-func (v *validator) item(path *place, i int) *place {
-	if v.full() {
+// item returns the path of the i-th item of the list at path. If isFull, nobody reads the result, so item returns path.
+func (v *validator) item(path *fieldPath, i int) *fieldPath {
+	if v.isFull() {
 		return path
 	}
 	return path.item(i)
@@ -62,13 +62,13 @@ func (v *validator) item(path *place, i int) *place {
 
 func (v *validator) policy(n node) *Policy {
 	p := &Policy{DefaultAction: Deny}
-	root := &place{}
+	root := &fieldPath{}
 	if n.kind() != object {
-		v.report(&place{name: Key}, "Invalid policy: must be an object, not %s", n.kind())
+		v.report(&fieldPath{name: Key}, "Invalid policy: must be an object, not %s", n.kind())
 		return p
 	}
 	v.requireField(n, root, "allowedDestinations")
-	for field, value := range v.fields(n, root, policyFields) {
+	for field, value := range v.knownFields(n, root, policyFields) {
 		at := root.field(field)
 		switch field {
 		case "defaultAction":
@@ -80,7 +80,7 @@ func (v *validator) policy(n node) *Policy {
 	return p
 }
 
-func (v *validator) defaultAction(n node, path *place) Action {
+func (v *validator) defaultAction(n node, path *fieldPath) Action {
 	if !v.isKind(n, text, path, "defaultAction") {
 		return Deny
 	}
@@ -91,13 +91,13 @@ func (v *validator) defaultAction(n node, path *place) Action {
 	return action
 }
 
-func (v *validator) destinations(n node, path *place) []Destination {
+func (v *validator) destinations(n node, path *fieldPath) []Destination {
 	if !v.isKind(n, list, path, "allowedDestinations") {
 		return nil
 	}
 	count := n.count()
 	if count > MaxDestinations {
-		v.report(path, "Too many destinations: %d; at most %d are allowed: write wider entries, or several policies", count, MaxDestinations)
+		v.report(path, "Too many destinations: %d; at most %d are allowed: use wider destinations, or split the policy into several ConfigMaps", count, MaxDestinations)
 		count = MaxDestinations
 	}
 	destinations := make([]Destination, 0, count)
@@ -111,7 +111,7 @@ func (v *validator) destinations(n node, path *place) []Destination {
 	return destinations
 }
 
-func (v *validator) destination(n node, path *place, seen map[string]bool) Destination {
+func (v *validator) destination(n node, path *fieldPath, seen map[string]bool) Destination {
 	var d Destination
 	if n.kind() != object {
 		v.report(path, "Invalid destination: must be an object, not %s", n.kind())
@@ -120,13 +120,13 @@ func (v *validator) destination(n node, path *place, seen map[string]bool) Desti
 	v.requireField(n, path, "name")
 	service, cidr := n.member("awsService"), n.member("cidr")
 	if cidr != nil && service != nil {
-		if cidr.kind() != null && service.kind() != null { // null is reported itself, and the other one is meant
+		if cidr.kind() != null && service.kind() != null { // isKind reports a null, and the author means the other field
 			v.report(path, "Cannot specify both cidr and awsService")
 		}
 	} else if cidr == nil && service == nil {
 		v.report(path, "Must specify either cidr or awsService")
 	}
-	for field, value := range v.fields(n, path, destinationFields) {
+	for field, value := range v.knownFields(n, path, destinationFields) {
 		at := path.field(field)
 		switch field {
 		case "name":
@@ -137,7 +137,7 @@ func (v *validator) destination(n node, path *place, seen map[string]bool) Desti
 			d.Service = v.service(value, at)
 		case "regions":
 			if cidr != nil && service == nil {
-				v.report(at, "Invalid regions: only an awsService has regions")
+				v.report(at, "Invalid regions: only a destination with awsService can have regions")
 			}
 			d.Regions = v.regions(value, at, service)
 		case "ports":
@@ -147,8 +147,8 @@ func (v *validator) destination(n node, path *place, seen map[string]bool) Desti
 	return d
 }
 
-func (v *validator) name(n node, path *place, seen map[string]bool) string {
-	const longest = 63
+func (v *validator) name(n node, path *fieldPath, seen map[string]bool) string {
+	const maxLength = 63
 	if !v.isKind(n, text, path, "name") {
 		return ""
 	}
@@ -156,9 +156,9 @@ func (v *validator) name(n node, path *place, seen map[string]bool) string {
 	switch length := utf8.RuneCountInString(name); {
 	case length == 0:
 		v.report(path, `Invalid name: ""; must not be empty`)
-	case length > longest:
-		v.report(path, "Invalid name: %d characters; at most %d are allowed", length, longest)
-	case !printable(name):
+	case length > maxLength:
+		v.report(path, "Invalid name: %d characters; at most %d are allowed", length, maxLength)
+	case !isPrintable(name):
 		v.report(path, "Invalid name: %s; only printable characters are allowed", Sanitize(name))
 	case seen[name]:
 		v.report(path, "Duplicate name: %s", name)
@@ -167,41 +167,41 @@ func (v *validator) name(n node, path *place, seen map[string]bool) string {
 	return name
 }
 
-func (v *validator) service(n node, path *place) string {
+func (v *validator) service(n node, path *fieldPath) string {
 	if !v.isKind(n, text, path, "awsService") {
 		return ""
 	}
 	if n.text() == "" {
 		v.report(path, `Invalid service: ""`)
 	} else {
-		v.judge(n.text(), "", path)
+		v.checkAWSName(n.text(), "", path)
 	}
 	return n.text()
 }
 
-// judge reports a bad name of a service or a region.
-func (v *validator) judge(service, region string, path *place) {
-	message := v.names(service, region)
+// checkAWSName reports an invalid name of a service or, if region is not empty, of a region.
+func (v *validator) checkAWSName(service, region string, path *fieldPath) {
+	message := v.checkName(service, region)
 	switch {
 	case message == nil:
-	case v.full():
-		v.more++
+	case v.isFull():
+		v.omitted++
 	default:
 		v.report(path, "%s", message())
 	}
 }
 
-// regions judges each region by the service beside it, wherever in the entry that stands.
-func (v *validator) regions(n node, path *place, service node) []string {
+// regions checks each region against service, which may come before or after regions in the destination.
+func (v *validator) regions(n node, path *fieldPath, service node) []string {
 	if !v.isKind(n, list, path, "regions") {
 		return nil
 	}
 	count := n.count()
 	if count == 0 {
-		v.report(path, "Invalid regions: []; name a region, or leave the field out for every region")
+		v.report(path, "Invalid regions: []; list at least one region, or leave regions out to open every region")
 	}
-	regions := make([]string, 0, min(count, usualRegions))
-	seen := make(map[string]bool, min(count, usualRegions))
+	regions := make([]string, 0, min(count, maxPreallocatedRegions))
+	seen := make(map[string]bool, min(count, maxPreallocatedRegions))
 	i := -1
 	for item := range n.children {
 		i++
@@ -217,7 +217,7 @@ func (v *validator) regions(n node, path *place, service node) []string {
 			v.report(at, "Duplicate region: %s", Sanitize(region))
 			continue
 		case service != nil && service.kind() == text:
-			v.judge(service.text(), region, at)
+			v.checkAWSName(service.text(), region, at)
 		}
 		seen[region] = true
 		regions = append(regions, region)
@@ -225,30 +225,30 @@ func (v *validator) regions(n node, path *place, service node) []string {
 	return regions
 }
 
-// usualRegions is more than AWS has.
-const usualRegions = 64
+// maxPreallocatedRegions limits the memory that regions allocates before it reads the list. AWS has fewer regions.
+const maxPreallocatedRegions = 64
 
-// isKind reports a value of another kind than the field takes.
-func (v *validator) isKind(n node, want kind, path *place, field string) bool {
+// isKind reports whether the value n of a field has the kind want. If not, it adds a problem.
+func (v *validator) isKind(n node, want kind, path *fieldPath, field string) bool {
 	if n.kind() != want {
 		hint := ""
 		if n.kind() == null {
 			hint = nullHint(field)
 		}
-		v.report(path, "Invalid %s: must be %s, not %s%s", field, want, n.kind(), after(hint))
+		v.report(path, "Invalid %s: must be %s, not %s%s", field, want, n.kind(), withSeparator(hint))
 	}
 	return n.kind() == want
 }
 
-func (v *validator) requireField(n node, path *place, field string) {
+func (v *validator) requireField(n node, path *fieldPath, field string) {
 	if n.member(field) == nil {
 		v.report(path.field(field), "Missing field: %s", field)
 	}
 }
 
-// fields yields an object's known fields in document order, each once; those it does not yield,
-// unknown and repeated ones, it reports in their place.
-func (v *validator) fields(n node, path *place, known []string) iter.Seq2[string, node] {
+// knownFields yields an object's known fields in document order, each once. In the same order it adds a problem for
+// each unknown or duplicate field, and does not yield that field.
+func (v *validator) knownFields(n node, path *fieldPath, known []string) iter.Seq2[string, node] {
 	return func(yield func(string, node) bool) {
 		seen := make([]bool, len(known))
 		for child := range n.children {
@@ -256,7 +256,7 @@ func (v *validator) fields(n node, path *place, known []string) iter.Seq2[string
 			field := slices.Index(known, key)
 			switch {
 			case field < 0:
-				v.unknown(path.field(key), key, known)
+				v.reportUnknown(path.field(key), key, known)
 			case seen[field]:
 				v.report(path.field(key), "Duplicate field: %s", key)
 			default:
@@ -269,9 +269,10 @@ func (v *validator) fields(n node, path *place, known []string) iter.Seq2[string
 	}
 }
 
-func (v *validator) unknown(path *place, field string, known []string) {
-	if v.full() {
-		v.more++
+// reportUnknown adds a problem for an unknown field, with the known field of a similar name.
+func (v *validator) reportUnknown(path *fieldPath, field string, known []string) {
+	if v.isFull() {
+		v.omitted++
 		return
 	}
 	message := "Unknown field: " + Sanitize(field)
@@ -280,41 +281,3 @@ func (v *validator) unknown(path *place, field string, known []string) {
 	}
 	v.report(path, "%s", message)
 }
-
-// place is a step of a path, the last first, so that only the path of a problem is ever written out. The zero place is
-// the document.
-type place struct {
-	outer *place
-	name  string // of a field
-	index int    // of an item; -1 for a field
-}
-
-func (p *place) field(name string) *place { return &place{outer: p, name: name, index: -1} }
-func (p *place) item(i int) *place        { return &place{outer: p, index: i} }
-
-// String gives the path, as in allowedDestinations[1].ports[0]; empty for the document.
-func (p *place) String() string {
-	switch {
-	case p.outer == nil:
-		return p.name
-	case p.index < 0:
-		return join(p.outer.String(), p.name)
-	}
-	return index(p.outer.String(), p.index)
-}
-
-// join adds a field to a path: .field, or ["any text"] where a plain one could be misread.
-func join(path, field string) string {
-	if strings.ContainsAny(field, ".[]\" ()") || Sanitize(field) != field {
-		if len(field) > 80 {
-			field = field[:80] + "…"
-		}
-		return path + "[" + strconv.Quote(field) + "]"
-	}
-	if path == "" {
-		return field
-	}
-	return path + "." + field
-}
-
-func index(path string, i int) string { return path + "[" + strconv.Itoa(i) + "]" }

@@ -6,32 +6,33 @@ import (
 	"strings"
 )
 
-func (v *validator) cidr(n node, path *place) netip.Prefix {
+func (v *validator) cidr(n node, path *fieldPath) netip.Prefix {
 	if !v.isKind(n, text, path, "cidr") {
 		return netip.Prefix{}
 	}
 	prefix, err := netip.ParsePrefix(n.text())
-	if complaint := cidrProblem(n.text(), prefix, err); complaint != "" {
-		v.report(path, "Invalid CIDR format: %s", complaint)
+	if problem := cidrProblem(n.text(), prefix, err); problem != "" {
+		v.report(path, "Invalid CIDR format: %s", problem)
 	}
 	return prefix
 }
 
-// cidrProblem says what is wrong with a CIDR, beginning with the value itself; empty when nothing.
+// cidrProblem returns the problem of a CIDR, or "" if it is valid. The problem starts with the value itself. prefix and
+// err are the results of netip.ParsePrefix(written).
 //
-// Host bits are refused rather than cut off: 10.1.0.5/24 may have meant one address or the network,
-// and AWS VPC CNI keeps two such spellings of one network as one colliding map entry
-// (aws/aws-network-policy-agent#609).
+// Host bits are a problem, and cidrProblem does not drop them. The author of 10.1.0.5/24 may mean one address or the
+// network. AWS VPC CNI also stores two such spellings of one network in one map entry, and they collide
+// (https://github.com/aws/aws-network-policy-agent/issues/609).
 func cidrProblem(written string, prefix netip.Prefix, err error) string {
 	if err != nil {
-		return Sanitize(written) + after(cidrHint(written))
+		return Sanitize(written) + withSeparator(cidrHint(written))
 	}
 	if prefix.Addr().Is4In6() {
-		complaint := written + " is an IPv4-mapped IPv6 prefix"
+		problem := written + " is an IPv4-mapped IPv6 prefix"
 		if bits := prefix.Bits() - 96; bits >= 0 {
-			complaint += didYouMean(netip.PrefixFrom(prefix.Addr().Unmap(), bits).Masked())
+			problem += didYouMean(netip.PrefixFrom(prefix.Addr().Unmap(), bits).Masked())
 		}
-		return complaint
+		return problem
 	}
 	if masked := prefix.Masked(); masked != prefix {
 		return written + " has host bits set" + didYouMean(masked)
@@ -39,6 +40,7 @@ func cidrProblem(written string, prefix netip.Prefix, err error) string {
 	return ""
 }
 
+// didYouMean returns the question that suggests prefix, in the form that follows a message.
 func didYouMean(prefix netip.Prefix) string { return "; did you mean " + prefix.String() + "?" }
 
 var (
@@ -46,13 +48,13 @@ var (
 	protocols  = []Protocol{TCP, UDP, SCTP}
 )
 
-func (v *validator) ports(n node, path *place) []Port {
+func (v *validator) ports(n node, path *fieldPath) []Port {
 	if !v.isKind(n, list, path, "ports") {
 		return nil
 	}
 	count := n.count()
 	if count == 0 {
-		v.report(path, "Invalid ports: []; name a port, or leave the field out for every port")
+		v.report(path, "Invalid ports: []; list at least one port, or leave ports out to open every port")
 	}
 	ports := make([]Port, 0, count)
 	for item := range n.children {
@@ -61,8 +63,9 @@ func (v *validator) ports(n node, path *place) []Port {
 	return ports
 }
 
-// port takes 443, which means TCP, or {"port": 8000, "endPort": 8100, "protocol": "UDP"}.
-func (v *validator) port(n node, list *place, i int) Port {
+// port checks one item of ports: a number such as 443, which means TCP, or an object such as
+// {"port": 8000, "endPort": 8100, "protocol": "UDP"}.
+func (v *validator) port(n node, list *fieldPath, i int) Port {
 	p := Port{Protocol: TCP}
 	if n.kind() == number {
 		if p.First = plainPort(n.text()); p.First > 0 {
@@ -82,7 +85,7 @@ func (v *validator) port(n node, list *place, i int) Port {
 		return p
 	}
 	v.requireField(n, path, "port")
-	for field, value := range v.fields(n, path, portFields) {
+	for field, value := range v.knownFields(n, path, portFields) {
 		at := path.field(field)
 		switch field {
 		case "port":
@@ -101,15 +104,16 @@ func (v *validator) port(n node, list *place, i int) Port {
 	return p
 }
 
-// portNumber returns 0 for what it reports. Only the plain spelling counts: 443, not 443.0 or 4.43e2.
-func (v *validator) portNumber(n node, path *place, field string) uint16 {
+// portNumber returns a port. If the value is invalid, it adds a problem and returns 0. It accepts only the plain
+// spelling: 443, not 443.0 or 4.43e2.
+func (v *validator) portNumber(n node, path *fieldPath, field string) uint16 {
 	if !v.isKind(n, number, path, field) {
 		return 0
 	}
 	value := plainPort(n.text())
 	if value == 0 {
-		if v.full() {
-			v.more++
+		if v.isFull() {
+			v.omitted++
 			return 0
 		}
 		v.report(path, "Invalid %s: %s; must be a whole number from 1 to 65535", field, Sanitize(n.text()))
@@ -118,7 +122,7 @@ func (v *validator) portNumber(n node, path *place, field string) uint16 {
 	return value
 }
 
-// plainPort returns the port that a number spells, or 0.
+// plainPort returns the port that text spells in plain digits, or 0.
 func plainPort(text string) uint16 {
 	value, err := strconv.ParseUint(text, 10, 16)
 	if err != nil {
@@ -127,7 +131,7 @@ func plainPort(text string) uint16 {
 	return uint16(value)
 }
 
-func (v *validator) protocol(n node, path *place) Protocol {
+func (v *validator) protocol(n node, path *fieldPath) Protocol {
 	if !v.isKind(n, text, path, "protocol") {
 		return TCP
 	}
@@ -136,10 +140,10 @@ func (v *validator) protocol(n node, path *place) Protocol {
 			return protocol
 		}
 	}
-	message := "; must be TCP, UDP or SCTP"
+	correction := "; must be TCP, UDP or SCTP"
 	if upper := strings.ToUpper(n.text()); upper == string(TCP) || upper == string(UDP) || upper == string(SCTP) {
-		message = "; did you mean " + upper + "?"
+		correction = "; did you mean " + upper + "?"
 	}
-	v.report(path, "Invalid protocol: %s%s", Sanitize(n.text()), message)
+	v.report(path, "Invalid protocol: %s%s", Sanitize(n.text()), correction)
 	return TCP
 }

@@ -5,16 +5,17 @@ import (
 	"net/netip"
 )
 
-// widest is the shortest prefix that passes without a warning, in either family.
-const widest = 8
+// minBits is the shortest prefix length that gives no warning, in either family.
+const minBits = 8
 
-// The addresses that hand out credentials on a node of EKS, and whose they are. The metadata service gives any pod
-// the node's (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html); the agent of EKS
-// Pod Identity, to a pod that has a token, those of its ServiceAccount's role
-// (https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html, …/pod-id-agent-setup.html for the addresses).
-var metadataEndpoints = []struct {
-	address netip.Addr
-	what    string
+// credentialEndpoints are the addresses on an EKS node that return credentials. The metadata service returns the node's
+// credentials to any pod (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html). The
+// EKS Pod Identity agent returns the credentials of the role of a pod's ServiceAccount, if the pod has a token
+// (https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html). Its addresses are in
+// https://docs.aws.amazon.com/eks/latest/userguide/pod-id-agent-setup.html.
+var credentialEndpoints = []struct {
+	address     netip.Addr
+	description string
 }{
 	{netip.MustParseAddr("169.254.169.254"), instanceMetadata},
 	{netip.MustParseAddr("fd00:ec2::254"), instanceMetadata},
@@ -27,43 +28,41 @@ const (
 	podIdentity      = "the EKS Pod Identity agent, which hands out the credentials of the role of a pod's ServiceAccount"
 )
 
-// Warn gathers what a valid policy opens that its author may not have meant, as far as the
-// document alone shows.
-func Warn(p *Policy, to *Warnings) {
+// Warn adds the warnings that need only a valid policy and no table. Each names something that the policy opens and
+// that its author may not intend.
+func Warn(p *Policy, warnings *Warnings) {
 	if p.DefaultAction == Allow {
-		to.AddProblem(OpensEverything, Problem{Message: "defaultAction allow opens everything" + besides(p), Path: "defaultAction"})
+		message := "defaultAction allow opens everything"
+		if len(p.Destinations) > 0 {
+			message += "; allowedDestinations has no effect"
+		}
+		warnings.AddProblem(OpensEverything, Problem{Message: message, Path: "defaultAction"})
 		return
 	}
 	for i, d := range p.Destinations {
 		if d.CIDR.IsValid() {
-			warnOfCIDR(i, d, to)
+			warnAboutCIDR(i, d, warnings)
 		}
 		if d.Service != "" && d.Regions == nil {
-			to.Add(EveryRegion, i, "awsService", "%s opens every region; name regions to open fewer", d.Name)
+			warnings.Add(EveryRegion, i, "awsService", "%s opens every region; name regions to open fewer", d.Name)
 		}
 		if d.Ports == nil {
-			to.Add(EveryPort, i, "", "%s opens every port and protocol; name ports to open fewer", d.Name)
+			warnings.Add(EveryPort, i, "", "%s opens every port and protocol; name ports to open fewer", d.Name)
 		}
 	}
 }
 
-func besides(p *Policy) string {
-	if len(p.Destinations) == 0 {
-		return ""
-	}
-	return "; allowedDestinations adds nothing to it"
-}
-
-func warnOfCIDR(i int, d Destination, to *Warnings) {
+// warnAboutCIDR adds the warnings about the CIDR of d, the i-th destination.
+func warnAboutCIDR(i int, d Destination, warnings *Warnings) {
 	switch {
 	case d.CIDR.Bits() == 0:
-		to.Add(OpensEverything, i, "cidr", "%s opens every %s address", d.Name, family(d.CIDR))
-	case d.CIDR.Bits() < widest:
-		to.Add(WideCIDR, i, "cidr", "%s opens %s, which is wider than /%d", d.Name, d.CIDR, widest)
+		warnings.Add(OpensEverything, i, "cidr", "%s opens every %s address", d.Name, family(d.CIDR))
+	case d.CIDR.Bits() < minBits:
+		warnings.Add(WideCIDR, i, "cidr", "%s opens %s, which is wider than /%d", d.Name, d.CIDR, minBits)
 	}
-	for _, endpoint := range metadataEndpoints {
+	for _, endpoint := range credentialEndpoints {
 		if d.CIDR.Contains(endpoint.address) {
-			to.Add(Credentials, i, "cidr", "%s covers %s, %s", d.Name, endpoint.address, endpoint.what)
+			warnings.Add(Credentials, i, "cidr", "%s covers %s, %s", d.Name, endpoint.address, endpoint.description)
 		}
 	}
 }
@@ -75,28 +74,28 @@ func family(prefix netip.Prefix) string {
 	return "IPv6"
 }
 
-// Severity orders warnings: the most severe is the least.
+// Severity orders warnings. The most severe warning has the lowest Severity.
 type Severity int
 
 // The severities.
 const (
-	NotEnforced     Severity = iota // nothing is written where the policy is
-	OpensEverything                 // every address
-	Credentials                     // an address that hands out credentials
+	NotEnforced     Severity = iota // the agent writes nothing in the policy's namespace
+	OpensEverything                 // the policy opens every address
+	Credentials                     // the policy opens an address that returns credentials
 	WideCIDR
 	EveryPort
 	EveryRegion
-	AlsoCovers  // addresses of others than the service
-	Fragile     // something outside the policy may take it away
-	InboundOnly // a service that only connects to pods
+	AlsoCovers  // a service's ranges include addresses of others
+	Fragile     // another tool may delete the policy ConfigMap
+	InboundOnly // AWS connects from the service's addresses; pods do not connect to them
 	OpensNothing
 	ManyCIDRs
-	severities
+	severityCount
 )
 
-// others says of further destinations what the warnings of a severity say of each; empty for a severity of which no
-// policy has many.
-var others = [severities]string{
+// summaries end the line that counts the omitted warnings of a severity: "N more destinations SUMMARY". The
+// summary is empty if a policy cannot have many warnings of the severity.
+var summaries = [severityCount]string{
 	OpensEverything: "open every address of a family",
 	Credentials:     "cover addresses that hand out credentials",
 	WideCIDR:        "open a CIDR wider than /8",
@@ -107,59 +106,60 @@ var others = [severities]string{
 	OpensNothing:    "open nothing, or nothing in a region",
 }
 
-// mostOfOne bounds the warnings of one severity that are written out. An API server takes about 40 lines in all.
-const mostOfOne = 5
+// maxPerSeverity limits the warnings of one severity in a List. An API server passes on about 40 lines in total.
+const maxPerSeverity = 5
 
-// Warnings gathers the warnings of one policy. Of those of one severity it keeps the first few and counts the others, so
-// that many of one kind take no place from another. The zero value is empty; a nil one gathers nothing.
+// Warnings collects the warnings of one policy. For each severity it stores the first maxPerSeverity warnings and
+// counts the others. So many warnings of one severity never hide another. The zero value is empty. A nil *Warnings
+// ignores every warning.
 type Warnings struct {
-	kept [severities]Problems
-	more [severities]int
+	listed  [severityCount]Problems
+	omitted [severityCount]int
 }
 
-// Add adds a warning about the i-th destination, and its field, which may be empty. Each has at most 256 characters,
-// the limit of an admission warning, if its arguments are names and values of a policy.
+// Add adds a warning about a field of the i-th destination, or about the destination itself if field is empty. A
+// warning has at most 256 characters, the limit of an admission warning, if args are names and values of a policy.
 func (w *Warnings) Add(severity Severity, i int, field, format string, args ...any) {
-	if w.full(severity) {
+	if w.omit(severity) {
 		return
 	}
-	path := index("allowedDestinations", i)
+	path := joinIndex("allowedDestinations", i)
 	if field != "" {
 		path += "." + field
 	}
 	w.AddProblem(severity, Problem{Message: fmt.Sprintf(format, args...), Path: path})
 }
 
-// AddProblem adds a warning with a path of its own.
+// AddProblem adds a warning with any path, such as one outside allowedDestinations.
 func (w *Warnings) AddProblem(severity Severity, p Problem) {
-	if !w.full(severity) {
-		w.kept[severity] = append(w.kept[severity], p)
+	if !w.omit(severity) {
+		w.listed[severity] = append(w.listed[severity], p)
 	}
 }
 
-// full counts a warning that is not kept.
-func (w *Warnings) full(severity Severity) bool {
+// omit reports whether w lists no further warning of the severity. If so, omit counts the warning.
+func (w *Warnings) omit(severity Severity) bool {
 	if w == nil || w.Wants(severity) {
 		return w == nil
 	}
-	w.more[severity]++
+	w.omitted[severity]++
 	return true
 }
 
-// Wants reports whether a further warning of the severity would be kept, so that only then its arguments need be made.
-// One that is not wanted must be added all the same, since it counts.
+// Wants reports whether List would include a further warning of the severity. If not, the caller need not compute the
+// arguments, but must still add the warning, because List counts it.
 func (w *Warnings) Wants(severity Severity) bool {
-	return w != nil && len(w.kept[severity]) < mostOfOne
+	return w != nil && len(w.listed[severity]) < maxPerSeverity
 }
 
-// List returns the warnings, the most severe first, those of one severity in the order they were added, and behind them
-// how many more there are; nil for none.
+// List returns the warnings, the most severe first. Warnings of one severity are in the order of the Add calls; a line
+// with the count of the omitted ones follows them. List returns nil if there are no warnings.
 func (w *Warnings) List() Problems {
 	var all Problems
-	for severity, kept := range w.kept {
-		all = append(all, kept...)
-		if more := w.more[severity]; more > 0 {
-			all = append(all, Problem{Message: fmt.Sprintf("%d more destinations %s", more, others[severity]), Path: "allowedDestinations"})
+	for severity, listed := range w.listed {
+		all = append(all, listed...)
+		if omitted := w.omitted[severity]; omitted > 0 {
+			all = append(all, Problem{Message: fmt.Sprintf("%d more destinations %s", omitted, summaries[severity]), Path: "allowedDestinations"})
 		}
 	}
 	return all
