@@ -54,7 +54,7 @@ func diff(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 		err = errors.Join(err, errors.New("nothing to compare: give --base FILE, or --ranges-file OLD and --against NEW"))
 	}
 	if err != nil {
-		stderr.Complain(flags.Name(), err)
+		stderr.UsageError(flags.Name(), err)
 		return cli.ExitUsage
 	}
 	var pairs []versionPair
@@ -63,7 +63,7 @@ func diff(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 		old := cli.ReadPolicies([]string{*base}, stdin, stderr)
 		input.Unread = append(old.Unread, input.Unread...)
 		if len(old.Sources) == 0 && len(old.Unread) > 0 {
-			return input.Report(stderr, flags.Name(), cli.ExitUsage) // otherwise diff would call every policy new
+			return input.ReportUnread(stderr, flags.Name(), cli.ExitUsage) // otherwise diff would call every policy new
 		}
 		pairs = matchVersions(old.Sources, input.Sources)
 	} else {
@@ -85,5 +85,5 @@ func diff(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 			printComparison(stdout, c)
 		}
 	}
-	return input.Report(stderr, flags.Name(), status)
+	return input.ReportUnread(stderr, flags.Name(), status)
 }

@@ -56,7 +56,7 @@ func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	}
 	targets, err := parseTargets(to)
 	if err := errors.Join(err, cli.CheckFormat(*format, "text", "json")); err != nil {
-		stderr.Complain(flags.Name(), err)
+		stderr.UsageError(flags.Name(), err)
 		return cli.ExitUsage
 	}
 	type connection struct {
@@ -89,7 +89,7 @@ func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	if *format == "json" {
 		status = stdout.Result(stderr, flags.Name(), answers, status)
 	}
-	return input.Report(stderr, flags.Name(), status)
+	return input.ReportUnread(stderr, flags.Name(), status)
 }
 
 // parseTargets parses the values of --to. The error joins the problems of the values. Without a value, parseTargets

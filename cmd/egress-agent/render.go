@@ -40,7 +40,7 @@ func render(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	}
 	err := cli.CheckFormat(*format, "yaml", "json")
 	if err != nil {
-		stderr.Complain(flags.Name(), err)
+		stderr.UsageError(flags.Name(), err)
 		return cli.ExitUsage
 	}
 	input, status := files.Open(flags, stdin, stderr)
@@ -68,8 +68,8 @@ func render(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 		err = stdout.YAML(objects...)
 	}
 	if err != nil {
-		stderr.Complain(flags.Name(), err)
+		stderr.UsageError(flags.Name(), err)
 		return cli.ExitUsage
 	}
-	return input.Report(stderr, flags.Name(), status)
+	return input.ReportUnread(stderr, flags.Name(), status)
 }

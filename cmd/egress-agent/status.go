@@ -95,7 +95,7 @@ func printStatus(ctx context.Context, args []string, stdout, stderr cli.Output) 
 	}
 	options, err := o.policyFlags.Options()
 	if err := errors.Join(err, o.validate(), cli.CheckNoArguments(flags)); err != nil {
-		stderr.Complain(flags.Name(), err)
+		stderr.UsageError(flags.Name(), err)
 		return cli.ExitUsage
 	}
 	note := func(format string, args ...any) { stderr.Line(flags.Name()+": "+format, args...) }
@@ -150,7 +150,7 @@ func writeReport(report *status.Report, table *awsranges.Table, format, program 
 		}
 	}
 	if err != nil {
-		cli.NewOutput(stderr).Complain(program, err)
+		cli.NewOutput(stderr).UsageError(program, err)
 		return cli.ExitUsage
 	}
 	return exit

@@ -45,7 +45,7 @@ func writeTable(w io.Writer, report *status.Report, wide bool) error {
 		for i, cell := range row {
 			row[i] = cli.Printable(cell)
 		}
-		fmt.Fprintln(columns, cli.Line(strings.Join(row, "\t")))
+		fmt.Fprintln(columns, cli.EscapeCommands(strings.Join(row, "\t")))
 	}
 	if err := columns.Flush(); err != nil {
 		return err

@@ -80,7 +80,7 @@ func TestValidateFolder(t *testing.T) {
 	write("README.md", "# no manifest")
 	status, _, stderr := shell(t, "", "validate", "-f", dir)
 	require.Equal(t, 2, status)
-	require.Equal(t, "egress-webhook validate: "+dir+": a folder without .yaml, .yml or .json files\n", stderr)
+	require.Equal(t, "egress-webhook validate: "+dir+": the folder has no .yaml, .yml or .json files\n", stderr)
 
 	good, bad, bare := write("a/good.yaml", goodManifest), write("b.yml", badManifest), write("z/policy.json", `{"allowedDestinations": []}`)
 	write(".github/workflow.yaml", "- no\n- object\n")
@@ -90,23 +90,23 @@ func TestValidateFolder(t *testing.T) {
 	status, stdout, stderr := shell(t, "", "validate", "-f", dir)
 	require.Equal(t, 1, status)
 	require.Equal(t, good+": tenant-a/egress: valid\n"+bad+": tenant-b/typo: invalid\n"+bare+": valid\n", stdout)
-	require.Contains(t, stderr, other+": passed over: it has no kind; if it is a policy, name it policy.json, or the file after -f\n")
-	require.Contains(t, stderr, values+": passed over: it has no kind\n")
-	require.NotContains(t, stderr, "no policy here")
+	require.Contains(t, stderr, other+": skipped: it has no kind; if it is a policy, rename it to policy.json or give the file itself with -f\n")
+	require.Contains(t, stderr, values+": skipped: it has no kind\n")
+	require.NotContains(t, stderr, "no policy found")
 }
 
 // TestUnreadableFile requires status 2 and one line that names the file and the position.
 func TestUnreadableFile(t *testing.T) {
 	for _, test := range []struct{ name, content, message string }{
 		{"list without objects", "kind: List\nitems: {a: b}\n", ":2:8: items must be a list, not a mapping"},
-		{"list in a list", "kind: List\nitems:\n- kind: List\n", ":3:3: a List in a List: list the objects themselves"},
-		{"itself in a list", "kind: List\nitems: &all\n- kind: Lists\n  items: *all\n- *all\n", ":2:8: no Kubernetes object: an object must be a mapping, not a list"},
+		{"list in a list", "kind: List\nitems:\n- kind: List\n", ":3:3: a List must not contain a List: list the objects themselves"},
+		{"itself in a list", "kind: List\nitems: &all\n- kind: Lists\n  items: *all\n- *all\n", ":2:8: not a Kubernetes object: an object must be a mapping, not a list"},
 		{"a number for a name", strings.Replace(heading, "name: egress", "name: 5", 1), ":3:18: name must be a string, not a number: quote it, or begin it with |"},
-		{"a key twice", heading + "data: {policy.json: x, policy.json: y}\n", ":4: no YAML: mapping key \"policy.json\" already defined at line 4"},
-		{"an open brace", "a: b\nc: {d: e\nf: g\n", ":2: no YAML: did not find expected ',' or '}'"},
-		{"an open brace in the first line", "a: {b: c]}\n", ":1: no YAML: did not find expected ',' or '}'"},
-		{"no kind", "a: b\n", ":1:1: no Kubernetes object: it has no kind"},
-		{"no YAML", "a: b\n c: [\n", ":2: no YAML: mapping values are not allowed in this context"},
+		{"a key twice", heading + "data: {policy.json: x, policy.json: y}\n", ":4: invalid YAML: mapping key \"policy.json\" already defined at line 4"},
+		{"an open brace", "a: b\nc: {d: e\nf: g\n", ":2: invalid YAML: did not find expected ',' or '}'"},
+		{"an open brace in the first line", "a: {b: c]}\n", ":1: invalid YAML: did not find expected ',' or '}'"},
+		{"no kind", "a: b\n", ":1:1: not a Kubernetes object: it has no kind"},
+		{"invalid YAML", "a: b\n c: [\n", ":2: invalid YAML: mapping values are not allowed in this context"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			status, stdout, stderr := shell(t, test.content, "validate", "-f", "-")

@@ -74,9 +74,9 @@ func TestValidate(t *testing.T) {
 		{"bare on standard input", `{"allowedDestinations": []}`, []string{"-f", "-"}, 0, "-: valid\n", ""},
 		{"nested", "", []string{"-f", nested}, 1, nested + ": invalid\n", nested + ": Invalid JSON: invalid character '[' exceeded max depth at line 1, column 10001 (policy.json)\n"},
 		{"key missing", "", []string{"-f", keyless}, 1, keyless + ": tenant-a/egress: invalid\n", keyless + ": tenant-a/egress: Missing field: policy.json; the key policy.yaml is not read: name it policy.json, and write JSON (data)\n"},
-		{"no policy", otherManifests, []string{"-f", "-"}, 0, "", "-: no policy here: no ConfigMap has the label egress-controller: managed\n"},
-		{"no label", "", []string{"-f", unlabelled}, 0, "", unlabelled + ": tenant-a/egress: passed over: it has policy.json, but not the label egress-controller: managed\n" +
-			unlabelled + ": no policy here: no ConfigMap has the label egress-controller: managed\n"},
+		{"no policy", otherManifests, []string{"-f", "-"}, 0, "", "-: no policy found: no ConfigMap has the label egress-controller: managed\n"},
+		{"no label", "", []string{"-f", unlabelled}, 0, "", unlabelled + ": tenant-a/egress: skipped: it has policy.json, but not the label egress-controller: managed\n" +
+			unlabelled + ": no policy found: no ConfigMap has the label egress-controller: managed\n"},
 		{"unknown service", "", []string{"-f", service}, 1, service + ": invalid\n", service + ": Invalid service: billing (allowedDestinations[0].awsService)\n" +
 			service + ": Invalid region: dublin (allowedDestinations[0].regions[0])\n"},
 		{"custom service", "", []string{"-f", service, "--custom-ranges", custom}, 0, service + ": valid\n", ""},
@@ -86,8 +86,8 @@ func TestValidate(t *testing.T) {
 			"egress-webhook validate: note: " + wide + ": 0.0.0.0/0 (S3, x) has the name of an AWS service\n" +
 				"egress-webhook validate: note: " + wide + ": 0.0.0.0/0 (S3, x) is wider than /8\n"},
 
-		{"nothing", "", nil, 2, "", "egress-webhook validate: nothing to read: give -f FILE\nRun 'egress-webhook validate --help' for usage.\n"},
-		{"argument without -f", "", []string{good}, 2, "", "egress-webhook validate: unexpected argument \"" + good + "\": files follow -f\nRun 'egress-webhook validate --help' for usage.\n"},
+		{"nothing", "", nil, 2, "", "egress-webhook validate: no input: give -f FILE\nRun 'egress-webhook validate --help' for usage.\n"},
+		{"argument without -f", "", []string{good}, 2, "", "egress-webhook validate: unexpected argument \"" + good + "\": give files with -f\nRun 'egress-webhook validate --help' for usage.\n"},
 		{"unknown flag", "", []string{"--nope"}, 2, "", "egress-webhook validate: flag provided but not defined: -nope\nRun 'egress-webhook validate --help' for usage.\n"},
 		{"bad format", "", []string{"-f", good, "-o", "xml"}, 2, "", "egress-webhook validate: invalid -o \"xml\": must be text, json or github\nRun 'egress-webhook validate --help' for usage.\n"},
 		{"bad family", "", []string{"-f", good, "--ip-family", "4"}, 2, "", "egress-webhook validate: unknown IP family \"4\": must be auto, ipv4, ipv6 or dual\nRun 'egress-webhook validate --help' for usage.\n"},
@@ -96,9 +96,9 @@ func TestValidate(t *testing.T) {
 		{"no such file", "", []string{"-f", dir + "/none.yaml"}, 2, "", "egress-webhook validate: open " + dir + "/none.yaml: no such file or directory\n"},
 		{"no such ranges", "", []string{"-f", good, "--ranges-file", dir + "/none"}, 2, "", "egress-webhook validate: open " + dir + "/none: no such file or directory\n"},
 		{"ranges that are none", "", []string{"-f", good, "--ranges-file", good}, 2, "", "egress-webhook validate: " + good + ": not an ip-ranges document: invalid character 'a' looking for beginning of value\n"},
-		{"invalid UTF-8", "", []string{"-f", utf8}, 2, "", "egress-webhook validate: " + utf8 + ": no YAML: invalid leading UTF-8 octet\n"},
+		{"invalid UTF-8", "", []string{"-f", utf8}, 2, "", "egress-webhook validate: " + utf8 + ": invalid YAML: invalid leading UTF-8 octet\n"},
 		{"policy not a string", "", []string{"-f", mapping}, 2, "", "egress-webhook validate: " + mapping + ":5:16: policy.json must be a string, not a mapping: quote it, or begin it with |\n"},
-		{"YAML that is no object", "", []string{"-f", write("scalar.yaml", "just text")}, 2, "", "egress-webhook validate: " + dir + "/scalar.yaml:1:1: no Kubernetes object: an object must be a mapping, not text\n"},
+		{"YAML that is no object", "", []string{"-f", write("scalar.yaml", "just text")}, 2, "", "egress-webhook validate: " + dir + "/scalar.yaml:1:1: not a Kubernetes object: an object must be a mapping, not text\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			status, stdout, stderr := shell(t, test.stdin, append([]string{"validate"}, test.args...)...)

@@ -64,7 +64,7 @@ func validate(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 		return status
 	}
 	if err := cli.CheckFormat(*format, "text", "json", "github"); err != nil {
-		stderr.Complain(flags.Name(), err)
+		stderr.UsageError(flags.Name(), err)
 		return cli.ExitUsage
 	}
 	input, status := files.Open(flags, stdin, stderr)
@@ -97,7 +97,7 @@ func validate(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 			printAnnotation(stdout, "error", note.File, note.At, note.Message)
 		}
 	}
-	return input.Report(stderr, flags.Name(), status)
+	return input.ReportUnread(stderr, flags.Name(), status)
 }
 
 // verdictOf returns the verdict on one policy.

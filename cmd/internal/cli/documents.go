@@ -17,31 +17,32 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// manifest gathers the policy ConfigMaps of one file.
+// manifest reads the policy ConfigMaps of one file into result.
 type manifest struct {
-	found    *Found
+	result   *ReadResult
 	file     string
-	inFolder bool // it was not named itself
+	inFolder bool // the user named a folder, and not the file itself
 	notes    Output
-	noted    map[string]bool
-	lines    *lines
-	document string // the text of the YAML document that is read, or of the whole file
-	budget   int    // how much aliases may still make of the file
+	noted    map[string]bool // the reasons that noteSkipped has printed
+	lines    *lineIndex
+	document string // the text of the current YAML document, or of the whole file
+	budget   int    // fields and bytes that may still be read, so that aliases cannot multiply them without end
 }
 
-// decode reads the policy ConfigMaps in a file's bytes, in their order: any number of YAML documents, one JSON
-// object, or a bare policy.json, which is taken for a ConfigMap named after the file. A folder holds other files
-// too: what is no Kubernetes object in one of them is passed over with a note, and so is what cannot be read and
-// does not look like a policy.
-func decode(found *Found, file string, data []byte, inFolder bool, notes Output) {
+// decodeFile adds the policy ConfigMaps in a file to result, in their order. data is any number of YAML documents, one
+// JSON object, or a bare policy.json. For a bare policy.json it makes a ConfigMap named after the file.
+//
+// A folder usually contains other files as well. If inFolder, decodeFile skips an object that is not a Kubernetes
+// object with a note. It also skips a part that it cannot read, unless that part looks like a policy.
+func decodeFile(result *ReadResult, file string, data []byte, inFolder bool, notes Output) {
 	text := strings.TrimPrefix(string(data), "\ufeff")
 	m := &manifest{
-		found: found, file: file, inFolder: inFolder, notes: notes, noted: make(map[string]bool),
-		lines: newLines(text), document: text, budget: 4*len(text) + 1<<20,
+		result: result, file: file, inFolder: inFolder, notes: notes, noted: make(map[string]bool),
+		lines: newLineIndex(text), document: text, budget: 4*len(text) + 1<<20,
 	}
 	start := strings.TrimLeft(text, " \t\r\n")
 	if !strings.HasSuffix(file, ".json") && !strings.HasPrefix(start, "{") && !strings.HasPrefix(start, "[") {
-		m.yaml(text)
+		m.readYAML(text)
 		return
 	}
 	var head struct{ Kind string }
@@ -49,44 +50,45 @@ func decode(found *Found, file string, data []byte, inFolder bool, notes Output)
 	var syntax *json.SyntaxError
 	switch {
 	case err == nil && head.Kind != "":
-		root := jsonTree(m.lines)
-		m.check(m.object(&root, false))
+		root := parseJSON(m.lines)
+		m.handleError(m.readObject(&root, false))
 	case !inFolder || filepath.Base(file) == policy.Key:
-		found.Sources = append(found.Sources, bare(file, data))
+		result.Sources = append(result.Sources, barePolicy(file, data))
 	case errors.As(err, &syntax) && !strings.HasSuffix(file, ".json"):
-		m.yaml(text) // in its flow style
+		m.readYAML(text) // YAML in flow style looks like JSON
 	case errors.As(err, &syntax):
-		m.check(m.jsonError(syntax))
+		m.handleError(m.jsonError(syntax))
 	default:
-		m.note("it has no kind; if it is a policy, name it " + policy.Key + ", or the file after -f")
+		m.noteSkipped("it has no kind; if it is a policy, rename it to " + policy.Key + " or give the file itself with -f")
 	}
 }
 
-func bare(file string, data []byte) Source {
-	return Source{File: file, lines: newLines(string(data)), ConfigMap: &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Name: bareName(file)},
+func barePolicy(file string, data []byte) Source {
+	return Source{File: file, lines: newLineIndex(string(data)), ConfigMap: &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: barePolicyName(file)},
 		Data:       map[string]string{policy.Key: string(data)},
 	}}
 }
 
-// objectName is what Kubernetes takes for a ConfigMap's name, in its simplest form.
-var objectName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
+// simpleName matches names that are valid for every Kubernetes object.
+var simpleName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
 
-func bareName(file string) string {
+func barePolicyName(file string) string {
 	name := strings.TrimSuffix(filepath.Base(file), filepath.Ext(file))
-	if !objectName.MatchString(name) {
+	if !simpleName.MatchString(name) {
 		return "policy"
 	}
 	return name
 }
 
-// yaml reads all documents in turn, for the library knows the anchors of one in the next. After a mistake it reads no
-// more: then each document that is left is read on its own.
-func (m *manifest) yaml(text string) {
-	all := documents(text)
-	done, err := m.read(text, all)
+// readYAML reads all documents of text. It first reads them together, because the YAML library lets a document use the
+// anchors of earlier ones. After an error the library reads no more, so readYAML then reads each remaining document
+// separately.
+func (m *manifest) readYAML(text string) {
+	all := splitDocuments(text)
+	done, err := m.readDocuments(text, all)
 	if err != nil && len(all) == 1 {
-		m.check(yamlError(err, 0))
+		m.handleError(yamlError(err, 0))
 		return
 	}
 	if err == nil {
@@ -94,151 +96,159 @@ func (m *manifest) yaml(text string) {
 	}
 	for _, d := range all[done:] {
 		m.document = d.text
-		if _, err := m.read(d.text, []document{d}); err != nil {
-			m.check(yamlError(err, d.before))
+		if _, err := m.readDocuments(d.text, []document{d}); err != nil {
+			m.handleError(yamlError(err, d.linesBefore))
 		}
 	}
 }
 
-// read reads a text of these documents until a mistake, and returns how many of them it has read.
-func (m *manifest) read(text string, documents []document) (done int, err error) {
+// readDocuments reads text, which consists of documents, up to the first error. It returns the number of documents that
+// it has read.
+func (m *manifest) readDocuments(text string, documents []document) (done int, err error) {
 	decoder := yaml.NewDecoder(strings.NewReader(text))
 	for m.budget >= 0 {
-		var document yaml.Node
-		switch err := decoder.Decode(&document); {
+		var tree yaml.Node
+		switch err := decoder.Decode(&tree); {
 		case errors.Is(err, io.EOF):
 			return len(documents), nil
 		case err != nil:
 			return done, err
 		}
-		root := document.Content[0]
-		shift(root, documents[0].before)
-		for done < len(documents) && documents[done].before < root.Line {
+		root := tree.Content[0]
+		shiftLines(root, documents[0].linesBefore)
+		for done < len(documents) && documents[done].linesBefore < root.Line {
 			done++
 		}
 		if m.document = documents[max(done, 1)-1].text; root.ShortTag() != "!!null" {
-			m.check(m.object(root, false))
+			m.handleError(m.readObject(root, false))
 		}
 	}
-	return len(documents), nil // what its aliases make of the rest is said
+	return len(documents), nil // spend has already returned an error about the budget
 }
 
-// document is a part of a file's text, after a number of lines.
+// document is one YAML document of a file.
 type document struct {
-	text   string
-	before int
+	text        string
+	linesBefore int
 }
 
-// documents cuts a text at the lines that begin or end YAML documents. A line of three dashes or dots does so wherever
-// it is (https://yaml.org/spec/1.2.2/#912-document-markers), but directives stand before it: a text with any is not cut.
-func documents(text string) []document {
+// splitDocuments splits a text at the lines that begin or end YAML documents. A line of three dashes or dots does so in
+// any context (https://yaml.org/spec/1.2.2/#912-document-markers). But a directive comes before that line and belongs
+// to the next document, so splitDocuments does not split a text with a directive.
+func splitDocuments(text string) []document {
 	if strings.HasPrefix(text, "%") || strings.Contains(text, "\n%") {
 		return []document{{text, 0}}
 	}
 	var all []document
-	start, before, line := 0, 0, 0
-	for at := 0; at < len(text); line++ {
-		rest := text[at:]
-		if at > 0 && (strings.HasPrefix(rest, "---") || strings.HasPrefix(rest, "...")) && (len(rest) == 3 || strings.ContainsRune(" \t\r\n", rune(rest[3]))) {
-			all = append(all, document{text[start:at], before})
-			start, before = at, line
+	start, linesBefore, line := 0, 0, 0
+	for offset := 0; offset < len(text); line++ {
+		rest := text[offset:]
+		isMarker := (strings.HasPrefix(rest, "---") || strings.HasPrefix(rest, "...")) &&
+			(len(rest) == 3 || strings.ContainsRune(" \t\r\n", rune(rest[3])))
+		if offset > 0 && isMarker {
+			all = append(all, document{text[start:offset], linesBefore})
+			start, linesBefore = offset, line
 		}
 		end := strings.IndexByte(rest, '\n')
 		if end < 0 {
 			break
 		}
-		at += end + 1
+		offset += end + 1
 	}
-	return append(all, document{text[start:], before})
+	return append(all, document{text[start:], linesBefore})
 }
 
-// shift moves a tree down by a number of lines.
-func shift(node *yaml.Node, lines int) {
-	node.Line += lines
+// shiftLines adds count to the line of every node in a tree.
+func shiftLines(node *yaml.Node, count int) {
+	node.Line += count
 	for _, child := range node.Content {
-		shift(child, lines)
+		shiftLines(child, count)
 	}
 }
 
-// misread says why something cannot be read.
-type misread struct {
-	Position // zero where it is not known
-	message  string
-	foreign  bool // it is no Kubernetes object at all
+// readError says why a file, or an object in it, cannot be read.
+type readError struct {
+	Position    // the zero Position if unknown
+	message     string
+	isNotObject bool // the document is not a Kubernetes object, so it cannot be a policy
 }
 
-func (e *misread) Error() string { return e.message }
+func (e *readError) Error() string { return e.message }
 
-func misreadAt(node *yaml.Node, format string, args ...any) *misread {
-	return &misread{Position: Position{node.Line, node.Column}, message: fmt.Sprintf(format, args...)}
+func errorAt(node *yaml.Node, format string, args ...any) *readError {
+	return &readError{Position: Position{node.Line, node.Column}, message: fmt.Sprintf(format, args...)}
 }
 
-// check records what could not be read, where that matters: in a file that was named, or of what looks like a policy.
-func (m *manifest) check(err *misread) {
+// handleError adds an error to result.Unread if the user named the file, or if the document looks like a policy. It
+// only prints a note for other documents. It ignores nil.
+func (m *manifest) handleError(err *readError) {
 	switch {
 	case err == nil:
 		return
-	case !m.inFolder || !err.foreign && looksLikePolicy(m.document) && !template.MatchString(m.document):
-		text := m.file
+	case !m.inFolder || !err.isNotObject && looksLikePolicy(m.document) && !template.MatchString(m.document):
+		line := m.file
 		if err.Line > 0 {
-			text += fmt.Sprintf(":%d", err.Line)
+			line += fmt.Sprintf(":%d", err.Line)
 		}
 		if err.Column > 0 {
-			text += fmt.Sprintf(":%d", err.Column)
+			line += fmt.Sprintf(":%d", err.Column)
 		}
-		m.found.Unread = append(m.found.Unread, Remark{m.file, err.Position, err.message, text + ": " + err.message})
+		m.result.Unread = append(m.result.Unread, FileMessage{m.file, err.Position, err.message, line + ": " + err.message})
 	case template.MatchString(m.document):
-		m.note("a template: give what it renders")
+		m.noteSkipped("it is a template; give the rendered manifests")
 	default:
-		m.note(err.message)
+		m.noteSkipped(err.message)
 	}
 }
 
-// note says once that something in the file is passed over.
-func (m *manifest) note(why string) {
-	if !m.noted[why] {
-		m.noted[why] = true
-		m.notes.Line("%s: passed over: %s", m.file, why)
+// noteSkipped prints a note that a part of the file is skipped, once for each reason.
+func (m *manifest) noteSkipped(reason string) {
+	if !m.noted[reason] {
+		m.noted[reason] = true
+		m.notes.Line("%s: skipped: %s", m.file, reason)
 	}
 }
 
-// looksLikePolicy says whether a text that cannot be read was meant as a policy ConfigMap.
+// looksLikePolicy reports whether the author of an unreadable text probably meant it as a policy ConfigMap.
 func looksLikePolicy(text string) bool {
-	text = strings.ReplaceAll(text, "\x00", "") // it may be UTF-16
+	text = strings.ReplaceAll(text, "\x00", "") // the text may be UTF-16
 	return strings.Contains(text, policy.Label) && (strings.Contains(text, policy.Key) || strings.Contains(text, "allowedDestinations"))
 }
 
-// template finds an action of Go's templates, as Helm has them. A policy with a brace too many has a quote there.
+// template matches an action of Go templates, as Helm charts contain. It does not match a policy with a doubled brace,
+// because a quote follows that brace.
 var template = regexp.MustCompile(`\{\{-?\s*(/\*|[.$(a-zA-Z])`)
 
-// jsonError gives the place of a mistake in JSON.
-func (m *manifest) jsonError(err *json.SyntaxError) *misread {
-	c := m.lines.at(1)
+// jsonError returns an error with the position of a JSON syntax error.
+func (m *manifest) jsonError(err *json.SyntaxError) *readError {
+	c := m.lines.cursorAt(1)
 	for int64(c.offset) < err.Offset-1 {
 		c.next()
 	}
-	return &misread{Position: c.Position, message: "no JSON: " + err.Error()}
+	return &readError{Position: c.Position, message: "invalid JSON: " + err.Error()}
 }
 
 var (
 	yamlLine = regexp.MustCompile(`^line (\d+): `)
-	// For what its parser says, and not its scanner, the library counts lines from 0, and leaves the first one out
+	// yamlParser matches messages of the YAML library's parser. In these the library counts lines from 0, and omits the
+	// line if it is the first. In messages of the scanner it counts from 1
 	// (https://github.com/go-yaml/yaml/blob/v3.0.1/decode.go, parser.fail).
 	yamlParser = regexp.MustCompile(`^did not find expected (<|node content|key|'-' indicator|',' or )`)
 )
 
-// yamlError gives what the YAML library complains of, with the line, in a document after a number of them.
-func yamlError(err error, before int) *misread {
+// yamlError returns an error with the YAML library's message and the line in the file. linesBefore is the number of
+// lines before the text that the library read.
+func yamlError(err error, linesBefore int) *readError {
 	message, line := strings.TrimPrefix(err.Error(), "yaml: "), 0
 	if found := yamlLine.FindStringSubmatch(message); found != nil {
-		line, _ = strconv.Atoi(found[1]) // it is digits
+		line, _ = strconv.Atoi(found[1]) // yamlLine matches only digits
 		message = message[len(found[0]):]
 	}
 	if yamlParser.MatchString(message) {
 		line++
 	}
 	if line > 0 {
-		line += before
+		line += linesBefore
 	}
-	return &misread{Position: Position{Line: line}, message: "no YAML: " + message}
+	return &readError{Position: Position{Line: line}, message: "invalid YAML: " + message}
 }

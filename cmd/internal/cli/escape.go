@@ -9,13 +9,13 @@ import (
 	"unicode/utf8"
 )
 
-// Printable shows what is not printable as Go escapes it: control characters, line breaks, terminal escapes, marks
-// that turn the direction of text, U+FFFD and what is no UTF-8. Anything else stays as it is.
+// Printable escapes everything in text that is not printable, as Go does. This includes control characters, line breaks
+// and terminal escapes. It also includes marks that change the direction of text, U+FFFD and bytes that are not UTF-8.
 func Printable(text string) string {
-	return escapeIn(text, func(r rune, raw byte) string {
+	return escapeUnprintable(text, func(r rune, invalid byte) string {
 		switch {
-		case raw != 0:
-			return fmt.Sprintf(`\x%02x`, raw)
+		case invalid != 0:
+			return fmt.Sprintf(`\x%02x`, invalid)
 		case r == '\n':
 			return `\n`
 		case r == '\t':
@@ -31,9 +31,9 @@ func Printable(text string) string {
 	})
 }
 
-// escapeIn replaces each character that is not printable by what escape gives for it: raw is 0, or the byte that is
-// no UTF-8.
-func escapeIn(text string, escape func(r rune, raw byte) string) string {
+// escapeUnprintable replaces each character that is not printable with the result of escape. invalid is 0, or a byte
+// that is not UTF-8.
+func escapeUnprintable(text string, escape func(r rune, invalid byte) string) string {
 	if isPrintable(text) {
 		return text
 	}
@@ -62,11 +62,11 @@ func isPrintable(text string) bool {
 	return true
 }
 
-// Line shows a line of printable text so that no CI acts on it. GitHub's runner takes a line for a command where ::
-// begins it, after spaces, or where ##[ is anywhere in it
-// (https://github.com/actions/runner/blob/main/src/Runner.Common/ActionCommand.cs), and Azure Pipelines where ##vso[
-// is (https://learn.microsoft.com/azure/devops/pipelines/scripts/logging-commands).
-func Line(line string) string {
+// EscapeCommands escapes a line of printable text so that no CI system runs it as a command. GitHub's runner runs a
+// line that begins with ::, after optional spaces, or that contains ##[
+// (https://github.com/actions/runner/blob/main/src/Runner.Common/ActionCommand.cs). Azure Pipelines runs a line that
+// contains ##vso[ (https://learn.microsoft.com/azure/devops/pipelines/scripts/logging-commands).
+func EscapeCommands(line string) string {
 	line = escapeHashes(line, `\x23`)
 	if text := strings.TrimLeft(line, " "); strings.HasPrefix(text, "::") {
 		line = line[:len(line)-len(text)] + `\x3a` + text[1:]
@@ -76,33 +76,39 @@ func Line(line string) string {
 
 var hashes = regexp.MustCompile(`##+`)
 
-// markdownEscapes keep text from being read as Markdown or HTML. The character of no width (U+200B) keeps GitHub
-// from making mentions, references and links of it: those are found after entities are decoded.
+// markdownEscapes escape the characters that have a meaning in Markdown or HTML. Entities alone do not stop GitHub's
+// mentions, references and links, because GitHub finds those after it decodes entities. A zero-width space (U+200B)
+// stops them.
 var (
 	markdownEscapes = strings.NewReplacer(`\`, `\\`, "|", `\|`, "`", "\\`", "<", "&lt;", ">", "&gt;", "&", "&amp;", "*", `\*`, "_", `\_`,
 		"[", `\[`, "]", `\]`, "~", `\~`, "$", "&#36;", "@", "@&#8203;", "#", "#&#8203;", "://", ":&#8203;//", "www.", "www&#8203;.")
 	markdownReference = regexp.MustCompile(`(?i)\bGH-\b`)
 )
 
-// Markdown shows text in Markdown on GitHub, in a heading or a cell of a table.
-func Markdown(text string) string {
+// escapeMarkdown escapes text for Markdown on GitHub, in a heading or a table cell.
+func escapeMarkdown(text string) string {
 	return markdownReference.ReplaceAllString(markdownEscapes.Replace(Printable(text)), "$0&#8203;")
 }
 
-// GitHub's escapes for a command's message and for the values before it
-// (https://github.com/actions/toolkit/blob/main/packages/core/src/command.ts).
+// messageEscapes and valueEscapes are GitHub's escapes in a workflow command, for the message and for the values before
+// the message (https://github.com/actions/toolkit/blob/main/packages/core/src/command.ts).
 var (
 	messageEscapes = strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A")
 	valueEscapes   = strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A", ":", "%3A", ",", "%2C")
 )
 
-func workflowMessage(text string) string { return messageEscapes.Replace(Line(Printable(text))) }
-func workflowValue(text string) string   { return valueEscapes.Replace(Line(Printable(text))) }
+func escapeWorkflowMessage(text string) string {
+	return messageEscapes.Replace(EscapeCommands(Printable(text)))
+}
 
-// jsonText and yamlText escape what those encoders write as it is, such as the C1 controls. Outside of strings they
-// write printable characters, line breaks, and never two of #.
-func jsonText(text string) string {
-	return escapeHashes(escapeIn(text, func(r rune, _ byte) string {
+func escapeWorkflowValue(text string) string {
+	return valueEscapes.Replace(EscapeCommands(Printable(text)))
+}
+
+// escapeJSON escapes characters that the JSON encoder writes unchanged, such as the C1 controls. They occur only in
+// strings, where escapes are valid: outside strings the encoder writes printable characters and line breaks, and no ##.
+func escapeJSON(text string) string {
+	return escapeHashes(escapeUnprintable(text, func(r rune, _ byte) string {
 		switch {
 		case r == '\n':
 			return "\n"
@@ -114,8 +120,9 @@ func jsonText(text string) string {
 	}), `\u0023`)
 }
 
-func yamlText(text string) string {
-	return escapeHashes(escapeIn(text, func(r rune, _ byte) string {
+// escapeYAML does for the YAML encoder what escapeJSON does for the JSON encoder.
+func escapeYAML(text string) string {
+	return escapeHashes(escapeUnprintable(text, func(r rune, _ byte) string {
 		switch {
 		case r == '\n':
 			return "\n"
@@ -126,7 +133,7 @@ func yamlText(text string) string {
 	}), `\x23`)
 }
 
-// escapeHashes replaces each # after another.
-func escapeHashes(text, by string) string {
-	return hashes.ReplaceAllStringFunc(text, func(found string) string { return "#" + strings.Repeat(by, len(found)-1) })
+// escapeHashes replaces each # that follows another # with replacement.
+func escapeHashes(text, replacement string) string {
+	return hashes.ReplaceAllStringFunc(text, func(run string) string { return "#" + strings.Repeat(replacement, len(run)-1) })
 }

@@ -7,33 +7,34 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// inside returns the fields of the mapping at a key; none where it is left out or null.
-func (m *manifest) inside(fields map[string]*yaml.Node, key string) (map[string]*yaml.Node, *misread) {
+// childFields returns the fields of the mapping at key. It returns nil if the key is missing or its value is null.
+func (m *manifest) childFields(fields map[string]*yaml.Node, key string) (map[string]*yaml.Node, *readError) {
 	value, given := fields[key]
-	if !given || target(value).ShortTag() == "!!null" {
+	if !given || resolveAlias(value).ShortTag() == "!!null" {
 		return nil, nil
 	}
 	return m.fields(value, key)
 }
 
-// fields returns a mapping's fields, those of the mappings that are merged into it among them. The library would do
-// the same in time that grows with the square of their number.
-func (m *manifest) fields(node *yaml.Node, what string) (map[string]*yaml.Node, *misread) {
-	node = target(node)
+// fields returns the fields of a mapping, merge keys (<<) included. what names the mapping in an error.
+// The YAML library could do this, but its time grows with the square of the number of fields.
+func (m *manifest) fields(node *yaml.Node, what string) (map[string]*yaml.Node, *readError) {
+	node = resolveAlias(node)
 	if node.Kind != yaml.MappingNode {
-		return nil, misreadAt(node, "no Kubernetes object: %s must be a mapping, not %s", what, kindOf(node))
+		return nil, errorAt(node, "not a Kubernetes object: %s must be a mapping, not %s", what, kindOf(node))
 	}
 	fields := make(map[string]*yaml.Node)
-	return fields, m.gather(node, fields, 0)
+	return fields, m.addFields(node, fields, 0)
 }
 
-// gather adds the fields of a mapping that are not there yet.
-func (m *manifest) gather(node *yaml.Node, fields map[string]*yaml.Node, depth int) *misread {
-	const deepest = 100 // a mapping may be merged into itself
-	if err := m.spend(node, len(node.Content)); err != nil || depth > deepest {
+// addFields adds the fields of a mapping, merge keys included, to fields. It does not overwrite a field. depth is the
+// number of merge keys that led to the mapping.
+func (m *manifest) addFields(node *yaml.Node, fields map[string]*yaml.Node, depth int) *readError {
+	const maxDepth = 100 // a mapping may merge itself
+	if err := m.spend(node, len(node.Content)); err != nil || depth > maxDepth {
 		return err
 	}
-	own := make(map[string]int, len(node.Content)/2)
+	lineOf := make(map[string]int, len(node.Content)/2)
 	var merged []*yaml.Node
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		key, value := node.Content[i], node.Content[i+1]
@@ -41,27 +42,27 @@ func (m *manifest) gather(node *yaml.Node, fields map[string]*yaml.Node, depth i
 			merged = append(merged, value)
 			continue
 		}
-		if key = target(key); key.Kind != yaml.ScalarNode {
-			return misreadAt(key, "no Kubernetes object: a key must be text, not %s", kindOf(key))
+		if key = resolveAlias(key); key.Kind != yaml.ScalarNode {
+			return errorAt(key, "not a Kubernetes object: a key must be text, not %s", kindOf(key))
 		}
-		if line, twice := own[key.Value]; twice {
-			return &misread{Position: Position{Line: key.Line}, message: fmt.Sprintf("no YAML: mapping key %q already defined at line %d", key.Value, line)}
+		if line, duplicate := lineOf[key.Value]; duplicate {
+			return &readError{Position: Position{Line: key.Line}, message: fmt.Sprintf("invalid YAML: mapping key %q already defined at line %d", key.Value, line)}
 		}
-		own[key.Value] = key.Line
+		lineOf[key.Value] = key.Line
 		if _, given := fields[key.Value]; !given {
 			fields[key.Value] = value
 		}
 	}
 	for _, value := range merged {
-		from := []*yaml.Node{value}
-		if value = target(value); value.Kind == yaml.SequenceNode {
-			from = value.Content
+		mappings := []*yaml.Node{value}
+		if value = resolveAlias(value); value.Kind == yaml.SequenceNode {
+			mappings = value.Content
 		}
-		for _, mapping := range from {
-			if mapping = target(mapping); mapping.Kind != yaml.MappingNode {
-				return misreadAt(mapping, "no YAML: map merge requires map or sequence of maps as the value")
+		for _, mapping := range mappings {
+			if mapping = resolveAlias(mapping); mapping.Kind != yaml.MappingNode {
+				return errorAt(mapping, "invalid YAML: map merge requires map or sequence of maps as the value")
 			}
-			if err := m.gather(mapping, fields, depth+1); err != nil {
+			if err := m.addFields(mapping, fields, depth+1); err != nil {
 				return err
 			}
 		}
@@ -69,36 +70,37 @@ func (m *manifest) gather(node *yaml.Node, fields map[string]*yaml.Node, depth i
 	return nil
 }
 
-// spend charges what is read of a file, fields and bytes, where it may be read again for each alias of it.
-func (m *manifest) spend(node *yaml.Node, size int) *misread {
+// spend subtracts size from the budget, and returns an error if the budget is used up. size is a number of fields or
+// bytes of node. Every alias of a node spends its size again.
+func (m *manifest) spend(node *yaml.Node, size int) *readError {
 	if m.budget -= size + 1; m.budget < 0 {
-		return misreadAt(node, "its aliases make too much of it: write the objects out")
+		return errorAt(node, "aliases expand the file to too much data: write the objects without aliases")
 	}
 	return nil
 }
 
-// str returns the string at a key, empty where it is left out or null.
-func (m *manifest) str(fields map[string]*yaml.Node, key string) (string, *misread) {
+// stringField returns the string at key. It returns "" if the key is missing or its value is null.
+func (m *manifest) stringField(fields map[string]*yaml.Node, key string) (string, *readError) {
 	value, given := fields[key]
 	if !given {
 		return "", nil
 	}
-	switch node := target(value); node.ShortTag() {
+	switch node := resolveAlias(value); node.ShortTag() {
 	case "!!null":
 		return "", nil
 	case "!!str":
 		return node.Value, m.spend(node, len(node.Value))
 	default:
-		return "", misreadAt(node, "%s must be a string, not %s: quote it, or begin it with |", key, kindOf(node))
+		return "", errorAt(node, "%s must be a string, not %s: quote it, or begin it with |", key, kindOf(node))
 	}
 }
 
-// strs returns the scalars at a key, as text.
-func (m *manifest) strs(fields map[string]*yaml.Node, key string) (map[string]string, *misread) {
-	nodes, err := m.inside(fields, key)
+// stringFields returns the fields of the mapping at key as text. It accepts scalars of any type.
+func (m *manifest) stringFields(fields map[string]*yaml.Node, key string) (map[string]string, *readError) {
+	nodes, err := m.childFields(fields, key)
 	texts := make(map[string]string, len(nodes))
 	for name, node := range nodes {
-		node = target(node)
+		node = resolveAlias(node)
 		texts[name] = node.Value
 		if err := m.spend(node, len(name)+len(node.Value)); err != nil {
 			return nil, err
@@ -107,14 +109,15 @@ func (m *manifest) strs(fields map[string]*yaml.Node, key string) (map[string]st
 	return texts, err
 }
 
-// target is what an alias stands for, and any other node itself.
-func target(node *yaml.Node) *yaml.Node {
+// resolveAlias returns the node that an alias refers to. It returns any other node unchanged.
+func resolveAlias(node *yaml.Node) *yaml.Node {
 	if node.Kind == yaml.AliasNode {
 		return node.Alias
 	}
 	return node
 }
 
+// kindOf returns the name of a node's type in messages.
 func kindOf(node *yaml.Node) string {
 	switch node.ShortTag() {
 	case "!!map":

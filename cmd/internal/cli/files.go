@@ -12,68 +12,69 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// Stdin is the file name that stands for standard input.
+// Stdin is the file name that means standard input.
 const Stdin = "-"
 
-// Bounds of what is read, in bytes. A folder may hold anything. A file that is named, or standard input, may be all
-// ConfigMaps of a cluster, as kubectl prints them.
+// The maximum sizes of files, in bytes. A folder may contain any kind of file. A file that the user names, or standard
+// input, may contain all ConfigMaps of a cluster, as kubectl prints them.
 const (
 	maxInFolder = 16 << 20
 	maxNamed    = 256 << 20
 )
 
-// Found is what files hold.
-type Found struct {
-	// Sources are the policies, in the order of the files.
+// ReadResult is the result of ReadPolicies.
+type ReadResult struct {
+	// Sources are the policy ConfigMaps, in the order of the files.
 	Sources []Source
-	// Warnings are of ConfigMaps that seem to be meant as policies and are none. They are printed already.
-	Warnings []Remark
-	// Unread are the files, or objects in them, that should hold a policy and cannot be read. Who judges the
-	// policies prints these afterwards, with Report.
-	Unread []Remark
+	// Warnings are about ConfigMaps that look like policy ConfigMaps but lack the label. ReadPolicies has already
+	// printed them.
+	Warnings []FileMessage
+	// Unread has an item for each file or object that should contain a policy and that ReadPolicies could not read. The
+	// caller prints the items with ReportUnread, after the verdicts on Sources.
+	Unread []FileMessage
 }
 
-// Remark is what reading has to say of a file, beside its policies.
-type Remark struct {
+// FileMessage is a message about a file, or about a position in it.
+type FileMessage struct {
 	File    string
-	At      Position // zero where it is not known
+	At      Position // the zero Position if unknown
 	Message string
-	text    string // the line that says all of it
+	line    string // the complete line to print, with file and position
 }
 
-// Report prints what could not be read, and returns the exit status: the one given where there is nothing.
-func (f *Found) Report(stderr Output, program string, status int) int {
-	for _, unread := range f.Unread {
-		stderr.Line("%s: %s", program, unread.text)
+// ReportUnread prints a line for each item of Unread. It returns ExitUsage if there is one, or else status.
+func (r *ReadResult) ReportUnread(stderr Output, program string, status int) int {
+	for _, unread := range r.Unread {
+		stderr.Line("%s: %s", program, unread.line)
 		status = ExitUsage
 	}
 	return status
 }
 
-// ReadPolicies reads the policy ConfigMaps out of files and folders, in their order. What is none is passed over,
-// with a note where that may not have been meant. One that cannot be read is no reason not to read the others.
-func ReadPolicies(names []string, stdin io.Reader, notes Output) *Found {
-	found := &Found{}
+// ReadPolicies reads the policy ConfigMaps in files and folders, in that order. It skips other objects, and prints a
+// note if the author may not expect that. If it cannot read one file, it still reads the others.
+func ReadPolicies(names []string, stdin io.Reader, notes Output) *ReadResult {
+	result := &ReadResult{}
 	for _, name := range names {
-		before := len(found.Sources) + len(found.Unread)
+		before := len(result.Sources) + len(result.Unread)
 		if info, err := os.Stat(name); name != Stdin && err == nil && info.IsDir() {
-			found.folder(name, notes)
+			result.readFolder(name, notes)
 		} else {
-			found.file(name, stdin, notes)
+			result.readNamed(name, stdin, notes)
 		}
-		if len(found.Sources)+len(found.Unread) == before {
-			notes.Line("%s: no policy here: no ConfigMap has the label %s: %s", name, policy.Label, policy.LabelValue)
+		if len(result.Sources)+len(result.Unread) == before {
+			notes.Line("%s: no policy found: no ConfigMap has the label %s: %s", name, policy.Label, policy.LabelValue)
 		}
 	}
-	return found
+	return result
 }
 
-// file reads a file that was named itself, of any kind: it may be a pipe.
-func (f *Found) file(name string, stdin io.Reader, notes Output) {
+// readNamed reads a file that the user named. The file may have any type, such as a pipe.
+func (r *ReadResult) readNamed(name string, stdin io.Reader, notes Output) {
 	if name != Stdin {
 		file, err := os.Open(name)
 		if err != nil {
-			f.unread(name, err)
+			r.addUnread(name, err)
 			return
 		}
 		defer file.Close()
@@ -82,35 +83,35 @@ func (f *Found) file(name string, stdin io.Reader, notes Output) {
 	data, err := readAll(stdin, maxNamed)
 	switch {
 	case err != nil && name == Stdin:
-		f.unread(name, fmt.Errorf("read standard input: %w", err))
+		r.addUnread(name, fmt.Errorf("read standard input: %w", err))
 	case err != nil:
-		f.unread(name, err)
+		r.addUnread(name, err)
 	case data == nil:
-		f.unread(name, fmt.Errorf("%s: larger than %d MiB: give it in parts", name, maxNamed>>20))
+		r.addUnread(name, fmt.Errorf("%s: larger than %d MiB: split the file", name, maxNamed>>20))
 	default:
-		decode(f, name, data, false, notes)
+		decodeFile(r, name, data, false, notes)
 	}
 }
 
-func (f *Found) unread(file string, err error) {
-	f.Unread = append(f.Unread, Remark{File: file, Message: err.Error(), text: err.Error()})
+func (r *ReadResult) addUnread(file string, err error) {
+	r.Unread = append(r.Unread, FileMessage{File: file, Message: err.Error(), line: err.Error()})
 }
 
-// folder reads all .yaml, .yml and .json files in a folder and in its folders, sorted, but for those whose name, or
-// folder's name, begins with a dot.
-func (f *Found) folder(name string, notes Output) {
-	files, before := 0, len(f.Unread)
-	inside, err := filepath.EvalSymlinks(name)
+// readFolder reads all .yaml, .yml and .json files below a folder, in sorted order. It skips files and folders whose
+// name starts with a dot.
+func (r *ReadResult) readFolder(name string, notes Output) {
+	fileCount, unreadBefore := 0, len(r.Unread)
+	realFolder, err := filepath.EvalSymlinks(name)
 	if err != nil {
-		f.unread(name, err)
+		r.addUnread(name, err)
 		return
 	}
-	// With a separator at its end, the walk goes into a folder that is itself a link.
+	// WalkDir follows a root that is a link only if the root ends in a separator.
 	root := strings.TrimSuffix(name, string(filepath.Separator)) + string(filepath.Separator)
 	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
-			f.unread(path, err)
+			r.addUnread(path, err)
 			if entry != nil && entry.IsDir() {
 				return fs.SkipDir
 			}
@@ -119,62 +120,62 @@ func (f *Found) folder(name string, notes Output) {
 				return fs.SkipDir
 			}
 		case !entry.IsDir() && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(path)):
-			files++
-			f.inFolder(path, inside, notes)
+			fileCount++
+			r.readInFolder(path, realFolder, notes)
 		}
 		return nil
 	})
 	if err != nil {
-		f.unread(name, err)
+		r.addUnread(name, err)
 	}
-	if files == 0 && len(f.Unread) == before {
-		f.unread(name, fmt.Errorf("%s: a folder without .yaml, .yml or .json files", name))
+	if fileCount == 0 && len(r.Unread) == unreadBefore {
+		r.addUnread(name, fmt.Errorf("%s: the folder has no .yaml, .yml or .json files", name))
 	}
 }
 
-// inFolder reads a file of a folder, unless it is none, or a link that leads out of the folder: reading that may
-// never end, or show what is no part of the repository.
-func (f *Found) inFolder(path, folder string, notes Output) {
-	real, err := filepath.EvalSymlinks(path)
+// readInFolder reads a file in a folder. It skips a file that is not regular, because reading it may never end. It also
+// skips a link to a file outside realFolder, because that file is not part of the repository.
+func (r *ReadResult) readInFolder(path, realFolder string, notes Output) {
+	target, err := filepath.EvalSymlinks(path)
 	if err != nil {
-		// EvalSymlinks says of a loop that it has too many links; opening it says so in the system's words.
-		if _, opened := os.Open(path); opened != nil {
-			err = opened
+		// For a loop of links, the error of Open is clearer than the error of EvalSymlinks.
+		if _, openErr := os.Open(path); openErr != nil {
+			err = openErr
 		}
-		f.unread(path, err)
+		r.addUnread(path, err)
 		return
 	}
-	if within, err := filepath.Rel(folder, real); err != nil || !filepath.IsLocal(within) {
-		notes.Line("%s: passed over: a link that leads out of the folder", path)
+	if relative, err := filepath.Rel(realFolder, target); err != nil || !filepath.IsLocal(relative) {
+		notes.Line("%s: skipped: the link leads out of the folder", path)
 		return
 	}
-	info, err := os.Stat(real)
+	info, err := os.Stat(target)
 	switch {
 	case err != nil:
-		f.unread(path, err)
+		r.addUnread(path, err)
 		return
 	case !info.Mode().IsRegular():
-		notes.Line("%s: passed over: no regular file", path)
+		notes.Line("%s: skipped: not a regular file", path)
 		return
 	case info.Size() > maxInFolder:
-		notes.Line("%s: passed over: larger than %d MiB; if it holds a policy, name the file after -f", path, maxInFolder>>20)
+		notes.Line("%s: skipped: larger than %d MiB; if it has a policy, give the file itself with -f", path, maxInFolder>>20)
 		return
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {
-		f.unread(path, err)
+		r.addUnread(path, err)
 		return
 	}
-	decode(f, path, data, true, notes)
+	decodeFile(r, path, data, true, notes)
 }
 
-// readAll reads to the end; it returns nil where there is more than the bound.
-func readAll(from io.Reader, bound int64) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(from, bound+1))
+// readAll reads to the end. It returns nil data if there are more than limit bytes.
+func readAll(from io.Reader, limit int64) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(from, limit+1))
 	switch {
 	case err != nil:
 		return nil, err
-	case int64(len(data)) > bound:
+	case int64(len(data)) > limit:
 		return nil, nil
 	}
 	return data, nil

@@ -12,33 +12,33 @@ import (
 	"egress-agent/pkg/netpol"
 )
 
-// Input is what an offline verb works on.
+// Input is the input of an offline command: policies, ranges and options.
 type Input struct {
-	*Found
-	Table   *awsranges.Table // nil without ranges
+	*ReadResult
+	Table   *awsranges.Table // nil if the flags name no ranges
 	Options netpol.Options
 }
 
-// Files is the flag -f of an offline verb, with the flags that shape its policies.
+// Files is the flag -f of an offline command, with the flags that affect every policy.
 type Files struct {
 	Policy *PolicyFlags
 	names  Strings
 }
 
-// AddFlags registers the flags.
+// AddFlags adds the flags to flags.
 func (f *Files) AddFlags(flags *flag.FlagSet) {
 	f.Policy = NewPolicyFlags()
 	f.Policy.AddFlags(flags)
-	flags.Var(&f.names, "f", "read policies from `FILE`, from every .yaml, .yml and .json file of a folder and those in it, or, for -, from standard input (repeatable; arguments are further files)")
+	flags.Var(&f.names, "f", "read policies from `FILE`; a folder means every .yaml, .yml and .json file below it, and - means standard input (repeatable; arguments are further files)")
 }
 
-// Open reads the files and the ranges, after Parse. Where its status is not ExitOK, stderr has been
-// told why. What could not be read of the files is no reason not to judge the others: Report says it in the end.
+// Open reads the files and the ranges. Call it after Parse. If the status is not ExitOK, Open has printed the reason. A
+// file that Open cannot read does not change the status: Unread contains it, and ReportUnread prints it.
 func (f *Files) Open(flags *flag.FlagSet, stdin io.Reader, stderr Output) (*Input, int) {
-	usage := f.arguments(flags)
+	argumentsErr := f.addArguments(flags)
 	options, err := f.Policy.Options()
-	if err := errors.Join(usage, err); err != nil {
-		stderr.Complain(flags.Name(), err)
+	if err := errors.Join(argumentsErr, err); err != nil {
+		stderr.UsageError(flags.Name(), err)
 		return nil, ExitUsage
 	}
 	input := &Input{Options: options}
@@ -47,15 +47,15 @@ func (f *Files) Open(flags *flag.FlagSet, stdin io.Reader, stderr Output) (*Inpu
 		stderr.Line("%s: %v", flags.Name(), err)
 		return nil, ExitUsage
 	}
-	input.Found = ReadPolicies(f.names, stdin, stderr)
+	input.ReadResult = ReadPolicies(f.names, stdin, stderr)
 	return input, ExitOK
 }
 
-// arguments takes arguments for files too, so that -f *.yaml works, and flags between them.
-func (f *Files) arguments(flags *flag.FlagSet) error {
+// addArguments treats arguments as further files, so that -f *.yaml works. It also parses the flags between arguments.
+func (f *Files) addArguments(flags *flag.FlagSet) error {
 	for flags.NArg() > 0 {
 		if len(f.names) == 0 {
-			return fmt.Errorf("unexpected argument %q: files follow -f", flags.Arg(0))
+			return fmt.Errorf("unexpected argument %q: give files with -f", flags.Arg(0))
 		}
 		f.names = append(f.names, flags.Arg(0))
 		if err := flags.Parse(flags.Args()[1:]); err != nil {
@@ -63,12 +63,12 @@ func (f *Files) arguments(flags *flag.FlagSet) error {
 		}
 	}
 	if len(f.names) == 0 {
-		return errors.New("nothing to read: give -f FILE")
+		return errors.New("no input: give -f FILE")
 	}
 	return nil
 }
 
-// CheckFormat is an error where the value of -o is none of the formats.
+// CheckFormat returns an error if value, the value of -o, is not one of formats. formats has at least two items.
 func CheckFormat(value string, formats ...string) error {
 	if slices.Contains(formats, value) {
 		return nil

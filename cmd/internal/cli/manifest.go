@@ -11,16 +11,18 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// Source is a policy ConfigMap and the file it was read from.
+// Source is a policy ConfigMap and its position in a file.
 type Source struct {
 	File      string
 	ConfigMap *corev1.ConfigMap
-	lines     *lines
-	value     *yaml.Node          // of policy.json or, where that is missing, what should hold it; nil for a bare policy.json
-	metadata  map[string]Position // by the path in the object, as in metadata.name
+	lines     *lineIndex
+	// value is the node of policy.json or, if the key is missing, of its parent. It is nil for a bare policy.json.
+	value *yaml.Node
+	// metadata has the position of each metadata field by its path in the object, such as metadata.name.
+	metadata map[string]Position
 }
 
-// String gives FILE: NAMESPACE/NAME, without what is not known: a bare policy.json has no name.
+// String returns FILE: NAMESPACE/NAME, or only FILE for a bare policy.json, which has no name.
 func (s Source) String() string {
 	if s.IsBarePolicy() {
 		return s.File
@@ -28,7 +30,7 @@ func (s Source) String() string {
 	return s.File + ": " + s.PolicyName()
 }
 
-// PolicyName gives NAMESPACE/NAME, or the name alone where the namespace is left to kubectl.
+// PolicyName returns NAMESPACE/NAME. If the ConfigMap has no namespace, it returns only the name.
 func (s Source) PolicyName() string {
 	if s.ConfigMap.Namespace == "" {
 		return s.ConfigMap.Name
@@ -36,168 +38,171 @@ func (s Source) PolicyName() string {
 	return s.ConfigMap.Namespace + "/" + s.ConfigMap.Name
 }
 
-// FromStdin says whether the source came from standard input.
+// FromStdin reports whether the source is from standard input.
 func (s Source) FromStdin() bool { return s.File == Stdin }
 
-// IsBarePolicy says whether the source is a policy.json without a ConfigMap around it.
+// IsBarePolicy reports whether the source is a policy.json without a ConfigMap.
 func (s Source) IsBarePolicy() bool { return s.value == nil }
 
-// object takes the ConfigMaps in one object. Of other kinds it reads the kind alone: their fields may have
-// any shape.
-func (m *manifest) object(root *yaml.Node, listed bool) *misread {
+// readObject reads the policy ConfigMaps in one object, which may be a List. inList is true for an item of a List. Of
+// an object of another kind readObject reads only the kind, because the other fields may have any type.
+func (m *manifest) readObject(root *yaml.Node, inList bool) *readError {
 	fields, err := m.fields(root, "an object")
 	if err != nil {
-		err.foreign = target(root).Kind != yaml.MappingNode
+		err.isNotObject = resolveAlias(root).Kind != yaml.MappingNode
 		return err
 	}
 	kind := ""
 	if value, given := fields["kind"]; given {
-		kind = target(value).Value
+		kind = resolveAlias(value).Value
 	}
 	switch {
 	case kind == "ConfigMap":
-		return m.configMap(root, fields)
+		return m.readConfigMap(root, fields)
 	case kind == "" && m.inFolder:
-		return &misread{message: "it has no kind", foreign: true}
+		return &readError{message: "it has no kind", isNotObject: true}
 	case kind == "":
-		return misreadAt(root, "no Kubernetes object: it has no kind")
+		return errorAt(root, "not a Kubernetes object: it has no kind")
 	case !strings.HasSuffix(kind, "List"):
 		return nil
-	case listed:
-		return misreadAt(root, "a %s in a List: list the objects themselves", kind)
+	case inList:
+		return errorAt(root, "a List must not contain a %s: list the objects themselves", kind)
 	}
 	items, given := fields["items"]
-	if !given || target(items).ShortTag() == "!!null" {
+	if !given || resolveAlias(items).ShortTag() == "!!null" {
 		return nil
 	}
-	list := target(items)
+	list := resolveAlias(items)
 	if list.Kind != yaml.SequenceNode {
-		return misreadAt(list, "items must be a list, not %s", kindOf(list))
+		return errorAt(list, "items must be a list, not %s", kindOf(list))
 	}
 	for _, item := range list.Content {
 		if m.budget < 0 {
-			break // that is said
+			break // spend has already returned an error about the budget
 		}
-		m.check(m.object(item, true))
+		m.handleError(m.readObject(item, true))
 	}
 	return nil
 }
 
-// configMap takes a ConfigMap that has the label, and says of one that has only policy.json that it does not.
-func (m *manifest) configMap(root *yaml.Node, fields map[string]*yaml.Node) *misread {
-	source := Source{File: m.file, ConfigMap: &corev1.ConfigMap{}, lines: m.lines, value: target(root)}
-	if err := m.metadata(&source, fields); err != nil {
+// readConfigMap adds a ConfigMap with the label to the result. For a ConfigMap that has a policy.json but lacks the
+// label, it prints a note or a warning.
+func (m *manifest) readConfigMap(root *yaml.Node, fields map[string]*yaml.Node) *readError {
+	source := Source{File: m.file, ConfigMap: &corev1.ConfigMap{}, lines: m.lines, value: resolveAlias(root)}
+	if err := m.readMetadata(&source, fields); err != nil {
 		return err
 	}
-	labelled := source.ConfigMap.Labels[policy.Label] == policy.LabelValue
-	if holder, given := fields["data"]; given {
-		source.value = target(holder)
+	hasLabel := source.ConfigMap.Labels[policy.Label] == policy.LabelValue
+	if parent, given := fields["data"]; given {
+		source.value = resolveAlias(parent)
 	}
-	data, err := m.inside(fields, "data")
-	if err != nil && labelled {
+	data, err := m.childFields(fields, "data")
+	if err != nil && hasLabel {
 		return err
 	}
-	binary, err := m.inside(fields, "binaryData")
-	if err != nil && labelled {
+	binary, err := m.childFields(fields, "binaryData")
+	if err != nil && hasLabel {
 		return err
 	}
 	value, given := data[policy.Key]
-	if !labelled {
+	if !hasLabel {
 		if _, binaryGiven := binary[policy.Key]; given || binaryGiven {
-			m.unlabelled(source)
+			m.reportMissingLabel(source)
 		}
 		return nil
 	}
-	// Of the other keys, their names may tell what was meant.
+	// The names of the other keys, without their values, let Judge suggest a correction if policy.json is missing.
 	source.ConfigMap.Data = make(map[string]string, len(data))
 	for key := range data {
 		source.ConfigMap.Data[key] = ""
 	}
 	if given {
-		source.value = target(value)
-		if source.ConfigMap.Data[policy.Key], err = m.str(data, policy.Key); err != nil {
+		source.value = resolveAlias(value)
+		if source.ConfigMap.Data[policy.Key], err = m.stringField(data, policy.Key); err != nil {
 			return err
 		}
 		if m.inFolder && template.MatchString(source.ConfigMap.Data[policy.Key]) {
-			return &misread{message: "its " + policy.Key + " is a template", foreign: true}
+			return &readError{message: "its " + policy.Key + " is a template", isNotObject: true}
 		}
 	}
 	if value, misplaced := binary[policy.Key]; misplaced && !given {
-		source.value = target(value)
+		source.value = resolveAlias(value)
 	}
-	if source.ConfigMap.BinaryData, err = m.binary(binary); err != nil {
+	if source.ConfigMap.BinaryData, err = m.readBinaryData(binary); err != nil {
 		return err
 	}
-	m.found.Sources = append(m.found.Sources, source)
+	m.result.Sources = append(m.result.Sources, source)
 	return nil
 }
 
-// metadata takes over name, namespace, labels and annotations, and where they are.
-func (m *manifest) metadata(source *Source, fields map[string]*yaml.Node) *misread {
-	metadata, err := m.inside(fields, "metadata")
+// readMetadata copies name, namespace, labels and annotations into source, with their positions. A generateName
+// replaces a missing name.
+func (m *manifest) readMetadata(source *Source, fields map[string]*yaml.Node) *readError {
+	metadata, err := m.childFields(fields, "metadata")
 	if err != nil {
 		return err
 	}
-	object, generated := source.ConfigMap, ""
-	for _, each := range []struct {
-		key  string
-		into *string
-	}{{"name", &object.Name}, {"generateName", &generated}, {"namespace", &object.Namespace}} {
-		if *each.into, err = m.str(metadata, each.key); err != nil {
+	object, generateName := source.ConfigMap, ""
+	for _, field := range []struct {
+		key   string
+		value *string
+	}{{"name", &object.Name}, {"generateName", &generateName}, {"namespace", &object.Namespace}} {
+		if *field.value, err = m.stringField(metadata, field.key); err != nil {
 			return err
 		}
 	}
 	if object.Name == "" {
-		object.Name = generated
+		object.Name = generateName
 	}
-	if object.Labels, err = m.strs(metadata, "labels"); err != nil {
+	if object.Labels, err = m.stringFields(metadata, "labels"); err != nil {
 		return err
 	}
-	if object.Annotations, err = m.strs(metadata, "annotations"); err != nil {
+	if object.Annotations, err = m.stringFields(metadata, "annotations"); err != nil {
 		return err
 	}
 	source.metadata = make(map[string]Position)
 	if name, given := metadata["name"]; given {
 		source.metadata["metadata.name"] = Position{name.Line, name.Column}
 	}
-	for _, holder := range []string{"labels", "annotations"} {
-		entries, err := m.inside(metadata, holder)
+	for _, parent := range []string{"labels", "annotations"} {
+		entries, err := m.childFields(metadata, parent)
 		if err != nil {
 			return err
 		}
 		for key, value := range entries {
-			source.metadata[fmt.Sprintf("metadata.%s[%q]", holder, key)] = Position{value.Line, value.Column}
+			source.metadata[fmt.Sprintf("metadata.%s[%q]", parent, key)] = Position{value.Line, value.Column}
 		}
 	}
 	return nil
 }
 
-// unlabelled says of a ConfigMap with a policy.json that nobody reads it.
-func (m *manifest) unlabelled(source Source) {
+// reportMissingLabel reports a ConfigMap that has a policy.json but lacks the label. It is a warning if a similar label
+// or annotation shows that the ConfigMap is probably a policy, or else a note.
+func (m *manifest) reportMissingLabel(source Source) {
 	near, path := policy.NearLabel(source.ConfigMap.Labels, source.ConfigMap.Annotations)
 	if near == "" {
-		m.notes.Line("%s: passed over: it has %s, but not the label %s: %s", source, policy.Key, policy.Label, policy.LabelValue)
+		m.notes.Line("%s: skipped: it has %s, but not the label %s: %s", source, policy.Key, policy.Label, policy.LabelValue)
 		return
 	}
-	message := fmt.Sprintf("it has %s, and needs the label %s: %s; without that nobody reads its %s", near, policy.Label, policy.LabelValue, policy.Key)
+	message := fmt.Sprintf("it has %s, but needs the label %s: %s; without that label, the agent ignores %s", near, policy.Label, policy.LabelValue, policy.Key)
 	m.notes.Line("%s: Warning: %s", source, message)
-	m.found.Warnings = append(m.found.Warnings, Remark{File: m.file, At: source.metadata[path], Message: source.PolicyName() + ": " + message})
+	m.result.Warnings = append(m.result.Warnings, FileMessage{File: m.file, At: source.metadata[path], Message: source.PolicyName() + ": " + message})
 }
 
-// binary returns binaryData: of its keys, policy.json alone with what it holds.
-func (m *manifest) binary(fields map[string]*yaml.Node) (map[string][]byte, *misread) {
+// readBinaryData returns binaryData with all its keys. Only policy.json has its value; the other values are nil.
+func (m *manifest) readBinaryData(fields map[string]*yaml.Node) (map[string][]byte, *readError) {
 	all := make(map[string][]byte, len(fields))
 	for key := range fields {
 		all[key] = nil
 	}
 	if _, given := fields[policy.Key]; given {
-		text, err := m.str(fields, policy.Key)
+		text, err := m.stringField(fields, policy.Key)
 		if err != nil {
 			return nil, err
 		}
-		decoded, wrong := base64.StdEncoding.DecodeString(strings.NewReplacer("\n", "", "\r", "", " ", "").Replace(text))
-		if wrong != nil {
-			return nil, misreadAt(fields[policy.Key], "binaryData: %s is no base64: %v", policy.Key, wrong)
+		decoded, decodeErr := base64.StdEncoding.DecodeString(strings.NewReplacer("\n", "", "\r", "", " ", "").Replace(text))
+		if decodeErr != nil {
+			return nil, errorAt(fields[policy.Key], "binaryData: %s is not base64: %v", policy.Key, decodeErr)
 		}
 		all[policy.Key] = decoded
 	}

@@ -11,45 +11,45 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// Output is where an offline verb writes. It is no io.Writer: what a file says leaves the program only through the
-// method of a format, which shows it escaped.
+// Output writes the output of an offline command. It is not an io.Writer. So the content of a file can reach the output
+// only through a method, and each method escapes its arguments for one format.
 type Output struct{ w io.Writer }
 
 // NewOutput returns an Output that writes to w.
 func NewOutput(w io.Writer) Output { return Output{w} }
 
-// Unescaped returns the writer, for what escapes by other means: the page, a table's colours, the progress on a
-// terminal, and help.
+// Unescaped returns the writer. Use it for output that the caller escapes itself, such as the page and a table's
+// colours. Use it also for output that contains no text from files, such as help and the progress on a terminal.
 func (o Output) Unescaped() io.Writer { return o.w }
 
-// Line writes one line of text. The format is the program's own; arguments are shown, whatever they hold.
+// Line writes one line of text. The format must be a constant. Line escapes the arguments.
 func (o Output) Line(format string, args ...any) {
-	fmt.Fprintln(o.w, Line(fmt.Sprintf(format, shown(args, Printable)...)))
+	fmt.Fprintln(o.w, EscapeCommands(fmt.Sprintf(format, escapeArgs(args, Printable)...)))
 }
 
-// Problems writes a line each: FILE: NAMESPACE/NAME: MESSAGE (PATH), with a prefix before the message.
+// Problems writes a line for each problem: FILE: NAMESPACE/NAME: MESSAGE (PATH), with prefix before the message.
 func (o Output) Problems(source Source, prefix string, problems policy.Problems) {
 	for _, p := range problems {
 		o.Line("%s: %s%s", source, prefix, p)
 	}
 }
 
-// Markdown writes Markdown. The format is Markdown; arguments are text.
+// Markdown writes Markdown. The format is Markdown, and Markdown escapes the arguments as text.
 func (o Output) Markdown(format string, args ...any) {
-	fmt.Fprintf(o.w, format, shown(args, Markdown)...)
+	fmt.Fprintf(o.w, format, escapeArgs(args, escapeMarkdown)...)
 }
 
-// Workflow writes a command of GitHub's workflows, such as error, that marks a line of a file: of none where file is
-// empty (https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands).
+// Workflow writes a GitHub workflow command, such as error, that marks a line of a file. If file is empty, the command
+// marks no line (https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands).
 func (o Output) Workflow(command, file string, at Position, message string) {
 	if file == "" {
-		fmt.Fprintf(o.w, "::%s::%s\n", command, workflowMessage(message))
+		fmt.Fprintf(o.w, "::%s::%s\n", command, escapeWorkflowMessage(message))
 		return
 	}
-	fmt.Fprintf(o.w, "::%s file=%s,line=%d,col=%d::%s\n", command, workflowValue(file), at.Line, at.Column, workflowMessage(message))
+	fmt.Fprintf(o.w, "::%s file=%s,line=%d,col=%d::%s\n", command, escapeWorkflowValue(file), at.Line, at.Column, escapeWorkflowMessage(message))
 }
 
-// JSON writes a value as indented JSON.
+// JSON writes value as indented JSON.
 func (o Output) JSON(value any) error {
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)
@@ -57,11 +57,11 @@ func (o Output) JSON(value any) error {
 	if err := encoder.Encode(value); err != nil {
 		return err
 	}
-	_, err := io.WriteString(o.w, jsonText(b.String()))
+	_, err := io.WriteString(o.w, escapeJSON(b.String()))
 	return err
 }
 
-// YAML writes a document for each value, by the names that it has in JSON, in block style.
+// YAML writes a YAML document in block style for each value. Field names are the same as in JSON.
 func (o Output) YAML(values ...any) error {
 	var b bytes.Buffer
 	encoder := yaml.NewEncoder(&b)
@@ -72,38 +72,38 @@ func (o Output) YAML(values ...any) error {
 			return err
 		}
 		var node yaml.Node
-		if err := yaml.Unmarshal([]byte(yamlText(string(encoded))), &node); err != nil {
+		if err := yaml.Unmarshal([]byte(escapeYAML(string(encoded))), &node); err != nil {
 			return err
 		}
-		blockStyle(&node)
+		setBlockStyle(&node)
 		if err := encoder.Encode(&node); err != nil {
 			return err
 		}
 	}
 	if len(values) == 0 {
-		return nil // an encoder without documents cannot be closed
+		return nil // Close fails for an encoder without documents
 	}
 	if err := encoder.Close(); err != nil {
 		return err
 	}
-	_, err := io.WriteString(o.w, yamlText(b.String()))
+	_, err := io.WriteString(o.w, escapeYAML(b.String()))
 	return err
 }
 
-// blockStyle writes mappings and lists over several lines, and text in double quotes where a character of it is to
-// be escaped: YAML escapes in no other style.
-func blockStyle(node *yaml.Node) {
+// setBlockStyle sets the style of a tree. Mappings and lists use several lines. A string with a character to escape
+// gets double quotes, because YAML has escapes in no other style.
+func setBlockStyle(node *yaml.Node) {
 	node.Style = 0
-	if node.Kind == yaml.ScalarNode && node.ShortTag() == "!!str" && Line(Printable(node.Value)) != node.Value {
+	if node.Kind == yaml.ScalarNode && node.ShortTag() == "!!str" && EscapeCommands(Printable(node.Value)) != node.Value {
 		node.Style = yaml.DoubleQuotedStyle
 	}
 	for _, child := range node.Content {
-		blockStyle(child)
+		setBlockStyle(child)
 	}
 }
 
-// shown replaces what is no number, by its text, escaped.
-func shown(args []any, escape func(string) string) []any {
+// escapeArgs returns args with every argument that is not a number or a bool replaced by its escaped text.
+func escapeArgs(args []any, escape func(string) string) []any {
 	escaped := make([]any, len(args))
 	for i, arg := range args {
 		switch arg.(type) {
@@ -116,31 +116,31 @@ func shown(args []any, escape func(string) string) []any {
 	return escaped
 }
 
-// Complain writes an error to stderr, each of those that are joined in it on a line, and says where help is.
-func (o Output) Complain(program string, err error) {
-	for _, each := range unjoined(err) {
-		o.Line("%s: %s", program, each)
+// UsageError writes an error about wrong usage and a line that names --help. Joined errors get a line each.
+func (o Output) UsageError(program string, err error) {
+	for _, single := range splitErrors(err) {
+		o.Line("%s: %s", program, single)
 	}
 	o.Line("Run '%s --help' for usage.", program)
 }
 
-// unjoined returns the errors that errors.Join made one of.
-func unjoined(err error) []error {
+// splitErrors returns the errors that errors.Join joined, at any depth.
+func splitErrors(err error) []error {
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		return []error{err}
 	}
 	var all []error
-	for _, each := range joined.Unwrap() {
-		all = append(all, unjoined(each)...)
+	for _, part := range joined.Unwrap() {
+		all = append(all, splitErrors(part)...)
 	}
 	return all
 }
 
-// Result writes a verb's result as JSON, and returns its exit status: the one given, if it could be written.
+// Result writes the result of a command as JSON. It returns status, or ExitUsage if the write fails.
 func (o Output) Result(stderr Output, program string, result any, status int) int {
 	if err := o.JSON(result); err != nil {
-		stderr.Complain(program, err)
+		stderr.UsageError(program, err)
 		return ExitUsage
 	}
 	return status

@@ -13,21 +13,22 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// Position is a place in a file: line and column, both from 1, columns in characters.
+// Position is a position in a file. Line and Column start at 1. Column counts characters.
 type Position struct {
 	Line   int `json:"line"`
 	Column int `json:"column"`
 }
 
-// lines is a file's text, by its lines: a file of many policies is not searched from its start for each.
-type lines struct {
+// lineIndex is a file's text with the offset of each line. Without the offsets, each policy of a large file would cost
+// a search from the start of the file.
+type lineIndex struct {
 	text   string
-	starts []int // the offset of each line, of which there is at least one
-	utf8   bool
+	starts []int // the offset of each line; there is at least one line
+	isUTF8 bool
 }
 
-func newLines(text string) *lines {
-	l := &lines{text: text, starts: []int{0}, utf8: utf8.ValidString(text)}
+func newLineIndex(text string) *lineIndex {
+	l := &lineIndex{text: text, starts: []int{0}, isUTF8: utf8.ValidString(text)}
 	for i := range len(text) {
 		if text[i] == '\n' {
 			l.starts = append(l.starts, i+1)
@@ -36,16 +37,17 @@ func newLines(text string) *lines {
 	return l
 }
 
-// at returns a cursor at the start of a line, counted from 1. YAML knows further line breaks, with which a line
-// may be one that is not there: then it is the last.
-func (l *lines) at(line int) cursor {
+// cursorAt returns a cursor at the start of a line. Lines count from 1. YAML has further line breaks, so a line number
+// from the YAML library may be too high. cursorAt then uses the last line.
+func (l *lineIndex) cursorAt(line int) cursor {
 	line = min(line, len(l.starts))
 	return cursor{Position: Position{line, 1}, text: l.text, offset: l.starts[line-1]}
 }
 
-// Positions returns where in the source's file its problems stand, however policy.json is quoted there.
+// Positions returns the position of each problem in the source's file. It supports every style of YAML and JSON strings
+// for policy.json.
 func (s Source) Positions(problems policy.Problems) []Position {
-	positions := s.inDocument(problems)
+	positions := s.documentPositions(problems)
 	for i, p := range problems {
 		if at, known := s.metadata[p.Path]; known {
 			positions[i] = at
@@ -54,11 +56,11 @@ func (s Source) Positions(problems policy.Problems) []Position {
 	return positions
 }
 
-// inDocument returns where problems stand that are all of policy.json.
-func (s Source) inDocument(problems policy.Problems) []Position {
+// documentPositions returns the position of each problem if every problem is in policy.json.
+func (s Source) documentPositions(problems policy.Problems) []Position {
 	positions := make([]Position, len(problems))
 	value, given := s.ConfigMap.Data[policy.Key]
-	if !s.IsBarePolicy() && (!given || value == "" || !s.lines.utf8) {
+	if !s.IsBarePolicy() && (!given || value == "" || !s.lines.isUTF8) {
 		for i := range positions {
 			positions[i] = Position{s.value.Line, s.value.Column}
 		}
@@ -71,7 +73,7 @@ func (s Source) inDocument(problems policy.Problems) []Position {
 	}
 	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(offsets[a], offsets[b]) })
 	if s.IsBarePolicy() {
-		c := s.lines.at(1)
+		c := s.lines.cursorAt(1)
 		for _, i := range order {
 			for c.offset < offsets[i] {
 				c.next()
@@ -80,21 +82,21 @@ func (s Source) inDocument(problems policy.Problems) []Position {
 		}
 		return positions
 	}
-	scalar := scalarAt(s.lines, s.value)
-	seen, at := 0, 0 // the visible characters of value[:at]
+	scalar := newScalarCursor(s.lines, s.value)
+	visibleCount, offset := 0, 0 // visibleCount is the number of visible characters in value[:offset]
 	for _, i := range order {
-		for at < offsets[i] {
-			r, size := utf8.DecodeRuneInString(value[at:])
-			if at += size; !blank(r) {
-				seen++
+		for offset < offsets[i] {
+			r, size := utf8.DecodeRuneInString(value[offset:])
+			if offset += size; !isBlank(r) {
+				visibleCount++
 			}
 		}
-		positions[i] = scalar.visible(seen)
+		positions[i] = scalar.positionOf(visibleCount)
 	}
 	return positions
 }
 
-// cursor goes through a text character by character. Its position is of the one that comes next.
+// cursor reads a text character by character. Its Position and offset are of the next character.
 type cursor struct {
 	Position
 	text   string
@@ -103,6 +105,7 @@ type cursor struct {
 
 func (c *cursor) done() bool { return c.offset >= len(c.text) }
 
+// peek returns the next byte, or 0 at the end.
 func (c *cursor) peek() byte {
 	if c.done() {
 		return 0
@@ -110,6 +113,7 @@ func (c *cursor) peek() byte {
 	return c.text[c.offset]
 }
 
+// next returns the next character and moves past it.
 func (c *cursor) next() rune {
 	r, size := utf8.DecodeRuneInString(c.text[c.offset:])
 	c.offset += size
@@ -120,78 +124,87 @@ func (c *cursor) next() rune {
 	return r
 }
 
-// skip goes on while the next byte is one of those given, or, where not, until it is.
-func (c *cursor) skip(bytes string, while bool) {
-	for !c.done() && strings.IndexByte(bytes, c.text[c.offset]) >= 0 == while {
+// skipAny moves past all next characters that are in set.
+func (c *cursor) skipAny(set string) {
+	for !c.done() && strings.IndexByte(set, c.text[c.offset]) >= 0 {
 		c.next()
 	}
 }
 
-// scalar goes through a YAML or JSON string in its file. Folding, indentation and escapes change a string's
-// spaces and line breaks, but never the order of its visible characters: by counting those, a place in the
-// value is one in the file.
-type scalar struct {
-	cursor
-	style yaml.Style
-	left  int // visible characters of the value that are not yet passed
-	total int
+// skipUntil moves to the next character that is in set, or to the end.
+func (c *cursor) skipUntil(set string) {
+	for !c.done() && strings.IndexByte(set, c.text[c.offset]) < 0 {
+		c.next()
+	}
 }
 
-func scalarAt(file *lines, node *yaml.Node) *scalar {
-	s := &scalar{cursor: file.at(node.Line), style: node.Style}
+// scalarCursor reads a YAML or JSON string in its file. Folding, indentation and escapes change the spaces and line
+// breaks of a string, but not the order of its visible characters. So the count of visible characters converts an
+// offset in the value to a position in the file.
+type scalarCursor struct {
+	cursor
+	style     yaml.Style
+	remaining int // the number of visible characters after the cursor
+	total     int // the number of visible characters in the value
+}
+
+// newScalarCursor returns a cursor at the start of node's string, after an anchor, a tag and an opening quote.
+func newScalarCursor(file *lineIndex, node *yaml.Node) *scalarCursor {
+	s := &scalarCursor{cursor: file.cursorAt(node.Line), style: node.Style}
 	for _, r := range node.Value {
-		if !blank(r) {
+		if !isBlank(r) {
 			s.total++
 		}
 	}
-	s.left = s.total
+	s.remaining = s.total
 	for !s.done() && s.Column < node.Column {
 		s.next()
 	}
 	for s.peek() == '&' || s.peek() == '!' { // an anchor, a tag
-		s.skip(" \t\r\n", false)
-		s.skip(" \t\r\n", true)
+		s.skipUntil(" \t\r\n")
+		s.skipAny(" \t\r\n")
 	}
 	switch {
 	case s.style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0:
-		s.skip("\n", false)
+		s.skipUntil("\n")
 	case s.style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0:
 		s.next()
 	}
 	return s
 }
 
-// visible returns the position of the value's n-th visible character, or, where it has no more, the place
-// after its last. n never falls from call to call.
-func (s *scalar) visible(n int) Position {
-	for s.left > 0 {
+// positionOf returns the position of the n-th visible character, counted from 0. If the value has no n-th one, it
+// returns the position after the last one. n must not be lower than in the call before.
+func (s *scalarCursor) positionOf(n int) Position {
+	for s.remaining > 0 {
 		before := *s
-		if blank(s.character()) {
+		if isBlank(s.nextDecoded()) {
 			continue
 		}
-		if s.total-s.left == n {
+		if s.total-s.remaining == n {
 			*s = before
 			return s.Position
 		}
-		s.left--
+		s.remaining--
 	}
 	return s.Position
 }
 
-// character passes one character of the value.
-func (s *scalar) character() rune {
+// nextDecoded returns the next character of the value and moves past its spelling in the file.
+func (s *scalarCursor) nextDecoded() rune {
 	r := s.next()
 	switch {
 	case s.style&yaml.SingleQuotedStyle != 0 && r == '\'':
-		s.next() // a quote is written twice
+		s.next() // a single quote in the value has two quotes in the file
 	case s.style&yaml.DoubleQuotedStyle != 0 && r == '\\':
-		return s.escaped()
+		return s.nextEscaped()
 	}
 	return r
 }
 
-// escaped passes what follows a backslash.
-func (s *scalar) escaped() rune {
+// nextEscaped returns the character of an escape whose backslash the cursor has passed, and moves past the escape. For
+// \n, \t and \r it returns a space.
+func (s *scalarCursor) nextEscaped() rune {
 	digits := 0
 	switch r := s.next(); r {
 	case 'n', 't', 'r':
@@ -207,30 +220,32 @@ func (s *scalar) escaped() rune {
 	default:
 		return r
 	}
-	code, _ := strconv.ParseUint(s.text[s.offset:s.offset+digits], 16, 32) // the file was read: they are digits
+	code, _ := strconv.ParseUint(s.text[s.offset:s.offset+digits], 16, 32) // the YAML or JSON parser has checked the digits
 	for range digits {
 		s.next()
 	}
 	if 0xd800 <= code && code < 0xdc00 && strings.HasPrefix(s.text[s.offset:], `\u`) {
 		for range len(`\uDC00`) {
-			s.next() // JSON writes some characters as two
+			s.next() // JSON spells this character as a pair of surrogates
 		}
 	}
 	return rune(code)
 }
 
-func blank(r rune) bool { return r == ' ' || r == '\t' || r == '\n' || r == '\r' || r == '\u0085' }
+// isBlank reports whether r is a space or a line break that folding or indentation may change.
+func isBlank(r rune) bool { return r == ' ' || r == '\t' || r == '\n' || r == '\r' || r == '\u0085' }
 
-// jsonTree gives valid JSON as the YAML library gives YAML. That library does not read all of JSON.
-func jsonTree(file *lines) yaml.Node {
+// parseJSON parses valid JSON into the tree that the YAML library returns for YAML. The YAML library itself cannot
+// parse all JSON.
+func parseJSON(file *lineIndex) yaml.Node {
 	decoder := json.NewDecoder(strings.NewReader(file.text))
 	decoder.UseNumber()
-	c := file.at(1)
+	c := file.cursorAt(1)
 	var value func() *yaml.Node
 	value = func() *yaml.Node {
-		c.skip(" \t\r\n,:", true)
+		c.skipAny(" \t\r\n,:")
 		node := &yaml.Node{Kind: yaml.ScalarNode, Line: c.Line, Column: c.Column}
-		token, _ := decoder.Token() // it is valid
+		token, _ := decoder.Token() // the JSON is valid
 		for int64(c.offset) < decoder.InputOffset() {
 			c.next()
 		}
@@ -242,12 +257,12 @@ func jsonTree(file *lines) yaml.Node {
 			case '[':
 				node.Kind, node.Tag = yaml.SequenceNode, "!!seq"
 			default:
-				return nil // the end of one
+				return nil // the end of a mapping or a list
 			}
 			for decoder.More() {
 				node.Content = append(node.Content, value())
 			}
-			value() // the end of it
+			value() // moves past the end of the mapping or list
 		case string:
 			node.Tag, node.Style, node.Value = "!!str", yaml.DoubleQuotedStyle, token
 		case json.Number:

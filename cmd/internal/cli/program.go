@@ -24,7 +24,7 @@ func Run(program string, args []string, serve func(args []string) int, commands 
 	if command, ok := commands[args[0]]; ok {
 		return command(args[1:])
 	}
-	stderr.Complain(program, fmt.Errorf("unknown command %q", args[0]))
+	stderr.UsageError(program, fmt.Errorf("unknown command %q", args[0]))
 	return ExitUsage
 }
 
@@ -41,7 +41,7 @@ func Parse(flags *flag.FlagSet, args []string, usage string, stdout, stderr Outp
 		flags.PrintDefaults()
 		return ExitOK, false
 	case err != nil:
-		stderr.Complain(flags.Name(), err)
+		stderr.UsageError(flags.Name(), err)
 		return ExitUsage, false
 	}
 	return ExitOK, true

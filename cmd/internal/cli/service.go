@@ -20,7 +20,7 @@ import (
 	"egress-agent/pkg/netpol"
 )
 
-// Service are the flags that both programs have when they run.
+// Service has the flags of a running program that both programs share, and serves health and metrics.
 type Service struct {
 	Policy    *PolicyFlags
 	HTTPAddr  string
@@ -29,22 +29,22 @@ type Service struct {
 	version   bool
 }
 
-// NewService returns the defaults.
+// NewService returns a Service with the defaults.
 func NewService() *Service {
 	return &Service{Policy: NewPolicyFlags(), HTTPAddr: ":8080", logFormat: "text", logLevel: "info"}
 }
 
-// AddFlags registers the flags.
+// AddFlags adds the flags to flags.
 func (s *Service) AddFlags(flags *flag.FlagSet) {
 	s.Policy.AddFlags(flags)
 	flags.StringVar(&s.HTTPAddr, "http-addr", s.HTTPAddr, "`address` that serves /healthz, /readyz and /metrics")
 	flags.StringVar(&s.logFormat, "log-format", s.logFormat, "`format` of the log, on standard error: text or json")
-	flags.StringVar(&s.logLevel, "log-level", s.logLevel, "least `level` logged: debug, info, warn or error")
+	flags.StringVar(&s.logLevel, "log-level", s.logLevel, "lowest `level` to log: debug, info, warn or error")
 	flags.BoolVar(&s.version, "version", s.version, "print the version and exit")
 }
 
-// Parse parses a program's flags and checks them; validate checks those of its own. When ok is false
-// the program is done, with that exit status.
+// Parse parses and checks the flags of a program. validate checks the flags that only this program has. If ok is false,
+// the program must exit with status.
 func (s *Service) Parse(flags *flag.FlagSet, args []string, usage string, validate func() error, stdout, stderr io.Writer) (options netpol.Options, log *slog.Logger, status int, ok bool) {
 	if status, ok := Parse(flags, args, usage, NewOutput(stdout), NewOutput(stderr)); !ok {
 		return options, nil, status, false
@@ -53,10 +53,10 @@ func (s *Service) Parse(flags *flag.FlagSet, args []string, usage string, valida
 		fmt.Fprintln(stdout, Version(flags.Name()))
 		return options, nil, ExitOK, false
 	}
-	options, rulesErr := s.Policy.Options()
+	options, policyErr := s.Policy.Options()
 	log, logErr := s.logger(stderr)
-	if err := errors.Join(rulesErr, logErr, validate(), CheckNoArguments(flags)); err != nil {
-		NewOutput(stderr).Complain(flags.Name(), err)
+	if err := errors.Join(policyErr, logErr, validate(), CheckNoArguments(flags)); err != nil {
+		NewOutput(stderr).UsageError(flags.Name(), err)
 		return options, nil, ExitUsage, false
 	}
 	return options, log, ExitOK, true
@@ -77,25 +77,24 @@ func (s *Service) logger(w io.Writer) (*slog.Logger, error) {
 	return nil, fmt.Errorf("invalid --log-format %q: must be text or json", s.logFormat)
 }
 
-// NewRegistry returns a registry of metrics with those of the process, of the Go runtime and of the program's
-// build.
+// NewRegistry returns a registry that already has the metrics of the process, the Go runtime and the program's build.
 func NewRegistry(program string) *prometheus.Registry {
 	registry := prometheus.NewRegistry()
 	commit, date := revision()
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: strings.ReplaceAll(program, "-", "_") + "_build_info", Help: "1; its labels say what the program was built from.",
+		Name: strings.ReplaceAll(program, "-", "_") + "_build_info", Help: "Always 1; the labels are the commit, its date and the Go version of the build.",
 		ConstLabels: prometheus.Labels{"commit": commit, "date": date, "go": runtime.Version()},
 	})
 	build.Set(1)
 	registry.MustRegister(build)
-	// What is alive, beside what awaits collection.
+	// The collector's default heap metrics also count objects that await collection. This one counts only live objects.
 	live := collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{Matcher: regexp.MustCompile("^/gc/heap/live:bytes$")})
 	registry.MustRegister(collectors.NewGoCollector(live), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return registry
 }
 
-// ServeHealth answers, until close is called, GET /healthz with ok, GET /readyz with the status that ready
-// gives or, while it is not ok, with that and 503, and GET /metrics with what is registered.
+// ServeHealth starts a server at HTTPAddr, and returns a function that stops it. GET /healthz returns ok. GET /readyz
+// returns the status from ready, with 503 if ok is false. GET /metrics returns the metrics.
 func (s *Service) ServeHealth(ready func() (status string, ok bool), metrics prometheus.Gatherer, log *slog.Logger) (close func() error, err error) {
 	listener, err := net.Listen("tcp", s.HTTPAddr)
 	if err != nil {
@@ -115,25 +114,25 @@ func (s *Service) ServeHealth(ready func() (status string, ok bool), metrics pro
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute}
 	go func() {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			log.Error("health is not served", "error", err)
+			log.Error("serve health failed", "error", err)
 		}
 	}()
 	return server.Close, nil
 }
 
-// writeMetrics answers in Prometheus' text format. The library's own handler knows more formats, and ways to
-// compress them, for a third of a megabyte of program.
+// writeMetrics writes the metrics in the Prometheus text format. The library's handler would add other formats and
+// compression, but also a third of a megabyte to the program.
 func writeMetrics(w http.ResponseWriter, metrics prometheus.Gatherer, log *slog.Logger) {
 	families, err := metrics.Gather()
 	if err != nil {
-		log.Error("metrics not gathered", "error", err)
+		log.Error("gather metrics failed", "error", err)
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", string(expfmt.NewFormat(expfmt.TypeTextPlain)))
 	for _, family := range families {
 		if _, err := expfmt.MetricFamilyToText(w, family); err != nil {
-			return // the client has gone
+			return // the client closed the connection
 		}
 	}
 }
