@@ -111,7 +111,7 @@ func (m *manifest) readConfigMap(root *yaml.Node, fields map[string]*yaml.Node) 
 		}
 		return nil
 	}
-	// The names of the other keys, without their values, let Judge suggest a correction if policy.json is missing.
+	// The names of the other keys, without their values, let netpol suggest a correction if policy.json is missing.
 	source.ConfigMap.Data = make(map[string]string, len(data))
 	for key := range data {
 		source.ConfigMap.Data[key] = ""
