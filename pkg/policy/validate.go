@@ -198,7 +198,7 @@ func (v *validator) regions(n node, path *fieldPath, service node) []string {
 	}
 	count := n.count()
 	if count == 0 {
-		v.report(path, "Invalid regions: []; list at least one region, or leave regions out to open every region")
+		v.report(path, "Invalid regions: []; list at least one region, or omit regions to open every region")
 	}
 	regions := make([]string, 0, min(count, maxPreallocatedRegions))
 	seen := make(map[string]bool, min(count, maxPreallocatedRegions))

@@ -54,7 +54,7 @@ func (v *validator) ports(n node, path *fieldPath) []Port {
 	}
 	count := n.count()
 	if count == 0 {
-		v.report(path, "Invalid ports: []; list at least one port, or leave ports out to open every port")
+		v.report(path, "Invalid ports: []; list at least one port, or omit ports to open every port")
 	}
 	ports := make([]Port, 0, count)
 	for item := range n.children {
