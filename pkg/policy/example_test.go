@@ -41,7 +41,7 @@ func ExampleParse() {
 	fmt.Println(problems.Error())
 	// Output:
 	// true
-	// Policy validation failed: Invalid JSON: invalid character '}' looking for beginning of object key string at line 3, column 1; delete the comma before it (policy.json)
+	// Policy validation failed: Invalid JSON: invalid character '}' looking for beginning of object key string at line 3, column 1; delete the comma before } (policy.json)
 }
 
 // Validate returns all problems at once, in document order.
