@@ -28,8 +28,8 @@ func Run(program string, args []string, serve func(args []string) int, commands 
 	return ExitUsage
 }
 
-// Parse parses args into flags. For --help it prints usage and the flags to stdout; for a wrong flag it prints the reason
-// to stderr. In both cases ok is false, and the program must exit with status.
+// Parse parses args into flags. For --help it prints usage and the flags to stdout; for a wrong flag it prints the
+// reason to stderr. In both cases ok is false, and the program must exit with status.
 func Parse(flags *flag.FlagSet, args []string, usage string, stdout, stderr Output) (status int, ok bool) {
 	flags.SetOutput(io.Discard)
 	flags.Usage = func() {}
@@ -48,8 +48,8 @@ func Parse(flags *flag.FlagSet, args []string, usage string, stdout, stderr Outp
 }
 
 // version is what git describe prints for the commit: a tag such as v0.3.0, or v0.3.0-5-g1234abc for the fifth commit
-// after it, with -dirty if tracked files were edited. "make build" sets it with the linker's -X. The version that the Go
-// toolchain stamps does not replace it: it names the next release (v0.3.1-0.…), and a git worktree gets none
+// after it, with -dirty if tracked files were edited. "make build" sets it with the linker's -X. The version that the
+// Go toolchain stamps does not replace it: it names the next release (v0.3.1-0.…), and a git worktree gets none
 // (https://go.dev/issue/58218).
 var version string
 
