@@ -21,8 +21,9 @@ type PolicyVersion struct {
 
 // Comparison is what a new version of a policy opens and closes.
 type Comparison struct {
-	// Opens are differences of the new version's entries, in its order; Closes are differences of the old version's entries.
-	// If two entries open the same address, both are there. Both lists are empty, and not nil, without differences.
+	// Opens are differences of the new version's entries, in its order; Closes are differences of the old version's
+	// entries. If two entries open the same address, both are there. Both lists are empty, and not nil, without
+	// differences.
 	Opens  []Difference `json:"opens"`
 	Closes []Difference `json:"closes"`
 }
@@ -38,8 +39,8 @@ type Difference struct {
 	Prefixes []netip.Prefix `json:"prefixes"`
 }
 
-// Compare returns what the version after opens and closes if it replaces the version before, in the cluster's family. The
-// versions may have the same policy and two tables, to compare ranges.
+// Compare returns what the version after opens and closes if it replaces the version before, in the cluster's family.
+// The versions may have the same policy and two tables, to compare ranges.
 func Compare(before, after PolicyVersion, family netpol.Family) Comparison {
 	old, recent := entriesOf(before, family), entriesOf(after, family)
 	spans := spansOf(append(slices.Clone(old), recent...))

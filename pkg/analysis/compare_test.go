@@ -15,8 +15,8 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// TestCompareAgreesWithExplain compares random pairs of versions at each address and port. Compare opens what Explain allows
-// after and not before, and both name the same entries. Every second pair is one policy with two tables.
+// TestCompareAgreesWithExplain compares random pairs of versions at each address and port. Compare opens what Explain
+// allows after and not before, and both name the same entries. Every second pair is one policy with two tables.
 func TestCompareAgreesWithExplain(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	opened := 0

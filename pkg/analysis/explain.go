@@ -1,8 +1,8 @@
-// Package analysis answers questions about policies. Explain returns why a policy allows or denies a connection. Compare
-// returns what a new version of a policy opens and closes.
+// Package analysis answers questions about policies. Explain returns why a policy allows or denies a connection.
+// Compare returns what a new version of a policy opens and closes.
 //
-// Both read the policy and the ranges, and not the NetworkPolicy that netpol compiles. So their answers show a mistake in the
-// compiler, and their tests compare both.
+// Both read the policy and the ranges, and not the NetworkPolicy that netpol compiles. So their answers show a mistake
+// in the compiler, and their tests compare both.
 package analysis
 
 import (
@@ -23,7 +23,8 @@ type Target struct {
 	Protocol policy.Protocol
 }
 
-// ParseTarget reads ADDRESS:PORT or ADDRESS:PORT/PROTOCOL, with an IPv6 address in brackets. The default protocol is TCP.
+// ParseTarget reads ADDRESS:PORT or ADDRESS:PORT/PROTOCOL, with an IPv6 address in brackets. The default protocol is
+// TCP.
 func ParseTarget(s string) (Target, error) {
 	text, protocol, named := strings.Cut(s, "/")
 	target := Target{Protocol: policy.TCP}
@@ -49,8 +50,8 @@ func (t Target) String() string {
 // Explanation is why a policy allows or denies a target.
 type Explanation struct {
 	Allowed bool `json:"allowed"`
-	// Reasons are all reasons to allow the target, in the policy's order, with one for each row of the ranges. It is empty, and
-	// not nil, if the target is denied.
+	// Reasons are all reasons to allow the target, in the policy's order, with one for each row of the ranges. It is
+	// empty, and not nil, if the target is denied.
 	Reasons []Reason `json:"reasons"`
 	// Nearest describes the destinations that are closest to allowing a denied target, one line each. It is empty, and not
 	// nil, if the target is allowed.
@@ -90,8 +91,9 @@ func (r Reason) String() string {
 	return b.String()
 }
 
-// Explain returns why a valid policy allows or denies a target. It reads the policy and the rows one by one, as a person
-// would. The table may be nil. For DNS it reads only the CIDRs in the options, because it has no addresses of kube-dns.
+// Explain returns why a valid policy allows or denies a target. It reads the policy and the rows one by one, as a
+// person would. The table may be nil. For DNS it reads only the CIDRs in the options, because it has no addresses of
+// kube-dns.
 func Explain(p *policy.Policy, table *awsranges.Table, options netpol.Options, target Target) Explanation {
 	e := Explanation{Reasons: []Reason{}, Nearest: []string{}}
 	if p.DefaultAction == policy.Allow {
@@ -152,8 +154,8 @@ func (e *Explanation) explainDestination(i int, d policy.Destination, table *aws
 	}
 }
 
-// matchDestination returns a reason for each prefix of the destination that contains the address. elsewhere are the other
-// regions in which the service has the address.
+// matchDestination returns a reason for each prefix of the destination that contains the address. elsewhere are the
+// other regions in which the service has the address.
 func matchDestination(d policy.Destination, path string, table *awsranges.Table, address netip.Addr) (covering []Reason, elsewhere []string) {
 	if d.Service == "" {
 		if d.CIDR.Contains(address) {
@@ -196,9 +198,10 @@ func mayBeService(address netip.Addr) bool {
 	return b[0]&0xfe == 0xfc && zero && !localToAWS.Contains(address)
 }
 
-// serviceHint returns how to allow a connection to a Service. AWS's dataplane checks the cluster IP and the Service's port,
-// before their translation (aws/aws-network-policy-agent#73). AWS's controller adds no cluster IP for a CIDR that contains
-// the pods (aws/amazon-network-policy-controller-k8s, pkg/resolvers/endpoints.go). Other dataplanes check the pod's address.
+// serviceHint returns how to allow a connection to a Service. AWS's dataplane checks the cluster IP and the Service's
+// port, before their translation (aws/aws-network-policy-agent#73). AWS's controller adds no cluster IP for a CIDR that
+// contains the pods (aws/amazon-network-policy-controller-k8s, pkg/resolvers/endpoints.go). Other dataplanes check the
+// pod's address.
 func serviceHint(target Target) string {
 	return fmt.Sprintf("if %s is the cluster IP of a Service, VPC CNI checks this address and the Service's port, and other dataplanes check the addresses and ports of its pods: "+
 		"allow %s with port %d as a cidr, and the pods' addresses and ports as another", target.Address, netip.PrefixFrom(target.Address, target.Address.BitLen()), target.Port)

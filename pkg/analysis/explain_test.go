@@ -19,7 +19,8 @@ func testTable(t *testing.T) *awsranges.Table {
 	return table
 }
 
-// TestExplainAgreesWithNetworkPolicy compares the answers for random policies with the NetworkPolicies that they compile to.
+// TestExplainAgreesWithNetworkPolicy compares the answers for random policies with the NetworkPolicies that they
+// compile to.
 func TestExplainAgreesWithNetworkPolicy(t *testing.T) {
 	table := testTable(t)
 	for seed := range uint64(300) {

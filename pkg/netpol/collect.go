@@ -11,9 +11,9 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// collector turns destinations into a set of prefixes and ports. It bounds its cost by the table and not by the number of
-// destinations. All destinations of a service in a region share one part. The prefixes of a part enter the set once, with
-// the ports of all its destinations.
+// collector turns destinations into a set of prefixes and ports. It bounds its cost by the table and not by the number
+// of destinations. All destinations of a service in a region share one part. The prefixes of a part enter the set once,
+// with the ports of all its destinations.
 type collector struct {
 	table      *awsranges.Table
 	family     Family
@@ -24,7 +24,8 @@ type collector struct {
 	regionSets int     // the number of parts of two or more regions
 }
 
-// serviceRegions is a service, by its canonical name, in regions: sorted and joined by commas, or empty for all regions.
+// serviceRegions is a service, by its canonical name, in regions: sorted and joined by commas, or empty for all
+// regions.
 type serviceRegions struct{ service, regions string }
 
 // part is the prefixes that several destinations may share.
@@ -88,9 +89,9 @@ func (c *collector) lookup(d policy.Destination) addresses {
 	return a
 }
 
-// maxRegionSets is the number of sets of two or more regions that each get a part of their own, aggregated over the regions.
-// Each further set uses one part for each region, which opens the same addresses. Without the bound, a policy could need a
-// copy of a service's prefixes for each of its destinations.
+// maxRegionSets is the number of sets of two or more regions that each get a part of their own, aggregated over the
+// regions. Each further set uses one part for each region, which opens the same addresses. Without the bound, a policy
+// could need a copy of a service's prefixes for each of its destinations.
 const maxRegionSets = 16
 
 func (c *collector) partsOf(key serviceRegions, regions []string) []*part {

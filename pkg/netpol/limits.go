@@ -10,14 +10,14 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// The limits of AWS VPC CNI's dataplane. A CIDR has 24 port slots. If a policy takes more, a random 24 of them remain after
-// each update (aws/containers-roadmap#2481, MAX_PORT_PROTOCOL in aws/aws-network-policy-agent). A pod's map has 65,536
-// entries. An update needs room in it beside the entries that it replaces.
+// The limits of AWS VPC CNI's dataplane. A CIDR has 24 port slots. If a policy takes more, a random 24 of them remain
+// after each update (aws/containers-roadmap#2481, MAX_PORT_PROTOCOL in aws/aws-network-policy-agent). A pod's map has
+// 65,536 entries. An update needs room in it beside the entries that it replaces.
 const (
 	// DefaultPortSlots is the number of port slots of a CIDR.
 	DefaultPortSlots = 24
-	// DNSSlots is the number of slots that the DNS rule may take of any CIDR, because the address of the DNS Service may be
-	// in any CIDR.
+	// DNSSlots is the number of slots that the DNS rule may take of any CIDR, because the address of the DNS Service may
+	// be in any CIDR.
 	DNSSlots = 2
 	// manyPeers is the number of peers in one PolicyEndpoints object; the dataplane updates more in several steps.
 	manyPeers = 1000
@@ -31,9 +31,9 @@ type prefixSlots struct {
 	slots  int
 }
 
-// slotProblems returns a problem for each block that takes too many port slots. A block takes the slots of its own ports
-// and of every block that contains it. The blocks with the most slots come first. Of blocks that the same destinations
-// open, only the first is a problem.
+// slotProblems returns a problem for each block that takes too many port slots. A block takes the slots of its own
+// ports and of every block that contains it. The blocks with the most slots come first. Of blocks that the same
+// destinations open, only the first is a problem.
 func slotProblems(blocks prefixes.Blocks, p *policy.Policy, c *collector, options Options) policy.Problems {
 	const maxReported = 100 // a policy can have thousands, and one shows what to do
 	if options.MaxPortSlots == 0 {
@@ -59,8 +59,8 @@ func slotProblems(blocks prefixes.Blocks, p *policy.Policy, c *collector, option
 	return problems
 }
 
-// slotProblem returns the problem of a CIDR, or of a destination, that takes too many port slots. names are the destinations
-// to change.
+// slotProblem returns the problem of a CIDR, or of a destination, that takes too many port slots. names are the
+// destinations to change.
 func slotProblem(of string, slots int, names string, options Options) policy.Problem {
 	note := ""
 	if options.AllowDNS {
@@ -79,8 +79,8 @@ func (o Options) exceedsSlots(slots int) bool {
 	return o.MaxPortSlots != 0 && slots > o.MaxPortSlots
 }
 
-// tooLarge returns the destinations with too many ports, if the ports of all destinations are too many to merge. It returns
-// nil for fewer ports: slotProblems then names the CIDR as well.
+// tooLarge returns the destinations with too many ports, if the ports of all destinations are too many to merge. It
+// returns nil for fewer ports: slotProblems then names the CIDR as well.
 func (c *collector) tooLarge(p *policy.Policy, options Options) policy.Problems {
 	const manyRanges = prefixes.MaxPortRanges / 8
 	var problems policy.Problems
@@ -95,8 +95,8 @@ func (c *collector) tooLarge(p *policy.Policy, options Options) policy.Problems 
 	return problems
 }
 
-// destinationsOpening returns the names of the destinations that open any address in prefix: the first 10, and the number
-// of the others.
+// destinationsOpening returns the names of the destinations that open any address in prefix: the first 10, and the
+// number of the others.
 func destinationsOpening(prefix netip.Prefix, p *policy.Policy, c *collector) string {
 	const shown = 10
 	overlapping := make(map[*part]bool)

@@ -1,7 +1,7 @@
 // Package netpol compiles a policy and a table of AWS ranges into a NetworkPolicy.
 //
-// The package is pure: equal input gives byte-equal output. No output opens more than the policy says. Above all, no code can
-// build a rule without peers by mistake, because Kubernetes reads an empty "to" as every destination.
+// The package is pure: equal input gives byte-equal output. No output opens more than the policy says. Above all, no
+// code can build a rule without peers by mistake, because Kubernetes reads an empty "to" as every destination.
 package netpol
 
 import (
@@ -23,8 +23,8 @@ const (
 	Dual Family = "dual"
 )
 
-// ParseFamily reads a value of --ip-family. "auto" is the family of serviceHost, which is the pod's environment variable
-// KUBERNETES_SERVICE_HOST. If serviceHost is empty or a name, "auto" is IPv4.
+// ParseFamily reads a value of --ip-family. "auto" is the family of serviceHost, which is the pod's environment
+// variable KUBERNETES_SERVICE_HOST. If serviceHost is empty or a name, "auto" is IPv4.
 func ParseFamily(value, serviceHost string) (Family, error) {
 	switch family := Family(value); family {
 	case IPv4, IPv6, Dual:

@@ -49,8 +49,8 @@ func prefixPeers(n int, each iter.Seq[netip.Prefix]) []networkingv1.NetworkPolic
 	return peers
 }
 
-// rulePorts returns a port set as a rule's ports. It returns nil, which Kubernetes reads as every port, only for the set
-// of every port.
+// rulePorts returns a port set as a rule's ports. It returns nil, which Kubernetes reads as every port, only for the
+// set of every port.
 func rulePorts(set prefixes.PortSet) []networkingv1.NetworkPolicyPort {
 	if set.IsEvery() {
 		return nil
@@ -98,8 +98,8 @@ var (
 	}
 )
 
-// dnsRule opens port 53 to the cluster's DNS and to more DNS servers. Without it, a pod can look up no name. On AWS VPC CNI
-// the selector also selects the cluster IP of the DNS Service.
+// dnsRule opens port 53 to the cluster's DNS and to more DNS servers. Without it, a pod can look up no name. On AWS VPC
+// CNI the selector also selects the cluster IP of the DNS Service.
 func dnsRule(more []netip.Prefix) rule {
 	return rule{first: dnsPods, rest: prefixPeers(len(more), slices.Values(more)), ports: dnsPorts}
 }

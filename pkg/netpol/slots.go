@@ -38,13 +38,14 @@ func UsageOf(spec networkingv1.NetworkPolicySpec) Usage {
 	return usage
 }
 
-// MayExceed reports whether specs that apply to the same pods may exceed a pod's limits. cidrs is the sum of their CIDRs, and
-// ports the number of their distinct ports and port ranges. If it is false, Beside finds nothing and need not run.
+// MayExceed reports whether specs that apply to the same pods may exceed a pod's limits. cidrs is the sum of their
+// CIDRs, and ports the number of their distinct ports and port ranges. If it is false, Beside finds nothing and need
+// not run.
 func (o Options) MayExceed(cidrs, ports int) bool { return cidrs > maxPeers || o.exceedsSlots(ports) }
 
-// Beside returns the limits of a pod that own exceeds together with other specs that apply to the same pods. Each spec by
-// itself is within the limits. The limits are the number of CIDRs, and the port slots of a CIDR that is in own or inside
-// a CIDR of own. It returns nil if the specs fit.
+// Beside returns the limits of a pod that own exceeds together with other specs that apply to the same pods. Each spec
+// by itself is within the limits. The limits are the number of CIDRs, and the port slots of a CIDR that is in own or
+// inside a CIDR of own. It returns nil if the specs fit.
 func Beside(own networkingv1.NetworkPolicySpec, others []networkingv1.NetworkPolicySpec, options Options) policy.Problems {
 	slots := SlotsOf(append([]networkingv1.NetworkPolicySpec{own}, others...)...)
 	if count := len(slots.cidrs); count > maxPeers {
@@ -59,8 +60,8 @@ func Beside(own networkingv1.NetworkPolicySpec, others []networkingv1.NetworkPol
 	return policy.Problems{problem}
 }
 
-// TooManyBeside returns the problem of specs with so many CIDRs in sum that Beside need not read them. It returns nil for
-// fewer CIDRs.
+// TooManyBeside returns the problem of specs with so many CIDRs in sum that Beside need not read them. It returns nil
+// for fewer CIDRs.
 func TooManyBeside(cidrs int) policy.Problems {
 	if cidrs <= 2*maxPeers {
 		return nil
@@ -107,8 +108,8 @@ func SlotsOf(specs ...networkingv1.NetworkPolicySpec) Slots {
 	return Slots{cidrs}
 }
 
-// Max returns the CIDR with the most slots among the CIDRs of spec and the CIDRs inside them. spec is one of the specs that
-// SlotsOf counted. The slots of DNS are not included. On a tie Max returns the first prefix; without any, 0 slots.
+// Max returns the CIDR with the most slots among the CIDRs of spec and the CIDRs inside them. spec is one of the specs
+// that SlotsOf counted. The slots of DNS are not included. On a tie Max returns the first prefix; without any, 0 slots.
 func (s Slots) Max(spec networkingv1.NetworkPolicySpec) (prefix netip.Prefix, slots int) {
 	own := make(map[netip.Prefix]bool)
 	for _, rule := range spec.Egress {
@@ -128,8 +129,8 @@ func (s Slots) Max(spec networkingv1.NetworkPolicySpec) (prefix netip.Prefix, sl
 	return prefix, slots
 }
 
-// OpensDNS reports whether a spec that the agent wrote has the rule for the cluster's DNS. It is the only rule with a pod
-// selector.
+// OpensDNS reports whether a spec that the agent wrote has the rule for the cluster's DNS. It is the only rule with a
+// pod selector.
 func OpensDNS(spec networkingv1.NetworkPolicySpec) bool {
 	return slices.ContainsFunc(spec.Egress, func(rule networkingv1.NetworkPolicyEgressRule) bool {
 		return slices.ContainsFunc(rule.To, func(peer networkingv1.NetworkPolicyPeer) bool { return peer.PodSelector != nil })

@@ -13,10 +13,10 @@ import (
 // Step is the next write of a transition from one spec to another.
 type Step string
 
-// The steps of a transition. A large one takes two writes. AWS VPC CNI splits a policy into several PolicyEndpoints objects
-// and updates one after the other. Meanwhile it may deny an address that both specs allow. Measured: it denied 44 % of the
-// addresses for half a second when ports 443 became 443 and 80 on 1,753 CIDRs. With the union of both written first, it
-// denied none.
+// The steps of a transition. A large one takes two writes. AWS VPC CNI splits a policy into several PolicyEndpoints
+// objects and updates one after the other. Meanwhile it may deny an address that both specs allow. Measured: it denied
+// 44 % of the addresses for half a second when ports 443 became 443 and 80 on 1,753 CIDRs. With the union of both
+// written first, it denied none.
 const (
 	// Replace writes the desired spec: the transition only adds, or it is small.
 	Replace Step = "whole"
@@ -26,9 +26,9 @@ const (
 	Narrow Step = "narrow"
 )
 
-// Transition returns the next step from current to desired, and the spec to write. The agent wrote current. The step depends
-// only on the two specs, so an agent that stopped between two writes continues with the second. A transition of at most
-// chunk peers is one write.
+// Transition returns the next step from current to desired, and the spec to write. The agent wrote current. The step
+// depends only on the two specs, so an agent that stopped between two writes continues with the second. A transition of
+// at most chunk peers is one write.
 func Transition(current, desired networkingv1.NetworkPolicySpec, chunk int, options Options) (Step, networkingv1.NetworkPolicySpec) {
 	before, after := peerPortsOf(current), peerPortsOf(desired)
 	if !IsLarge(max(CIDRCount(current), CIDRCount(desired)), chunk, options) || containsAll(after, before) {
@@ -46,12 +46,12 @@ func Transition(current, desired networkingv1.NetworkPolicySpec, chunk int, opti
 	return Widen, union
 }
 
-// dnsPeers is the number of peers reserved for the pod selector of the DNS rule. AWS VPC CNI makes a peer of each address of
-// each DNS Pod, and one of the DNS Service. A new cluster has two such Pods, and a larger one has more.
+// dnsPeers is the number of peers reserved for the pod selector of the DNS rule. AWS VPC CNI makes a peer of each
+// address of each DNS Pod, and one of the DNS Service. A new cluster has two such Pods, and a larger one has more.
 const dnsPeers = 16
 
-// IsLarge reports whether a spec of so many CIDRs may need more than one PolicyEndpoints object of chunk peers. It includes
-// the peers of the DNS rule.
+// IsLarge reports whether a spec of so many CIDRs may need more than one PolicyEndpoints object of chunk peers. It
+// includes the peers of the DNS rule.
 func IsLarge(cidrs, chunk int, options Options) bool {
 	if options.AllowDNS {
 		cidrs += dnsPeers
@@ -103,8 +103,8 @@ func jsonKey(value any) string {
 	return string(data)
 }
 
-// Holds reports whether whole has every peer of part with every port and port range that part opens to this peer. If so,
-// whole allows everything that part allows.
+// Holds reports whether whole has every peer of part with every port and port range that part opens to this peer. If
+// so, whole allows everything that part allows.
 func Holds(whole, part networkingv1.NetworkPolicySpec) bool {
 	type opened struct {
 		peer string
@@ -153,8 +153,8 @@ func CIDRCount(spec networkingv1.NetworkPolicySpec) int {
 	return count
 }
 
-// unionOf returns a spec with the rules of both, and one rule for equal ports. The rules of desired come first, in their
-// order, and the rules with other ports follow.
+// unionOf returns a spec with the rules of both, and one rule for equal ports. The rules of desired come first, in
+// their order, and the rules with other ports follow.
 func unionOf(current, desired networkingv1.NetworkPolicySpec) networkingv1.NetworkPolicySpec {
 	union := *desired.DeepCopy()
 	byPorts := make(map[string]int)
@@ -172,8 +172,8 @@ func unionOf(current, desired networkingv1.NetworkPolicySpec) networkingv1.Netwo
 	return union
 }
 
-// unionPeers returns the peers of two rules: the CIDRs sorted, after the other peers. It returns nil, which is every peer, if
-// one of the rules has no peers.
+// unionPeers returns the peers of two rules: the CIDRs sorted, after the other peers. It returns nil, which is every
+// peer, if one of the rules has no peers.
 func unionPeers(a, b []networkingv1.NetworkPolicyPeer) []networkingv1.NetworkPolicyPeer {
 	if len(a) == 0 || len(b) == 0 {
 		return nil

@@ -66,12 +66,13 @@ func (s PortSet) compare(other PortSet) int {
 	return slices.CompareFunc(s.ranges, other.ranges, comparePortRanges)
 }
 
-// isInexpressible reports whether s has the protocols without ports but not every port, which no NetworkPolicy can list.
+// isInexpressible reports whether s has the protocols without ports but not every port, which no NetworkPolicy can
+// list.
 func (s PortSet) isInexpressible() bool {
 	return len(s.ranges) > 0 && s.ranges[0].Protocol == OtherProtocols && !s.IsEvery()
 }
 
-// slots returns the ranges that each take one port slot. Every port takes one slot.
+// slots returns the ranges that each take one port slot. The set of every port takes one slot.
 func (s PortSet) slots() []PortRange {
 	if s.IsEvery() {
 		return s.ranges[:1]

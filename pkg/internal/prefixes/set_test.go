@@ -252,8 +252,8 @@ func small(entries []smallEntry) (Set, *bitmap) {
 	return builder.Set(), bits
 }
 
-// FuzzSet compares the operations on two sets with those on bitmaps of a small universe, and the results' Blocks with what
-// their documentation promises.
+// FuzzSet compares the operations on two sets with those on bitmaps of a small universe, and the results' Blocks with
+// what their documentation promises.
 func FuzzSet(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 8, 3, 2, 1, 0, 8}, []byte{2, 5, 0, 9, 2, 3})
 	f.Add([]byte{0, 0, 0}, []byte{62, 5, 0xff, 8, 12, 0x18})

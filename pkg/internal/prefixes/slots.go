@@ -5,14 +5,14 @@ import (
 	"net/netip"
 )
 
-// CountSlots yields n prefixes, in order, each with the number of distinct keys of it and of the prefixes that contain
-// it. AWS VPC CNI looks up only the longest prefix of an address, so it copies the ports of containing prefixes to it,
-// and each distinct port or port range takes one slot.
+// CountSlots yields n prefixes, in order, each with its number of port slots. The keys are ports and port ranges. A
+// prefix has one slot for each distinct key of its own and of the prefixes that contain it. AWS VPC CNI looks up only
+// the longest prefix of an address, so it copies the ports of containing prefixes to that one.
 //
 //	10.0.0.0/8  ├─────────────────┤ 443, 80    2 slots
 //	10.1.0.0/16     ├───────┤       443, 5432  3 slots: 443, 80, 5432
 //
-// at returns the i-th prefix and its keys, which are distinct. The prefixes are sorted by Compare, each once.
+// at returns the i-th prefix and its distinct keys. The prefixes are sorted by Compare, each once.
 func CountSlots[K comparable](n int, at func(i int) (netip.Prefix, []K)) iter.Seq2[netip.Prefix, int] {
 	type container struct {
 		prefix    netip.Prefix
