@@ -102,7 +102,7 @@ func SlotsOf(specs ...networkingv1.NetworkPolicySpec) Slots {
 	cidrs := make([]prefixSlots, 0, len(sorted))
 	for prefix, slots := range prefixes.CountSlots(len(sorted), func(i int) (netip.Prefix, []PortKey) {
 		return sorted[i], slices.Collect(maps.Keys(open[sorted[i]]))
-	}) {
+	}, func(PortKey) int { return 1 }) {
 		cidrs = append(cidrs, prefixSlots{prefix, slots})
 	}
 	return Slots{cidrs}

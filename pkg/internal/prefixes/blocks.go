@@ -105,7 +105,13 @@ func (b Blocks) ByPorts() []Group {
 // Slots yields each prefix, in order, with the number of its port slots: one for each port range of the prefix and of
 // the prefixes that contain it. The set of every port takes one slot.
 func (b Blocks) Slots() iter.Seq2[netip.Prefix, int] {
-	return CountSlots(len(b.blocks), func(i int) (netip.Prefix, []PortRange) {
-		return b.blocks[i].prefix, b.ports[b.blocks[i].ports].slots()
-	})
+	// A range never repeats inside a prefix that has it, so whole port sets are the keys.
+	ids := make([]PortSetID, len(b.ports))
+	for id := range ids {
+		ids[id] = PortSetID(id)
+	}
+	return CountSlots(len(b.blocks), func(i int) (netip.Prefix, []PortSetID) {
+		id := b.blocks[i].ports
+		return b.blocks[i].prefix, ids[id : id+1]
+	}, func(id PortSetID) int { return b.ports[id].slots() })
 }
