@@ -12,41 +12,42 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// PolicyVersion is a valid policy with the table that its services are looked up in. The table may be nil: a
-// service that it does not know stands for no address.
+// PolicyVersion is a valid policy with the table for its services. The table may be nil. A service that it lacks has no
+// addresses.
 type PolicyVersion struct {
 	Policy *policy.Policy
 	Table  *awsranges.Table
 }
 
-// Comparison is what a version opens and closes that takes the place of another.
+// Comparison is what a new version of a policy opens and closes.
 type Comparison struct {
-	// Opens are the new version's entries to blame, in its order; Closes are those of the old one. Two
-	// entries that open the same are both there. Empty, and not nil, for none.
+	// Opens are differences of the new version's entries, in its order; Closes are differences of the old version's
+	// entries. If two entries open the same address, both are there. Both lists are empty, and not nil, without
+	// differences.
 	Opens  []Difference `json:"opens"`
 	Closes []Difference `json:"closes"`
 }
 
-// Difference is what one entry allows that the other version does not, with all its entries together.
+// Difference is what one entry allows and no entry of the other version allows.
 type Difference struct {
-	// Name and Path are the entry's; Name is empty for defaultAction.
+	// Name and Path identify the entry. Name is empty for defaultAction.
 	Name string `json:"name,omitempty"`
 	Path string `json:"path"`
-	// Ports are as "TCP 443", "UDP 8000-8100", or "every port", which stands alone.
+	// Ports have the form "TCP 443" or "UDP 8000-8100"; or the only item is "every port".
 	Ports []string `json:"ports"`
-	// Prefixes are the addresses, in the fewest CIDRs, sorted, IPv4 first; each is open to all of Ports.
+	// Prefixes are the addresses in the fewest CIDRs, sorted, IPv4 first. All Ports are open to each of them.
 	Prefixes []netip.Prefix `json:"prefixes"`
 }
 
-// Compare says which addresses and ports a version opens and closes that takes the place of another, in the
-// cluster's family. Of one policy by two tables, it is what other ranges open and close.
+// Compare returns what the version after opens and closes if it replaces the version before, in the cluster's family.
+// The versions may have the same policy and two tables, to compare ranges.
 func Compare(before, after PolicyVersion, family netpol.Family) Comparison {
 	old, recent := entriesOf(before, family), entriesOf(after, family)
 	spans := spansOf(append(slices.Clone(old), recent...))
 	return Comparison{Opens: notIn(recent, old, spans), Closes: notIn(old, recent, spans)}
 }
 
-// entry is a destination, or defaultAction, with the addresses it stands for.
+// entry is a destination, or defaultAction, with its addresses.
 type entry struct {
 	name, path string
 	ports      []policy.Port // nil is every port
@@ -66,16 +67,16 @@ func entriesOf(v PolicyVersion, family netpol.Family) []entry {
 	return entries
 }
 
-// inFamily returns the prefixes that pods of the family can reach. It writes over the slice.
+// inFamily returns the prefixes that pods of the family can reach. It works in place.
 func inFamily(family netpol.Family, all []netip.Prefix) []netip.Prefix {
 	return slices.DeleteFunc(all, func(prefix netip.Prefix) bool { return !family.Includes(prefix) })
 }
 
-// otherProtocols stands for the protocols without ports, which an entry without ports opens too.
-const otherProtocols policy.Protocol = ""
+// otherProtocols are the protocols without ports. An entry without ports opens them with every port.
+const otherProtocols policy.Protocol = prefixes.OtherProtocols
 
-// spansOf cuts all ports, of each protocol, where an entry's begin or end, so that an entry opens all of a
-// span or nothing of it:
+// spansOf splits the ports of each protocol at the first and last port of every range. An entry then opens a span
+// completely or not at all:
 //
 //	443         ├┤
 //	400-500  ├──────┤
@@ -103,14 +104,14 @@ func spansOf(entries []entry) []policy.Port {
 	return spans
 }
 
-// opens says whether an entry opens a span.
+// opens reports whether an entry opens a span.
 func (e entry) opens(span policy.Port) bool {
 	return e.ports == nil || slices.ContainsFunc(e.ports, func(p policy.Port) bool {
 		return p.Protocol == span.Protocol && p.First <= span.First && span.Last <= p.Last
 	})
 }
 
-// notIn returns what each entry opens that none of the others does.
+// notIn returns what each entry opens and none of the others opens.
 func notIn(entries, others []entry, spans []policy.Port) []Difference {
 	allowed := make([][]netip.Prefix, len(spans)) // by the others
 	for i, span := range spans {
@@ -121,7 +122,7 @@ func notIn(entries, others []entry, spans []policy.Port) []Difference {
 		}
 		allowed[i] = prefixes.Aggregate(allowed[i])
 	}
-	openings := []Difference{}
+	differences := []Difference{}
 	for _, e := range entries {
 		type group struct {
 			prefixes []netip.Prefix
@@ -144,13 +145,13 @@ func notIn(entries, others []entry, spans []policy.Port) []Difference {
 			groups[same].spans = append(groups[same].spans, span)
 		}
 		for _, g := range groups {
-			openings = append(openings, Difference{e.name, e.path, portNames(g.spans, len(spans)), g.prefixes})
+			differences = append(differences, Difference{e.name, e.path, portNames(g.spans, len(spans)), g.prefixes})
 		}
 	}
-	return openings
+	return differences
 }
 
-// portNames names spans, of as many as there are.
+// portNames returns the names of the ports in spans. all is the number of all spans.
 func portNames(spans []policy.Port, all int) []string {
 	if len(spans) == all {
 		return []string{"every port"}

@@ -15,10 +15,9 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// TestCompareProperty asks random pairs of versions, address for address and port for port: what is opened is
-// what Explain allows afterwards and not before, and the entries to blame are those that Explain gives. Every
-// other pair is one policy by two tables.
-func TestCompareProperty(t *testing.T) {
+// TestCompareAgreesWithExplain compares random pairs of versions at each address and port. Compare opens what Explain
+// allows after and not before, and both name the same entries. Every second pair is one policy with two tables.
+func TestCompareAgreesWithExplain(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	opened := 0
 	for i := range 200 {
@@ -40,8 +39,8 @@ func TestCompareProperty(t *testing.T) {
 					if len(recent) > 0 {
 						closes = nil
 					}
-					require.Equal(t, opens, toBlameFor(comparison.Opens, target), "%s: %+v to %+v: %+v", target, before, after, comparison)
-					require.Equal(t, closes, toBlameFor(comparison.Closes, target), "%s: %+v to %+v: %+v", target, before, after, comparison)
+					require.Equal(t, opens, pathsOpening(comparison.Opens, target), "%s: %+v to %+v: %+v", target, before, after, comparison)
+					require.Equal(t, closes, pathsOpening(comparison.Closes, target), "%s: %+v to %+v: %+v", target, before, after, comparison)
 				}
 			}
 		}
@@ -49,7 +48,7 @@ func TestCompareProperty(t *testing.T) {
 	require.Greater(t, opened, 100)
 }
 
-// randomVersion keeps to few addresses and ports, so that entries overlap. It may have no table.
+// randomVersion uses few addresses and ports, so entries overlap. The table may be nil.
 func randomVersion(t *testing.T, random *rand.Rand) PolicyVersion {
 	number := func(n int) uint16 { return uint16(1 + random.IntN(n)) }
 	prefix := func() netip.Prefix {
@@ -103,10 +102,10 @@ func allowing(v PolicyVersion, target Target) []string {
 	return slices.Compact(paths) // an entry has a reason for each published prefix
 }
 
-// toBlameFor reads openings as a person does: it returns the paths of those that a target is in; nil for none.
-func toBlameFor(openings []Difference, target Target) []string {
+// pathsOpening returns the paths of the differences that contain a target, or nil.
+func pathsOpening(differences []Difference, target Target) []string {
 	var paths []string
-	for _, o := range openings {
+	for _, o := range differences {
 		if slices.ContainsFunc(o.Prefixes, func(p netip.Prefix) bool { return p.Contains(target.Address) }) &&
 			slices.ContainsFunc(o.Ports, func(ports string) bool {
 				var protocol string

@@ -1,8 +1,8 @@
-// Package analysis answers questions about policies: Explain says why a policy allows a connection or not, and Compare says
-// what one version of a policy opens and closes that another does not.
+// Package analysis answers questions about policies. Explain returns why a policy allows or denies a connection.
+// Compare returns what a new version of a policy opens and closes.
 //
-// Both read the policy and the ranges themselves, and not the NetworkPolicy that netpol compiles, so a mistake in the
-// compiler does not hide in an answer.
+// Both read the policy and the ranges, and not the NetworkPolicy that netpol compiles. So their answers show a mistake
+// in the compiler, and their tests compare both.
 package analysis
 
 import (
@@ -16,15 +16,15 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// Target is where a pod would connect.
+// Target is the destination of a connection.
 type Target struct {
 	Address  netip.Addr
 	Port     uint16
 	Protocol policy.Protocol
 }
 
-// ParseTarget reads ADDRESS:PORT or ADDRESS:PORT/PROTOCOL, with an IPv6 address in brackets. The
-// protocol is TCP where left out.
+// ParseTarget reads ADDRESS:PORT or ADDRESS:PORT/PROTOCOL, with an IPv6 address in brackets. The default protocol is
+// TCP.
 func ParseTarget(s string) (Target, error) {
 	text, protocol, named := strings.Cut(s, "/")
 	target := Target{Protocol: policy.TCP}
@@ -42,37 +42,36 @@ func ParseTarget(s string) (Target, error) {
 	return target, nil
 }
 
-// String gives ADDRESS:PORT/PROTOCOL.
+// String returns ADDRESS:PORT/PROTOCOL.
 func (t Target) String() string {
 	return fmt.Sprintf("%s/%s", netip.AddrPortFrom(t.Address, t.Port), t.Protocol)
 }
 
-// Explanation says why a policy allows a target, or why not.
+// Explanation is why a policy allows or denies a target.
 type Explanation struct {
 	Allowed bool `json:"allowed"`
-	// Reasons are all that allow it: destinations in the policy's order, each published prefix once;
-	// empty where it is denied.
+	// Reasons are all reasons to allow the target, in the policy's order, with one for each row of the ranges. It is
+	// empty, and not nil, if the target is denied.
 	Reasons []Reason `json:"reasons"`
-	// Nearest says, where it is denied, what comes nearest to allowing it, one line each; else empty.
+	// Nearest describes the destinations that are closest to allowing a denied target, one line each. It is empty, and not
+	// nil, if the target is allowed.
 	Nearest []string `json:"nearest"`
 }
 
-// Reason is one thing that allows a target.
+// Reason is one reason to allow a target.
 type Reason struct {
-	// Name and Path are the destination's; Name is empty for what is none: defaultAction, and DNS.
+	// Name and Path identify the destination. Name is empty for defaultAction and for DNS.
 	Name string `json:"name,omitempty"`
 	Path string `json:"path"`
-	// Prefix is the destination's CIDR or the published prefix that holds the address; empty for
-	// defaultAction.
+	// Prefix is the destination's CIDR or the row's prefix that contains the address; empty for defaultAction.
 	Prefix string `json:"prefix,omitempty"`
-	// Service, Region and SyncToken are those of the published prefix; empty for a CIDR, and SyncToken
-	// for a custom document.
+	// Service, Region and SyncToken describe the row. All are empty for a CIDR, and SyncToken for a custom document.
 	Service   string `json:"service,omitempty"`
 	Region    string `json:"region,omitempty"`
 	SyncToken string `json:"syncToken,omitempty"`
 }
 
-// String gives the reason in a line.
+// String returns the reason in one line.
 func (r Reason) String() string {
 	var b strings.Builder
 	if r.Name != "" {
@@ -92,9 +91,9 @@ func (r Reason) String() string {
 	return b.String()
 }
 
-// Explain says why a valid policy allows a target or does not. It reads the policy and the published
-// rows one by one, as a person would, and not what Compile makes of them. The table may be nil. Of DNS
-// it knows the CIDRs in the options, and not the addresses of kube-dns.
+// Explain returns why a valid policy allows or denies a target. It reads the policy and the rows one by one, as a
+// person would. The table may be nil. For DNS it reads only the CIDRs in the options, because it has no addresses of
+// kube-dns.
 func Explain(p *policy.Policy, table *awsranges.Table, options netpol.Options, target Target) Explanation {
 	e := Explanation{Reasons: []Reason{}, Nearest: []string{}}
 	if p.DefaultAction == policy.Allow {
@@ -138,7 +137,7 @@ func (e *Explanation) explainDestination(i int, d policy.Destination, table *aws
 		e.Nearest = append(e.Nearest, fmt.Sprintf("%s (%s) ", d.Name, path)+fmt.Sprintf(format, args...))
 	}
 	if _, resolved := netpol.Resolve(d, table); !resolved {
-		near("cannot be told: the AWS ranges are not known")
+		near("cannot be checked: no AWS ranges are loaded (give --ranges-file)")
 		return
 	}
 	covering, elsewhere := matchDestination(d, path, table, target.Address)
@@ -155,8 +154,8 @@ func (e *Explanation) explainDestination(i int, d policy.Destination, table *aws
 	}
 }
 
-// matchDestination returns what of a destination holds an address, and the regions of its service, not named by
-// it, that do.
+// matchDestination returns a reason for each prefix of the destination that contains the address. elsewhere are the
+// other regions in which the service has the address.
 func matchDestination(d policy.Destination, path string, table *awsranges.Table, address netip.Addr) (covering []Reason, elsewhere []string) {
 	if d.Service == "" {
 		if d.CIDR.Contains(address) {
@@ -181,15 +180,15 @@ func matchDestination(d policy.Destination, path string, table *awsranges.Table,
 	return covering, elsewhere
 }
 
-// serviceRanges are those that EKS takes the cluster IPs of Services from
+// serviceRanges are the IPv4 ranges from which EKS assigns the cluster IPs of Services
 // (https://docs.aws.amazon.com/eks/latest/APIReference/API_KubernetesNetworkConfigRequest.html).
 var serviceRanges = []netip.Prefix{netip.MustParsePrefix("10.100.0.0/16"), netip.MustParsePrefix("172.20.0.0/16")}
 
-// localToAWS has the addresses of instance metadata and Pod Identity, which are no Services.
+// localToAWS contains the IPv6 addresses of instance metadata and Pod Identity, which are not Services.
 var localToAWS = netip.MustParsePrefix("fd00:ec2::/32")
 
-// mayBeService says whether an address looks like a Service's cluster IP. Of IPv6, EKS takes a /108 of fc00::/7, such as
-// fd8e:5fa6:1e4d::/108: all bits between the first 48 and the last 20 are zero.
+// mayBeService reports whether an address looks like a Service's cluster IP. For IPv6, EKS assigns them from a /108 in
+// fc00::/7, such as fd8e:5fa6:1e4d::/108: all bits between the first 48 and the last 20 are zero.
 func mayBeService(address netip.Addr) bool {
 	if address.Is4() {
 		return slices.ContainsFunc(serviceRanges, func(p netip.Prefix) bool { return p.Contains(address) })
@@ -199,15 +198,16 @@ func mayBeService(address netip.Addr) bool {
 	return b[0]&0xfe == 0xfc && zero && !localToAWS.Contains(address)
 }
 
-// serviceHint says what becomes of a connection to a Service. AWS's dataplane sees the cluster IP and the Service's port,
-// before they are translated (aws/aws-network-policy-agent#73), and its controller never takes a CIDR of the pods for
-// them (aws/amazon-network-policy-controller-k8s, pkg/resolvers/endpoints.go). Others see the pod that was chosen.
+// serviceHint returns how to allow a connection to a Service. AWS's dataplane checks the cluster IP and the Service's
+// port, before their translation (aws/aws-network-policy-agent#73). AWS's controller adds no cluster IP for a CIDR that
+// contains the pods (aws/amazon-network-policy-controller-k8s, pkg/resolvers/endpoints.go). Other dataplanes check the
+// pod's address.
 func serviceHint(target Target) string {
-	return fmt.Sprintf("if %s is the cluster IP of a Service, VPC CNI looks at this address and the Service's port, and other dataplanes at the pods behind it and theirs: "+
+	return fmt.Sprintf("if %s is the cluster IP of a Service, VPC CNI checks this address and the Service's port, and other dataplanes check the addresses and ports of its pods: "+
 		"allow %s with port %d as a cidr, and the pods' addresses and ports as another", target.Address, netip.PrefixFrom(target.Address, target.Address.BitLen()), target.Port)
 }
 
-// portList gives ports as TCP 443, UDP 53, TCP 8000-8100.
+// portList returns ports as "TCP 443, UDP 53, TCP 8000-8100".
 func portList(ports []policy.Port) string {
 	var list []string
 	for _, p := range ports {
@@ -216,7 +216,7 @@ func portList(ports []policy.Port) string {
 	return strings.Join(list, ", ")
 }
 
-// describeOwners says to which services an address belongs that no destination comes near.
+// describeOwners returns which services have an address that no destination covers.
 func describeOwners(table *awsranges.Table, address netip.Addr) string {
 	if table == nil {
 		return fmt.Sprintf("no destination covers %s", address)

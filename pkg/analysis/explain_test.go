@@ -19,8 +19,9 @@ func testTable(t *testing.T) *awsranges.Table {
 	return table
 }
 
-// TestExplainAgrees asks of random policies what Kubernetes would allow, and compares.
-func TestExplainAgrees(t *testing.T) {
+// TestExplainAgreesWithNetworkPolicy compares the answers for random policies with the NetworkPolicies that they
+// compile to.
+func TestExplainAgreesWithNetworkPolicy(t *testing.T) {
 	table := testTable(t)
 	for seed := range uint64(300) {
 		random := rand.New(rand.NewPCG(seed, 2))
@@ -34,7 +35,7 @@ func TestExplainAgrees(t *testing.T) {
 					e := Explain(p, table, netpol.Options{Family: family}, Target{address, port, protocol})
 					require.Equal(t, policytest.Allows(blocks, address, protocol, port), e.Allowed)
 					require.Equal(t, e.Allowed, len(e.Reasons) > 0)
-					require.Equal(t, e.Allowed, len(e.Nearest) == 0, "a denial says what comes nearest")
+					require.Equal(t, e.Allowed, len(e.Nearest) == 0, "only a denial has the nearest destinations")
 					for _, reason := range e.Reasons {
 						require.True(t, netip.MustParsePrefix(reason.Prefix).Contains(address))
 					}
@@ -63,7 +64,7 @@ func TestExplain(t *testing.T) {
 		reasons  []string
 		nearest  []string
 	}{
-		{"by two entries, and each published prefix", "198.18.4.9:443", custom, []string{
+		{"by two destinations, and each row", "198.18.4.9:443", custom, []string{
 			"s3 (allowedDestinations[0]): S3 us-east-1: 198.18.4.0/24, syncToken 1700000000",
 			"all (allowedDestinations[1]): AMAZON us-east-1: 198.18.4.0/22, syncToken 1700000000"}, nil},
 		{"by a CIDR", "10.1.0.255:8100/udp", custom, []string{"db (allowedDestinations[2]): 10.1.0.0/24"}, nil},
@@ -79,9 +80,9 @@ func TestExplain(t *testing.T) {
 		{"nowhere", "192.0.2.1:443", custom, nil, []string{"no destination covers 192.0.2.1, and no published range does"}},
 		{"another family", "[2001:db8::1]:443", custom, nil, []string{"2001:db8::1 is not in the cluster's address family, IPv4"}},
 		{"without ranges", "198.18.4.9:443", nil, nil, []string{
-			"s3 (allowedDestinations[0]) cannot be told: the AWS ranges are not known",
-			"all (allowedDestinations[1]) cannot be told: the AWS ranges are not known",
-			"bills (allowedDestinations[3]) cannot be told: the AWS ranges are not known"}},
+			"s3 (allowedDestinations[0]) cannot be checked: no AWS ranges are loaded (give --ranges-file)",
+			"all (allowedDestinations[1]) cannot be checked: no AWS ranges are loaded (give --ranges-file)",
+			"bills (allowedDestinations[3]) cannot be checked: no AWS ranges are loaded (give --ranges-file)"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			target, err := ParseTarget(test.to)
@@ -102,8 +103,8 @@ func TestExplain(t *testing.T) {
 	require.Equal(t, []string{"no destination covers 198.18.7.7, an address of AMAZON us-east-1, EC2 us-east-1"}, e.Nearest)
 }
 
-// TestExplainService asks of addresses that are, and that are not, of the ranges of Services.
-func TestExplainService(t *testing.T) {
+// TestExplainHintsAtServices explains addresses inside and outside the ranges of cluster IPs.
+func TestExplainHintsAtServices(t *testing.T) {
 	p := &policy.Policy{DefaultAction: policy.Deny, Destinations: []policy.Destination{
 		{Name: "pods", CIDR: netip.MustParsePrefix("10.1.0.0/16")},
 		{Name: "api", CIDR: netip.MustParsePrefix("172.20.0.1/32"), Ports: []policy.Port{{Protocol: policy.TCP, First: 443, Last: 443}}},
@@ -124,11 +125,11 @@ func TestExplainService(t *testing.T) {
 		require.Len(t, Explain(p, nil, netpol.Options{Family: family}, target).Nearest, 1, to)
 	}
 	require.True(t, Explain(p, nil, netpol.Options{Family: netpol.IPv4}, Target{netip.MustParseAddr("172.20.0.1"), 443, policy.TCP}).Allowed)
-	require.Equal(t, "if 10.100.0.10 is the cluster IP of a Service, VPC CNI looks at this address and the Service's port, and other dataplanes at the pods behind it and theirs: "+
+	require.Equal(t, "if 10.100.0.10 is the cluster IP of a Service, VPC CNI checks this address and the Service's port, and other dataplanes check the addresses and ports of its pods: "+
 		"allow 10.100.0.10/32 with port 80 as a cidr, and the pods' addresses and ports as another", serviceHint(Target{netip.MustParseAddr("10.100.0.10"), 80, policy.TCP}))
 }
 
-func TestParseTargetRefuses(t *testing.T) {
+func TestParseTarget(t *testing.T) {
 	for _, bad := range []string{"", "10.0.0.1", "10.0.0.1:", "10.0.0.1:0", "10.0.0.1:70000", "db.example.com:443", "2001:db8::1:443", "[fe80::1%eth0]:443", "10.0.0.1:443/", "10.0.0.1:443/ICMP", "10.0.0.1:443/TCP/UDP"} {
 		_, err := ParseTarget(bad)
 		require.Error(t, err, bad)

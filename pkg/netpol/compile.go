@@ -112,22 +112,22 @@ func (c *Compiled) compile(table *awsranges.Table, warnings *policy.Warnings) {
 		c.Warnings = warnings.List()
 		return
 	}
-	g := newGathering(table, c.options.Family, len(p.Destinations))
+	collected := newCollector(table, c.options.Family, len(p.Destinations))
 	for i, d := range p.Destinations {
-		a := g.lookup(d)
+		a := collected.lookup(d)
 		warn(i, d, a, table, c.options.Family, warnings)
 		if !a.resolved {
 			c.Unresolved = append(c.Unresolved, d.Name)
 			continue
 		}
-		g.add(a, g.builder.Ports(portRanges(d.Ports)))
+		collected.add(a, collected.builder.Ports(portRanges(d.Ports)))
 		c.Counts = append(c.Counts, Count{d.Name, a.count})
 	}
-	if c.Problems = g.tooLarge(p, c.options); c.Problems == nil {
-		c.blocks, c.Problems = g.blocks()
+	if c.Problems = collected.tooLarge(p, c.options); c.Problems == nil {
+		c.blocks, c.Problems = collected.blocks()
 	}
 	if c.Problems == nil {
-		c.Problems = c.limitProblems(g)
+		c.Problems = c.limitProblems(collected)
 	}
 	if c.Problems != nil {
 		c.Counts, c.Unresolved, c.blocks = nil, nil, prefixes.Blocks{}
@@ -138,8 +138,8 @@ func (c *Compiled) compile(table *awsranges.Table, warnings *policy.Warnings) {
 }
 
 // limitProblems returns the limits of the dataplane that the blocks exceed; nil for none.
-func (c *Compiled) limitProblems(g *gathering) policy.Problems {
-	return append(slotProblems(c.blocks, c.Policy, g, c.options), peerProblems(c.blocks.Len(), c.Counts)...)
+func (c *Compiled) limitProblems(collected *collector) policy.Problems {
+	return append(slotProblems(c.blocks, c.Policy, collected, c.options), peerProblems(c.blocks.Len(), c.Counts)...)
 }
 
 // Spec builds the NetworkPolicy's spec: egress only, for every pod of the namespace. Each prefix stands in one rule, each

@@ -13,12 +13,13 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// SpecDigestOf returns a SHA-256 of a spec, in hex. Equal specs have equal digests, also after a round
-// through the API server, which sends a field that is empty as one that is left out; specs that differ in
-// anything else, be it order, have different ones.
+// SpecDigestOf returns the SHA-256 of a spec, in hex. Equal specs have equal digests, and so does a spec that the API
+// server returns: it leaves out empty fields. Specs that differ in anything else have different digests; order is a
+// difference.
 //
-// It reads every spec of a cluster when an agent starts. So what policies are full of is written out here,
-// in no particular format but with nothing that could be read in two ways, and only the rest as JSON.
+// The agent calls it for every NetworkPolicy of the cluster when it starts. JSON would be too slow for the ports and
+// peers that every spec has. Each value has a tag and a length or a type, so no two specs give the same text. Rare
+// fields are JSON.
 func SpecDigestOf(spec networkingv1.NetworkPolicySpec) string {
 	text := make([]byte, 0, 1024)
 	text = appendSelector(text, 's', &spec.PodSelector)
@@ -71,8 +72,8 @@ func appendPeer(text []byte, peer networkingv1.NetworkPolicyPeer) []byte {
 	return appendSelector(text, 'w', peer.NamespaceSelector)
 }
 
-// appendSelector tells a selector that is left out, which selects nothing or is not asked, from an empty
-// one, which selects all.
+// appendSelector appends nothing for a nil selector, which selects nothing. An empty selector, which selects all,
+// appends its tag.
 func appendSelector(text []byte, tag byte, selector *metav1.LabelSelector) []byte {
 	if selector == nil {
 		return text
@@ -92,12 +93,12 @@ func appendSelector(text []byte, tag byte, selector *metav1.LabelSelector) []byt
 func appendJSON(text []byte, tag byte, value any) []byte {
 	encoded, err := json.Marshal(value)
 	if err != nil {
-		panic(err) // strings, numbers and lists of them always encode
+		panic(err) // strings, numbers and their lists always encode
 	}
 	return appendText(text, tag, string(encoded))
 }
 
-// appendText writes how long the text is, so that nothing in it is taken for what follows.
+// appendText appends the length before the text, so a reader cannot mistake the end of the text for the next value.
 func appendText(text []byte, tag byte, value string) []byte {
 	text = strconv.AppendInt(append(text, tag), int64(len(value)), 10)
 	return append(append(text, ':'), value...)

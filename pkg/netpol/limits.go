@@ -10,31 +10,32 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// What AWS VPC CNI's dataplane takes. A CIDR has 24 port slots, and beyond them a random 24 ports
-// survive each update (aws/containers-roadmap#2481, MAX_PORT_PROTOCOL in aws/aws-network-policy-agent);
-// a pod's map has 65,536 entries, in which an update has to fit beside what it replaces.
+// The limits of AWS VPC CNI's dataplane. A CIDR has 24 port slots. If a policy takes more, a random 24 of them remain
+// after each update (aws/containers-roadmap#2481, MAX_PORT_PROTOCOL in aws/aws-network-policy-agent). A pod's map has
+// 65,536 entries. An update needs room in it beside the entries that it replaces.
 const (
-	// DefaultPortSlots is what a CIDR has.
+	// DefaultPortSlots is the number of port slots of a CIDR.
 	DefaultPortSlots = 24
-	// DNSSlots are kept back for the DNS rule: the address of the DNS Service may lie in any CIDR.
+	// DNSSlots is the number of slots that the DNS rule may take of any CIDR, because the address of the DNS Service may
+	// be in any CIDR.
 	DNSSlots = 2
-	// manyPeers is what goes in one PolicyEndpoints object; more are updated in several steps.
+	// manyPeers is the number of peers in one PolicyEndpoints object; the dataplane updates more in several steps.
 	manyPeers = 1000
-	maxPeers  = 30000
+	// maxPeers is the number of peers that fit twice into a pod's map.
+	maxPeers = 30000
 )
 
-// prefixSlots is a CIDR with its port slots, DNS's not counted.
+// prefixSlots is a CIDR with its port slots, without the slots of DNS.
 type prefixSlots struct {
 	prefix netip.Prefix
 	slots  int
 }
 
-// slotProblems finds the blocks with more port slots than there are: their own, and those of every
-// block that contains them, since the dataplane looks up the longest prefix alone and copies what
-// containing ones allow. Blocks are merged and sorted. The blocks with the most slots come first, and of those with the
-// same entries to blame only one.
-func slotProblems(blocks prefixes.Blocks, p *policy.Policy, g *gathering, options Options) policy.Problems {
-	const examined = 100 // a policy can have thousands, and one shows what to do
+// slotProblems returns a problem for each block that takes too many port slots. A block takes the slots of its own
+// ports and of every block that contains it. The blocks with the most slots come first. Of blocks that the same
+// destinations open, only the first is a problem.
+func slotProblems(blocks prefixes.Blocks, p *policy.Policy, c *collector, options Options) policy.Problems {
+	const maxReported = 100 // a policy can have thousands, and one shows what to do
 	if options.MaxPortSlots == 0 {
 		return nil
 	}
@@ -46,29 +47,31 @@ func slotProblems(blocks prefixes.Blocks, p *policy.Policy, g *gathering, option
 	}
 	slices.SortStableFunc(tooMany, func(a, b prefixSlots) int { return b.slots - a.slots })
 	var problems policy.Problems
-	told := make(map[string]bool)
-	for _, s := range tooMany[:min(len(tooMany), examined)] {
-		blamed := destinationsOpening(s.prefix, p, g)
-		if told[blamed] {
+	reported := make(map[string]bool)
+	for _, s := range tooMany[:min(len(tooMany), maxReported)] {
+		names := destinationsOpening(s.prefix, p, c)
+		if reported[names] {
 			continue
 		}
-		told[blamed] = true
-		problems = append(problems, slotProblem(s.prefix.String(), s.slots, blamed, options))
+		reported[names] = true
+		problems = append(problems, slotProblem(s.prefix.String(), s.slots, names, options))
 	}
 	return problems
 }
 
-func slotProblem(of string, slots int, blamed string, options Options) policy.Problem {
+// slotProblem returns the problem of a CIDR, or of a destination, that takes too many port slots. names are the
+// destinations to change.
+func slotProblem(of string, slots int, names string, options Options) policy.Problem {
 	note := ""
 	if options.AllowDNS {
 		note = fmt.Sprintf(", and DNS takes %d", DNSSlots)
 	}
 	return policy.Problem{Path: "allowedDestinations", Message: fmt.Sprintf(
 		"Too many ports: %s has %d ports and port ranges%s; the dataplane keeps %d for a CIDR: join or drop ports of %s",
-		of, slots, note, options.MaxPortSlots, blamed)}
+		of, slots, note, options.MaxPortSlots, names)}
 }
 
-// exceedsSlots reports whether a CIDR's slots, with those that DNS takes, are more than there are.
+// exceedsSlots reports whether a CIDR with so many slots, and the slots of DNS, exceeds MaxPortSlots.
 func (o Options) exceedsSlots(slots int) bool {
 	if o.AllowDNS {
 		slots += DNSSlots
@@ -76,13 +79,13 @@ func (o Options) exceedsSlots(slots int) bool {
 	return o.MaxPortSlots != 0 && slots > o.MaxPortSlots
 }
 
-// tooLarge refuses a policy whose lists of ports are too long to be merged, which the slots of a CIDR allow none of.
-// Shorter ones slotProblems judges, which knows more to say.
-func (g *gathering) tooLarge(p *policy.Policy, options Options) policy.Problems {
-	const long = prefixes.MaxPortRanges / 8
+// tooLarge returns the destinations with too many ports, if the ports of all destinations are too many to merge. It
+// returns nil for fewer ports: slotProblems then names the CIDR as well.
+func (c *collector) tooLarge(p *policy.Policy, options Options) policy.Problems {
+	const manyRanges = prefixes.MaxPortRanges / 8
 	var problems policy.Problems
 	for _, d := range p.Destinations {
-		if g.builder.PortRanges() <= long || len(problems) == policy.MaxProblems {
+		if c.builder.PortRanges() <= manyRanges || len(problems) == policy.MaxProblems {
 			break
 		}
 		if ranges := len(prefixes.MergePorts(portRanges(d.Ports))); options.exceedsSlots(ranges) {
@@ -92,11 +95,12 @@ func (g *gathering) tooLarge(p *policy.Policy, options Options) policy.Problems 
 	return problems
 }
 
-// destinationsOpening names the destinations that open any address of the prefix.
-func destinationsOpening(prefix netip.Prefix, p *policy.Policy, g *gathering) string {
+// destinationsOpening returns the names of the destinations that open any address in prefix: the first 10, and the
+// number of the others.
+func destinationsOpening(prefix netip.Prefix, p *policy.Policy, c *collector) string {
 	const shown = 10
 	overlapping := make(map[*part]bool)
-	for _, part := range g.parts {
+	for _, part := range c.parts {
 		if overlapsAny(part.prefixes, prefix) {
 			overlapping[part] = true
 		}
@@ -104,7 +108,7 @@ func destinationsOpening(prefix netip.Prefix, p *policy.Policy, g *gathering) st
 	var names []string
 	for _, d := range p.Destinations {
 		if d.Service == "" && prefix.Overlaps(d.CIDR) ||
-			d.Service != "" && slices.ContainsFunc(g.lookup(d).parts, func(part *part) bool { return overlapping[part] }) {
+			d.Service != "" && slices.ContainsFunc(c.lookup(d).parts, func(part *part) bool { return overlapping[part] }) {
 			names = append(names, d.Name)
 		}
 	}
@@ -114,13 +118,13 @@ func destinationsOpening(prefix netip.Prefix, p *policy.Policy, g *gathering) st
 	return strings.Join(names, ", ")
 }
 
-// overlapsAny reports whether any of sorted, disjoint prefixes has an address in common with a prefix.
+// overlapsAny reports whether any of the sorted, disjoint prefixes shares an address with prefix.
 func overlapsAny(sorted []netip.Prefix, prefix netip.Prefix) bool {
 	i, _ := slices.BinarySearchFunc(sorted, prefix, prefixes.Compare)
 	return i < len(sorted) && sorted[i].Overlaps(prefix) || i > 0 && sorted[i-1].Overlaps(prefix)
 }
 
-// warnOfPeers warns of more CIDRs than go in one PolicyEndpoints object.
+// warnOfPeers adds a warning if a policy has more CIDRs than fit into one PolicyEndpoints object.
 func warnOfPeers(peers int, counts []Count, warnings *policy.Warnings) {
 	if peers > manyPeers && peers <= maxPeers {
 		warnings.AddProblem(policy.ManyCIDRs, policy.Problem{Path: "allowedDestinations", Message: fmt.Sprintf(
@@ -128,7 +132,7 @@ func warnOfPeers(peers int, counts []Count, warnings *policy.Warnings) {
 	}
 }
 
-// peerProblems refuses more CIDRs than fit in a pod's map.
+// peerProblems returns a problem if a policy has more CIDRs than fit into a pod's map, or nil.
 func peerProblems(peers int, counts []Count) policy.Problems {
 	if peers <= maxPeers {
 		return nil
@@ -137,9 +141,9 @@ func peerProblems(peers int, counts []Count) policy.Problems {
 		"Too many CIDRs: %d; at most %d fit in the dataplane beside those they replace: %s", peers, maxPeers, formatLargest(counts))}}
 }
 
-// formatLargest names the destinations with the most CIDRs, and how many each has.
+// formatLargest returns the two destinations with the most CIDRs, as "a has 15, b has 2, 3 more".
 func formatLargest(counts []Count) string {
-	const shown = 2 // their names fit in a warning
+	const shown = 2 // the names fit into a warning
 	sorted := slices.Clone(counts)
 	slices.SortStableFunc(sorted, func(a, b Count) int { return b.CIDRs - a.CIDRs })
 	var parts []string

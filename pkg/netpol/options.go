@@ -1,8 +1,7 @@
 // Package netpol compiles a policy and a table of AWS ranges into a NetworkPolicy.
 //
-// Everything here is pure: equal input gives byte-equal output. What can be written never opens
-// more than the policy says; above all, no rule without peers can be built, since Kubernetes reads
-// an empty "to" as every destination.
+// The package is pure: equal input gives byte-equal output. No output opens more than the policy says. Above all, no
+// code can build a rule without peers by mistake, because Kubernetes reads an empty "to" as every destination.
 package netpol
 
 import (
@@ -14,18 +13,18 @@ import (
 	"strings"
 )
 
-// Family is the address family, or families, of a cluster's pods.
+// Family is the address family of a cluster's pods, or both families.
 type Family string
 
-// The families, as --ip-family takes them; "auto" is one of the first two, by ParseFamily.
+// The families, as values of --ip-family. ParseFamily turns the value "auto" into IPv4 or IPv6.
 const (
 	IPv4 Family = "ipv4"
 	IPv6 Family = "ipv6"
 	Dual Family = "dual"
 )
 
-// ParseFamily reads a value of --ip-family. "auto" is the family of serviceHost, the value of
-// KUBERNETES_SERVICE_HOST that every pod is given, and IPv4 where that is empty or a name.
+// ParseFamily reads a value of --ip-family. "auto" is the family of serviceHost, which is the pod's environment
+// variable KUBERNETES_SERVICE_HOST. If serviceHost is empty or a name, "auto" is IPv4.
 func ParseFamily(value, serviceHost string) (Family, error) {
 	switch family := Family(value); family {
 	case IPv4, IPv6, Dual:
@@ -39,12 +38,12 @@ func ParseFamily(value, serviceHost string) (Family, error) {
 	return "", fmt.Errorf("unknown IP family %q: must be auto, ipv4, ipv6 or dual", value)
 }
 
-// Includes reports whether pods of the family can reach the prefix; they reach no invalid one.
+// Includes reports whether pods of the family can reach the prefix. It is false for an invalid prefix.
 func (f Family) Includes(prefix netip.Prefix) bool {
 	return prefix.IsValid() && (f == Dual || (f == IPv6) == prefix.Addr().Is6())
 }
 
-// of returns those of sorted prefixes that pods of the family can reach.
+// of returns the sorted prefixes that pods of the family can reach.
 func (f Family) of(sorted []netip.Prefix) []netip.Prefix {
 	if f == Dual {
 		return sorted
@@ -56,7 +55,7 @@ func (f Family) of(sorted []netip.Prefix) []netip.Prefix {
 	return sorted[:ipv6]
 }
 
-// String gives the family as messages name it.
+// String returns the family as messages name it.
 func (f Family) String() string {
 	switch f {
 	case IPv4:
@@ -67,16 +66,16 @@ func (f Family) String() string {
 	return "IPv4 and IPv6"
 }
 
-// Options are the cluster's side of every policy.
+// Options are the properties of the cluster that every NetworkPolicy depends on.
 type Options struct {
-	// Family limits what is written to the addresses that pods have. An invalid one allows IPv4 only.
+	// Family limits every NetworkPolicy to the addresses that pods can reach. An invalid Family allows only IPv4.
 	Family Family
 	// AllowDNS adds the rule that lets pods ask kube-dns.
 	AllowDNS bool
 	// DNSCIDRs are further DNS servers in that rule, such as NodeLocal DNSCache's 169.254.20.10/32.
 	DNSCIDRs []netip.Prefix
-	// MaxPortSlots is how many ports and port ranges a CIDR may have, with those of the CIDRs that
-	// contain it and DNS's; 0 is no limit.
+	// MaxPortSlots is the number of ports and port ranges that a CIDR may have. The ports of containing CIDRs and of DNS
+	// count as well. 0 means unlimited.
 	MaxPortSlots int
 }
 
@@ -137,7 +136,7 @@ func (o Options) exceptDNS() string {
 	return ""
 }
 
-// Validate joins what is wrong with the options.
+// Validate returns an error that joins all mistakes in the options.
 func (o Options) Validate() error {
 	var errs []error
 	if len(o.DNSCIDRs) > 0 && !o.AllowDNS {

@@ -14,10 +14,10 @@ import (
 	"egress-agent/pkg/internal/prefixes"
 )
 
-// rule opens its ports to its peers. It has a first peer, so it cannot be without: Kubernetes reads
+// rule opens its ports to its peers. A rule cannot lack peers, because it has a first one: Kubernetes reads
 // a rule with an empty "to" as open to every destination
 // (https://kubernetes.io/docs/reference/generated/kubernetes-api/v1.37/#networkpolicyegressrule-v1-networking-k8s-io).
-// The zero rule's peer is empty too, which an API server refuses.
+// The peer of the zero rule is empty, and an API server refuses such a peer.
 type rule struct {
 	first networkingv1.NetworkPolicyPeer
 	rest  []networkingv1.NetworkPolicyPeer
@@ -29,8 +29,7 @@ func (r rule) toAPI() networkingv1.NetworkPolicyEgressRule {
 	return networkingv1.NetworkPolicyEgressRule{To: append(append(to, r.first), r.rest...), Ports: r.ports}
 }
 
-// prefixPeers returns so many peers, each for one prefix. It allocates what they have in common once: a policy may
-// have thousands.
+// prefixPeers returns one peer for each of n prefixes. A policy may have thousands, so they share three allocations.
 func prefixPeers(n int, each iter.Seq[netip.Prefix]) []networkingv1.NetworkPolicyPeer {
 	const usual, longest = len("255.255.255.255/32"), len("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128")
 	var text strings.Builder
@@ -50,8 +49,8 @@ func prefixPeers(n int, each iter.Seq[netip.Prefix]) []networkingv1.NetworkPolic
 	return peers
 }
 
-// rulePorts returns a port set as a rule's ports. It returns nil, which Kubernetes reads as every port, only for the set
-// of every port.
+// rulePorts returns a port set as a rule's ports. It returns nil, which Kubernetes reads as every port, only for the
+// set of every port.
 func rulePorts(set prefixes.PortSet) []networkingv1.NetworkPolicyPort {
 	if set.IsEvery() {
 		return nil
@@ -88,7 +87,7 @@ func appendPrefixRules(rules []networkingv1.NetworkPolicyEgressRule, blocks pref
 	return rules
 }
 
-// What the rule for DNS is made of, shared by all policies. Never to be modified.
+// The parts of the DNS rule. All policies share them, so no code may modify them.
 var (
 	dnsPort        = intstr.FromInt32(53)
 	dnsUDP, dnsTCP = corev1.ProtocolUDP, corev1.ProtocolTCP
@@ -99,13 +98,13 @@ var (
 	}
 )
 
-// dnsRule opens port 53 to the cluster's DNS, without which no destination can be found by name. On
-// AWS VPC CNI the selector also stands for the Service's cluster IP.
+// dnsRule opens port 53 to the cluster's DNS and to more DNS servers. Without it, a pod can look up no name. On AWS VPC
+// CNI the selector also selects the cluster IP of the DNS Service.
 func dnsRule(more []netip.Prefix) rule {
 	return rule{first: dnsPods, rest: prefixPeers(len(more), slices.Values(more)), ports: dnsPorts}
 }
 
-// allowAllRule is the one rule without peers: what "defaultAction": "allow" asks for in so many words.
+// allowAllRule is the only rule without peers. Only "defaultAction": "allow" has it.
 func allowAllRule() networkingv1.NetworkPolicyEgressRule {
 	return networkingv1.NetworkPolicyEgressRule{}
 }

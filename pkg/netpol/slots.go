@@ -15,14 +15,14 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// Usage is what a spec takes of what a pod's dataplane has.
+// Usage is how much of a pod's limits in the dataplane a spec uses.
 type Usage struct {
 	CIDRs int
-	// Ports are the distinct ports and port ranges of the rules for CIDRs, in no order.
+	// Ports are the distinct ports and port ranges of the rules that have CIDRs, in no order.
 	Ports []PortKey
 }
 
-// UsageOf counts.
+// UsageOf returns the usage of a spec.
 func UsageOf(spec networkingv1.NetworkPolicySpec) Usage {
 	usage := Usage{CIDRs: CIDRCount(spec)}
 	for _, rule := range spec.Egress {
@@ -38,13 +38,14 @@ func UsageOf(spec networkingv1.NetworkPolicySpec) Usage {
 	return usage
 }
 
-// MayExceed reports whether specs that apply to the same pods may take more than a pod has: with so many CIDRs, added up,
-// and distinct ports and port ranges. Only then Beside needs to look.
+// MayExceed reports whether specs that apply to the same pods may exceed a pod's limits. cidrs is the sum of their
+// CIDRs, and ports the number of their distinct ports and port ranges. If it is false, Beside finds nothing and need
+// not run.
 func (o Options) MayExceed(cidrs, ports int) bool { return cidrs > maxPeers || o.exceedsSlots(ports) }
 
-// Beside returns what keeps a pod from having a spec beside the others that apply to it, each of which is within a pod's
-// limits by itself: more CIDRs than fit, or a CIDR of the spec, or in one of it, with too many port slots. Nil if they
-// fit.
+// Beside returns the limits of a pod that own exceeds together with other specs that apply to the same pods. Each spec
+// by itself is within the limits. The limits are the number of CIDRs, and the port slots of a CIDR that is in own or
+// inside a CIDR of own. It returns nil if the specs fit.
 func Beside(own networkingv1.NetworkPolicySpec, others []networkingv1.NetworkPolicySpec, options Options) policy.Problems {
 	slots := SlotsOf(append([]networkingv1.NetworkPolicySpec{own}, others...)...)
 	if count := len(slots.cidrs); count > maxPeers {
@@ -59,7 +60,8 @@ func Beside(own networkingv1.NetworkPolicySpec, others []networkingv1.NetworkPol
 	return policy.Problems{problem}
 }
 
-// TooManyBeside is what Beside returns for specs with so many CIDRs, added up, that nobody needs to look at them.
+// TooManyBeside returns the problem of specs with so many CIDRs in sum that Beside need not read them. It returns nil
+// for fewer CIDRs.
 func TooManyBeside(cidrs int) policy.Problems {
 	if cidrs <= 2*maxPeers {
 		return nil
@@ -72,15 +74,15 @@ func tooManyBeside(count int) policy.Problems {
 		"Too many CIDRs: %d together with the namespace's other policies, which apply to the same pods; at most %d fit in the dataplane beside those they replace", count, maxPeers)}}
 }
 
-// Slots are the port slots of each CIDR that some specs, which apply to the same pods, have between them.
+// Slots are the port slots of each CIDR of some specs that apply to the same pods.
 type Slots struct {
 	cidrs []prefixSlots // sorted
 }
 
-// SlotsOf counts. A CIDR may stand in several rules and specs, and has as many slots as there are distinct
-// ports in these and in those of the CIDRs that contain it.
+// SlotsOf counts the port slots of specs together. A CIDR may be in several rules and specs. It takes one slot for each
+// distinct port or port range of its rules, and of the rules of CIDRs that contain it.
 func SlotsOf(specs ...networkingv1.NetworkPolicySpec) Slots {
-	open := make(map[netip.Prefix]map[PortKey]bool) // the ports of each CIDR
+	open := make(map[netip.Prefix]map[PortKey]bool) // the ports of each CIDR; those of other peers under the zero Prefix
 	for _, spec := range specs {
 		for _, rule := range spec.Egress {
 			ports := portKeys(rule.Ports)
@@ -95,54 +97,54 @@ func SlotsOf(specs ...networkingv1.NetworkPolicySpec) Slots {
 			}
 		}
 	}
-	delete(open, netip.Prefix{}) // of peers that are no CIDR
+	delete(open, netip.Prefix{})
 	sorted := slices.SortedFunc(maps.Keys(open), prefixes.Compare)
 	cidrs := make([]prefixSlots, 0, len(sorted))
 	for prefix, slots := range prefixes.CountSlots(len(sorted), func(i int) (netip.Prefix, []PortKey) {
 		return sorted[i], slices.Collect(maps.Keys(open[sorted[i]]))
-	}) {
+	}, func(PortKey) int { return 1 }) {
 		cidrs = append(cidrs, prefixSlots{prefix, slots})
 	}
 	return Slots{cidrs}
 }
 
-// Max returns the CIDR with the most slots, DNS's not counted, among those of one of the specs and those
-// that lie in them, and of several the first; 0 slots where there is none.
-func (s Slots) Max(spec networkingv1.NetworkPolicySpec) (worst netip.Prefix, slots int) {
+// Max returns the CIDR with the most slots among the CIDRs of spec and the CIDRs inside them. spec is one of the specs
+// that SlotsOf counted. The slots of DNS are not included. On a tie Max returns the first prefix; without any, 0 slots.
+func (s Slots) Max(spec networkingv1.NetworkPolicySpec) (prefix netip.Prefix, slots int) {
 	own := make(map[netip.Prefix]bool)
 	for _, rule := range spec.Egress {
 		for _, peer := range rule.To {
 			own[peerPrefix(peer)] = true
 		}
 	}
-	var outer netip.Prefix // of the spec's, the last seen that lies in no other: what contains a CIDR comes before it
+	var outer netip.Prefix // the last outermost CIDR of spec: a containing CIDR comes before the CIDRs inside it
 	for _, c := range s.cidrs {
 		if own[c.prefix] && !prefixes.Contains(outer, c.prefix) {
 			outer = c.prefix
 		}
 		if c.slots > slots && prefixes.Contains(outer, c.prefix) {
-			worst, slots = c.prefix, c.slots
+			prefix, slots = c.prefix, c.slots
 		}
 	}
-	return worst, slots
+	return prefix, slots
 }
 
-// OpensDNS says whether a spec that the agent wrote has the rule for the cluster's DNS, the only one for
-// Pods.
+// OpensDNS reports whether a spec that the agent wrote has the rule for the cluster's DNS. It is the only rule with a
+// pod selector.
 func OpensDNS(spec networkingv1.NetworkPolicySpec) bool {
 	return slices.ContainsFunc(spec.Egress, func(rule networkingv1.NetworkPolicyEgressRule) bool {
 		return slices.ContainsFunc(rule.To, func(peer networkingv1.NetworkPolicyPeer) bool { return peer.PodSelector != nil })
 	})
 }
 
-// AllowsEverything says whether a rule of the spec leaves out both where to and at which port.
+// AllowsEverything reports whether a rule of the spec has neither peers nor ports.
 func AllowsEverything(spec networkingv1.NetworkPolicySpec) bool {
 	return slices.ContainsFunc(spec.Egress, func(rule networkingv1.NetworkPolicyEgressRule) bool {
 		return len(rule.To) == 0 && len(rule.Ports) == 0
 	})
 }
 
-// PortNames gives a rule's ports as "TCP 443" or "UDP 8000-8100"; nil for every port.
+// PortNames returns a rule's ports as "TCP 443" or "UDP 8000-8100", or nil for every port.
 func PortNames(ports []networkingv1.NetworkPolicyPort) []string {
 	var names []string
 	for _, port := range ports {
@@ -161,11 +163,11 @@ func PortNames(ports []networkingv1.NetworkPolicyPort) []string {
 	return names
 }
 
-// PortKey tells the ports of rules apart. The zero key is every port of every protocol.
+// PortKey identifies a port or port range of a rule. The zero key is every port of every protocol.
 type PortKey struct {
 	protocol corev1.Protocol
-	port     intstr.IntOrString // zero for every one
-	end      int32
+	port     intstr.IntOrString // zero is every port
+	end      int32              // zero without a range
 }
 
 func portKeys(ports []networkingv1.NetworkPolicyPort) []PortKey {

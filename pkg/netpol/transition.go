@@ -10,27 +10,25 @@ import (
 	"egress-agent/pkg/internal/prefixes"
 )
 
-// Step is what is due on the way from one spec to another.
+// Step is the next write of a transition from one spec to another.
 type Step string
 
-// The steps of a change. A large one takes two writes, since AWS VPC CNI splits a policy into several
-// PolicyEndpoints objects and updates them one after the other: while it does, an address that is
-// allowed before and after may be denied (measured: 44 % of them for half a second, when ports 443
-// became 443 and 80 on 1,753 CIDRs; none with the union of both written first).
+// The steps of a transition. A large one takes two writes. AWS VPC CNI splits a policy into several PolicyEndpoints
+// objects and updates one after the other. Meanwhile it may deny an address that both specs allow. Measured: it denied
+// 44 % of the addresses for half a second when ports 443 became 443 and 80 on 1,753 CIDRs. With the union of both
+// written first, it denied none.
 const (
-	// Replace writes the desired spec at once: it only adds, or it is small.
+	// Replace writes the desired spec: the transition only adds, or it is small.
 	Replace Step = "whole"
-	// Widen writes the union of both, which denies nothing that either allows.
+	// Widen writes the union of both specs, which allows everything that either allows.
 	Widen Step = "widen"
-	// Narrow writes the desired spec over one that holds all of it, and more: the second write, due
-	// when the dataplane has taken up the first.
+	// Narrow replaces a superset of the desired spec. It is the second write, after the dataplane has applied the first.
 	Narrow Step = "narrow"
 )
 
-// Transition decides the next write on the way from current, a spec as the agent wrote it, to
-// desired, and returns what to write. The step is read off the two specs alone, so that an agent that
-// was stopped between the writes goes on where it was. chunk is the number of peers up to which every
-// change is one write.
+// Transition returns the next step from current to desired, and the spec to write. The agent wrote current. The step
+// depends only on the two specs, so an agent that stopped between two writes continues with the second. A transition of
+// at most chunk peers is one write.
 func Transition(current, desired networkingv1.NetworkPolicySpec, chunk int, options Options) (Step, networkingv1.NetworkPolicySpec) {
 	before, after := peerPortsOf(current), peerPortsOf(desired)
 	if !IsLarge(max(CIDRCount(current), CIDRCount(desired)), chunk, options) || containsAll(after, before) {
@@ -40,20 +38,20 @@ func Transition(current, desired networkingv1.NetworkPolicySpec, chunk int, opti
 		return Narrow, desired
 	}
 	union := unionOf(current, desired)
-	if !canStand(union, options) {
-		// Ports that the dataplane loses at random, or a write that is refused each time, would be worse than the gap
-		// of a moment.
+	if !isWithinLimits(union, options) {
+		// A short gap is better than ports that the dataplane drops at random, or a write that the API server always
+		// refuses.
 		return Replace, desired
 	}
 	return Widen, union
 }
 
-// dnsPeers is what is kept for the peers of the DNS rule that are Pods: AWS VPC CNI makes one of each Pod of the DNS, and
-// of each of its addresses, and one of its Service. A cluster has two such Pods from the start, and more as it grows.
+// dnsPeers is the number of peers reserved for the pod selector of the DNS rule. AWS VPC CNI makes a peer of each
+// address of each DNS Pod, and one of the DNS Service. A new cluster has two such Pods, and a larger one has more.
 const dnsPeers = 16
 
-// IsLarge reports whether specs of so many CIDRs, with the peers of the DNS rule, may take more than one
-// PolicyEndpoints object of chunk peers.
+// IsLarge reports whether a spec of so many CIDRs may need more than one PolicyEndpoints object of chunk peers. It
+// includes the peers of the DNS rule.
 func IsLarge(cidrs, chunk int, options Options) bool {
 	if options.AllowDNS {
 		cidrs += dnsPeers
@@ -61,35 +59,35 @@ func IsLarge(cidrs, chunk int, options Options) bool {
 	return cidrs > chunk
 }
 
-// maxEncoded bounds a spec that is written: etcd takes requests of up to 1.5 MiB
-// (https://etcd.io/docs/v3.6/dev-guide/limit/), and the rest of the object is in them, too.
+// maxEncoded is the size in bytes of the largest union to write. etcd accepts requests of up to 1.5 MiB
+// (https://etcd.io/docs/v3.6/dev-guide/limit/), and a request also contains the rest of the object.
 const maxEncoded = 1 << 20
 
-// canStand reports whether a union is within the limits of a pod and of an API server.
-func canStand(union networkingv1.NetworkPolicySpec, options Options) bool {
+// isWithinLimits reports whether a union is within the limits of a pod and of an API server.
+func isWithinLimits(union networkingv1.NetworkPolicySpec, options Options) bool {
 	slots := SlotsOf(union)
 	_, most := slots.Max(union)
 	return !options.exceedsSlots(most) && len(slots.cidrs) <= maxPeers && union.Size() <= maxEncoded
 }
 
-// peerPorts is one peer of a rule with the rule's ports, both as JSON; an empty peer is all of them.
+// peerPorts is a peer of a rule and the ports of the rule, both as JSON. An empty peer is every peer.
 type peerPorts struct{ peer, ports string }
 
 func peerPortsOf(spec networkingv1.NetworkPolicySpec) map[peerPorts]bool {
-	openings := make(map[peerPorts]bool)
+	all := make(map[peerPorts]bool)
 	for _, rule := range spec.Egress {
 		ports := jsonKey(rule.Ports)
 		if len(rule.To) == 0 {
-			openings[peerPorts{"", ports}] = true
+			all[peerPorts{"", ports}] = true
 		}
 		for _, peer := range rule.To {
-			openings[peerPorts{peerKey(peer), ports}] = true
+			all[peerPorts{peerKey(peer), ports}] = true
 		}
 	}
-	return openings
+	return all
 }
 
-// peerKey is short for the peers that there are many of.
+// peerKey returns a text that identifies a peer: its CIDR, because a spec may have thousands, or else JSON.
 func peerKey(peer networkingv1.NetworkPolicyPeer) string {
 	if peer.IPBlock != nil && len(peer.IPBlock.Except) == 0 {
 		return peer.IPBlock.CIDR
@@ -100,13 +98,13 @@ func peerKey(peer networkingv1.NetworkPolicyPeer) string {
 func jsonKey(value any) string {
 	data, err := json.Marshal(value)
 	if err != nil {
-		panic(err) // strings, numbers and lists of them always encode
+		panic(err) // strings, numbers and their lists always encode
 	}
 	return string(data)
 }
 
-// Holds reports whether a spec opens to each of another's peers each of its ports and port ranges, and so opens all that
-// it does.
+// Holds reports whether whole has every peer of part with every port and port range that part opens to this peer. If
+// so, whole allows everything that part allows.
 func Holds(whole, part networkingv1.NetworkPolicySpec) bool {
 	type opened struct {
 		peer string
@@ -132,7 +130,7 @@ func Holds(whole, part networkingv1.NetworkPolicySpec) bool {
 	return each(part, func(o opened) bool { return all[o] })
 }
 
-// containsAll says whether every opening of part is one of whole.
+// containsAll reports whether whole has all of part.
 func containsAll(whole, part map[peerPorts]bool) bool {
 	for o := range part {
 		if !whole[o] {
@@ -142,7 +140,7 @@ func containsAll(whole, part map[peerPorts]bool) bool {
 	return true
 }
 
-// CIDRCount counts the peers of a spec's rules that are CIDRCount.
+// CIDRCount returns the number of peers in a spec's rules that are CIDRs.
 func CIDRCount(spec networkingv1.NetworkPolicySpec) int {
 	count := 0
 	for _, rule := range spec.Egress {
@@ -155,8 +153,8 @@ func CIDRCount(spec networkingv1.NetworkPolicySpec) int {
 	return count
 }
 
-// unionOf has the rules of both, with one rule for equal ports: those of desired in their order, and
-// then those of current alone.
+// unionOf returns a spec with the rules of both, and one rule for equal ports. The rules of desired come first, in
+// their order, and the rules with other ports follow.
 func unionOf(current, desired networkingv1.NetworkPolicySpec) networkingv1.NetworkPolicySpec {
 	union := *desired.DeepCopy()
 	byPorts := make(map[string]int)
@@ -174,8 +172,8 @@ func unionOf(current, desired networkingv1.NetworkPolicySpec) networkingv1.Netwo
 	return union
 }
 
-// unionPeers has the peers of both rules, sorted where they are CIDRs, behind the others. A rule without
-// peers opens every one, and so does its union with any other.
+// unionPeers returns the peers of two rules: the CIDRs sorted, after the other peers. It returns nil, which is every
+// peer, if one of the rules has no peers.
 func unionPeers(a, b []networkingv1.NetworkPolicyPeer) []networkingv1.NetworkPolicyPeer {
 	if len(a) == 0 || len(b) == 0 {
 		return nil
@@ -189,12 +187,12 @@ func unionPeers(a, b []networkingv1.NetworkPolicyPeer) []networkingv1.NetworkPol
 		}
 	}
 	slices.SortStableFunc(union, func(a, b networkingv1.NetworkPolicyPeer) int {
-		return prefixes.Compare(peerPrefix(a), peerPrefix(b)) // peers that are none come first
+		return prefixes.Compare(peerPrefix(a), peerPrefix(b)) // the zero Prefix of other peers comes first
 	})
 	return union
 }
 
-// peerPrefix returns a peer's CIDR, or the zero Prefix.
+// peerPrefix returns the CIDR of a peer, or the zero Prefix if it has none.
 func peerPrefix(peer networkingv1.NetworkPolicyPeer) netip.Prefix {
 	if peer.IPBlock == nil {
 		return netip.Prefix{}

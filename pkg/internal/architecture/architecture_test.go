@@ -25,8 +25,8 @@ type row struct {
 	pure bool
 }
 
-// table has the packages from the bottom to the top: each may import only packages of rows above its own, so every arrow
-// points the same way. A path that is no folder of this module allows every package under it.
+// table has the packages from the bottom to the top: each may import only packages of rows above its own, so every
+// arrow points the same way. A path that is no folder of this module allows every package under it.
 //
 // Admission and cmd/egress-webhook never import client-go: the webhook needs no access to the API server.
 var table = []row{

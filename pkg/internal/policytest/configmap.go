@@ -32,7 +32,7 @@ func ConfigMap(p *policy.Policy) *corev1.ConfigMap {
 	}
 	data, err := json.Marshal(map[string]any{"defaultAction": p.DefaultAction, "allowedDestinations": destinations})
 	if err != nil {
-		panic(err) // strings, numbers and lists of them always encode
+		panic(err) // strings, numbers and their lists always encode
 	}
 	return &corev1.ConfigMap{Data: map[string]string{policy.Key: string(data)}}
 }

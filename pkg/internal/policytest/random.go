@@ -1,5 +1,5 @@
-// Package policytest has what tests of several packages need: random policies, and a naive reading of the NetworkPolicies
-// that they compile to.
+// Package policytest supports the tests of several packages with random policies and a naive reading of
+// NetworkPolicies.
 package policytest
 
 import (
@@ -11,8 +11,8 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// RandomPolicy returns a policy of at most 11 destinations. It uses few addresses and ports, so destinations overlap, nest
-// and touch, and the services and regions of testdata/ranges.
+// RandomPolicy returns a policy of at most 11 destinations. It uses few addresses and ports, so destinations overlap,
+// nest and touch, and the services and regions of testdata/ranges.
 func RandomPolicy(random *rand.Rand) *policy.Policy {
 	p := &policy.Policy{DefaultAction: policy.Deny}
 	for i := range random.IntN(12) {
@@ -53,8 +53,8 @@ func randomPrefix(random *rand.Rand) netip.Prefix {
 	return netip.PrefixFrom(address, []int{0, 15, 21, 22, 23, 24, 25, 26, 27, 32}[random.IntN(10)]).Masked()
 }
 
-// Points returns addresses where a mistake in a compiled policy would show: the first and the last address of each CIDR
-// of the policy, of some random rows of the table and of random prefixes, and the addresses just outside them.
+// Points returns addresses to compare at: the first and the last address of some prefixes, and the addresses just
+// outside them. The prefixes are the CIDRs of the policy, four random rows of the table and four random prefixes.
 func Points(p *policy.Policy, table *awsranges.Table, random *rand.Rand) []netip.Addr {
 	var edges []netip.Prefix
 	for _, d := range p.Destinations {

@@ -6,8 +6,8 @@ import (
 )
 
 // Aggregate returns the fewest prefixes that cover exactly the addresses of the given ones: masked, sorted by Compare,
-// disjoint, and none mergeable with another. It returns nil for none. Prefixes may have host bits; the argument is not
-// modified.
+// disjoint, and none mergeable with another. It returns nil for no prefixes. They may have host bits. The argument is
+// not modified.
 //
 //	10.0.0.0/24 ├────────┤                    inside the /23: dropped
 //	10.0.0.0/23 ├─────────────────┤           ┐ siblings:
@@ -47,7 +47,7 @@ func AggregateSorted(sorted []netip.Prefix) []netip.Prefix {
 	return slices.Clip(merged)
 }
 
-// parentOf returns the prefix of which low and high are the two halves; ok is false if they are not siblings.
+// parentOf returns the prefix that consists of low and high; ok is false if they are not siblings.
 func parentOf(low, high netip.Prefix) (parent netip.Prefix, ok bool) {
 	if low.Bits() != high.Bits() || low.Bits() == 0 || low == high {
 		return netip.Prefix{}, false

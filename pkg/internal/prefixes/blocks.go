@@ -7,23 +7,22 @@ import (
 	"slices"
 )
 
-// Block is a prefix with the ports that are open to all of it.
+// Block is a prefix with the ports of all its addresses.
 type Block struct {
 	Prefix netip.Prefix
 	Ports  PortSet // never empty
 }
 
-// Blocks are a Set in few prefixes: each once, with the union of its ports in merged ranges, without ports that a
-// containing prefix opens too, and no two siblings with equal ports. They are sorted by Compare. The zero Blocks are
-// empty.
+// Blocks are the prefixes of a Set, sorted by Compare. Each prefix is there once, with its ports in merged ranges. It
+// lacks the ranges that the containing prefixes have. No two siblings have equal ports. The zero Blocks are empty.
 type Blocks struct {
 	blocks []prefixPorts
 	ports  []PortSet // by PortSetID
 }
 
-// Blocks returns the largest part of s that a NetworkPolicy can list. It leaves out the protocols without ports, such as
-// ICMP, where a prefix does not open every port with them. An error means that s exceeds a bound, MaxPortRanges among
-// them, and Blocks are empty.
+// Blocks returns the part of s that a NetworkPolicy can list. A NetworkPolicy opens protocols without ports, such as
+// ICMP, only together with every port, so a prefix without every port loses them. An error means that s exceeds
+// MaxPortRanges or another bound; the Blocks are then empty.
 func (s Set) Blocks() (Blocks, error) {
 	if s.err != nil {
 		return Blocks{}, s.err
@@ -103,10 +102,16 @@ func (b Blocks) ByPorts() []Group {
 	return groups
 }
 
-// Slots yields each prefix, in order, with its port slots: one for each of its own port ranges and of those of the
-// prefixes that contain it. Every port takes one slot.
+// Slots yields each prefix, in order, with the number of its port slots: one for each port range of the prefix and of
+// the prefixes that contain it. The set of every port takes one slot.
 func (b Blocks) Slots() iter.Seq2[netip.Prefix, int] {
-	return CountSlots(len(b.blocks), func(i int) (netip.Prefix, []PortRange) {
-		return b.blocks[i].prefix, b.ports[b.blocks[i].ports].slots()
-	})
+	// A range never repeats inside a prefix that has it, so whole port sets are the keys.
+	ids := make([]PortSetID, len(b.ports))
+	for id := range ids {
+		ids[id] = PortSetID(id)
+	}
+	return CountSlots(len(b.blocks), func(i int) (netip.Prefix, []PortSetID) {
+		id := b.blocks[i].ports
+		return b.blocks[i].prefix, ids[id : id+1]
+	}, func(id PortSetID) int { return b.ports[id].slots() })
 }

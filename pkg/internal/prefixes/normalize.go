@@ -6,14 +6,14 @@ import (
 	"slices"
 )
 
-// prefixPorts is a prefix with ports that are open to all of it.
+// prefixPorts is a prefix with the ports of all its addresses.
 type prefixPorts struct {
 	prefix netip.Prefix
 	ports  PortSetID
 }
 
-// normalize returns the same set as blocks in fewer blocks: each prefix once, no ports that a containing prefix opens
-// too, no two siblings with equal ports. The result is sorted by prefix.
+// normalize returns the same set in fewer blocks, sorted by prefix. Each prefix is there once. No block has a range of
+// ports that the containing prefixes have, and no two siblings have equal ports.
 //
 //	10.0.0.0/22 ├─────────────────┤ 443
 //	10.0.1.0/24     ├───┤           443        covered by the /22: dropped
@@ -23,7 +23,7 @@ type prefixPorts struct {
 //	10.0.0.0/22 ├─────────────────┤ 443
 //	10.0.2.0/23         ├─────────┤ 5432
 //
-// It works in place, and leaves blocks in any order.
+// It works in place.
 func normalize(blocks []prefixPorts, p *pool) []prefixPorts {
 	slices.SortFunc(blocks, func(a, b prefixPorts) int { return Compare(a.prefix, b.prefix) })
 	blocks = dropCovered(blocks, p)
@@ -45,8 +45,8 @@ func isNormal(blocks []prefixPorts) bool {
 	return true
 }
 
-// dropCovered takes sorted blocks and leaves each prefix, once, with the ports that no containing prefix opens. It works
-// in place.
+// dropCovered takes sorted blocks and leaves each prefix, once, with the ports that no containing prefix opens. It
+// works in place.
 func dropCovered(blocks []prefixPorts, p *pool) []prefixPorts {
 	type container struct {
 		netip.Prefix
@@ -86,8 +86,8 @@ func dropCovered(blocks []prefixPorts, p *pool) []prefixPorts {
 }
 
 // mergeSiblings merges siblings with equal ports, from the longest prefixes to the shortest, so a merged prefix can
-// merge again. If their parent is already in blocks with other ports, it gets the siblings' ports too. The result is
-// sorted; blocks are left in another order.
+// merge again. If their parent is already in blocks with other ports, it gets the siblings' ports as well. The
+// result is sorted, and blocks are in another order afterwards.
 func mergeSiblings(blocks []prefixPorts, p *pool) []prefixPorts {
 	const longest = 128
 	ports := make(map[netip.Prefix]PortSetID, len(blocks))

@@ -7,7 +7,7 @@ import (
 )
 
 // MaxPortRanges bounds the port ranges of the distinct port sets of a Set together. An API server stores no object of
-// more than 1.5 MiB (https://etcd.io/docs/v3.6/dev-guide/limit/), and each range takes 24 bytes or more of it.
+// more than 1.5 MiB (https://etcd.io/docs/v3.6/dev-guide/limit/), and each range takes at least 24 bytes.
 const MaxPortRanges = 32 << 10
 
 // PortSetID identifies a port set of one Builder. Two sets of a Builder are equal exactly if their IDs are equal.
@@ -22,8 +22,7 @@ const (
 type pool struct {
 	sets []PortSet // by PortSetID
 	ids  map[string]PortSetID
-	// total counts the ranges of all sets. If it would exceed limit, intern returns noPorts, which opens nothing, and err
-	// says so.
+	// total is the number of ranges in all sets. Beyond limit, intern sets err and returns noPorts, which opens nothing.
 	total, limit int
 	err          error
 	remainders   map[[2]int]PortSetID // results of withoutCovered, by port set and chain
@@ -60,7 +59,7 @@ func (p *pool) intern(set PortSet) PortSetID {
 	return id
 }
 
-// union returns the union of all sets. It merges them at once: in pairs, it would take time quadratic in their number.
+// union returns the union of port sets. It merges them in one step, because pairs would take quadratic time.
 func (p *pool) union(ids ...PortSetID) PortSetID {
 	ids = slices.Compact(ids)
 	if len(ids) == 1 {
@@ -76,8 +75,9 @@ func (p *pool) union(ids ...PortSetID) PortSetID {
 	return p.intern(PortSet{MergePorts(all)})
 }
 
-// chain returns a number for a chain of nested prefixes, by the port sets of its members. outer is the number of the
-// chain without the innermost member, 0 for none, and own is the port set of the innermost one.
+// chain returns a number for a chain of nested prefixes. Chains with the same port sets have the same number. outer is
+// the number of the chain without its innermost prefix, or 0 if that chain is empty. own is the port set of the
+// innermost prefix.
 func (p *pool) chain(outer int, own PortSetID) int {
 	if p.chains == nil {
 		p.chains, p.remainders = make(map[[2]int]int), make(map[[2]int]PortSetID)
@@ -89,9 +89,9 @@ func (p *pool) chain(outer int, own PortSetID) int {
 	return p.chains[key]
 }
 
-// withoutCovered returns own without the ranges that the inherited sets have completely. Inherited are the port sets of
-// the members of the chain. A range that they have in part stays complete: a cut could make two ranges of one, and each
-// range takes a port slot. Every port also stays complete or goes.
+// withoutCovered returns own without the ranges that the inherited sets cover completely. inherited has the port sets
+// of the chain. A range that they cover in part stays complete: a cut could make two ranges of one, and each range
+// takes a port slot. The set of every port, which takes one slot, stays complete as well.
 func (p *pool) withoutCovered(own PortSetID, chain int, inherited []PortSet) PortSetID {
 	key := [2]int{int(own), chain}
 	rest, known := p.remainders[key]

@@ -66,17 +66,18 @@ func (s PortSet) compare(other PortSet) int {
 	return slices.CompareFunc(s.ranges, other.ranges, comparePortRanges)
 }
 
-// isInexpressible reports whether s has the protocols without ports but not every port, which no NetworkPolicy can list.
+// isInexpressible reports whether s has the protocols without ports but not every port, which no NetworkPolicy can
+// list.
 func (s PortSet) isInexpressible() bool {
 	return len(s.ranges) > 0 && s.ranges[0].Protocol == OtherProtocols && !s.IsEvery()
 }
 
-// slots returns the ranges that each take one port slot. Every port takes one slot.
-func (s PortSet) slots() []PortRange {
+// slots returns the number of port slots of s: one for each range, and one for the set of every port.
+func (s PortSet) slots() int {
 	if s.IsEvery() {
-		return s.ranges[:1]
+		return 1
 	}
-	return s.ranges
+	return len(s.ranges)
 }
 
 // intersect returns the ports that are in both sets.

@@ -1,15 +1,15 @@
 // Package prefixes computes with sets of (address, protocol, port).
 //
 // A Builder collects prefixes with their ports into a Set. Sets are immutable, and Union, Intersect and Subtract return
-// new ones. Blocks returns a Set in the form that a NetworkPolicy can list. Aggregate and Subtract compute with
-// addresses alone.
+// new ones. Blocks returns a Set in the form that a NetworkPolicy can list. The functions Aggregate and Subtract
+// compute with addresses, without ports.
 //
 //	Builder ──Set──▶ Set ──Blocks──▶ Blocks
 //	                 │ ▲
 //	                 └─┘ Union, Intersect, Subtract
 //
-// The package knows no policy and no Kubernetes type. Prefixes are valid and without host bits, except where a function
-// accepts others. Both address families may be mixed.
+// Prefixes must be valid and, unless a function says otherwise, without host bits. One Set may have prefixes of both
+// address families.
 package prefixes
 
 import (

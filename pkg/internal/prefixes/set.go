@@ -11,7 +11,7 @@ import (
 type Builder struct {
 	pool   *pool
 	blocks []prefixPorts
-	unions map[string]PortSetID // of several port sets: many prefixes have the same ones
+	unions map[string]PortSetID // results of Union
 }
 
 // NewBuilder returns an empty Builder with room for n prefixes.
@@ -19,8 +19,8 @@ func NewBuilder(n int) *Builder {
 	return &Builder{newPool(MaxPortRanges), make([]prefixPorts, 0, n), make(map[string]PortSetID)}
 }
 
-// Ports returns the ID of a set of port ranges, which may overlap. Nil is every port of every protocol; empty and not
-// nil is no port. Ports takes over ranges, and modifies them.
+// Ports returns the ID of a set of port ranges, which may overlap. Nil means every port of every protocol, and an empty
+// slice that is not nil means none. Ports modifies ranges, and the caller must not use them afterwards.
 func (b *Builder) Ports(ranges []PortRange) PortSetID {
 	if ranges == nil {
 		return everyPortID
@@ -28,7 +28,7 @@ func (b *Builder) Ports(ranges []PortRange) PortSetID {
 	return b.pool.intern(PortSet{MergePorts(ranges)})
 }
 
-// Union returns the ID of the union of port sets. It sorts ids.
+// Union returns the ID of the union of port sets. It sorts ids in place.
 func (b *Builder) Union(ids []PortSetID) PortSetID {
 	if len(ids) == 1 {
 		return ids[0]
@@ -47,7 +47,7 @@ func (b *Builder) Union(ids []PortSetID) PortSetID {
 	return union
 }
 
-// Add adds the ports for every address of the prefixes, to those that other calls added.
+// Add adds the ports to every address of the prefixes. Ports from other calls stay.
 func (b *Builder) Add(ports PortSetID, prefixes ...netip.Prefix) {
 	for _, prefix := range prefixes {
 		b.blocks = append(b.blocks, prefixPorts{prefix, ports})
@@ -57,35 +57,35 @@ func (b *Builder) Add(ports PortSetID, prefixes ...netip.Prefix) {
 // Grow makes room for n more prefixes.
 func (b *Builder) Grow(n int) { b.blocks = slices.Grow(b.blocks, n) }
 
-// PortRanges returns the number of port ranges in all distinct port sets, of which a Set may have MaxPortRanges.
+// PortRanges returns the number of port ranges in all distinct port sets so far. A Set has at most MaxPortRanges.
 func (b *Builder) PortRanges() int { return b.pool.total }
 
-// Set returns what was added. The Builder must not be used afterwards.
+// Set returns the set of everything added. The caller must not use the Builder afterwards.
 func (b *Builder) Set() Set { return newSet(b.blocks, b.pool) }
 
 // Set is an immutable set of (address, protocol, port), and safe for concurrent use. The zero Set is empty.
 //
-// A Set keeps the prefixes that it was built from, where they nest: an address has the ports of every prefix that
-// contains it. So ports on 10.0.0.0/8 and one more port on 10.1.0.0/16 stay two prefixes.
+// Prefixes of a Set may nest, and an address has the ports of every prefix that contains it. So a Set of port 443 on
+// 10.0.0.0/8 and port 80 on 10.1.0.0/16 has two prefixes.
 type Set struct {
 	blocks []prefixPorts // as normalize returns them
 	ports  []PortSet     // by PortSetID
-	err    error         // the bound that the set exceeds; the set then lacks something
+	err    error         // the bound that the set exceeds; blocks are then incomplete
 }
 
-// maxBlocks bounds what Union, Intersect and Subtract return, and so their memory: several times what fits into a pod's
-// map of AWS VPC CNI.
+// maxBlocks bounds the results of Union, Intersect and Subtract, and so their memory. It is four times the size of a
+// pod's map in AWS VPC CNI.
 const maxBlocks = 256 << 10
 
 var errTooManyPrefixes = errors.New("more than 262144 prefixes")
 
-// newSet takes over blocks and p.
+// newSet returns the set of blocks, whose ports are in p. It modifies both.
 func newSet(blocks []prefixPorts, p *pool) Set {
 	blocks = normalize(blocks, p)
 	return Set{blocks, p.sets, p.err}
 }
 
-// Union returns what is in s or in other.
+// Union returns everything that s or other has.
 //
 //	s       10.0.0.0/24 ├───────┤         443
 //	other   10.0.0.0/23 ├───────────────┤ 80
@@ -102,7 +102,7 @@ func (s Set) Union(other Set) Set {
 	})
 }
 
-// Intersect returns what is in both s and other.
+// Intersect returns everything that both s and other have.
 //
 //	s       10.0.0.0/23 ├───────────────┤ 443, 5432
 //	other   10.0.1.0/24         ├───────┤ 443
@@ -121,7 +121,7 @@ func (s Set) Intersect(other Set) Set {
 	})
 }
 
-// Subtract returns what is in s and not in other.
+// Subtract returns everything that s has and other lacks.
 //
 //	s       10.0.0.0/22 ├───────────────────────────────┤ 443, 5432
 //	other   10.0.1.0/24         ├───────┤                 443
@@ -155,8 +155,8 @@ type operation struct {
 	blocks []prefixPorts
 }
 
-// combine returns the set that fill adds up. Intermediate port sets count as well, so their bound is four times that of
-// a Set, which Blocks applies.
+// combine returns the set of everything that fill adds. Intermediate port sets count against the bound of a pool, so it
+// is four times MaxPortRanges here. Blocks checks the result.
 func combine(a, b Set, fill func(*operation)) Set {
 	if err := cmp.Or(a.err, b.err); err != nil {
 		return Set{err: err}
@@ -179,7 +179,8 @@ func (o *operation) add(prefix netip.Prefix, ports PortSetID) {
 	}
 }
 
-// cut adds prefix without the holes, which are sorted and lie inside it. It halves prefix while a hole is inside.
+// cut adds prefix without the holes, which are sorted and inside it. It halves prefix while a hole takes any of its
+// ports.
 func (o *operation) cut(prefix netip.Prefix, own PortSetID, holes []prefixPorts, subtract func(a, b PortSetID) PortSetID) {
 	for len(holes) > 0 && holes[0].prefix == prefix {
 		own, holes = subtract(own, holes[0].ports), holes[1:]
@@ -195,9 +196,9 @@ func (o *operation) cut(prefix netip.Prefix, own PortSetID, holes []prefixPorts,
 	o.cut(high, own, holes[behind:], subtract)
 }
 
-// importer returns a function from the IDs of a set to those of the pool.
+// importer returns a function that adds a port set of set to the pool.
 func (o *operation) importer(set Set) func(PortSetID) PortSetID {
-	ids := make([]PortSetID, len(set.ports)) // noPorts for those not imported yet
+	ids := make([]PortSetID, len(set.ports)) // noPorts until it is imported
 	return func(id PortSetID) PortSetID {
 		if ids[id] == noPorts {
 			ids[id] = o.pool.intern(set.ports[id])
@@ -206,7 +207,7 @@ func (o *operation) importer(set Set) func(PortSetID) PortSetID {
 	}
 }
 
-// memoize returns f with its result in the pool, computed once for the same arguments.
+// memoize returns a function that calls f once for the same arguments and adds the result to the pool.
 func (o *operation) memoize(f func(a, b PortSetID) PortSet) func(a, b PortSetID) PortSetID {
 	known := make(map[[2]PortSetID]PortSetID)
 	return func(a, b PortSetID) PortSetID {
@@ -220,12 +221,13 @@ func (o *operation) memoize(f func(a, b PortSetID) PortSet) func(a, b PortSetID)
 	}
 }
 
-// eachOverlap calls visit for each block of a, in order, with the blocks of b that contain it, itself included, and with
-// those inside it. Both are sorted, with each prefix once. visit must not retain its arguments.
+// eachOverlap calls visit for each block of a, in order. around are the blocks of b that contain the block or equal it,
+// and inside are the other blocks of b inside it. a and b are sorted, with each prefix once. visit must not retain its
+// arguments.
 //
-//	a            ├───────┤
-//	b     ├───────────────────┤   around
-//	        ├──┤ ├─┤   ├─┤        the last two: inside
+//	a              ├─────────┤        the block
+//	b     ├──────────────────────┤    around
+//	        ├──┤   ├─┤     ├─┤        the second and the third: inside
 func eachOverlap(a, b []prefixPorts, visit func(block prefixPorts, around, inside []prefixPorts)) {
 	var around []prefixPorts
 	for _, block := range a {
@@ -236,7 +238,7 @@ func eachOverlap(a, b []prefixPorts, visit func(block prefixPorts, around, insid
 			if Contains(b[0].prefix, block.prefix) {
 				around = append(around, b[0])
 			}
-			b = b[1:] // it does not contain this block, or is in around
+			b = b[1:] // it is in around, or ends before this block
 		}
 		inside := 0
 		for inside < len(b) && Contains(block.prefix, b[inside].prefix) {

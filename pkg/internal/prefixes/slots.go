@@ -5,18 +5,20 @@ import (
 	"net/netip"
 )
 
-// CountSlots yields n prefixes, in order, each with the number of distinct keys of it and of the prefixes that contain
-// it. AWS VPC CNI looks up only the longest prefix of an address, so it copies the ports of containing prefixes to it,
-// and each distinct port or port range takes one slot.
+// CountSlots yields n prefixes, in order, each with its number of port slots. The keys are ports and port ranges, or sets
+// of them. A prefix has the slots of each distinct key of its own and of the prefixes that contain it. AWS VPC CNI looks
+// up only the longest prefix of an address, so it copies the ports of containing prefixes to that one.
 //
 //	10.0.0.0/8  ├─────────────────┤ 443, 80    2 slots
 //	10.1.0.0/16     ├───────┤       443, 5432  3 slots: 443, 80, 5432
 //
-// at returns the i-th prefix and its keys, which are distinct. The prefixes are sorted by Compare, each once.
-func CountSlots[K comparable](n int, at func(i int) (netip.Prefix, []K)) iter.Seq2[netip.Prefix, int] {
+// at returns the i-th prefix and its distinct keys, and slots returns the slots of a key. The prefixes are sorted by
+// Compare, each once.
+func CountSlots[K comparable](n int, at func(i int) (netip.Prefix, []K), slots func(K) int) iter.Seq2[netip.Prefix, int] {
 	type container struct {
 		prefix    netip.Prefix
 		keys      []K
+		slots     int  // of the prefix and those around it
 		isCounted bool // in inherited; false until a prefix inside it needs it
 	}
 	return func(yield func(netip.Prefix, int) bool) {
@@ -34,23 +36,24 @@ func CountSlots[K comparable](n int, at func(i int) (netip.Prefix, []K)) iter.Se
 				}
 				containers = containers[:n-1]
 			}
-			slots := len(keys)
+			total := 0
 			if n := len(containers); n > 0 {
-				if innermost := &containers[n-1]; !innermost.isCounted {
+				innermost := &containers[n-1]
+				if !innermost.isCounted {
 					innermost.isCounted = true
 					for _, key := range innermost.keys {
 						inherited[key]++
 					}
 				}
-				for _, key := range keys {
-					if inherited[key] > 0 {
-						slots--
-					}
-				}
-				slots += len(inherited)
+				total = innermost.slots
 			}
-			containers = append(containers, container{prefix: prefix, keys: keys})
-			if !yield(prefix, slots) {
+			for _, key := range keys {
+				if len(inherited) == 0 || inherited[key] == 0 {
+					total += slots(key)
+				}
+			}
+			containers = append(containers, container{prefix: prefix, keys: keys, slots: total})
+			if !yield(prefix, total) {
 				return
 			}
 		}

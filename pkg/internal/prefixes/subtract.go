@@ -3,7 +3,7 @@ package prefixes
 import "net/netip"
 
 // Subtract returns the fewest prefixes that cover exactly the addresses that are in a and not in b: masked, sorted by
-// Compare. It returns nil for none.
+// Compare. It returns nil if no address is left.
 //
 //	a ├───────────────┤
 //	b     ├───┤
@@ -20,8 +20,8 @@ func Subtract(a, b []netip.Prefix) []netip.Prefix {
 	return Aggregate(rest)
 }
 
-// subtractFrom appends the addresses of prefix that are in none of the holes. It halves prefix while a part of it is in
-// a hole.
+// subtractFrom appends the addresses of prefix that are in none of the holes. It halves prefix while a hole is
+// inside.
 func subtractFrom(rest []netip.Prefix, prefix netip.Prefix, holes []netip.Prefix) []netip.Prefix {
 	for _, hole := range holes {
 		if Contains(hole, prefix) {
