@@ -11,35 +11,39 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// collector turns destinations into a set of prefixes and ports. It bounds its cost by the table and not by the number
-// of destinations. All destinations of a service in a region share one part. The prefixes of a part enter the set once,
-// with the ports of all its destinations.
+// collector turns destinations into a set of prefixes and ports. Its cost depends on the table and not on the number of
+// destinations: all destinations with the same service and regions share one part. A part adds its prefixes to the set
+// once, with the union of the destinations' ports.
 type collector struct {
 	table      *awsranges.Table
 	family     Family
 	builder    *prefixes.Builder
 	resolved   map[serviceRegions]addresses
 	partOf     map[serviceRegions]*part
-	parts      []*part // the values of partOf, in the order of the first destination
+	parts      []*part // the values of partOf, each at the position of the first destination that needs it
 	regionSets int     // the number of parts of two or more regions
 }
 
-// serviceRegions is a service, by its canonical name, in regions: sorted and joined by commas, or empty for all
-// regions.
+// serviceRegions is the canonical name of a service and the names of regions, sorted and joined by commas. regions is
+// empty for all regions.
 type serviceRegions struct{ service, regions string }
 
 // part is the prefixes that several destinations may share.
 type part struct {
-	prefixes []netip.Prefix       // of the cluster's family, disjoint and sorted
-	ports    []prefixes.PortSetID // of each destination
+	prefixes []netip.Prefix       // in the cluster's family, disjoint and sorted
+	ports    []prefixes.PortSetID // the port set of each destination
 }
 
 // addresses are the addresses of one destination.
 type addresses struct {
-	parts    []*part      // of a service; nil for a CIDR
-	cidr     netip.Prefix // zero for a service, and outside the cluster's family
-	count    int          // the number of prefixes in the cluster's family
-	resolved bool         // false if the table lacks both the service and AWS's document
+	// parts are the parts of a service; nil for a CIDR.
+	parts []*part
+	// cidr is zero for a service and for a CIDR outside the cluster's family.
+	cidr netip.Prefix
+	// count is the number of prefixes in the cluster's family.
+	count int
+	// resolved is false if the table lacks both the service and AWS's document.
+	resolved bool
 }
 
 func (a addresses) prefixes() []netip.Prefix {
@@ -60,7 +64,7 @@ func newCollector(table *awsranges.Table, family Family, destinations int) *coll
 	}
 }
 
-// lookup returns the addresses of a destination. Destinations of a service in the same regions share them.
+// lookup returns the addresses of a destination. Destinations with the same service and regions share them.
 func (c *collector) lookup(d policy.Destination) addresses {
 	if d.Service == "" {
 		if !c.family.Includes(d.CIDR) {
@@ -89,9 +93,9 @@ func (c *collector) lookup(d policy.Destination) addresses {
 	return a
 }
 
-// maxRegionSets is the number of sets of two or more regions that each get a part of their own, aggregated over the
-// regions. Each further set uses one part for each region, which opens the same addresses. Without the bound, a policy
-// could need a copy of a service's prefixes for each of its destinations.
+// maxRegionSets is the number of sets of two or more regions that get a separate part, with prefixes aggregated over
+// the regions. Each further set uses one part for each region, which opens the same addresses. Without this bound, a
+// policy could need a copy of a service's prefixes for each destination.
 const maxRegionSets = 16
 
 func (c *collector) partsOf(key serviceRegions, regions []string) []*part {
@@ -118,7 +122,7 @@ func (c *collector) part(key serviceRegions, regions []string) *part {
 	return p
 }
 
-// add opens ports to the addresses.
+// add adds a port set to the addresses.
 func (c *collector) add(a addresses, ports prefixes.PortSetID) {
 	if a.cidr.IsValid() {
 		c.builder.Add(ports, a.cidr)
@@ -130,7 +134,7 @@ func (c *collector) add(a addresses, ports prefixes.PortSetID) {
 	}
 }
 
-// blocks returns the union of what add added. The caller must not add more afterwards.
+// blocks returns the union of all added addresses and ports. The caller must not call add afterwards.
 func (c *collector) blocks() (prefixes.Blocks, policy.Problems) {
 	total := 0
 	for _, part := range c.parts {
@@ -148,7 +152,7 @@ func (c *collector) blocks() (prefixes.Blocks, policy.Problems) {
 	return blocks, nil
 }
 
-// portRanges converts ports to the type of package prefixes; nil, which is every port, stays nil.
+// portRanges converts ports to the type of package prefixes. It returns nil for nil, which means every port.
 func portRanges(ports []policy.Port) []prefixes.PortRange {
 	if ports == nil {
 		return nil

@@ -12,62 +12,63 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// Inputs are what a policy is compiled with, beside its ConfigMap.
+// Inputs are the inputs of a compilation, except the ConfigMap.
 type Inputs struct {
-	// Table are the ranges; nil before any document is loaded.
+	// Table has the ranges; nil before any document is loaded.
 	Table   *awsranges.Table
 	Options Options
-	// AgentNamespace is the agent's own; empty means DefaultNamespace.
+	// AgentNamespace is the namespace of the agent; empty means DefaultNamespace.
 	AgentNamespace string
-	// PolicyDigest is PolicyDigestOf the ConfigMap as it is stored; empty means that the ConfigMap is as it is stored.
-	// The agent's cache holds policy.json without its white space.
+	// PolicyDigest is the PolicyDigestOf of the stored ConfigMap. If it is empty, Assess computes it from the ConfigMap
+	// of its call. The agent sets it, because its cache holds policy.json without white space.
 	PolicyDigest string
-	// Exceeded are the bounds that the policy exceeds by its size or beside the other policies of its namespace. If there
-	// are any, the policy is invalid, and policy.json is not read: the caller may not even have it.
+	// Exceeded are the bounds that the policy exceeds by its size or together with the other policies of its namespace.
+	// With any, the policy is invalid, and CompileConfigMap does not read policy.json: the caller may lack it.
 	Exceeded policy.Problems
 	// Incomplete reports that the agent may use ranges that Table lacks. Assess then reports no missing ranges or names.
 	Incomplete bool
-	// TrustCurrent makes Assess accept a NetworkPolicy that was made from the policy as it is: a reader of the cluster may
-	// differ from the agent in version and ranges.
+	// TrustCurrent makes Assess accept a NetworkPolicy that the agent made from the current policy. A program that only
+	// reads the cluster, such as status, sets it, because its version and ranges may differ from the agent's.
 	TrustCurrent bool
 }
 
-// Compiled is a policy ConfigMap's policy with its rules, or with what makes it invalid.
+// Compiled is the result of CompileConfigMap: a policy with its rules, or its problems.
 type Compiled struct {
-	// Policy is the policy as it was read; nil if policy.json has mistakes. One that only exceeds a limit has Problems, too.
+	// Policy is nil if policy.json itself has problems. A policy that only exceeds a limit is here, and has Problems.
 	Policy *policy.Policy
-	// Problems make the policy invalid, in document order: mistakes, and limits of the dataplane. nil for none.
+	// Problems make the policy invalid: problems of policy.json in document order, or limits that the policy exceeds. It
+	// is nil for a valid policy.
 	Problems policy.Problems
-	// Warnings say what the policy opens, or fails to open, beyond what it seems to, the most severe first; nil if it has
-	// Problems.
+	// Warnings describe what the policy opens, or fails to open, against expectation, the most severe first. It is nil if
+	// there are Problems.
 	Warnings policy.Problems
 	// Counts are in the policy's order, without the destinations of Unresolved; empty if defaultAction is allow or if the
 	// policy has Problems.
 	Counts []Count
-	// Unresolved are the names of the destinations, in the policy's order, whose service no table holds because AWS's
-	// document is not loaded. Spec lacks them.
+	// Unresolved are the names of destinations with a service that the table lacks, because AWS's document is not loaded.
+	// They are in the policy's order. Spec lacks these destinations.
 	Unresolved []string
 
 	options Options
 	blocks  prefixes.Blocks
 }
 
-// Count is how many prefixes of the cluster's family a destination stands for, before any merging
-// with other destinations.
+// Count is the number of prefixes of a destination in the cluster's family, before they merge with the prefixes of
+// other destinations.
 type Count struct {
 	Name  string
 	CIDRs int
 }
 
-// CompileConfigMap parses, validates and compiles the policy of a ConfigMap. Admission, the agent and every command take
-// their verdict from it, so what one accepts, all accept. It does not read the ConfigMap's label.
+// CompileConfigMap parses, validates and compiles the policy of a ConfigMap. Admission, the agent and every command
+// call it, so all accept the same policies. It does not read the ConfigMap's label.
 //
-// A policy that the dataplane could not enforce has problems, as one with a mistake in it does.
+// A policy that the dataplane could not enforce has Problems too, although policy.json is correct.
 func CompileConfigMap(configMap *corev1.ConfigMap, in Inputs) *Compiled {
 	return compileConfigMap(configMap, in, NameCheck(in.Table))
 }
 
-// compileConfigMap is CompileConfigMap with a check of names, which accepts every name if it is nil.
+// compileConfigMap is CompileConfigMap with another check of names. If names is nil, it accepts every name.
 func compileConfigMap(configMap *corev1.ConfigMap, in Inputs, names policy.NameCheck) *Compiled {
 	c := &Compiled{Problems: in.Exceeded, options: in.Options}
 	if c.Problems != nil {
@@ -104,8 +105,8 @@ func warnOfConfigMap(configMap *corev1.ConfigMap, p *policy.Policy, in Inputs, w
 	}
 }
 
-// compile resolves and merges the destinations of c.Policy into c.blocks: the union of their (address, protocol, port),
-// limited to the cluster's family. A destination that stands for no prefix adds a warning instead.
+// compile resolves the destinations of c.Policy and merges them into c.blocks. The blocks are the union of the
+// destinations' (address, protocol, port) in the cluster's family. A destination without prefixes adds a warning.
 func (c *Compiled) compile(table *awsranges.Table, warnings *policy.Warnings) {
 	p := c.Policy
 	if p.DefaultAction == policy.Allow {
@@ -137,13 +138,13 @@ func (c *Compiled) compile(table *awsranges.Table, warnings *policy.Warnings) {
 	c.Warnings = warnings.List()
 }
 
-// limitProblems returns the limits of the dataplane that the blocks exceed; nil for none.
+// limitProblems returns the limits of the dataplane that the blocks exceed, or nil.
 func (c *Compiled) limitProblems(collected *collector) policy.Problems {
 	return append(slotProblems(c.blocks, c.Policy, collected, c.options), peerProblems(c.blocks.Len(), c.Counts)...)
 }
 
-// Spec builds the NetworkPolicy's spec: egress only, for every pod of the namespace. Each prefix stands in one rule, each
-// set of ports in one rule, and rules and peers are sorted. For a policy with problems it is DenyAll.
+// Spec builds the NetworkPolicy's spec: egress only, for every pod of the namespace. Each prefix is in one rule, each
+// port set has one rule, and rules and peers are sorted. For a policy with problems, Spec returns DenyAll.
 func (c *Compiled) Spec() networkingv1.NetworkPolicySpec {
 	switch {
 	case c.Problems != nil:
@@ -154,7 +155,7 @@ func (c *Compiled) Spec() networkingv1.NetworkPolicySpec {
 	return spec(appendPrefixRules(baseRules(c.options), c.blocks))
 }
 
-// DenyAll returns the spec that allows only what the options allow every policy: DNS.
+// DenyAll returns the spec that allows only DNS, and not even DNS if the options do not allow it.
 func DenyAll(options Options) networkingv1.NetworkPolicySpec { return spec(baseRules(options)) }
 
 // Resolve returns a destination's prefixes of both families, which the caller must not modify. ok is false if the table
@@ -170,13 +171,13 @@ func Resolve(d policy.Destination, table *awsranges.Table) (all []netip.Prefix, 
 	return lookUp(service, d.Regions, table), true
 }
 
-// canLookUp reports whether the table says all there is of a service, be it nothing.
+// canLookUp reports whether the table is complete for a service, even if the service has no prefixes.
 func canLookUp(service string, table *awsranges.Table) bool {
 	return table.HasAWS() || table != nil && table.Regions(service) != nil
 }
 
-// lookUp returns the prefixes of a service in the regions, all of them if none is named: disjoint and sorted, and not to
-// be modified.
+// lookUp returns the prefixes of a service in the regions, or in every region if regions is empty. They are disjoint
+// and sorted. The caller must not modify them.
 func lookUp(service string, regions []string, table *awsranges.Table) []netip.Prefix {
 	switch len(regions) {
 	case 0:
@@ -195,12 +196,12 @@ func baseRules(options Options) []networkingv1.NetworkPolicyEgressRule {
 	if !options.AllowDNS {
 		return nil
 	}
-	const usual = 3 // with those of the prefixes
+	const usual = 3 // the DNS rule, and the usual number of rules for prefixes
 	return append(make([]networkingv1.NetworkPolicyEgressRule, 0, usual), dnsRule(options.DNSCIDRs).toAPI())
 }
 
-// spec always says Egress: left out, a policy without rules would be one for ingress, and egress
-// would stay open.
+// spec always sets the policy type Egress. Without it, Kubernetes would read a NetworkPolicy without rules as one for
+// ingress, and egress would stay open.
 func spec(egress []networkingv1.NetworkPolicyEgressRule) networkingv1.NetworkPolicySpec {
 	return networkingv1.NetworkPolicySpec{
 		PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress},

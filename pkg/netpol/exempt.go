@@ -5,13 +5,13 @@ import (
 	"slices"
 )
 
-// DefaultNamespace is the agent's own, unless a flag names another.
+// DefaultNamespace is the namespace of the agent, unless a flag names another.
 const DefaultNamespace = "egress-system"
 
-// systemNamespaces hold what the cluster itself runs on: a policy in one of them could cut off its DNS.
+// systemNamespaces hold the components of the cluster. A policy in one of them could close the cluster's DNS.
 var systemNamespaces = []string{"kube-system", "kube-public", "kube-node-lease"}
 
-// IsExempt reports whether the agent writes nothing in a namespace: one of the cluster's, or the agent's own.
+// IsExempt reports whether the agent writes nothing in a namespace, because the cluster or the agent itself runs there.
 func IsExempt(namespace, agentNamespace string) bool {
 	return namespace == agentNamespace || slices.Contains(systemNamespaces, namespace)
 }

@@ -10,9 +10,9 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// The limits of AWS VPC CNI's dataplane. A CIDR has 24 port slots. If a policy takes more, a random 24 of them remain
-// after each update (aws/containers-roadmap#2481, MAX_PORT_PROTOCOL in aws/aws-network-policy-agent). A pod's map has
-// 65,536 entries. An update needs room in it beside the entries that it replaces.
+// The limits of AWS VPC CNI's dataplane. A CIDR has 24 port slots. If a policy takes more, AWS VPC CNI enforces a
+// random 24 after each update (aws/containers-roadmap#2481, MAX_PORT_PROTOCOL in aws/aws-network-policy-agent). A pod's
+// map has 65,536 entries. During an update it holds the new entries and the entries that they replace.
 const (
 	// DefaultPortSlots is the number of port slots of a CIDR.
 	DefaultPortSlots = 24
@@ -21,7 +21,7 @@ const (
 	DNSSlots = 2
 	// manyPeers is the number of peers in one PolicyEndpoints object; the dataplane updates more in several steps.
 	manyPeers = 1000
-	// maxPeers is the number of peers that fit twice into a pod's map.
+	// maxPeers is the number of peers that fit twice into a pod's map, with room to spare.
 	maxPeers = 30000
 )
 
@@ -31,11 +31,11 @@ type prefixSlots struct {
 	slots  int
 }
 
-// slotProblems returns a problem for each block that takes too many port slots. A block takes the slots of its own
-// ports and of every block that contains it. The blocks with the most slots come first. Of blocks that the same
-// destinations open, only the first is a problem.
+// slotProblems returns a problem for each block that takes too many port slots. A block takes slots for its ports and
+// for the ports of every block that contains it. The blocks with the most slots come first. If the same destinations
+// open several blocks, slotProblems reports only the first block.
 func slotProblems(blocks prefixes.Blocks, p *policy.Policy, c *collector, options Options) policy.Problems {
-	const maxReported = 100 // a policy can have thousands, and one shows what to do
+	const maxReported = 100 // a policy can have thousands of problems, and one shows what to do
 	if options.MaxPortSlots == 0 {
 		return nil
 	}
@@ -79,8 +79,8 @@ func (o Options) exceedsSlots(slots int) bool {
 	return o.MaxPortSlots != 0 && slots > o.MaxPortSlots
 }
 
-// tooLarge returns the destinations with too many ports, if the ports of all destinations are too many to merge. It
-// returns nil for fewer ports: slotProblems then names the CIDR as well.
+// tooLarge returns a problem for each destination with too many ports, if the policy has too many ports to merge them.
+// For fewer ports it returns nil, and slotProblems also names the CIDR.
 func (c *collector) tooLarge(p *policy.Policy, options Options) policy.Problems {
 	const manyRanges = prefixes.MaxPortRanges / 8
 	var problems policy.Problems
@@ -95,8 +95,8 @@ func (c *collector) tooLarge(p *policy.Policy, options Options) policy.Problems 
 	return problems
 }
 
-// destinationsOpening returns the names of the destinations that open any address in prefix: the first 10, and the
-// number of the others.
+// destinationsOpening returns the names of the destinations that open any address in prefix. It returns at most 10
+// names and the number of the others.
 func destinationsOpening(prefix netip.Prefix, p *policy.Policy, c *collector) string {
 	const shown = 10
 	overlapping := make(map[*part]bool)
@@ -143,7 +143,7 @@ func peerProblems(peers int, counts []Count) policy.Problems {
 
 // formatLargest returns the two destinations with the most CIDRs, as "a has 15, b has 2, 3 more".
 func formatLargest(counts []Count) string {
-	const shown = 2 // the names fit into a warning
+	const shown = 2 // two names fit into a warning
 	sorted := slices.Clone(counts)
 	slices.SortStableFunc(sorted, func(a, b Count) int { return b.CIDRs - a.CIDRs })
 	var parts []string

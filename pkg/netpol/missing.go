@@ -14,7 +14,8 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// missing says that a ConfigMap has no policy.json, and what it has in its place.
+// missing returns the problem of a ConfigMap without policy.json. The message also names a similar key, if there is
+// one, and what to do.
 func missing(configMap *corev1.ConfigMap) policy.Problem {
 	message := "Missing field: " + policy.Key
 	if data, given := configMap.BinaryData[policy.Key]; given {
@@ -25,13 +26,13 @@ func missing(configMap *corev1.ConfigMap) policy.Problem {
 	return policy.Problem{Message: message, Path: "data"}
 }
 
-// encoding says why kubectl has put a file into binaryData, which it does with what is no UTF-8
-// (https://github.com/kubernetes/kubectl/blob/master/pkg/cmd/create/create_configmap.go), and what to do. Windows
+// encoding returns the end of a message: why a file is in binaryData, and what to do. kubectl puts a file there if it
+// is not UTF-8 (https://github.com/kubernetes/kubectl/blob/master/pkg/cmd/create/create_configmap.go). Windows
 // PowerShell writes UTF-16 by default
 // (https://learn.microsoft.com/powershell/module/microsoft.powershell.core/about/about_character_encoding).
 func encoding(data []byte) string {
 	const save = ": save the file as UTF-8 without a byte order mark, in PowerShell with Set-Content -Encoding ascii"
-	const start = 64 // bytes by which UTF-16 is told
+	const start = 64 // bytes are enough to recognize UTF-16
 	head := data[:min(len(data), start)]
 	switch {
 	case bytes.HasPrefix(data, []byte{0xff, 0xfe}), bytes.HasPrefix(data, []byte{0xfe, 0xff}):
@@ -44,8 +45,8 @@ func encoding(data []byte) string {
 	return ", which is not read: move it to data, as text"
 }
 
-// nearKey returns the key that was meant as policy.json, such as Policy.json or policy.yaml; empty if there is none.
-// A ConfigMap of very many keys was meant for something else.
+// nearKey returns the key that the user probably intended as policy.json, such as Policy.json or policy.yaml, or "". It
+// does not search a ConfigMap with more than 100 keys, because such a ConfigMap has another purpose.
 func nearKey(configMap *corev1.ConfigMap) string {
 	const most = 100
 	if len(configMap.Data)+len(configMap.BinaryData) > most {

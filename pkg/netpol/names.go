@@ -9,7 +9,8 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// NameCheck judges service and region names by the catalogue and the table, which may be nil.
+// NameCheck returns a check of service and region names. A name is valid if the catalogue or the table has it. The
+// table may be nil.
 func NameCheck(table *awsranges.Table) policy.NameCheck {
 	return func(service, region string) func() string {
 		switch {
@@ -30,7 +31,7 @@ func regionProblem(table *awsranges.Table, region string) string {
 	return "Invalid region: " + policy.Sanitize(region) + after(table.RegionHint(region))
 }
 
-// after puts a hint, if there is one, behind a message.
+// after returns a hint with the separator that follows a message, or "" if the hint is empty.
 func after(hint string) string {
 	if hint == "" {
 		return ""
@@ -38,7 +39,8 @@ func after(hint string) string {
 	return "; " + hint
 }
 
-// warn adds what the i-th destination opens beyond its name, or that it opens nothing. a is what lookup gave for it.
+// warn adds warnings if the i-th destination opens more than its name suggests, or opens nothing. a is the result of
+// lookup for it.
 func warn(i int, d policy.Destination, a addresses, table *awsranges.Table, family Family, warnings *policy.Warnings) {
 	if d.Service == "" {
 		if !family.Includes(d.CIDR) {
@@ -63,8 +65,8 @@ func warn(i int, d policy.Destination, a addresses, table *awsranges.Table, fami
 	}
 }
 
-// warnOfNothing warns of a service without a prefix in the cluster's family, or else of each named
-// region without one.
+// warnOfNothing adds a warning if a service has no prefix in the cluster's family. Otherwise it adds one for each named
+// region without such a prefix.
 func warnOfNothing(i int, d policy.Destination, service string, a addresses, table *awsranges.Table, family Family, warnings *policy.Warnings) {
 	if a.count == 0 {
 		warnings.Add(policy.OpensNothing, i, "", "%s opens nothing: %s has no %s prefixes in its regions", d.Name, service, family)
@@ -77,8 +79,8 @@ func warnOfNothing(i int, d policy.Destination, service string, a addresses, tab
 	}
 }
 
-// formatAddressCount gives the number of addresses in disjoint prefixes, as "2621440 IPv4 addresses and 2^80 IPv6
-// addresses", each family where it has any; IPv6 to the power of two below it.
+// formatAddressCount returns the number of addresses in disjoint prefixes, such as "2621440 IPv4 addresses and over
+// 2^80 IPv6 addresses". It leaves out a family without addresses, and rounds IPv6 down to a power of two.
 func formatAddressCount(prefixes []netip.Prefix, family Family) string {
 	var ipv4 int64
 	var ipv6 big.Int

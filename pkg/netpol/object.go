@@ -15,20 +15,21 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// What marks a NetworkPolicy as written by the agent.
+// The label and the annotations of a NetworkPolicy that the agent writes.
 const (
 	ManagedByLabel = "app.kubernetes.io/managed-by"
 	ManagedBy      = "egress-agent"
-	// PolicyDigestAnnotation is the SHA-256 in hex of the policy.json that is in force; absent if none ever was valid.
+	// PolicyDigestAnnotation is the SHA-256, in hex, of the policy.json in force; absent if no version was ever valid.
 	PolicyDigestAnnotation = "egress-controller/policy-digest"
-	// PolicyAnnotation is the policy.json that is in force, without white space; absent if none ever was valid, and if it
-	// is over MaxPolicyAnnotation. While a newer version is invalid, the agent goes on with it.
+	// PolicyAnnotation is the policy.json in force, without white space. It is absent if no version was ever valid, and
+	// if the text is longer than MaxPolicyAnnotation. While a newer version is invalid, the agent applies this one.
 	PolicyAnnotation = "egress-controller/policy"
-	// SpecDigestAnnotation is SpecDigestOf the spec as the agent wrote it. If the spec has another digest, a person edited it.
+	// SpecDigestAnnotation is the SpecDigestOf of the spec that the agent wrote. If the spec has another digest, a person
+	// edited it.
 	SpecDigestAnnotation = "egress-controller/spec-digest"
-	// DestinationsAnnotation counts each destination's prefixes, as s3=15 db=1.
+	// DestinationsAnnotation has the number of prefixes of each destination, such as "s3=15 db=1".
 	DestinationsAnnotation = "egress-controller/destinations"
-	// OptionsAnnotation are the options that shaped the spec, such as "ipv4 dns".
+	// OptionsAnnotation has the options that shaped the spec, such as "ipv4 dns".
 	OptionsAnnotation = "egress-controller/options"
 )
 
@@ -36,16 +37,18 @@ const (
 // (TotalAnnotationSizeLimitB of k8s.io/apimachinery/pkg/api/validation).
 const MaxPolicyAnnotation = 64 << 10
 
-// IsMade reports whether the agent made a NetworkPolicy from a ConfigMap, which may no longer exist: it has the label and
-// is owned by a ConfigMap whose NetworkPolicy has that name. Anyone could have copied the label alone.
+// IsMade reports whether the agent made a NetworkPolicy from a ConfigMap, which may no longer exist. Such a
+// NetworkPolicy has the label and, as owner, a ConfigMap whose NetworkPolicyName is its name. The label is not enough,
+// because a user may have copied it.
 func IsMade(networkPolicy *metav1.ObjectMeta) bool {
 	return HasManagedLabel(networkPolicy) && slices.ContainsFunc(networkPolicy.OwnerReferences, func(owner metav1.OwnerReference) bool {
 		return owner.APIVersion == "v1" && owner.Kind == "ConfigMap" && NetworkPolicyName(owner.Name) == networkPolicy.Name
 	})
 }
 
-// NetworkPolicyFor returns the NetworkPolicy of a ConfigMap and what CompileConfigMap made of it. It has an ownerReference
-// if the ConfigMap has a UID. For a policy with problems it is DenyAllFor.
+// NetworkPolicyFor returns the NetworkPolicy for a ConfigMap. compiled is the result of CompileConfigMap for it. The
+// NetworkPolicy has an ownerReference if the ConfigMap has a UID. For a policy with problems, NetworkPolicyFor returns
+// DenyAllFor.
 func NetworkPolicyFor(configMap *corev1.ConfigMap, compiled *Compiled) *networkingv1.NetworkPolicy {
 	object := newNetworkPolicy(configMap, compiled.Spec())
 	if compiled.Problems == nil {
@@ -55,7 +58,7 @@ func NetworkPolicyFor(configMap *corev1.ConfigMap, compiled *Compiled) *networki
 	return object
 }
 
-// DenyAllFor returns the NetworkPolicy for a ConfigMap of which no version was ever valid.
+// DenyAllFor returns the NetworkPolicy for a ConfigMap that never had a valid policy.
 func DenyAllFor(configMap *corev1.ConfigMap, options Options) *networkingv1.NetworkPolicy {
 	return newNetworkPolicy(configMap, DenyAll(options))
 }
@@ -77,7 +80,7 @@ func newNetworkPolicy(configMap *corev1.ConfigMap, spec networkingv1.NetworkPoli
 	return object
 }
 
-// PolicyDigestOf returns the PolicyDigestAnnotation of a NetworkPolicy that is made from the ConfigMap as it is.
+// PolicyDigestOf returns the PolicyDigestAnnotation of a NetworkPolicy that the agent makes from the ConfigMap.
 func PolicyDigestOf(configMap *corev1.ConfigMap) string {
 	digest := sha256.Sum256([]byte(configMap.Data[policy.Key]))
 	return hex.EncodeToString(digest[:])
@@ -96,12 +99,12 @@ func IsOwned(configMap *corev1.ConfigMap, networkPolicy *metav1.ObjectMeta) bool
 	})
 }
 
-// longestName is the longest name that AWS VPC CNI handles: it derives the names of its own objects from a
-// NetworkPolicy's, and from 58 characters on those collide (aws/amazon-network-policy-controller-k8s#59).
+// longestName is the longest name that AWS VPC CNI handles. AWS VPC CNI derives the names of other objects from the name
+// of a NetworkPolicy. From 58 characters on, those collide (aws/amazon-network-policy-controller-k8s#59).
 const longestName = 57
 
-// NetworkPolicyName returns the NetworkPolicy's name for a ConfigMap's: the same name or, over 57 characters, its start
-// and a hash of the whole name.
+// NetworkPolicyName returns the name of the NetworkPolicy for a ConfigMap's name. It is the same name or, if that has
+// more than 57 characters, its start and a hash of the complete name.
 func NetworkPolicyName(configMap string) string {
 	const hashed = 10
 	if len(configMap) <= longestName {
@@ -112,8 +115,8 @@ func NetworkPolicyName(configMap string) string {
 	return cut + "-" + hex.EncodeToString(hash[:])[:hashed]
 }
 
-// formatCounts gives the Destinations annotation, which Counted reads. It stops well before the 256 KiB that an object's
-// annotations may take together.
+// formatCounts returns the value of DestinationsAnnotation, which ParseCounts reads. It stops well before 256 KiB, the
+// limit of an object's annotations together.
 func formatCounts(counts []Count) string {
 	const longest = 32 << 10
 	var b strings.Builder
@@ -134,8 +137,8 @@ func formatCounts(counts []Count) string {
 	return b.String()
 }
 
-// ParseCounts reads a DestinationsAnnotation, in its order; nil if it is empty. complete is false if it names only the
-// first of many, or if the agent did not write it.
+// ParseCounts parses a DestinationsAnnotation and returns its counts in its order; nil if it is empty. complete is
+// false if the annotation ends before the last destination, or if the agent did not write it.
 func ParseCounts(annotation string) (counts []Count, complete bool) {
 	for rest := annotation; rest != ""; {
 		quoted := ""

@@ -59,8 +59,8 @@ func IsLarge(cidrs, chunk int, options Options) bool {
 	return cidrs > chunk
 }
 
-// maxEncoded is the size in bytes of the largest union to write. etcd accepts requests of up to 1.5 MiB
-// (https://etcd.io/docs/v3.6/dev-guide/limit/), and a request also contains the rest of the object.
+// maxEncoded is the size of the largest union that the agent writes, in bytes. etcd accepts requests of up to 1.5 MiB:
+// https://etcd.io/docs/v3.6/dev-guide/limit/. A request also contains the rest of the object.
 const maxEncoded = 1 << 20
 
 // isWithinLimits reports whether a union is within the limits of a pod and of an API server.
@@ -130,7 +130,7 @@ func Holds(whole, part networkingv1.NetworkPolicySpec) bool {
 	return each(part, func(o opened) bool { return all[o] })
 }
 
-// containsAll reports whether whole has all of part.
+// containsAll reports whether whole has every element of part.
 func containsAll(whole, part map[peerPorts]bool) bool {
 	for o := range part {
 		if !whole[o] {
@@ -172,8 +172,8 @@ func unionOf(current, desired networkingv1.NetworkPolicySpec) networkingv1.Netwo
 	return union
 }
 
-// unionPeers returns the peers of two rules: the CIDRs sorted, after the other peers. It returns nil, which is every
-// peer, if one of the rules has no peers.
+// unionPeers returns the peers of two rules: the CIDRs sorted, after the other peers. If one of the rules has no peers,
+// it returns nil, because no peers mean every peer.
 func unionPeers(a, b []networkingv1.NetworkPolicyPeer) []networkingv1.NetworkPolicyPeer {
 	if len(a) == 0 || len(b) == 0 {
 		return nil
