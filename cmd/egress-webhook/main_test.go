@@ -73,7 +73,7 @@ func TestValidate(t *testing.T) {
 		{"bare", "", []string{"-f", bare}, 1, bare + ": invalid\n", bare + ": Invalid JSON: unexpected end of JSON input at line 1, column 26 (policy.json)\n"},
 		{"bare on standard input", `{"allowedDestinations": []}`, []string{"-f", "-"}, 0, "-: valid\n", ""},
 		{"nested", "", []string{"-f", nested}, 1, nested + ": invalid\n", nested + ": Invalid JSON: invalid character '[' exceeded max depth at line 1, column 10001 (policy.json)\n"},
-		{"key missing", "", []string{"-f", keyless}, 1, keyless + ": tenant-a/egress: invalid\n", keyless + ": tenant-a/egress: Missing field: policy.json; the key policy.yaml is not read: name it policy.json, and write JSON (data)\n"},
+		{"key missing", "", []string{"-f", keyless}, 1, keyless + ": tenant-a/egress: invalid\n", keyless + ": tenant-a/egress: Missing field: policy.json; the agent does not read the key policy.yaml: rename it to policy.json, and write JSON (data)\n"},
 		{"no policy", otherManifests, []string{"-f", "-"}, 0, "", "-: no policy found: no ConfigMap has the label egress-controller: managed\n"},
 		{"no label", "", []string{"-f", unlabelled}, 0, "", unlabelled + ": tenant-a/egress: skipped: it has policy.json, but not the label egress-controller: managed\n" +
 			unlabelled + ": no policy found: no ConfigMap has the label egress-controller: managed\n"},

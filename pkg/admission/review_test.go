@@ -224,7 +224,7 @@ func TestReviewChecksWholeObject(t *testing.T) {
 	}
 	response, err = reviewOf(t, request("CREATE", runtime.RawExtension{}, object(t, "", binary)))
 	require.NoError(t, err)
-	require.Contains(t, response.Result.Message, "Missing field: policy.json; it is in binaryData, since it is not UTF-8 but UTF-16 with a byte order mark")
+	require.Contains(t, response.Result.Message, "Missing field: policy.json; it is in binaryData, because it is not UTF-8 but UTF-16 with a byte order mark")
 	inKubePublic := request("CREATE", runtime.RawExtension{}, object(t, good))
 	inKubePublic.Namespace = "kube-public"
 	response, err = reviewOf(t, inKubePublic)

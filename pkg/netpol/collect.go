@@ -147,7 +147,7 @@ func (c *collector) blocks() (prefixes.Blocks, policy.Problems) {
 	blocks, err := c.builder.Set().Blocks()
 	if err != nil {
 		return blocks, policy.Problems{{Path: "allowedDestinations", Message: fmt.Sprintf(
-			"Too many ports: over all CIDRs there are more than %d ports and port ranges; join or drop some", prefixes.MaxPortRanges)}}
+			"Too many ports: over all CIDRs there are more than %d ports and port ranges; merge or remove some", prefixes.MaxPortRanges)}}
 	}
 	return blocks, nil
 }

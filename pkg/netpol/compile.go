@@ -97,7 +97,7 @@ func compileConfigMap(configMap *corev1.ConfigMap, in Inputs, names policy.NameC
 func warnOfConfigMap(configMap *corev1.ConfigMap, p *policy.Policy, in Inputs, warnings *policy.Warnings) {
 	if in.isExempt(configMap.Namespace) {
 		warnings.AddProblem(policy.NotEnforced, policy.Problem{Path: "metadata.namespace", Message: fmt.Sprintf(
-			"the agent writes nothing in %s, which the cluster itself rests on: put the policy into the namespace of the pods", configMap.Namespace)})
+			"the agent writes nothing in %s, because the cluster or the agent itself runs there; put the policy into the namespace of the pods", configMap.Namespace)})
 	}
 	policy.Warn(p, warnings)
 	for _, problem := range policy.ObjectWarnings(configMap.Name, configMap.Labels, configMap.Annotations) {

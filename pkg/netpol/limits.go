@@ -67,7 +67,7 @@ func slotProblem(of string, slots int, names string, options Options) policy.Pro
 		note = fmt.Sprintf(", and DNS takes %d", DNSSlots)
 	}
 	return policy.Problem{Path: "allowedDestinations", Message: fmt.Sprintf(
-		"Too many ports: %s has %d ports and port ranges%s; the dataplane keeps %d for a CIDR: join or drop ports of %s",
+		"Too many ports: %s has %d ports and port ranges%s; AWS VPC CNI enforces at most %d for a CIDR: merge or remove ports of %s",
 		of, slots, note, options.MaxPortSlots, names)}
 }
 
@@ -138,7 +138,7 @@ func peerProblems(peers int, counts []Count) policy.Problems {
 		return nil
 	}
 	return policy.Problems{{Path: "allowedDestinations", Message: fmt.Sprintf(
-		"Too many CIDRs: %d; at most %d fit in the dataplane beside those they replace: %s", peers, maxPeers, formatLargest(counts))}}
+		"Too many CIDRs: %d; at most %d fit in the dataplane, which holds old and new CIDRs during an update: %s", peers, maxPeers, formatLargest(counts))}}
 }
 
 // formatLargest returns the two destinations with the most CIDRs, as "a has 15, b has 2, 3 more".

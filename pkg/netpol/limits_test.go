@@ -34,21 +34,21 @@ func TestPortSlots(t *testing.T) {
 	}{
 		{"as many as there are", []policy.Destination{destination("a", "10.0.0.0/24", everyOther(1000, 22))}, Options{AllowDNS: true, MaxPortSlots: 24}, ""},
 		{"one more", []policy.Destination{destination("a", "10.0.0.0/24", everyOther(1000, 23))}, Options{AllowDNS: true, MaxPortSlots: 24},
-			"Too many ports: 10.0.0.0/24 has 23 ports and port ranges, and DNS takes 2; the dataplane keeps 24 for a CIDR: join or drop ports of a (allowedDestinations)"},
+			"Too many ports: 10.0.0.0/24 has 23 ports and port ranges, and DNS takes 2; AWS VPC CNI enforces at most 24 for a CIDR: merge or remove ports of a (allowedDestinations)"},
 		{"without DNS", []policy.Destination{destination("a", "10.0.0.0/24", everyOther(1000, 24))}, Options{MaxPortSlots: 24}, ""},
 		{"without DNS, one more", []policy.Destination{destination("a", "10.0.0.0/24", everyOther(1000, 25))}, Options{MaxPortSlots: 24},
-			"Too many ports: 10.0.0.0/24 has 25 ports and port ranges; the dataplane keeps 24 for a CIDR: join or drop ports of a (allowedDestinations)"},
+			"Too many ports: 10.0.0.0/24 has 25 ports and port ranges; AWS VPC CNI enforces at most 24 for a CIDR: merge or remove ports of a (allowedDestinations)"},
 		{"no limit", []policy.Destination{destination("a", "10.0.0.0/24", everyOther(1000, 900))}, Options{AllowDNS: true}, ""},
 		{"joined", []policy.Destination{destination("a", "10.0.0.0/24", append(everyOther(1000, 20), everyOther(1001, 20)...))}, Options{AllowDNS: true, MaxPortSlots: 3}, ""},
 		{"inherited", []policy.Destination{
 			destination("net", "10.0.0.0/8", everyOther(1000, 12)), destination("host", "10.1.2.3/32", everyOther(3000, 11)), destination("other", "10.9.0.0/16", everyOther(5000, 5)),
 		}, Options{AllowDNS: true, MaxPortSlots: 24},
-			"Too many ports: 10.1.2.3/32 has 23 ports and port ranges, and DNS takes 2; the dataplane keeps 24 for a CIDR: join or drop ports of net, host (allowedDestinations)"},
+			"Too many ports: 10.1.2.3/32 has 23 ports and port ranges, and DNS takes 2; AWS VPC CNI enforces at most 24 for a CIDR: merge or remove ports of net, host (allowedDestinations)"},
 		{"each combination of entries once", []policy.Destination{
 			destination("net", "10.0.0.0/8", everyOther(1000, 12)), destination("a", "10.1.2.3/32", everyOther(3000, 11)), destination("b", "10.1.2.5/32", everyOther(3000, 12)),
 		}, Options{AllowDNS: true, MaxPortSlots: 24},
-			"Too many ports: 10.1.2.5/32 has 24 ports and port ranges, and DNS takes 2; the dataplane keeps 24 for a CIDR: join or drop ports of net, b (allowedDestinations); " +
-				"Too many ports: 10.1.2.3/32 has 23 ports and port ranges, and DNS takes 2; the dataplane keeps 24 for a CIDR: join or drop ports of net, a (allowedDestinations)"},
+			"Too many ports: 10.1.2.5/32 has 24 ports and port ranges, and DNS takes 2; AWS VPC CNI enforces at most 24 for a CIDR: merge or remove ports of net, b (allowedDestinations); " +
+				"Too many ports: 10.1.2.3/32 has 23 ports and port ranges, and DNS takes 2; AWS VPC CNI enforces at most 24 for a CIDR: merge or remove ports of net, a (allowedDestinations)"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			result, problems := compile(&policy.Policy{Destinations: test.destinations}, nil, test.options)
@@ -77,8 +77,8 @@ func TestPortSlotsOfThousands(t *testing.T) {
 		p.Destinations[i].CIDR, p.Destinations[i].Ports = netip.MustParsePrefix("10.0.0.0/8"), everyOther(1000+2*i, 1)
 	}
 	_, problems = compile(p, nil, Options{AllowDNS: true, MaxPortSlots: DefaultPortSlots})
-	require.Equal(t, "Policy validation failed: Too many ports: 10.0.0.0/8 has 15001 ports and port ranges, and DNS takes 2; the dataplane keeps 24 for a CIDR: "+
-		"join or drop ports of net, 0, 1, 2, 3, 4, 5, 6, 7, 8, 14991 more (allowedDestinations)", problems.Error())
+	require.Equal(t, "Policy validation failed: Too many ports: 10.0.0.0/8 has 15001 ports and port ranges, and DNS takes 2; AWS VPC CNI enforces at most 24 for a CIDR: "+
+		"merge or remove ports of net, 0, 1, 2, 3, 4, 5, 6, 7, 8, 14991 more (allowedDestinations)", problems.Error())
 }
 
 // TestHostileNesting is as many ports as a ConfigMap holds around as many nested CIDRs. Were the time for
@@ -104,7 +104,7 @@ func TestPeerLimits(t *testing.T) {
 		{1000, "", ""},
 		{1001, "the policy has 1001 CIDRs; the dataplane updates more than 1000 in several steps: big has 991, b has 5, 1 more (allowedDestinations)", ""},
 		{30000, "the policy has 30000 CIDRs; the dataplane updates more than 1000 in several steps: big has 29990, b has 5, 1 more (allowedDestinations)", ""},
-		{30001, "", "Too many CIDRs: 30001; at most 30000 fit in the dataplane beside those they replace: big has 29991, b has 5, 1 more (allowedDestinations)"},
+		{30001, "", "Too many CIDRs: 30001; at most 30000 fit in the dataplane, which holds old and new CIDRs during an update: big has 29991, b has 5, 1 more (allowedDestinations)"},
 	} {
 		counts := []Count{{"b", 5}, {"big", test.n - 10}, {"c", 5}}
 		var warnings policy.Warnings
@@ -142,8 +142,8 @@ func TestBeside(t *testing.T) {
 	list := func(specs ...networkingv1.NetworkPolicySpec) []networkingv1.NetworkPolicySpec { return specs }
 	wide, host := specOf("10.0.0.0/8", everyOther(1000, 12)), specOf("10.1.2.3/32", everyOther(3000, 11))
 	limited := func(slots int, dns bool) Options { return Options{AllowDNS: dns, MaxPortSlots: slots} }
-	const crowded = "Policy validation failed: Too many ports: 10.1.2.3/32 has 23 ports and port ranges, and DNS takes 2; the dataplane keeps 24 for a CIDR: " +
-		"join or drop ports of this or the namespace's other policies, which apply to the same pods (allowedDestinations)"
+	const crowded = "Policy validation failed: Too many ports: 10.1.2.3/32 has 23 ports and port ranges, and DNS takes 2; AWS VPC CNI enforces at most 24 for a CIDR: " +
+		"merge or remove ports of this or the namespace's other policies, which apply to the same pods (allowedDestinations)"
 	for _, test := range []struct {
 		name    string
 		own     networkingv1.NetworkPolicySpec
@@ -162,7 +162,7 @@ func TestBeside(t *testing.T) {
 		{"as many CIDRs as fit", compiled(t, "10.0.0.0", 15000, tcp(1)), list(compiled(t, "11.0.0.0", 15000, tcp(1))), limited(24, true), ""},
 		{"the same CIDRs", compiled(t, "10.0.0.0", 20000, tcp(1)), list(compiled(t, "10.0.0.0", 20000, tcp(2))), limited(24, true), ""},
 		{"one CIDR too many", compiled(t, "10.0.0.0", 15000, tcp(1)), list(compiled(t, "11.0.0.0", 15001, tcp(1))), limited(24, true),
-			"Policy validation failed: Too many CIDRs: 30001 together with the namespace's other policies, which apply to the same pods; at most 30000 fit in the dataplane beside those they replace (allowedDestinations)"},
+			"Policy validation failed: Too many CIDRs: 30001 together with the namespace's other policies, which apply to the same pods; at most 30000 fit in the dataplane, which holds old and new CIDRs during an update (allowedDestinations)"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			problems := Beside(test.own, test.others, test.options)
@@ -196,10 +196,10 @@ func TestTooManyRanges(t *testing.T) {
 	}
 	result, problems := compile(p, nil, Options{})
 	require.Nil(t, result)
-	require.Equal(t, "Policy validation failed: Too many ports: over all CIDRs there are more than 32768 ports and port ranges; join or drop some (allowedDestinations)", problems.Error())
+	require.Equal(t, "Policy validation failed: Too many ports: over all CIDRs there are more than 32768 ports and port ranges; merge or remove some (allowedDestinations)", problems.Error())
 	_, problems = compile(p, nil, Options{MaxPortSlots: DefaultPortSlots})
 	require.Len(t, problems, len(p.Destinations))
-	require.Equal(t, "Too many ports: 0 has 1000 ports and port ranges; the dataplane keeps 24 for a CIDR: join or drop ports of 0 (allowedDestinations)", problems[0].String())
+	require.Equal(t, "Too many ports: 0 has 1000 ports and port ranges; AWS VPC CNI enforces at most 24 for a CIDR: merge or remove ports of 0 (allowedDestinations)", problems[0].String())
 	p.Destinations = p.Destinations[:32]
 	result, problems = compile(p, nil, Options{})
 	require.Empty(t, problems)

@@ -21,7 +21,7 @@ func missing(configMap *corev1.ConfigMap) policy.Problem {
 	if data, given := configMap.BinaryData[policy.Key]; given {
 		message += "; it is in binaryData" + encoding(data)
 	} else if key := nearKey(configMap); key != "" {
-		message += fmt.Sprintf("; the key %s is not read: name it %s, and write JSON", policy.Sanitize(key), policy.Key)
+		message += fmt.Sprintf("; the agent does not read the key %s: rename it to %s, and write JSON", policy.Sanitize(key), policy.Key)
 	}
 	return policy.Problem{Message: message, Path: "data"}
 }
@@ -36,13 +36,13 @@ func encoding(data []byte) string {
 	head := data[:min(len(data), start)]
 	switch {
 	case bytes.HasPrefix(data, []byte{0xff, 0xfe}), bytes.HasPrefix(data, []byte{0xfe, 0xff}):
-		return ", since it is not UTF-8 but UTF-16 with a byte order mark" + save
+		return ", because it is not UTF-8 but UTF-16 with a byte order mark" + save
 	case bytes.Count(head, []byte{0}) >= len(head)/2 && len(head) > 1:
-		return ", since it is not UTF-8 but UTF-16" + save
+		return ", because it is not UTF-8 but UTF-16" + save
 	case !utf8.Valid(data):
-		return ", since it is not UTF-8" + save
+		return ", because it is not UTF-8" + save
 	}
-	return ", which is not read: move it to data, as text"
+	return ", which the agent does not read: move it to data, as text"
 }
 
 // nearKey returns the key that the user probably intended as policy.json, such as Policy.json or policy.yaml, or "". It

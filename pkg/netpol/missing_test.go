@@ -25,14 +25,14 @@ func TestReadMissing(t *testing.T) {
 	}{
 		{name: "nothing"},
 		{name: "another key", data: map[string]string{"application.properties": "a=b"}},
-		{name: "UTF-16, little endian", binary: "\xff\xfe{\x00}\x00", says: "; it is in binaryData, since it is not UTF-8 but UTF-16 with a byte order mark" + save},
-		{name: "UTF-16, big endian", binary: "\xfe\xff\x00{\x00}", says: "; it is in binaryData, since it is not UTF-8 but UTF-16 with a byte order mark" + save},
-		{name: "UTF-16 without a mark", binary: "{\x00\"\x00a\x00\"\x00}\x00", says: "; it is in binaryData, since it is not UTF-8 but UTF-16" + save},
-		{name: "Latin-1", binary: "{\"name\": \"caf\xe9\"}", says: "; it is in binaryData, since it is not UTF-8" + save},
-		{name: "UTF-8", binary: `{"allowedDestinations": []}`, says: "; it is in binaryData, which is not read: move it to data, as text"},
-		{name: "letter case", data: map[string]string{"Policy.json": "{}"}, says: "; the key Policy.json is not read: name it policy.json, and write JSON"},
-		{name: "YAML", data: map[string]string{"a": "", "policy.yaml": ""}, says: "; the key policy.yaml is not read: name it policy.json, and write JSON"},
-		{name: "typing mistake", data: map[string]string{"polcy.json": "{}"}, says: "; the key polcy.json is not read: name it policy.json, and write JSON"},
+		{name: "UTF-16, little endian", binary: "\xff\xfe{\x00}\x00", says: "; it is in binaryData, because it is not UTF-8 but UTF-16 with a byte order mark" + save},
+		{name: "UTF-16, big endian", binary: "\xfe\xff\x00{\x00}", says: "; it is in binaryData, because it is not UTF-8 but UTF-16 with a byte order mark" + save},
+		{name: "UTF-16 without a mark", binary: "{\x00\"\x00a\x00\"\x00}\x00", says: "; it is in binaryData, because it is not UTF-8 but UTF-16" + save},
+		{name: "Latin-1", binary: "{\"name\": \"caf\xe9\"}", says: "; it is in binaryData, because it is not UTF-8" + save},
+		{name: "UTF-8", binary: `{"allowedDestinations": []}`, says: "; it is in binaryData, which the agent does not read: move it to data, as text"},
+		{name: "letter case", data: map[string]string{"Policy.json": "{}"}, says: "; the agent does not read the key Policy.json: rename it to policy.json, and write JSON"},
+		{name: "YAML", data: map[string]string{"a": "", "policy.yaml": ""}, says: "; the agent does not read the key policy.yaml: rename it to policy.json, and write JSON"},
+		{name: "typing mistake", data: map[string]string{"polcy.json": "{}"}, says: "; the agent does not read the key polcy.json: rename it to policy.json, and write JSON"},
 		{name: "very many keys", data: many},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -102,7 +102,7 @@ func (o Options) specOptions() string {
 func ParseOptions(text string) (Options, error) {
 	words := strings.Fields(text)
 	if len(words) < 2 {
-		return Options{}, fmt.Errorf("%q are no options", text)
+		return Options{}, fmt.Errorf("%q is not a list of options", text)
 	}
 	first, last := words[0], words[len(words)-1]
 	var options Options
@@ -112,7 +112,7 @@ func ParseOptions(text string) (Options, error) {
 	}
 	slots, ok := strings.CutPrefix(last, slotsPrefix)
 	if options.MaxPortSlots, err = strconv.Atoi(slots); err != nil || !ok {
-		return Options{}, fmt.Errorf("%q is no %sN", last, slotsPrefix)
+		return Options{}, fmt.Errorf("%q is not %sN", last, slotsPrefix)
 	}
 	for i, word := range words[1 : len(words)-1] {
 		if i == 0 && word == "dns" {

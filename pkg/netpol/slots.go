@@ -71,7 +71,7 @@ func TooManyBeside(cidrs int) policy.Problems {
 
 func tooManyBeside(count int) policy.Problems {
 	return policy.Problems{{Path: "allowedDestinations", Message: fmt.Sprintf(
-		"Too many CIDRs: %d together with the namespace's other policies, which apply to the same pods; at most %d fit in the dataplane beside those they replace", count, maxPeers)}}
+		"Too many CIDRs: %d together with the namespace's other policies, which apply to the same pods; at most %d fit in the dataplane, which holds old and new CIDRs during an update", count, maxPeers)}}
 }
 
 // Slots are the port slots of each CIDR of some specs that apply to the same pods.

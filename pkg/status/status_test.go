@@ -184,6 +184,6 @@ func TestStateOfOthers(t *testing.T) {
 		NetworkPolicies: []*networkingv1.NetworkPolicy{denied, made(t, "other", crowd, nil)}, Options: options,
 	})
 	require.Equal(t, Invalid, policies[0].State)
-	require.Contains(t, policies[0].Messages[0], "Too many ports: 10.1.0.0/24 has 23 ports and port ranges, and DNS takes 2; the dataplane keeps 24 for a CIDR: join or drop ports of this or the namespace's other policies")
+	require.Contains(t, policies[0].Messages[0], "Too many ports: 10.1.0.0/24 has 23 ports and port ranges, and DNS takes 2; AWS VPC CNI enforces at most 24 for a CIDR: merge or remove ports of this or the namespace's other policies")
 	require.Equal(t, Applied, policies[1].State)
 }

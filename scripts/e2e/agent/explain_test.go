@@ -34,7 +34,7 @@ type explainPolicy struct {
 var explainPolicies = []explainPolicy{
 	{"truth-allow", "egress", `{"defaultAction": "allow", "allowedDestinations": []}`, ""},
 	{"truth-crowded", "egress", `{"allowedDestinations": [{"name": "apps", "cidr": "10.4.0.0/16", "ports": [` + harness.SparsePorts(1001, 23) + `]}]}`,
-		"Too many ports: 10.4.0.0/16 has 23 ports and port ranges, and DNS takes 2; the dataplane keeps 24 for a CIDR: join or drop ports of apps (allowedDestinations)"},
+		"Too many ports: 10.4.0.0/16 has 23 ports and port ranges, and DNS takes 2; AWS VPC CNI enforces at most 24 for a CIDR: merge or remove ports of apps (allowedDestinations)"},
 	{"truth-every-port", "egress", `{"allowedDestinations": [
 			{"name": "all of it", "cidr": "192.0.2.0/28"}, {"name": "more", "cidr": "192.0.2.0/24", "ports": [{"port": 1, "endPort": 65535, "protocol": "UDP"}]}]}`, ""},
 	{"truth-mistaken", "good", `{"allowedDestinations": [{"name": "db", "cidr": "10.1.0.0/24", "ports": [5432]}]}`, ""},

@@ -141,14 +141,14 @@ func TestStory(t *testing.T) {
 		harness.Kubectl(t, harness.PolicyManifest("tenant-b", "apps", policy), "apply", "-f", "-")
 		harness.Kubectl(t, harness.PolicyManifest("tenant-b", "host", strings.ReplaceAll(strings.ReplaceAll(policy, "10.0.0.0/8", "10.3.0.1/32"), harness.SparsePorts(1001, 20), harness.SparsePorts(3001, 3))), "apply", "-f", "-")
 		require.Contains(t, harness.AwaitEvent(t, "tenant-b", "host", "Invalid").Message,
-			"Too many ports: 10.3.0.1/32 has 23 ports and port ranges, and DNS takes 2; the dataplane keeps 24 for a CIDR: "+
-				"join or drop ports of this or the namespace's other policies, which apply to the same pods (allowedDestinations)")
+			"Too many ports: 10.3.0.1/32 has 23 ports and port ranges, and DNS takes 2; AWS VPC CNI enforces at most 24 for a CIDR: "+
+				"merge or remove ports of this or the namespace's other policies, which apply to the same pods (allowedDestinations)")
 		require.False(t, harness.Opens(harness.GetNetworkPolicy(t, "tenant-b", "host"), "10.3.0.1/32"))
 		harness.Kubectl(t, harness.PolicyManifest("tenant-b", "apps", strings.ReplaceAll(policy, harness.SparsePorts(1001, 20), harness.SparsePorts(1001, 19))), "apply", "-f", "-")
 		harness.AwaitNetworkPolicy(t, "tenant-b", "host", "applied once there is room", func(p *networkingv1.NetworkPolicy) bool { return harness.Opens(p, "10.3.0.1/32") })
 		_, stderr, err := harness.TryKubectl(t, harness.PolicyManifest("tenant-b", "apps", strings.ReplaceAll(policy, harness.SparsePorts(1001, 20), harness.SparsePorts(1001, 23))), "apply", "-f", "-")
 		require.Error(t, err)
-		require.Contains(t, stderr, "Too many ports: 10.0.0.0/8 has 23 ports and port ranges, and DNS takes 2; the dataplane keeps 24 for a CIDR: join or drop ports of apps (allowedDestinations)")
+		require.Contains(t, stderr, "Too many ports: 10.0.0.0/8 has 23 ports and port ranges, and DNS takes 2; AWS VPC CNI enforces at most 24 for a CIDR: merge or remove ports of apps (allowedDestinations)")
 		harness.Kubectl(t, "", "delete", "configmap", "-n", "tenant-b", "apps", "host")
 		harness.AwaitNetworkPolicy(t, "tenant-b", "apps", "gone", harness.IsGone)
 		harness.AwaitNetworkPolicy(t, "tenant-b", "host", "gone", harness.IsGone)

@@ -36,8 +36,8 @@ func TestPoliciesOfANamespaceFitTogether(t *testing.T) {
 	require.Equal(t, plan.ReasonApplied, reason)
 	reason, message := sync(policyKey(other))
 	require.Equal(t, plan.ReasonInvalid, reason)
-	require.Equal(t, "Policy validation failed: Too many ports: 10.1.0.0/24 has 23 ports and port ranges, and DNS takes 2; the dataplane keeps 24 for a CIDR: "+
-		"join or drop ports of this or the namespace's other policies, which apply to the same pods (allowedDestinations); until it is corrected, all egress but DNS is denied", message)
+	require.Equal(t, "Policy validation failed: Too many ports: 10.1.0.0/24 has 23 ports and port ranges, and DNS takes 2; AWS VPC CNI enforces at most 24 for a CIDR: "+
+		"merge or remove ports of this or the namespace's other policies, which apply to the same pods (allowedDestinations); until it is corrected, all egress but DNS is denied", message)
 	require.Equal(t, netpol.DenyAll(testobjects.Options), getNamed(t, f, "other").Spec)
 	require.Empty(t, second(sync(policyKey(other))), "it is reported once")
 
