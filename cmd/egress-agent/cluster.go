@@ -55,7 +55,7 @@ func (o *statusOptions) kubeconfigName(rules *clientcmd.ClientConfigLoadingRules
 // connect returns a client for the cluster that kubectl would use. server is the URL of the API server, and source the
 // name of the kubeconfig.
 func (o *statusOptions) connect() (client *kubernetes.Clientset, server, source string, err error) {
-	// connect and describeError report errors. Without this, client-go logs them too.
+	// Without this, client-go also logs the errors that connect and describeError return.
 	klog.SetSlogLogger(slog.New(slog.DiscardHandler))
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = o.kubeconfig
@@ -117,8 +117,8 @@ func (o *statusOptions) read(ctx context.Context, options netpol.Options, progre
 	return state, nil
 }
 
-// listAll reads all objects of a kind, page by page, and counts them for progress. It drops managedFields, which status
-// does not need and which can be larger than the rest of an object.
+// listAll reads all objects of a kind, page by page, and counts them for progress. It removes managedFields: status does
+// not need them, and they can be larger than the rest of an object.
 func listAll[T metav1.Object](ctx context.Context, progress *progress, selector string, page pager.ListPageFunc) ([]T, error) {
 	var all []T
 	err := pager.New(page).EachListItem(ctx, metav1.ListOptions{LabelSelector: selector}, func(object runtime.Object) error {
@@ -176,8 +176,8 @@ func (s *clusterState) readRanges(ctx context.Context, client kubernetes.Interfa
 	return nil
 }
 
-// readOptions replaces the options by those that the agent saved. Without saved options, it sets RangesIncomplete. The
-// agent is then older than this program, or has ranges that it could not save.
+// readOptions replaces the options by the saved options of the agent. If saved is not valid, it sets RangesIncomplete:
+// the agent is older than this program, or has ranges that it could not save.
 func (s *clusterState) readOptions(saved string) {
 	options, err := netpol.ParseOptions(saved)
 	if err != nil {
@@ -187,7 +187,7 @@ func (s *clusterState) readOptions(saved string) {
 	s.cluster.Options = options
 }
 
-// readCustom returns the custom ranges that the agent saved; nil if there are none.
+// readCustom returns the custom ranges that the agent saved, or nil if it saved none.
 func readCustom(configMap *corev1.ConfigMap) (*awsranges.Table, error) {
 	data, ok := configMap.BinaryData[agent.CustomKey]
 	if !ok {
@@ -196,8 +196,8 @@ func readCustom(configMap *corev1.ConfigMap) (*awsranges.Table, error) {
 	return awsranges.DecodeCustom(data)
 }
 
-// describeError explains an error from the API server and says how to solve it. object is the kind of object that
-// status tried to read, and source the name of the kubeconfig.
+// describeError returns an error that explains err, an error from the API server, and how to solve it. object is the
+// kind of object that status could not read. source is the name of the kubeconfig.
 func (o *statusOptions) describeError(err error, object, server, source string) error {
 	var requestError *url.Error
 	switch {

@@ -12,45 +12,45 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// PolicyVersion is a valid policy with the table for its services. The table may be nil. A service that it lacks has no
-// addresses.
+// PolicyVersion is a valid policy with the table for its services. The table may be nil. If the table lacks a service,
+// the service has no addresses.
 type PolicyVersion struct {
 	Policy *policy.Policy
 	Table  *awsranges.Table
 }
 
-// Comparison is what a new version of a policy opens and closes.
+// Comparison has the differences between two versions of a policy. If two destinations of a version open the same
+// address, the list has a Difference for each of the two. Both lists are empty, and not nil, without differences.
 type Comparison struct {
-	// Opens are differences of the new version's entries, in its order; Closes are differences of the old version's
-	// entries. If two entries open the same address, both are there. Both lists are empty, and not nil, without
-	// differences.
-	Opens  []Difference `json:"opens"`
+	// Opens are the differences of the new version's destinations, in the new version's order.
+	Opens []Difference `json:"opens"`
+	// Closes are the differences of the old version's destinations, in the old version's order.
 	Closes []Difference `json:"closes"`
 }
 
-// Difference is what one entry allows and no entry of the other version allows.
+// Difference has the addresses and ports that one destination allows and the other version does not allow.
 type Difference struct {
-	// Name and Path identify the entry. Name is empty for defaultAction.
+	// Name and Path identify the destination. Name is empty for defaultAction.
 	Name string `json:"name,omitempty"`
 	Path string `json:"path"`
 	// Ports have the form "TCP 443" or "UDP 8000-8100"; or the only item is "every port".
 	Ports []string `json:"ports"`
-	// Prefixes are the addresses in the fewest CIDRs, sorted, IPv4 first. All Ports are open to each of them.
+	// Prefixes are the addresses in the fewest CIDRs, sorted, IPv4 first. Each of them is open on all Ports.
 	Prefixes []netip.Prefix `json:"prefixes"`
 }
 
-// Compare returns what the version after opens and closes if it replaces the version before, in the cluster's family.
-// The versions may have the same policy and two tables, to compare ranges.
+// Compare returns the differences that take effect when the version after replaces the version before. It ignores
+// addresses outside the cluster's family. To compare ranges, give two versions with the same policy and two tables.
 func Compare(before, after PolicyVersion, family netpol.Family) Comparison {
 	old, recent := entriesOf(before, family), entriesOf(after, family)
 	spans := spansOf(append(slices.Clone(old), recent...))
 	return Comparison{Opens: notIn(recent, old, spans), Closes: notIn(old, recent, spans)}
 }
 
-// entry is a destination, or defaultAction, with its addresses.
+// entry is a destination, or defaultAction allow, with its addresses.
 type entry struct {
 	name, path string
-	ports      []policy.Port // nil is every port
+	ports      []policy.Port // nil means every port
 	prefixes   []netip.Prefix
 }
 
@@ -111,7 +111,7 @@ func (e entry) opens(span policy.Port) bool {
 	})
 }
 
-// notIn returns what each entry opens and none of the others opens.
+// notIn returns the differences of the entries: the addresses and ports that an entry opens and no other entry opens.
 func notIn(entries, others []entry, spans []policy.Port) []Difference {
 	allowed := make([][]netip.Prefix, len(spans)) // by the others
 	for i, span := range spans {
@@ -151,9 +151,9 @@ func notIn(entries, others []entry, spans []policy.Port) []Difference {
 	return differences
 }
 
-// portNames returns the names of the ports in spans. all is the number of all spans.
-func portNames(spans []policy.Port, all int) []string {
-	if len(spans) == all {
+// portNames returns the names of the ports in spans. spanCount is the number of spans that every port has.
+func portNames(spans []policy.Port, spanCount int) []string {
+	if len(spans) == spanCount {
 		return []string{"every port"}
 	}
 	var names []string

@@ -1,8 +1,9 @@
 // Package analysis answers questions about policies. Explain returns why a policy allows or denies a connection.
-// Compare returns what a new version of a policy opens and closes.
+// Compare returns the differences between two versions of a policy: the addresses and ports that the new version opens
+// and closes.
 //
 // Both read the policy and the ranges, and not the NetworkPolicy that netpol compiles. So their answers show a mistake
-// in the compiler, and their tests compare both.
+// in the compiler, and their tests compare the answers with the NetworkPolicy.
 package analysis
 
 import (
@@ -47,14 +48,14 @@ func (t Target) String() string {
 	return fmt.Sprintf("%s/%s", netip.AddrPortFrom(t.Address, t.Port), t.Protocol)
 }
 
-// Explanation is why a policy allows or denies a target.
+// Explanation contains the reasons why a policy allows or denies a target.
 type Explanation struct {
 	Allowed bool `json:"allowed"`
-	// Reasons are all reasons to allow the target, in the policy's order, with one for each row of the ranges. It is
-	// empty, and not nil, if the target is denied.
+	// Reasons are all reasons to allow the target, in the policy's order, with one reason for each row of the ranges. It
+	// is empty, and not nil, if the target is denied.
 	Reasons []Reason `json:"reasons"`
-	// Nearest describes the destinations that are closest to allowing a denied target, one line each. It is empty, and not
-	// nil, if the target is allowed.
+	// Nearest describes the destinations that come closest to allowing a denied target, one line each. It is empty, and
+	// not nil, if the target is allowed.
 	Nearest []string `json:"nearest"`
 }
 
@@ -184,7 +185,7 @@ func matchDestination(d policy.Destination, path string, table *awsranges.Table,
 // (https://docs.aws.amazon.com/eks/latest/APIReference/API_KubernetesNetworkConfigRequest.html).
 var serviceRanges = []netip.Prefix{netip.MustParsePrefix("10.100.0.0/16"), netip.MustParsePrefix("172.20.0.0/16")}
 
-// localToAWS contains the IPv6 addresses of instance metadata and Pod Identity, which are not Services.
+// localToAWS contains the IPv6 addresses of instance metadata and Pod Identity. They are not addresses of Services.
 var localToAWS = netip.MustParsePrefix("fd00:ec2::/32")
 
 // mayBeService reports whether an address looks like a Service's cluster IP. For IPv6, EKS assigns them from a /108 in

@@ -230,8 +230,8 @@ func isCompactOf(key, name string) bool {
 	return i == len(key)
 }
 
-// wideServices are suggested only for an obvious typo. Their prefixes contain those of other services, so a
-// wrong guess would open far more than the user wants.
+// wideServices are suggested only for an obvious typo. Their prefixes contain the prefixes of other services, so
+// a wrong guess would open far more than the user wants.
 var wideServices = []string{"AMAZON", "EC2"}
 
 // isTypo reports whether name, in upper case, is a misspelling of meant: one change that keeps the first and

@@ -20,8 +20,8 @@ const (
 const maxClockSkew = 24 * time.Hour
 
 // minKeptPercent is the percentage of the accepted rows that a document must still have, by family. In three
-// years AWS's document never lost more than 6.2 % in one step. There is no check for one service, which may
-// lose all rows.
+// years AWS's document never lost more than 6.2 % in one step. The check ignores services: one service may lose
+// all rows.
 const minKeptPercent = 85
 
 // reserved lists address space where no public service can be: this network, private, shared, loopback,

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// applyHolds returns the table to use after d is accepted. accepted is the table in use, or nil. now is the
-// time when d was read. applyHolds returns accepted itself if nothing changed.
+// applyHolds returns the table to use after the feed accepts d. It returns accepted itself if nothing changed.
+// accepted is the table in use, or nil, and now is the time when the feed read d.
 //
 // The result has all rows of d. A row that accepted has and d lacks is held: it stays for hold, counted from
 // the first document that lacked it. AWS adds more than one in five removed prefixes again within a day.

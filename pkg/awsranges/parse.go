@@ -136,8 +136,8 @@ func (p *parser) parse() error {
 	return nil
 }
 
-// parseRows parses the rows of one address family. prefix returns the prefix of a row, and isFamily checks its
-// family. field is the name of the list, for errors.
+// parseRows parses the rows of one address family. prefix returns the prefix of a row. isFamily reports whether an
+// address has the family. Errors contain field, the name of the list.
 func (p *parser) parseRows(field string, prefix func(*jsonRow) string, isFamily func(netip.Addr) bool) error {
 	if err := p.readDelimiter('['); err != nil {
 		return err

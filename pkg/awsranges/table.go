@@ -34,11 +34,16 @@ type indexEntry struct {
 
 // Row is one prefix of a ranges document.
 type Row struct {
-	Prefix  netip.Prefix // masked
-	Service string       // canonical: the result of Canonical
-	Region  string       // as in the document, such as us-east-1 or GLOBAL
-	Custom  bool         // from an organisation's own document
-	Removed int64        // when the document lost the row, in epoch seconds; 0 if the document has it
+	// Prefix has no host bits.
+	Prefix netip.Prefix
+	// Service is the canonical name, as Canonical returns it.
+	Service string
+	// Region has the document's spelling, such as us-east-1 or GLOBAL.
+	Region string
+	// Custom reports whether the row is from an organisation's own document.
+	Custom bool
+	// Removed is the time when the document lost the row, in epoch seconds; 0 if the document has the row.
+	Removed int64
 }
 
 // compareServiceRegions orders service-regions by service, then by region.

@@ -10,15 +10,20 @@ import (
 	"egress-agent/pkg/netpol"
 )
 
-// namespace is what all policies of a namespace share.
+// namespace has the data that all policies of a namespace share.
 type namespace struct {
-	byName map[string]*networkingv1.NetworkPolicy // nil for none
-	egress []OtherPolicy                          // all that allow egress, sorted; nil until the first use
-	taken  *netpol.Slots                          // by the agent's NetworkPolicies; nil until the first use
-	dns    bool                                   // whether one of them opens DNS
+	// byName has the NetworkPolicies; it may be nil.
+	byName map[string]*networkingv1.NetworkPolicy
+	// egress are the NetworkPolicies that allow egress, sorted by name; nil until the first call of others.
+	egress []OtherPolicy
+	// slotsInUse are the port slots of the agent's NetworkPolicies; nil until the first call of slots.
+	slotsInUse *netpol.Slots
+	// opensDNS reports whether one of the agent's NetworkPolicies opens DNS. slots sets it with slotsInUse.
+	opensDNS bool
 }
 
-// others returns all NetworkPolicies that allow egress, except one of this name; empty, and not nil, for none.
+// others returns the NetworkPolicies that allow egress, except the one with this name. The list is empty, and not nil,
+// without such NetworkPolicies.
 func (n *namespace) others(name string) []OtherPolicy {
 	if n.egress == nil {
 		n.egress = []OtherPolicy{}
@@ -32,7 +37,8 @@ func (n *namespace) others(name string) []OtherPolicy {
 	return slices.DeleteFunc(slices.Clone(n.egress), func(o OtherPolicy) bool { return o.Name == name })
 }
 
-// allowsEgress is false for a NetworkPolicy that only denies: NetworkPolicies add up, so it closes nothing.
+// allowsEgress reports whether a NetworkPolicy allows any egress. NetworkPolicies add up, so one that only denies does
+// not close what another one allows.
 func allowsEgress(networkPolicy *networkingv1.NetworkPolicy) bool {
 	types := networkPolicy.Spec.PolicyTypes // without types, the rules decide
 	return len(networkPolicy.Spec.Egress) > 0 && (len(types) == 0 || slices.Contains(types, networkingv1.PolicyTypeEgress))
@@ -47,7 +53,7 @@ func other(networkPolicy *networkingv1.NetworkPolicy) OtherPolicy {
 	return o
 }
 
-// made returns the specs of the NetworkPolicies that the agent made, except one of this name.
+// made returns the specs of the NetworkPolicies that the agent made, except the one with this name.
 func (n *namespace) made(except string) []networkingv1.NetworkPolicySpec {
 	var specs []networkingv1.NetworkPolicySpec
 	for name, networkPolicy := range n.byName {
@@ -58,9 +64,9 @@ func (n *namespace) made(except string) []networkingv1.NetworkPolicySpec {
 	return specs
 }
 
-// slots returns the highest number of slots that a CIDR of the spec, or one inside it, takes.
+// slots returns the highest number of port slots of a CIDR of the spec, or of a CIDR inside one.
 func (n *namespace) slots(spec networkingv1.NetworkPolicySpec) int {
-	if n.taken == nil {
+	if n.slotsInUse == nil {
 		var specs []networkingv1.NetworkPolicySpec
 		for _, networkPolicy := range n.byName {
 			if netpol.HasManagedLabel(&networkPolicy.ObjectMeta) {
@@ -68,10 +74,10 @@ func (n *namespace) slots(spec networkingv1.NetworkPolicySpec) int {
 			}
 		}
 		slots := netpol.SlotsOf(specs...)
-		n.taken, n.dns = &slots, slices.ContainsFunc(specs, netpol.OpensDNS)
+		n.slotsInUse, n.opensDNS = &slots, slices.ContainsFunc(specs, netpol.OpensDNS)
 	}
-	_, most := n.taken.Max(spec)
-	if n.dns {
+	_, most := n.slotsInUse.Max(spec)
+	if n.opensDNS {
 		most += netpol.DNSSlots
 	}
 	return most

@@ -13,7 +13,7 @@ type Report struct {
 	Cluster  string    `json:"cluster"` // the URL of the API server
 	Made     time.Time `json:"made"`
 	Ranges   *Ranges   `json:"ranges"`   // nil if unknown
-	Policies []Policy  `json:"policies"` // sorted by namespace and name; empty, not nil, if there are none
+	Policies []Policy  `json:"policies"` // sorted by namespace and name; never nil
 }
 
 // Ranges describes the AWS ranges that the policies use.
@@ -27,8 +27,8 @@ type Ranges struct {
 	Refused    string     `json:"refused"` // why the agent refused a later document; empty if it refused none
 }
 
-// NewReport returns the report of a cluster. server is the URL of its API server. ranges may be nil; NewReport copies
-// them and sets AgeSeconds.
+// NewReport returns the report of a cluster. server is the URL of the API server. ranges may be nil. NewReport copies
+// ranges and sets AgeSeconds in the copy.
 func NewReport(server string, made time.Time, ranges *Ranges, cluster Cluster) *Report {
 	report := &Report{Cluster: server, Made: made, Policies: Policies(cluster)}
 	if ranges != nil {
@@ -61,8 +61,8 @@ func (r *Ranges) setAge(now time.Time) {
 // Age returns the age of the ranges when the report was made.
 func (r *Ranges) Age() time.Duration { return time.Duration(r.AgeSeconds) * time.Second }
 
-// FormatPortSlots returns the used port slots and the limit, such as "3/24", or only the used ones if there is no
-// limit.
+// FormatPortSlots returns the used port slots and the limit, such as "3/24". Without a limit it returns only the used
+// port slots.
 func (p *Policy) FormatPortSlots() string {
 	used := strconv.Itoa(p.PortSlots)
 	if p.MaxPortSlots == 0 {

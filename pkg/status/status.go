@@ -18,10 +18,10 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// State is netpol's: status and the agent take it from one assessment.
+// State is the State of netpol, because status and the agent use the same assessment.
 type State = netpol.State
 
-// The states, of which netpol's documentation says more.
+// The states. Package netpol documents them.
 const (
 	Applied           = netpol.Applied
 	Invalid           = netpol.Invalid
@@ -31,22 +31,23 @@ const (
 	Pending           = netpol.Pending
 )
 
-// States are all states of a policy: Applied first, then those that need a person, the most urgent first.
+// States lists all states of a policy: Applied, and then the states that need a person, the most urgent first.
 var States = []State{Applied, Invalid, NameConflict, NamespaceExempt, RangesUnavailable, Pending}
 
-// Cluster is what a reader found in a cluster, or in one of its namespaces.
+// Cluster has the objects and ranges that a reader found in a cluster, or in one namespace.
 type Cluster struct {
-	// ConfigMaps are those labelled as policies, and NetworkPolicies are all of the same namespaces, both in any order.
-	ConfigMaps      []*corev1.ConfigMap
+	// ConfigMaps are the policy ConfigMaps, in any order.
+	ConfigMaps []*corev1.ConfigMap
+	// NetworkPolicies are all NetworkPolicies of the same namespaces, in any order.
 	NetworkPolicies []*networkingv1.NetworkPolicy
-	// Table are the ranges that the agent uses; nil if it has none.
+	// Table has the ranges that the agent uses; nil if it has none.
 	Table *awsranges.Table
-	// RangesIncomplete reports that the agent may use ranges that Table lacks, because a reader may not read them all. The
-	// annotations of a NetworkPolicy then tell whether the agent had the ranges.
+	// RangesIncomplete reports that the agent may use ranges that Table lacks, because the reader lacks the permission
+	// to read them. Policies then trusts the annotations of a NetworkPolicy: they show whether the agent had the ranges.
 	RangesIncomplete bool
-	// Options are the agent's.
+	// Options are the options of the agent.
 	Options netpol.Options
-	// AgentNamespace is the agent's own; empty means netpol.DefaultNamespace.
+	// AgentNamespace is the namespace of the agent; empty means netpol.DefaultNamespace.
 	AgentNamespace string
 }
 
@@ -55,53 +56,57 @@ type Policy struct {
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
 	State     State  `json:"state"`
-	// Messages say why the policy is not applied, a line each, and what to do; empty if it is applied.
+	// Messages explain why the policy is not applied, and what to do, one line each; empty if there is nothing to do.
 	Messages []string `json:"messages"`
 	// DefaultAction is deny or allow; empty if the policy cannot be read.
 	DefaultAction policy.Action `json:"defaultAction"`
-	// Destinations are those of the policy as it is now, in its order; empty if it cannot be read.
+	// Destinations are the destinations of the current policy, in its order; empty if the policy cannot be read.
 	Destinations []Destination `json:"destinations"`
-	// NetworkPolicy is the name of the NetworkPolicy that is made from it; empty if there is none.
+	// NetworkPolicy is the name of the policy's NetworkPolicy; empty if the policy has no NetworkPolicy.
 	NetworkPolicy string `json:"networkPolicy"`
 	// CIDRs is the number of CIDRs of the NetworkPolicy.
 	CIDRs int `json:"cidrs"`
-	// PortSlots is the highest number of port slots that one of its CIDRs, or one inside them, takes over all policies of
-	// the namespace, with the two of DNS if DNS is open. MaxPortSlots is the limit; 0 for none.
-	PortSlots    int `json:"portSlots"`
+	// PortSlots is the highest number of port slots of a CIDR of the NetworkPolicy, or of a CIDR inside one. It counts
+	// the policies of the namespace together, and adds two slots if one of them opens DNS.
+	PortSlots int `json:"portSlots"`
+	// MaxPortSlots is the limit of PortSlots; 0 means no limit.
 	MaxPortSlots int `json:"maxPortSlots"`
-	// OtherPolicies are the other NetworkPolicies of the namespace that allow egress too, sorted by name. Together
-	// they allow what any of them allows.
+	// OtherPolicies are the other NetworkPolicies of the namespace that allow egress, sorted by name. NetworkPolicies add
+	// up, so a pod may connect wherever one of them allows it.
 	OtherPolicies []OtherPolicy `json:"others"`
 
-	// Current is the NetworkPolicy itself; nil if there is none.
+	// Current is the NetworkPolicy; nil if the policy has none.
 	Current *networkingv1.NetworkPolicy `json:"-"`
 }
 
-// Destination is an entry of allowedDestinations.
+// Destination is one item of allowedDestinations.
 type Destination struct {
 	Name string `json:"name"`
-	// CIDR, or Service in AWS's spelling with Regions, of which none means all.
-	CIDR    string   `json:"cidr,omitempty"`
-	Service string   `json:"service,omitempty"`
+	// CIDR is empty for a service.
+	CIDR string `json:"cidr,omitempty"`
+	// Service has AWS's spelling; empty for a CIDR.
+	Service string `json:"service,omitempty"`
+	// Regions are the regions of Service; empty means every region.
 	Regions []string `json:"regions,omitempty"`
-	// Ports look like "TCP 443" or "UDP 8000-8100"; none means every port.
+	// Ports have the form "TCP 443" or "UDP 8000-8100"; empty means every port.
 	Ports []string `json:"ports,omitempty"`
-	// CIDRs is the number of its CIDRs in force; nil if unknown.
+	// CIDRs is the number of CIDRs in force for the destination; nil if unknown.
 	CIDRs *int `json:"cidrs,omitempty"`
 }
 
 // OtherPolicy is another NetworkPolicy that allows egress.
 type OtherPolicy struct {
 	Name string `json:"name"`
-	// Policy reports whether it is made from another policy of the namespace.
+	// Policy reports whether the agent made it from another policy of the namespace.
 	Policy bool `json:"policy"`
 	// Everything reports whether it allows every destination and port.
 	Everything bool `json:"everything"`
-	// Pods is its selector; empty for every pod of the namespace.
+	// Pods is its pod selector; empty if it selects every pod of the namespace.
 	Pods string `json:"pods,omitempty"`
 }
 
-// Policies returns the state of each policy of a cluster, sorted by namespace and name; empty, and not nil, for none.
+// Policies returns the state of each policy of a cluster, sorted by namespace and name. The list is empty, and not nil,
+// without policies.
 func Policies(c Cluster) []Policy {
 	namespaces := make(map[string]*namespace)
 	for _, networkPolicy := range c.NetworkPolicies {
@@ -151,7 +156,7 @@ func (c Cluster) policy(configMap *corev1.ConfigMap, n *namespace) Policy {
 	return p
 }
 
-// assess assesses a policy as the agent does, beside the other policies of its namespace.
+// assess assesses a policy as the agent does: first alone, and then together with the other policies of the namespace.
 func (c Cluster) assess(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy, n *namespace) *netpol.Assessment {
 	in := netpol.Inputs{
 		Table: c.Table, Options: c.Options, AgentNamespace: c.AgentNamespace, Incomplete: c.RangesIncomplete, TrustCurrent: true,
@@ -174,7 +179,7 @@ func (c Cluster) assess(configMap *corev1.ConfigMap, current *networkingv1.Netwo
 	return assessment
 }
 
-// messages explains a state; empty, and not nil, for nothing to explain.
+// messages explains a state. The list is empty, and not nil, if there is nothing to explain.
 func messages(assessment *netpol.Assessment, current *networkingv1.NetworkPolicy) []string {
 	const isBehind = "; the agent is behind or not running"
 	if messages := assessment.Messages(); messages != nil {
@@ -210,8 +215,8 @@ func destination(d policy.Destination, counts map[string]int) Destination {
 	return shown
 }
 
-// countsOf returns the number of CIDRs in force of each destination: empty if what is in force was not made
-// from the policy as it is now.
+// countsOf returns the number of CIDRs in force for each destination, by its name. The map is empty if the agent did
+// not make the NetworkPolicy from the current policy.
 func countsOf(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy) map[string]int {
 	byName := make(map[string]int)
 	if current == nil || current.Annotations[netpol.PolicyDigestAnnotation] != netpol.PolicyDigestOf(configMap) {

@@ -11,11 +11,12 @@ import (
 
 // Block is a CIDR of a spec with the ports of its rule.
 type Block struct {
-	Prefix netip.Prefix                     // the zero Prefix is every address
-	Ports  []networkingv1.NetworkPolicyPort // empty is every port
+	Prefix netip.Prefix                     // the zero Prefix means every address
+	Ports  []networkingv1.NetworkPolicyPort // empty means every port
 }
 
-// BlocksOf returns the CIDRs of a spec, in order, as they are written; a rule without peers gives one of every address.
+// BlocksOf returns the CIDRs of a spec, in the order of the rules. A rule without peers returns one Block with every
+// address.
 func BlocksOf(spec networkingv1.NetworkPolicySpec) []Block {
 	var blocks []Block
 	for _, rule := range spec.Egress {

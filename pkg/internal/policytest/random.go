@@ -1,5 +1,5 @@
-// Package policytest supports the tests of several packages with random policies and a naive reading of
-// NetworkPolicies.
+// Package policytest helps tests of other packages. It returns random policies, and evaluates NetworkPolicies in a
+// naive way.
 package policytest
 
 import (

@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// Aggregate returns the fewest prefixes that cover exactly the addresses of the given ones: masked, sorted by Compare,
-// disjoint, and none mergeable with another. It returns nil for no prefixes. They may have host bits. The argument is
-// not modified.
+// Aggregate returns the fewest prefixes that cover exactly the addresses of the given prefixes. The result is masked,
+// disjoint and sorted by Compare, and no two of its prefixes can merge. It is nil if prefixes is empty. The given
+// prefixes may have host bits, and Aggregate does not modify them.
 //
 //	10.0.0.0/24 ├────────┤                    inside the /23: dropped
 //	10.0.0.0/23 ├─────────────────┤           ┐ siblings:

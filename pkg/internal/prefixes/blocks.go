@@ -7,13 +7,13 @@ import (
 	"slices"
 )
 
-// Block is a prefix with the ports of all its addresses.
+// Block is a prefix and a port set. All addresses of the prefix have these ports.
 type Block struct {
 	Prefix netip.Prefix
 	Ports  PortSet // never empty
 }
 
-// Blocks are the prefixes of a Set, sorted by Compare. Each prefix is there once, with its ports in merged ranges. It
+// Blocks are the prefixes of a Set, sorted by Compare. Each prefix occurs once, with its ports in merged ranges. It
 // lacks the ranges that the containing prefixes have. No two siblings have equal ports. The zero Blocks are empty.
 type Blocks struct {
 	blocks []prefixPorts

@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// prefixPorts is a prefix with the ports of all its addresses.
+// prefixPorts is a prefix and a port set. All addresses of the prefix have these ports.
 type prefixPorts struct {
 	prefix netip.Prefix
 	ports  PortSetID

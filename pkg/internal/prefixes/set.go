@@ -179,8 +179,8 @@ func (o *operation) add(prefix netip.Prefix, ports PortSetID) {
 	}
 }
 
-// cut adds prefix without the holes, which are sorted and inside it. It halves prefix while a hole takes any of its
-// ports.
+// cut adds prefix without the holes. The holes are sorted and inside prefix. cut halves prefix while a hole closes any
+// port in own.
 func (o *operation) cut(prefix netip.Prefix, own PortSetID, holes []prefixPorts, subtract func(a, b PortSetID) PortSetID) {
 	for len(holes) > 0 && holes[0].prefix == prefix {
 		own, holes = subtract(own, holes[0].ports), holes[1:]

@@ -15,8 +15,8 @@ func At(space netip.Prefix, i byte) netip.Addr {
 	return address
 }
 
-// FromBytes reads each two bytes as a prefix inside one of the spaces, with host bits. covered is true for each address
-// of each space that one of the prefixes contains.
+// FromBytes reads each two bytes as a prefix inside one of the spaces. The prefixes may have host bits. covered is true
+// for each address of a space that at least one of the prefixes contains.
 func FromBytes(data []byte) (all []netip.Prefix, covered [2][256]bool) {
 	for ; len(data) >= 2; data = data[2:] {
 		space := int(data[1]) % 2
@@ -29,7 +29,7 @@ func FromBytes(data []byte) (all []netip.Prefix, covered [2][256]bool) {
 	return all, covered
 }
 
-// Parse parses CIDRs, and panics if one is invalid. It returns nil for no CIDRs.
+// Parse parses CIDRs, and panics if one is invalid. Without arguments, it returns nil.
 func Parse(cidrs ...string) []netip.Prefix {
 	var all []netip.Prefix
 	for _, cidr := range cidrs {
