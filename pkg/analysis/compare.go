@@ -35,7 +35,7 @@ type Difference struct {
 	Path string `json:"path"`
 	// Ports have the form "TCP 443" or "UDP 8000-8100"; or the only item is "every port".
 	Ports []string `json:"ports"`
-	// Prefixes are the addresses in the fewest CIDRs, sorted, IPv4 first. Each of them is open on all Ports.
+	// Prefixes are the addresses in the fewest CIDRs, sorted, IPv4 first. All Ports are open on every prefix.
 	Prefixes []netip.Prefix `json:"prefixes"`
 }
 

@@ -93,7 +93,7 @@ func tableOf(t *testing.T, rows ...string) *awsranges.Table {
 	return table
 }
 
-// allowing returns the paths of the entries that allow a target, in the policy's order; nil for none.
+// allowing returns the paths of the destinations that allow a target, in the policy's order, or nil.
 func allowing(v PolicyVersion, target Target) []string {
 	var paths []string
 	for _, reason := range Explain(v.Policy, v.Table, netpol.Options{Family: netpol.IPv4}, target).Reasons {
@@ -142,8 +142,8 @@ func TestCompareEveryPort(t *testing.T) {
 	}, Compare(PolicyVersion{every, nil}, PolicyVersion{&policy.Policy{}, nil}, netpol.IPv4))
 }
 
-// TestCompareTables compares a policy, the second entry of which is S3 in us-east-1, by two tables. What an entry
-// loses and another keeps open is not closed.
+// TestCompareTables compares a policy with two tables. An address that one destination loses and another one still
+// opens is not closed. The second destination of the policy is S3 in us-east-1.
 func TestCompareTables(t *testing.T) {
 	ec2 := row("10.9.0.0/24", "EC2", "us-east-1")
 	before := tableOf(t, ec2, row("10.0.0.0/24", "S3", "us-east-1"))

@@ -38,7 +38,7 @@ func parsed(b *testing.B, document string) *policy.Policy {
 	return p
 }
 
-// compileOrFail keeps the result alive, so that no benchmark measures nothing.
+// compileOrFail uses the result, so that the compiler cannot remove the measured call.
 func compileOrFail(b *testing.B, p *policy.Policy, table *awsranges.Table, options Options) {
 	result, problems := compile(p, table, options)
 	if problems != nil || len(result.Spec.Egress) == 0 {
@@ -46,7 +46,7 @@ func compileOrFail(b *testing.B, p *policy.Policy, table *awsranges.Table, optio
 	}
 }
 
-// BenchmarkCompileSeed is to take at most 20 µs and 100 allocations.
+// BenchmarkCompileSeed must take at most 20 µs and 100 allocations.
 func BenchmarkCompileSeed(b *testing.B) {
 	data, err := os.ReadFile(filepath.Join(corpus, "valid", "seed.json"))
 	require.NoError(b, err)
@@ -57,7 +57,7 @@ func BenchmarkCompileSeed(b *testing.B) {
 	}
 }
 
-// BenchmarkEvaluateSeed is the whole line, from bytes.
+// BenchmarkEvaluateSeed measures parsing, validation and compilation together.
 func BenchmarkEvaluateSeed(b *testing.B) {
 	data, err := os.ReadFile(filepath.Join(corpus, "valid", "seed.json"))
 	require.NoError(b, err)
@@ -70,8 +70,8 @@ func BenchmarkEvaluateSeed(b *testing.B) {
 	}
 }
 
-// BenchmarkCompileAmazon compiles AMAZON everywhere, of both families. Its floor is sorting the published
-// rows of it once; at most three times that.
+// BenchmarkCompileAmazon compiles AMAZON in every region and both families. The floor is one sort of the service's
+// rows. The benchmark must take at most three times as long.
 func BenchmarkCompileAmazon(b *testing.B) {
 	table := realTable(b)
 	p := parsed(b, `{"allowedDestinations": [{"name": "aws", "awsService": "amazon", "ports": [443]}]}`)
@@ -99,7 +99,7 @@ func elapsed(f func()) time.Duration {
 	return time.Since(start)
 }
 
-// BenchmarkTableMemory measures what a table of the real document keeps alive: at most 3 MB.
+// BenchmarkTableMemory measures the live heap of a table of the real document. It must be at most 3 MB.
 func BenchmarkTableMemory(b *testing.B) {
 	realTable(b)
 	var before, after runtime.MemStats
@@ -116,9 +116,9 @@ func BenchmarkTableMemory(b *testing.B) {
 	b.ReportMetric(float64(total)/float64(b.N)/1e6, "MB-live(at-most-3)")
 }
 
-// BenchmarkCompileGrowth compiles policies of ever more CIDRs, half of them IPv6 and none mergeable, and
-// of nested ones, and reports the time for a CIDR as a ratio to that of the smallest, less what the
-// sorting of n log n explains: it is to stay near 1.
+// BenchmarkCompileGrowth compiles policies of growing size. One kind has CIDRs that cannot merge, half of them IPv6.
+// The other kind has nested CIDRs. The benchmark reports the time for n CIDRs, divided by n log n, as a ratio to the
+// smallest policy. The ratio must stay near 1.
 func BenchmarkCompileGrowth(b *testing.B) {
 	sizes := []int{100, 1000, 10000, 30000}
 	for _, shape := range []struct {
@@ -143,7 +143,7 @@ func BenchmarkCompileGrowth(b *testing.B) {
 	}
 }
 
-// perSort is the time for each step of a sort of n.
+// perSort returns total divided by n log n, the number of steps of a sort.
 func perSort(total time.Duration, n int) float64 {
 	log := 0
 	for m := n; m > 1; m /= 2 {
@@ -166,7 +166,7 @@ func flatPolicy(n int) *policy.Policy {
 	return p
 }
 
-// nestedPolicy has chains of 22 CIDRs, each in the one before and with a port of its own.
+// nestedPolicy returns a policy with chains of 22 CIDRs. Each CIDR is inside the previous one and has another port.
 func nestedPolicy(n int) *policy.Policy {
 	p := flatPolicy(0)
 	for i := range n {

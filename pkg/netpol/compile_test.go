@@ -19,8 +19,8 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// TestCompileAgreesWithOracles also requires that the random policies reach the dataplane's limit: some
-// have more port slots than there are, and most have not.
+// TestCompileAgreesWithOracles also requires that a few of the random policies exceed the port slots of a CIDR, and
+// that most do not.
 func TestCompileAgreesWithOracles(t *testing.T) {
 	table := testTable(t)
 	refused := 0
@@ -56,8 +56,9 @@ func testTable(tb testing.TB) *awsranges.Table {
 	return table
 }
 
-// TestNothingOpensNothing builds what no document can: entries without a destination or ports.
-func TestNothingOpensNothing(t *testing.T) {
+// TestEmptyDestinationOpensNothing compiles destinations without a CIDR, a service or ports. No policy.json can contain
+// them.
+func TestEmptyDestinationOpensNothing(t *testing.T) {
 	for _, d := range []policy.Destination{
 		{Name: "no destination"},
 		{Name: "no ports", CIDR: netip.MustParsePrefix("10.0.0.0/8"), Ports: []policy.Port{}},
@@ -87,7 +88,7 @@ func TestCompileWithoutTable(t *testing.T) {
 	require.Len(t, result.Spec.Egress, 1)
 }
 
-func TestObject(t *testing.T) {
+func TestNetworkPolicyForSetsMetadata(t *testing.T) {
 	data, err := os.ReadFile(filepath.Join(corpus, "valid", "seed.json"))
 	require.NoError(t, err)
 	configMap := &corev1.ConfigMap{
@@ -104,10 +105,10 @@ func TestObject(t *testing.T) {
 	require.NoError(t, err)
 	var decoded networkingv1.NetworkPolicy
 	require.NoError(t, json.Unmarshal(encoded, &decoded))
-	require.Equal(t, object.Annotations[SpecDigestAnnotation], SpecDigestOf(decoded.Spec), "a digest survives the API server")
+	require.Equal(t, object.Annotations[SpecDigestAnnotation], SpecDigestOf(decoded.Spec), "the API server does not change the digest")
 }
 
-// TestCompileAllocations holds the seed policy to 100 allocations.
+// TestCompileAllocations requires at most 100 allocations for the seed policy.
 func TestCompileAllocations(t *testing.T) {
 	data, err := os.ReadFile(filepath.Join(corpus, "valid", "seed.json"))
 	require.NoError(t, err)
@@ -121,13 +122,13 @@ func TestCompileAllocations(t *testing.T) {
 	}), 100.0)
 }
 
-func TestAllow(t *testing.T) {
+func TestDefaultActionAllowOpensEverything(t *testing.T) {
 	result, problems := evaluate(`{"defaultAction": "allow", "allowedDestinations": []}`)
 	require.Empty(t, problems)
 	require.Equal(t, []networkingv1.NetworkPolicyEgressRule{{}}, result.Spec.Egress)
 }
 
-func TestName(t *testing.T) {
+func TestNetworkPolicyNameFitsLimit(t *testing.T) {
 	for _, test := range []struct{ configMap, want string }{
 		{"egress", "egress"},
 		{strings.Repeat("x", 57), strings.Repeat("x", 57)},

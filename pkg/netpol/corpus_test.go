@@ -12,11 +12,11 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// corpus is the one set of policy documents that the Go validator and the JSON Schema share.
+// corpus is the folder of policy documents that test both the Go validator and the JSON Schema.
 const corpus = "../../testdata/policy"
 
-// TestCorpus judges each document as admission does before any table is loaded: valid ones have
-// exactly the warnings beside them, invalid ones exactly the problems. UPDATE_GOLDEN=1 rewrites both.
+// TestCorpus compiles each document as admission does before any table is loaded. A valid document must have exactly
+// the warnings in its golden file, and an invalid one exactly the problems. UPDATE_GOLDEN=1 rewrites the golden files.
 func TestCorpus(t *testing.T) {
 	t.Run("valid", func(t *testing.T) {
 		eachDocument(t, "valid", ".warn", func(t *testing.T, data string) []string {
@@ -51,7 +51,7 @@ func lines(problems policy.Problems) []string {
 	return all
 }
 
-// eachDocument runs judge on every document of a folder, and fails for a golden without one.
+// eachDocument calls judge for every document of a folder. The test fails for a golden file without a document.
 func eachDocument(t *testing.T, folder, goldenSuffix string, judge func(t *testing.T, data string) []string) {
 	entries, err := os.ReadDir(filepath.Join(corpus, folder))
 	require.NoError(t, err)

@@ -20,11 +20,11 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// maxGrowth is how much more n entries may cost than n/2: twice as much, and a little for sorting.
+// maxGrowth is the highest ratio of the cost of n entries to the cost of n/2: 2, and a little more for sorting.
 const maxGrowth = 2.3
 
-// costKinds are the kinds of entries whose cost must be linear. Each gives a policy document of n, which may be at most
-// the 1,000 destinations of a valid one.
+// costKinds are kinds of entries with a linear cost. document returns a policy document with n entries; n is at most
+// 1,000, the maximum number of destinations.
 var costKinds = []struct {
 	name     string
 	document func(n int) string
@@ -54,7 +54,7 @@ var costKinds = []struct {
 	}},
 }
 
-// perDestination makes documents of n destinations, each with a name of its own and these further fields.
+// perDestination returns a function for documents of n destinations. Each destination has a unique name and fields.
 func perDestination(fields string, arguments func(i int) []any) func(n int) string {
 	return func(n int) string {
 		return `{"allowedDestinations":[` + repeated(n, func(i int) string {
@@ -99,8 +99,8 @@ func repeated(n int, item func(i int) string) string {
 	return strings.Join(items, ",")
 }
 
-// costTable is AWS's real document where IP_RANGES_DATA names its folder, and else a made-up one, of rows AMAZON rows in
-// each region.
+// costTable returns the table of AWS's real document if IP_RANGES_DATA names its folder and rows is over 100. Otherwise
+// it returns a table with rows rows of AMAZON and of S3 in each region.
 func costTable(t testing.TB, rows int) *awsranges.Table {
 	if dir := os.Getenv("IP_RANGES_DATA"); dir != "" && rows > 100 {
 		table, err := awsranges.ReadFile(filepath.Join(dir, "ip-ranges.json"))
@@ -122,7 +122,7 @@ func costTable(t testing.TB, rows int) *awsranges.Table {
 	return table
 }
 
-// costOf judges a document n times and returns the mean time, bytes and allocations.
+// costOf compiles a document n times and returns the mean time, bytes and allocations.
 func costOf(document string, table *awsranges.Table, n int) (took time.Duration, bytes, allocations float64) {
 	configMap := &corev1.ConfigMap{Data: map[string]string{policy.Key: document}}
 	options := Options{Family: IPv4, AllowDNS: true, MaxPortSlots: DefaultPortSlots}
@@ -138,7 +138,8 @@ func costOf(document string, table *awsranges.Table, n int) (took time.Duration,
 	return took / time.Duration(n), float64(after.TotalAlloc-before.TotalAlloc) / float64(n), float64(after.Mallocs-before.Mallocs) / float64(n)
 }
 
-// TestCostIsLinear judges 1,000 entries of each kind against 500, by what is allocated: time depends on the machine.
+// TestCostIsLinear compares the allocations for 1,000 and for 500 entries of each kind. It ignores time, which depends
+// on the machine.
 func TestCostIsLinear(t *testing.T) {
 	table := costTable(t, 20)
 	for _, kind := range costKinds {
@@ -153,10 +154,10 @@ func TestCostIsLinear(t *testing.T) {
 	}
 }
 
-// TestCostIsBoundedByTheTable requires that judging 1,000 entries never keeps more alive than goes with the input and
-// the table: what a service resolves to is not kept once for each entry.
-func TestCostIsBoundedByTheTable(t *testing.T) {
-	const perByte, perRow = 64, 256 // several times what a node and a prefix with its ports take
+// TestMemoryIsBoundedByInputAndTable requires that the live heap for 1,000 entries is linear in the sizes of the
+// document and the table. The compiler must not copy a service's prefixes for each entry.
+func TestMemoryIsBoundedByInputAndTable(t *testing.T) {
+	const perByte, perRow = 64, 256 // several times the size of a JSON node, and of a prefix with its ports
 	table := costTable(t, 100)
 	for _, kind := range costKinds {
 		t.Run(kind.name, func(t *testing.T) {
@@ -169,12 +170,12 @@ func TestCostIsBoundedByTheTable(t *testing.T) {
 	}
 }
 
-// BenchmarkCost reports what 1,000 entries of each kind cost against 500, and the exponents: 1 is linear.
+// BenchmarkCost reports the cost of 1,000 and of 500 entries of each kind, and the exponent of the growth: 1 is linear.
 func BenchmarkCost(b *testing.B) {
 	table := costTable(b, 600)
 	for _, kind := range costKinds {
 		b.Run(kind.name, func(b *testing.B) {
-			// A garbage collection falls into one run of 1,000 and into no run of 500, so a single run of each compares nothing.
+			// A garbage collection may fall into the run of 1,000 and not into the run of 500, so one run of each is not enough.
 			const times = 32
 			whole, half := kind.document(1000), kind.document(500)
 			var took, halfTook time.Duration

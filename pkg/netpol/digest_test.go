@@ -11,9 +11,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// TestDigest changes each thing that a spec can say, by itself: no two have the same digest, and each has
-// its own again after a round through JSON.
-func TestDigest(t *testing.T) {
+// TestSpecDigestDiffersForEachField changes one field of a spec at a time. No two specs may have the same digest, and
+// encoding to JSON and back must not change a digest.
+func TestSpecDigestDiffersForEachField(t *testing.T) {
 	base := func() *networkingv1.NetworkPolicySpec {
 		tcp, port, end := corev1.ProtocolTCP, intstr.FromInt32(443), int32(450)
 		return &networkingv1.NetworkPolicySpec{
@@ -90,8 +90,8 @@ func TestDigest(t *testing.T) {
 	require.Equal(t, SpecDigestOf(*left), SpecDigestOf(*empty))
 }
 
-// TestCounted reads back what counted writes, and nothing else.
-func TestCounted(t *testing.T) {
+// TestParseCountsReadsFormattedCounts also requires that ParseCounts refuses text that formatCounts cannot write.
+func TestParseCountsReadsFormattedCounts(t *testing.T) {
 	for _, counts := range [][]Count{nil, {{"s3", 15}}, {{"s3", 15}, {"a b", 0}, {"a=1 b", 7}, {`"quoted"`, 1}, {"`", 2}, {"'x'", 3}, {"and", 4}}} {
 		got, complete := ParseCounts(formatCounts(counts))
 		require.True(t, complete)
@@ -102,7 +102,7 @@ func TestCounted(t *testing.T) {
 		many[i] = Count{"n", i}
 	}
 	got, complete := ParseCounts(formatCounts(many))
-	require.False(t, complete, "it names the first of many")
+	require.False(t, complete, "the annotation has only the first destinations")
 	require.Equal(t, many[:len(got)], got)
 	require.NotEmpty(t, got)
 	for _, wrong := range []string{"s3", "s3=", "s3=x", "s3=-1", "=1", `"s3=1`, "s3=1  db=2", "s3=99999999999"} {

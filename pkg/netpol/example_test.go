@@ -60,7 +60,7 @@ func ExampleCompileConfigMap() {
 	// Warning: files opens S3, which also covers every AWS customer's buckets: 256 IPv4 addresses (allowedDestinations[0].awsService)
 }
 
-// An invalid policy has problems, and nothing to write.
+// An invalid policy has problems, and Spec returns DenyAll for it.
 func ExampleCompileConfigMap_invalid() {
 	configMap := policyConfigMap(`{"allowedDestinations": [{"name": "files", "awsService": "s4", "ports": [443]}]}`)
 	compiled := netpol.CompileConfigMap(configMap, netpol.Inputs{Table: exampleTable(), Options: netpol.Options{Family: netpol.IPv4}})

@@ -12,7 +12,7 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// everyOther is n TCP ports that no range joins.
+// everyOther returns n TCP ports that do not merge into a range.
 func everyOther(first, n int) []policy.Port {
 	var ports []policy.Port
 	for i := range n {
@@ -63,9 +63,9 @@ func TestPortSlots(t *testing.T) {
 	}
 }
 
-// TestPortSlotsOfThousands has as many CIDRs with too many ports, and entries to blame, as a ConfigMap
-// holds: the message stays readable.
-func TestPortSlotsOfThousands(t *testing.T) {
+// TestPortSlotMessageStaysShort compiles as many CIDRs with too many ports, and as many destinations that open them, as
+// a ConfigMap can have.
+func TestPortSlotMessageStaysShort(t *testing.T) {
 	p := &policy.Policy{Destinations: []policy.Destination{{Name: "net", CIDR: netip.MustParsePrefix("10.0.0.0/8"), Ports: everyOther(1000, 22)}}}
 	for i := range 15000 {
 		address := netip.AddrFrom4([4]byte{10, byte(i >> 15), byte(i >> 7), byte(i << 1)})
@@ -81,9 +81,9 @@ func TestPortSlotsOfThousands(t *testing.T) {
 		"merge or remove ports of net, 0, 1, 2, 3, 4, 5, 6, 7, 8, 14991 more (allowedDestinations)", problems.Error())
 }
 
-// TestHostileNesting is as many ports as a ConfigMap holds around as many nested CIDRs. Were the time for
-// it, or the memory, to grow with the square of its size, the test would not end in time.
-func TestHostileNesting(t *testing.T) {
+// TestNestedCIDRsTakeLinearTime compiles as many ports as a ConfigMap can have, on a CIDR that contains as many nested
+// CIDRs. If time or memory grew with the square of the size, the test would time out.
+func TestNestedCIDRsTakeLinearTime(t *testing.T) {
 	p := &policy.Policy{Destinations: []policy.Destination{{Name: "net", CIDR: netip.MustParsePrefix("10.0.0.0/8"), Ports: everyOther(1, 20000)}}}
 	for i := range 6000 {
 		address := netip.AddrFrom4([4]byte{10, byte(i >> 14), byte(i >> 6), byte(i << 2)})
@@ -115,7 +115,7 @@ func TestPeerLimits(t *testing.T) {
 	}
 }
 
-// TestTooManyPeers compiles a policy whose CIDRs cannot be merged.
+// TestTooManyPeers compiles a policy with too many CIDRs that cannot merge.
 func TestTooManyPeers(t *testing.T) {
 	p := &policy.Policy{}
 	for i := range maxPeers + 1 {
@@ -131,8 +131,8 @@ func TestTooManyPeers(t *testing.T) {
 	require.Len(t, result.Spec.Egress[0].To, maxPeers)
 }
 
-// TestBeside: policies that fit alone may not fit together.
-func TestBeside(t *testing.T) {
+// TestBesideRefusesTooMuchTogether checks policies that each fit, but not together.
+func TestBesideRefusesTooMuchTogether(t *testing.T) {
 	specOf := func(cidr string, ports []policy.Port) networkingv1.NetworkPolicySpec {
 		p := &policy.Policy{Destinations: []policy.Destination{{Name: "x", CIDR: netip.MustParsePrefix(cidr), Ports: ports}}}
 		result, problems := compile(p, nil, Options{AllowDNS: true})
@@ -142,7 +142,7 @@ func TestBeside(t *testing.T) {
 	list := func(specs ...networkingv1.NetworkPolicySpec) []networkingv1.NetworkPolicySpec { return specs }
 	wide, host := specOf("10.0.0.0/8", everyOther(1000, 12)), specOf("10.1.2.3/32", everyOther(3000, 11))
 	limited := func(slots int, dns bool) Options { return Options{AllowDNS: dns, MaxPortSlots: slots} }
-	const crowded = "Policy validation failed: Too many ports: 10.1.2.3/32 has 23 ports and port ranges, and DNS takes 2; AWS VPC CNI enforces at most 24 for a CIDR: " +
+	const tooManyPorts = "Policy validation failed: Too many ports: 10.1.2.3/32 has 23 ports and port ranges, and DNS takes 2; AWS VPC CNI enforces at most 24 for a CIDR: " +
 		"merge or remove ports of this or the namespace's other policies, which apply to the same pods (allowedDestinations)"
 	for _, test := range []struct {
 		name    string
@@ -151,12 +151,12 @@ func TestBeside(t *testing.T) {
 		options Options
 		want    string
 	}{
-		{"by the one inside", host, list(wide), limited(24, true), crowded},
-		{"by the one around", wide, list(host), limited(24, true), crowded},
-		{"elsewhere", specOf("192.0.2.0/24", everyOther(1, 2)), list(wide, host), limited(24, true), ""},
-		{"beside the crowded one", specOf("10.1.2.4/32", everyOther(1, 2)), list(wide, host), limited(24, true), ""},
-		{"room enough", host, list(wide), limited(25, true), ""},
-		{"DNS takes none", host, list(wide), limited(24, false), ""},
+		{"a CIDR inside another policy's CIDR", host, list(wide), limited(24, true), tooManyPorts},
+		{"a CIDR around another policy's CIDR", wide, list(host), limited(24, true), tooManyPorts},
+		{"a CIDR elsewhere", specOf("192.0.2.0/24", everyOther(1, 2)), list(wide, host), limited(24, true), ""},
+		{"beside the CIDR with too many ports", specOf("10.1.2.4/32", everyOther(1, 2)), list(wide, host), limited(24, true), ""},
+		{"a higher limit", host, list(wide), limited(25, true), ""},
+		{"without DNS", host, list(wide), limited(24, false), ""},
 		{"no limit", host, list(wide), limited(0, true), ""},
 		{"equal ports take one slot", wide, list(specOf("10.1.2.3/32", everyOther(1000, 12))), limited(14, true), ""},
 		{"as many CIDRs as fit", compiled(t, "10.0.0.0", 15000, tcp(1)), list(compiled(t, "11.0.0.0", 15000, tcp(1))), limited(24, true), ""},
@@ -179,15 +179,15 @@ func TestBeside(t *testing.T) {
 				return
 			}
 			require.Equal(t, test.want, problems.Error())
-			require.True(t, test.options.MayExceed(cidrs, len(ports)), "a look at the numbers alone would pass over it")
+			require.True(t, test.options.MayExceed(cidrs, len(ports)), "MayExceed must report a policy that Beside refuses")
 		})
 	}
 	require.Nil(t, TooManyBeside(60000))
 	require.NotNil(t, TooManyBeside(60001))
 }
 
-// TestTooManyRanges: without a limit of port slots, the ports of all rules together are bounded all the same. With one, the
-// destination with too many is named, however many others there are.
+// TestTooManyRanges checks the bound on the ports of all rules together, which needs no limit of port slots. With such
+// a limit, the message names the destination with too many ports.
 func TestTooManyRanges(t *testing.T) {
 	p := &policy.Policy{}
 	for i := range 40 {

@@ -11,7 +11,7 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-func TestReadMissing(t *testing.T) {
+func TestMissingPolicyNamesRemedy(t *testing.T) {
 	const save = ": save the file as UTF-8 without a byte order mark, in PowerShell with Set-Content -Encoding ascii"
 	many := map[string]string{"Policy.json": "{}"}
 	for i := range 100 {

@@ -16,7 +16,7 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// warningCases are the warnings that take a table, or another family than the corpus has.
+// warningCases are the warnings that need a table, or another address family than the corpus.
 var warningCases = []struct {
 	name, destination string
 	family            Family
@@ -61,7 +61,7 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// objectMessages are what is said of a ConfigMap, and not of its policy.json.
+// objectMessages returns the messages about a ConfigMap itself, and not about its policy.json.
 func objectMessages() policy.Problems {
 	all := policy.ObjectWarnings("egress-9bc7dm28fk", nil, map[string]string{
 		"argocd.argoproj.io/sync-options": "Replace=true,Force=true", "kustomize.toolkit.fluxcd.io/force": "enabled", "helm.sh/hook": "pre-upgrade",
@@ -74,8 +74,8 @@ func objectMessages() policy.Problems {
 	return append(all, problems...)
 }
 
-// TestDocumentedMessages requires that WEBHOOK.md quotes messages as they are: each in its tables is one
-// of the corpus, or of warningCases, but for the entry's name and path.
+// TestDocumentedMessages requires that each message in the tables of WEBHOOK.md is a message of the corpus or of
+// warningCases. Only the name and the path of the destination may differ.
 func TestDocumentedMessages(t *testing.T) {
 	var real []string
 	for _, pattern := range []string{"invalid/*.err", "valid/*.warn"} {

@@ -16,13 +16,13 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// checkCompile compares what the NetworkPolicy allows, as Kubernetes reads it, with what the policy
-// says, read naively; and checks that nothing in it is said twice or could be said shorter.
+// checkCompile compares the connections that the NetworkPolicy allows, as Kubernetes defines it, with a naive reading
+// of the policy. It also checks that the NetworkPolicy has nothing twice, and nothing that could merge.
 func checkCompile(t *testing.T, p *policy.Policy, table *awsranges.Table, family Family, random *rand.Rand) {
 	t.Helper()
 	options := Options{Family: family}
 	compiled, problems := compile(p, table, options)
-	require.Empty(t, problems, "nothing is refused without a limit")
+	require.Empty(t, problems, "without a limit, every policy compiles")
 	checkShape(t, compiled.Spec)
 	checkSlots(t, compiled.Spec, p, table, family)
 	blocks := policytest.BlocksOf(compiled.Spec)
@@ -30,8 +30,8 @@ func checkCompile(t *testing.T, p *policy.Policy, table *awsranges.Table, family
 	for _, address := range policytest.Points(p, table, random) {
 		for _, protocol := range []policy.Protocol{policy.TCP, policy.UDP, policy.SCTP} {
 			for _, port := range []uint16{1, 52, 53, 54, 79, 80, 81, 442, 443, 444, 445, 450, 451, 1001, 1019, 1119, 65535} {
-				want := saysPolicy(p, table, family, address, protocol, port)
-				// A million comparisons a run: require is for those that fail.
+				want := policyAllows(p, table, family, address, protocol, port)
+				// A run has a million comparisons, and require is slow.
 				if got := policytest.Allows(blocks, address, protocol, port); got != want {
 					require.Equal(t, want, got, "%s %s/%d under %+v", address, protocol, port, p.Destinations)
 				}
@@ -40,7 +40,7 @@ func checkCompile(t *testing.T, p *policy.Policy, table *awsranges.Table, family
 				}
 			}
 		}
-		want, got := saysPolicy(p, table, family, address, "ICMP", 0), policytest.Allows(blocks, address, "ICMP", 0)
+		want, got := policyAllows(p, table, family, address, "ICMP", 0), policytest.Allows(blocks, address, "ICMP", 0)
 		require.Equal(t, want, got, "%s ICMP", address)
 	}
 	shuffled := *p
@@ -53,7 +53,7 @@ func checkCompile(t *testing.T, p *policy.Policy, table *awsranges.Table, family
 	require.Equal(t, compiled.Spec, again.Spec, "the order of destinations does not matter")
 }
 
-// checkShape requires what every compiled spec promises.
+// checkShape checks the properties that every compiled spec must have.
 func checkShape(t *testing.T, spec networkingv1.NetworkPolicySpec) {
 	t.Helper()
 	require.Equal(t, []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}, spec.PolicyTypes)
@@ -67,7 +67,7 @@ func checkShape(t *testing.T, spec networkingv1.NetworkPolicySpec) {
 		seenPorts[string(ports)] = true
 		for i, port := range rule.Ports[:max(len(rule.Ports)-1, 0)] {
 			next := rule.Ports[i+1]
-			require.False(t, *port.Protocol == *next.Protocol && next.Port.IntVal <= policytest.Last(port)+1, "ports %s can be joined", ports)
+			require.False(t, *port.Protocol == *next.Protocol && next.Port.IntVal <= policytest.Last(port)+1, "ports %s can merge", ports)
 		}
 		var previous netip.Prefix
 		for _, peer := range rule.To {
@@ -84,13 +84,14 @@ func checkShape(t *testing.T, spec networkingv1.NetworkPolicySpec) {
 		if prefix := netip.MustParsePrefix(cidr); prefix.Bits() > 0 {
 			parent := netip.PrefixFrom(prefix.Addr(), prefix.Bits()-1).Masked()
 			sibling := prefixes.Subtract([]netip.Prefix{parent}, []netip.Prefix{prefix})[0]
-			require.NotEqual(t, ports, seenCIDRs[sibling.String()], "%s and its other half have equal ports", cidr)
+			require.NotEqual(t, ports, seenCIDRs[sibling.String()], "%s and its sibling have equal ports", cidr)
 		}
 	}
 }
 
-// saysPolicy is the naive reading of a policy: row by row, with no aggregation and no merging.
-func saysPolicy(p *policy.Policy, table *awsranges.Table, family Family, address netip.Addr, protocol policy.Protocol, port uint16) bool {
+// policyAllows reports whether a policy allows a connection. It reads the policy and the table row by row, without
+// aggregation and merging.
+func policyAllows(p *policy.Policy, table *awsranges.Table, family Family, address netip.Addr, protocol policy.Protocol, port uint16) bool {
 	if family == IPv4 && !address.Is4() || family == IPv6 && !address.Is6() {
 		return false
 	}
@@ -113,9 +114,9 @@ func saysPolicy(p *policy.Policy, table *awsranges.Table, family Family, address
 	return false
 }
 
-// enforces reads a spec as AWS VPC CNI's node agent does: each CIDR is one entry of a longest-prefix
-// map, with 24 slots for its own ports and those of every CIDR that contains it, equal ones once. Of
-// more, which 24 stay is chance; here it is the first.
+// enforces reports whether AWS VPC CNI's node agent would allow a connection. The node agent has one entry for each
+// CIDR in a longest-prefix map. An entry has 24 slots for the distinct ports of its CIDR and of every CIDR that
+// contains it. Of more ports, the node agent takes a random 24, and enforces takes the first 24.
 func enforces(blocks []policytest.Block, address netip.Addr, protocol policy.Protocol, port uint16) bool {
 	type slot struct {
 		protocol    string
@@ -146,8 +147,8 @@ func enforces(blocks []policytest.Block, address netip.Addr, protocol policy.Pro
 	})
 }
 
-// checkSlots counts the port slots that the dataplane fills for each CIDR, and requires that Compile
-// accepts the policy up to exactly that many.
+// checkSlots counts the port slots that the dataplane needs for each CIDR. compile must accept the policy with that
+// limit, and refuse it with a lower one.
 func checkSlots(t *testing.T, spec networkingv1.NetworkPolicySpec, p *policy.Policy, table *awsranges.Table, family Family) {
 	t.Helper()
 	most := 0

@@ -11,8 +11,8 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// TestRealDocument compiles policies of one entry by AWS's real document of 2026-08-22, which lies in
-// the folder that IP_RANGES_DATA names: the NetworkPolicy has as many CIDRs as there are at the least.
+// TestRealDocument compiles policies of one destination with AWS's real document of 2026-08-22, in the folder that
+// IP_RANGES_DATA names. The NetworkPolicy must have the fewest possible CIDRs.
 func TestRealDocument(t *testing.T) {
 	dir := os.Getenv("IP_RANGES_DATA")
 	if dir == "" {

@@ -13,7 +13,7 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// compiled is the spec of n separate addresses from one on, with the same ports.
+// compiled returns the spec of n addresses with the same ports: first, and then every second address after it.
 func compiled(t *testing.T, first string, n int, ports ...policy.Port) networkingv1.NetworkPolicySpec {
 	p := &policy.Policy{}
 	address := netip.MustParseAddr(first)
@@ -74,8 +74,8 @@ func TestTransition(t *testing.T) {
 	}
 }
 
-// TestTransitionUnion compares the three specs of random changes: the union allows what either does, no
-// less and no more.
+// TestTransitionUnion compares the three specs of random transitions. The union must allow exactly the connections that
+// the current or the desired spec allows.
 func TestTransitionUnion(t *testing.T) {
 	table := testTable(t)
 	widened := 0
@@ -111,7 +111,7 @@ func TestTransitionUnion(t *testing.T) {
 	require.Greater(t, widened, 50)
 }
 
-// TestTransitionUnionWithEverything joins a rule for every port with one for every port and peer.
+// TestTransitionUnionWithEverything merges a rule for every port with a rule for every port and peer.
 func TestTransitionUnionWithEverything(t *testing.T) {
 	some, all := compiled(t, "10.0.0.0", 300), spec([]networkingv1.NetworkPolicyEgressRule{allowAllRule()})
 	for _, change := range [][2]networkingv1.NetworkPolicySpec{{some, all}, {all, some}} {

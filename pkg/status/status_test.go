@@ -34,7 +34,8 @@ func configMap(name, document string) *corev1.ConfigMap {
 	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "tenant-a", Name: name, UID: "uid-1"}, Data: map[string]string{policy.Key: document}}
 }
 
-// made is what the agent makes of a policy with a table, which may be nil, and perhaps something after that.
+// made returns the NetworkPolicy that the agent makes from a policy and a table, and applies the changes in after. The
+// table may be nil.
 func made(t *testing.T, name, document string, table *awsranges.Table, after ...func(*networkingv1.NetworkPolicy)) *networkingv1.NetworkPolicy {
 	source := configMap(name, document)
 	networkPolicy := netpol.NetworkPolicyFor(source, netpol.CompileConfigMap(source, netpol.Inputs{Table: table, Options: options}))
@@ -44,7 +45,7 @@ func made(t *testing.T, name, document string, table *awsranges.Table, after ...
 	return networkPolicy
 }
 
-func TestState(t *testing.T) {
+func TestPoliciesReturnsStates(t *testing.T) {
 	table := testTable(t)
 	custom, err := awsranges.Parse([]byte(`{"syncToken": "1", "createDate": "", "prefixes": [{"ip_prefix": "10.7.0.0/16", "region": "GLOBAL", "service": "OUR_OWN", "network_border_group": "GLOBAL"}], "ipv6_prefixes": []}`))
 	require.NoError(t, err)
@@ -116,7 +117,7 @@ func TestState(t *testing.T) {
 	}
 }
 
-func TestOf(t *testing.T) {
+func TestPoliciesReturnsDestinationsAndOthers(t *testing.T) {
 	table := testTable(t)
 	require.Equal(t, []Policy{}, Policies(Cluster{}))
 	other := func(name string, types []networkingv1.PolicyType, egress ...networkingv1.NetworkPolicyEgressRule) *networkingv1.NetworkPolicy {
@@ -165,12 +166,13 @@ func TestOf(t *testing.T) {
 	require.Zero(t, conflict.CIDRs)
 
 	require.Equal(t, "more", policies[2].Name)
-	require.Equal(t, 5, policies[2].PortSlots, "10.1.0.0/24 lies in its 10.1.0.0/16")
+	require.Equal(t, 5, policies[2].PortSlots, "10.1.0.0/24 is inside its 10.1.0.0/16")
 	require.Equal(t, []OtherPolicy{{Name: "all", Everything: true}, {Name: "egress", Policy: true}, {Name: "web", Pods: "app=web"}}, policies[2].OtherPolicies)
 }
 
-// TestStateOfOthers: what keeps a policy from being applied may be its namespace, or the policies beside it.
-func TestStateOfOthers(t *testing.T) {
+// TestPoliciesChecksNamespace checks policies that are not applied because of their namespace, or because of the other
+// policies of the namespace.
+func TestPoliciesChecksNamespace(t *testing.T) {
 	system := configMap("egress", edited)
 	system.Namespace = "kube-system"
 	policies := Policies(Cluster{ConfigMaps: []*corev1.ConfigMap{system}, Options: options})

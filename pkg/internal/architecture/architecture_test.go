@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// row is a package and what its files, without the tests, may import besides the standard library.
+// row is a package and its allowed imports besides the standard library. Test files may import anything.
 type row struct {
 	folder  string // from the root of the module
 	imports []string
@@ -25,8 +25,8 @@ type row struct {
 	pure bool
 }
 
-// table has the packages from the bottom to the top: each may import only packages of rows above its own, so every
-// arrow points the same way. A path that is no folder of this module allows every package under it.
+// table has the packages from the bottom to the top. Each may import only packages of earlier rows, so there are no
+// cycles. A path that is not a folder of this module allows every package under it.
 //
 // Admission and cmd/egress-webhook never import client-go: the webhook needs no access to the API server.
 var table = []row{
@@ -95,8 +95,8 @@ func TestImports(t *testing.T) {
 	require.Empty(t, check(table, imports))
 }
 
-// readImports adds the imports of every package under a folder, by the package's folder. Own packages are imported by
-// their folder, too. Files of tests add their package without imports.
+// readImports adds the imports of every package under a folder. The keys are the folders of packages, and so are the
+// imports of this module's packages. A test file adds its package without imports.
 func readImports(top string, imports map[string][]string) error {
 	return filepath.WalkDir(filepath.Join(root, top), func(file string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || filepath.Ext(file) != ".go" {
@@ -128,7 +128,7 @@ func readImports(top string, imports map[string][]string) error {
 	})
 }
 
-// check returns what is wrong with a table, or with the packages and their imports by the table; nil if nothing is.
+// check returns the mistakes of a table, and the imports that it does not allow, or nil.
 func check(table []row, imports map[string][]string) []string {
 	var problems []string
 	add := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }

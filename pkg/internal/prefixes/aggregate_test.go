@@ -32,8 +32,8 @@ func TestAggregate(t *testing.T) {
 	}
 }
 
-// FuzzAggregate lets two bytes be a prefix in a space of 256 addresses, of either family, and compares
-// with a bitmap of that space: the same addresses, in the fewest prefixes there can be.
+// FuzzAggregate reads each two bytes as a prefix in a space of 256 addresses of either family. It compares the result
+// with a bitmap of that space: the same addresses, in the fewest possible prefixes.
 func FuzzAggregate(f *testing.F) {
 	f.Add([]byte{0, 24, 128, 25, 7, 32})
 	f.Add([]byte{0, 31, 2, 31, 4, 30, 0x80, 33})
@@ -59,7 +59,8 @@ func FuzzAggregate(f *testing.F) {
 	})
 }
 
-// fewestPrefixes covers exactly the set bits: one prefix where all are set, else both halves' own.
+// fewestPrefixes returns the lowest number of prefixes that cover exactly the set bits. It is 0 if no bit is set, 1 if
+// all are set, and otherwise the sum of both halves.
 func fewestPrefixes(bits []bool) int {
 	switch {
 	case !slices.Contains(bits, true):

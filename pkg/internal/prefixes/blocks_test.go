@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestBlocksAreMinimal has the case in the drawing of normalize, and one for each of its steps.
+// TestBlocksAreMinimal checks the case in the drawing of normalize, and one case for each step of normalize.
 func TestBlocksAreMinimal(t *testing.T) {
 	type entry struct {
 		cidr  string

@@ -75,8 +75,9 @@ func (p *pool) union(ids ...PortSetID) PortSetID {
 	return p.intern(PortSet{MergePorts(all)})
 }
 
-// chain returns a number for a chain of nested prefixes. Chains with the same port sets have the same number. own is the
-// port set of the innermost prefix. outer is the number of the chain without this prefix, or 0 if that chain is empty.
+// chain returns a number for a chain of nested prefixes. Chains with the same port sets have the same number. own is
+// the port set of the innermost prefix. outer is the number of the chain without this prefix, or 0 if that chain is
+// empty.
 func (p *pool) chain(outer int, own PortSetID) int {
 	if p.chains == nil {
 		p.chains, p.remainders = make(map[[2]int]int), make(map[[2]int]PortSetID)

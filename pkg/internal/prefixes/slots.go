@@ -5,9 +5,10 @@ import (
 	"net/netip"
 )
 
-// CountSlots yields n prefixes, in order, each with its number of port slots. A key is a port, a port range, or a set of
-// both. A prefix takes the slots of its keys and of the keys of the prefixes that contain it, each distinct key once.
-// AWS VPC CNI looks up only the longest prefix of an address, so it copies the ports of containing prefixes to that one.
+// CountSlots yields n prefixes, in order, each with its number of port slots. A key is a port, a port range, or a set
+// of both. A prefix takes the slots of its keys and of the keys of the prefixes that contain it, each distinct key
+// once. AWS VPC CNI looks up only the longest prefix of an address, so it copies the ports of containing prefixes to
+// that prefix.
 //
 //	10.0.0.0/8  ├─────────────────┤ 443, 80    2 slots
 //	10.1.0.0/16     ├───────┤       443, 5432  3 slots: 443, 80, 5432

@@ -8,7 +8,7 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// result is a Compiled without problems, with its spec.
+// result has the fields of a Compiled without problems, and the spec.
 type result struct {
 	Spec       networkingv1.NetworkPolicySpec
 	Counts     []Count
