@@ -51,8 +51,8 @@ func lines(problems policy.Problems) []string {
 	return all
 }
 
-// eachDocument calls judge for every document of a folder. The test fails for a golden file without a document.
-func eachDocument(t *testing.T, folder, goldenSuffix string, judge func(t *testing.T, data string) []string) {
+// eachDocument calls messagesOf for every document of a folder. The test fails for a golden file without a document.
+func eachDocument(t *testing.T, folder, goldenSuffix string, messagesOf func(t *testing.T, data string) []string) {
 	entries, err := os.ReadDir(filepath.Join(corpus, folder))
 	require.NoError(t, err)
 	documents := 0
@@ -68,7 +68,7 @@ func eachDocument(t *testing.T, folder, goldenSuffix string, judge func(t *testi
 		t.Run(name, func(t *testing.T) {
 			data, err := os.ReadFile(filepath.Join(corpus, folder, name+".json"))
 			require.NoError(t, err)
-			got := strings.Join(judge(t, string(data)), "")
+			got := strings.Join(messagesOf(t, string(data)), "")
 			golden := filepath.Join(corpus, folder, name+goldenSuffix)
 			if os.Getenv("UPDATE_GOLDEN") != "" {
 				require.NoError(t, os.WriteFile(golden, []byte(got), 0o644))
