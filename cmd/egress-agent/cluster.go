@@ -117,8 +117,8 @@ func (o *statusOptions) read(ctx context.Context, options netpol.Options, progre
 	return state, nil
 }
 
-// listAll reads all objects of a kind, page by page, and counts them for progress. It removes managedFields: status does
-// not need them, and they can be larger than the rest of an object.
+// listAll reads all objects of a kind, page by page, and counts them for progress. It removes managedFields: status
+// does not need them, and they can be larger than the rest of an object.
 func listAll[T metav1.Object](ctx context.Context, progress *progress, selector string, page pager.ListPageFunc) ([]T, error) {
 	var all []T
 	err := pager.New(page).EachListItem(ctx, metav1.ListOptions{LabelSelector: selector}, func(object runtime.Object) error {

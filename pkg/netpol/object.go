@@ -91,16 +91,16 @@ func HasManagedLabel(networkPolicy *metav1.ObjectMeta) bool {
 	return networkPolicy.Labels[ManagedByLabel] == ManagedBy
 }
 
-// IsOwned reports whether the agent may write the NetworkPolicy of a ConfigMap's name. It checks the managed-by label and,
-// if a user removed it, the owner's UID.
+// IsOwned reports whether the agent may write the NetworkPolicy of a ConfigMap's name. It checks the managed-by label
+// and, if a user removed it, the owner's UID.
 func IsOwned(configMap *corev1.ConfigMap, networkPolicy *metav1.ObjectMeta) bool {
 	return HasManagedLabel(networkPolicy) || slices.ContainsFunc(networkPolicy.OwnerReferences, func(owner metav1.OwnerReference) bool {
 		return owner.UID == configMap.UID
 	})
 }
 
-// longestName is the longest name that AWS VPC CNI handles. AWS VPC CNI derives the names of other objects from the name
-// of a NetworkPolicy. From 58 characters on, those collide (aws/amazon-network-policy-controller-k8s#59).
+// longestName is the longest name that AWS VPC CNI handles. AWS VPC CNI derives the names of other objects from the
+// name of a NetworkPolicy. From 58 characters on, those collide (aws/amazon-network-policy-controller-k8s#59).
 const longestName = 57
 
 // NetworkPolicyName returns the name of the NetworkPolicy for a ConfigMap's name. It is the same name or, if that has
