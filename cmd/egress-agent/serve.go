@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
@@ -125,13 +126,13 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return status
 	}
 	klog.SetSlogLogger(log)
-	client, events, err := o.clients()
+	clients, err := o.clients()
 	if err != nil {
 		log.Error("create Kubernetes client failed", "error", err, "hint", "give --kubeconfig")
 		return cli.ExitUsage
 	}
 	registry := cli.NewRegistry(program)
-	a := agent.New(client, events, agent.Options{
+	a := agent.New(clients, agent.Options{
 		Compile:     compileOptions,
 		Source:      o.source(),
 		Namespace:   o.namespace,
@@ -171,22 +172,25 @@ func (o *options) source() agent.Source {
 	}
 }
 
-// clients returns a client without a rate limit, because the API server limits it by priority and fairness. It also
-// returns a slow client for Events.
-func (o *options) clients() (client, events *kubernetes.Clientset, err error) {
+// clients returns clients without a rate limit, because the API server limits them by priority and fairness. Only that
+// for Events is slow.
+func (o *options) clients() (clients agent.Clients, err error) {
 	config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
 	if err != nil {
-		return nil, nil, err
+		return clients, err
 	}
 	config.UserAgent = agent.Name
 	useProtobuf(config)
 	config.DisableCompression = true // as the control plane's own controllers do: compression costs both ends more than it saves
-	if client, err = kubernetes.NewForConfig(config); err != nil {
-		return nil, nil, err
+	if clients.API, err = kubernetes.NewForConfig(config); err != nil {
+		return clients, err
+	}
+	if clients.Metadata, err = metadata.NewForConfig(config); err != nil {
+		return clients, err
 	}
 	config.QPS, config.Burst = agent.EventsPerSecond, agent.EventsPerSecond
-	events, err = kubernetes.NewForConfig(config)
-	return client, events, err
+	clients.Events, err = kubernetes.NewForConfig(config)
+	return clients, err
 }
 
 // useProtobuf sets up config for a client that costs both ends the least time, without a rate limit.

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
 
 	"egress-agent/pkg/agent/internal/controller"
 	"egress-agent/pkg/agent/internal/events"
@@ -74,23 +75,30 @@ type Agent struct {
 	controller *controller.Controller
 }
 
-// New returns an agent. A separate client, which may be slower, writes the Events, so that they never delay a
+// Clients are the agent's clients of one API server. Events may be slower than the others, and then delay no
 // NetworkPolicy.
-func New(client, eventClient kubernetes.Interface, options Options, log *slog.Logger) *Agent {
+type Clients struct {
+	API      kubernetes.Interface
+	Metadata metadata.Interface
+	Events   kubernetes.Interface
+}
+
+// New returns an agent.
+func New(clients Clients, options Options, log *slog.Logger) *Agent {
 	queue := fairqueue.New(Name, options.Metrics)
 	a := &Agent{
 		options: options, log: log,
-		lease:  newLease(client, options.Namespace, log),
-		events: events.New(eventClient, Name, options.Metrics, func() bool { return queue.Len() > 0 }),
+		lease:  newLease(clients.API, options.Namespace, log),
+		events: events.New(clients.Events, Name, options.Metrics, func() bool { return queue.Len() > 0 }),
 		queue:  queue,
 	}
-	a.controller = controller.New(client, controller.Options{
+	a.controller = controller.New(clients.API, clients.Metadata, controller.Options{
 		Plan:      plan.Options{Compile: options.Compile, ChunkPeers: options.ChunkPeers},
 		Settle:    options.Settle,
 		Workers:   options.Workers,
 		Namespace: options.Namespace,
 	}, queue, reporter.New(a.events, options.Metrics, log), a.lease.check, log)
-	a.updater = ranges.New(client, options.Source, ranges.Options{
+	a.updater = ranges.New(clients.API, options.Source, ranges.Options{
 		Namespace: options.Namespace, FieldManager: Name, AgentOptions: options.Compile.String(),
 	}, ranges.Hooks{
 		Publish: a.controller.Publish,

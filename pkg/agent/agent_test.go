@@ -25,6 +25,7 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	typednetworkingv1 "k8s.io/client-go/kubernetes/typed/networking/v1"
+	metadatafake "k8s.io/client-go/metadata/fake"
 	"k8s.io/client-go/rest"
 
 	"egress-agent/pkg/agent/internal/testobjects"
@@ -96,7 +97,7 @@ func TestElectedAgentReleasesTheLease(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "ip-ranges.json")
 		require.NoError(t, os.WriteFile(file, []byte(`{"syncToken": "1", "prefixes": [{"ip_prefix": "3.0.0.0/24", "region": "us-east-1", "service": "S3"}]}`), 0o600))
 		now := time.Unix(1_700_000_000, 0)
-		a := New(client, client, Options{
+		a := New(Clients{API: client, Metadata: metadatafake.NewSimpleMetadataClient(metadatafake.NewTestScheme()), Events: client}, Options{
 			Compile: testobjects.Options, Namespace: "egress-system", LeaderElect: true, Workers: 1, ChunkPeers: 200, Metrics: prometheus.NewRegistry(),
 			Source: Source{Feed: &awsranges.Feed{File: file, Now: func() time.Time { return now }}, Interval: time.Minute},
 		}, slog.New(slog.DiscardHandler))

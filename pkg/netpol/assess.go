@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -54,8 +55,8 @@ type Current struct {
 	*metav1.ObjectMeta
 	// SpecDigest is SpecDigestOf its spec.
 	SpecDigest string
-	// CIDRCount is CIDRCount of its spec.
-	CIDRCount int
+	// Usage is UsageOf its spec.
+	Usage Usage
 	// DocumentDigest is DocumentDigest of its PolicyAnnotation; empty without one.
 	DocumentDigest string
 	// Document is its PolicyAnnotation; empty without one, and if the caller has not read it.
@@ -67,9 +68,18 @@ func CurrentOf(networkPolicy *networkingv1.NetworkPolicy) *Current {
 	document := networkPolicy.Annotations[PolicyAnnotation]
 	return &Current{
 		ObjectMeta: &networkPolicy.ObjectMeta,
-		SpecDigest: SpecDigestOf(networkPolicy.Spec), CIDRCount: CIDRCount(networkPolicy.Spec),
+		SpecDigest: SpecDigestOf(networkPolicy.Spec), Usage: UsageOf(networkPolicy.Spec),
 		DocumentDigest: DocumentDigest(document), Document: document,
 	}
+}
+
+// CurrentOfMetadata returns what the annotations of a NetworkPolicy tell of its spec, which the caller lacks. ok is false
+// if somebody may have edited the spec since the agent wrote it; the caller must then read it and take CurrentOf.
+func CurrentOfMetadata(metadata *metav1.ObjectMeta, documentDigest string) (current *Current, ok bool) {
+	usage, isUsage := ParseUsage(metadata.Annotations[UsageAnnotation])
+	digest := metadata.Annotations[SpecDigestAnnotation]
+	ok = isUsage && digest != "" && metadata.Annotations[GenerationAnnotation] == strconv.FormatInt(metadata.Generation, 10)
+	return &Current{ObjectMeta: metadata, SpecDigest: digest, Usage: usage, DocumentDigest: documentDigest}, ok
 }
 
 // DocumentDigest returns the SHA-256 of a PolicyAnnotation, in hex; empty for an empty one.
@@ -274,7 +284,8 @@ func (a *Assessment) assessInvalid(configMap *corev1.ConfigMap, current *Current
 // assessUnresolved writes what needs no ranges if nothing is in force, and else leaves what is in force.
 func (a *Assessment) assessUnresolved(configMap *corev1.ConfigMap, current *Current, in Inputs) {
 	partial := desiredFor(configMap, a.Compiled, in)
-	a.State, a.text = RangesUnavailable, unresolvedText(a.Unresolved, current == nil || current.matches(partial))
+	isPartial := current == nil || current.SpecDigest == partial.Annotations[SpecDigestAnnotation]
+	a.State, a.text = RangesUnavailable, unresolvedText(a.Unresolved, isPartial)
 	if current == nil {
 		a.want(nil, partial)
 	}
@@ -294,6 +305,8 @@ func unresolvedText(names []string, isPartial bool) string {
 
 // want sets Desired and Cause unless current matches desired already.
 func (a *Assessment) want(current *Current, desired *networkingv1.NetworkPolicy) {
+	desired.Annotations[UsageAnnotation] = UsageOf(desired.Spec).String()
+	desired.Annotations[GenerationAnnotation] = strconv.FormatInt(current.generationAfter(desired), 10)
 	if current != nil && current.matches(desired) {
 		return
 	}
@@ -312,6 +325,17 @@ func desiredFor(configMap *corev1.ConfigMap, compiled *Compiled, in Inputs) *net
 		desired.Annotations[PolicyAnnotation] = document
 	}
 	return desired
+}
+
+// generationAfter returns the generation that writing desired gives a NetworkPolicy; c may be nil.
+func (c *Current) generationAfter(desired *networkingv1.NetworkPolicy) int64 {
+	switch {
+	case c == nil:
+		return 1
+	case c.SpecDigest == desired.Annotations[SpecDigestAnnotation]:
+		return c.Generation
+	}
+	return c.Generation + 1
 }
 
 // isEdited reports whether a person edited the NetworkPolicy since the agent wrote it.

@@ -23,11 +23,30 @@ func policyConfigMap(document string) *corev1.ConfigMap {
 	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "tenant-a", Name: "egress", UID: "uid-1"}, Data: map[string]string{policy.Key: document}}
 }
 
+// stored returns the desired NetworkPolicy as an API server stores it: with the generation that Assess expects.
+func stored(a *Assessment) *networkingv1.NetworkPolicy {
+	object := a.Desired[0].DeepCopy()
+	object.Generation, _ = strconv.ParseInt(object.Annotations[GenerationAnnotation], 10, 64)
+	return object
+}
+
+func fromMetadata(t *testing.T, object *networkingv1.NetworkPolicy) *Current {
+	current, ok := CurrentOfMetadata(&object.ObjectMeta, DocumentDigest(object.Annotations[PolicyAnnotation]))
+	require.True(t, ok)
+	require.Equal(t, CurrentOf(object).SpecDigest, current.SpecDigest)
+	require.Equal(t, CurrentOf(object).Usage.CIDRs, current.Usage.CIDRs)
+	object.Generation++
+	_, ok = CurrentOfMetadata(&object.ObjectMeta, "")
+	require.False(t, ok, "the spec was edited since")
+	object.Generation--
+	return current
+}
+
 // TestAssessCause has every cause of a write, and none once it is written.
 func TestAssessCause(t *testing.T) {
 	in := Inputs{Table: testTable(t), Options: Options{Family: IPv4, AllowDNS: true, MaxPortSlots: DefaultPortSlots}}
 	written := func(change func(*networkingv1.NetworkPolicy)) *Current {
-		object := Assess(policyConfigMap(assessed), nil, in).Desired[0].DeepCopy()
+		object := stored(Assess(policyConfigMap(assessed), nil, in))
 		change(object)
 		return CurrentOf(object)
 	}
@@ -52,7 +71,7 @@ func TestAssessCause(t *testing.T) {
 		{"label removed", written(func(n *networkingv1.NetworkPolicy) { n.Labels = nil }), in, CauseEdited, false},
 		{"document edited", written(func(n *networkingv1.NetworkPolicy) { n.Annotations[PolicyAnnotation] = "{}" }), in, CauseMetadata, false},
 		{"counts removed", written(func(n *networkingv1.NetworkPolicy) { delete(n.Annotations, DestinationsAnnotation) }), in, CauseMetadata, false},
-		{"another policy", CurrentOf(Assess(policyConfigMap(strings.Replace(assessed, "443", "80", 1)), nil, in).Desired[0]), in, CausePolicy, true},
+		{"another policy", CurrentOf(stored(Assess(policyConfigMap(strings.Replace(assessed, "443", "80", 1)), nil, in))), in, CausePolicy, true},
 		{"other options", written(same), other, CauseOptions, true},
 		{"other ranges", written(same), noRows, CauseRanges, true},
 	} {
@@ -67,9 +86,11 @@ func TestAssessCause(t *testing.T) {
 				return
 			}
 			require.Equal(t, Pending, a.State)
-			again := Assess(policyConfigMap(assessed), CurrentOf(a.Desired[0]), test.in)
-			require.Equal(t, Applied, again.State)
-			require.Nil(t, again.Desired)
+			for _, current := range []*Current{CurrentOf(stored(a)), fromMetadata(t, stored(a))} {
+				again := Assess(policyConfigMap(assessed), current, test.in)
+				require.Equal(t, Applied, again.State)
+				require.Nil(t, again.Desired)
+			}
 		})
 	}
 }
@@ -83,7 +104,7 @@ func TestAssessKeepsLastValidPolicy(t *testing.T) {
 	require.Empty(t, first.Desired[0].Spec.Egress)
 	require.False(t, first.Opens)
 
-	whole := CurrentOf(Assess(policyConfigMap(assessed), nil, in).Desired[0])
+	whole := CurrentOf(stored(Assess(policyConfigMap(assessed), nil, in)))
 	a := Assess(policyConfigMap(mistaken), whole, in)
 	require.Equal(t, "Policy validation failed: Invalid CIDR format: 10.1.0.0/99 (allowedDestinations[0].cidr); until it is corrected, the last valid policy stays in force", a.Message())
 	require.Nil(t, a.Desired)
@@ -107,13 +128,13 @@ func TestAssessKeepsDocumentsOfABound(t *testing.T) {
 			return `{"name": "` + strconv.Itoa(i) + strings.Repeat("x", 40) + `", "cidr": "10.0.0.0/8", "ports": [443, 444, 445, 446]}`
 		}) + `]}`)
 	}
-	fits := Assess(long(500), nil, in).Desired[0]
+	fits := stored(Assess(long(500), nil, in))
 	require.NotEmpty(t, fits.Annotations[PolicyAnnotation])
 	require.LessOrEqual(t, len(fits.Annotations[PolicyAnnotation]), MaxPolicyAnnotation)
 	tooLong := Assess(long(1000), nil, in)
 	require.NotContains(t, tooLong.Desired[0].Annotations, PolicyAnnotation)
 	require.Equal(t, CausePolicy, Assess(long(1000), CurrentOf(fits), in).Cause)
-	require.Empty(t, Assess(long(1000), CurrentOf(tooLong.Desired[0]), in).Cause)
+	require.Empty(t, Assess(long(1000), CurrentOf(stored(tooLong)), in).Cause)
 }
 
 func TestParseOptions(t *testing.T) {

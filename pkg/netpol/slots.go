@@ -9,7 +9,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"egress-agent/pkg/internal/prefixes"
 	"egress-agent/pkg/policy"
@@ -20,6 +19,8 @@ type Usage struct {
 	CIDRs int
 	// Ports are the distinct ports and port ranges of the rules that have CIDRs, in no order.
 	Ports []PortKey
+	// Many reports that Ports lacks some: there are too many for UsageAnnotation.
+	Many bool
 }
 
 // UsageOf returns the usage of a spec.
@@ -161,31 +162,4 @@ func PortNames(ports []networkingv1.NetworkPolicyPort) []string {
 		names = append(names, name)
 	}
 	return names
-}
-
-// PortKey identifies a port or port range of a rule. The zero key is every port of every protocol.
-type PortKey struct {
-	protocol corev1.Protocol
-	port     intstr.IntOrString // zero is every port
-	end      int32              // zero without a range
-}
-
-func portKeys(ports []networkingv1.NetworkPolicyPort) []PortKey {
-	if len(ports) == 0 {
-		return []PortKey{{}}
-	}
-	keys := make([]PortKey, len(ports))
-	for i, port := range ports {
-		keys[i].protocol = corev1.ProtocolTCP
-		if port.Protocol != nil {
-			keys[i].protocol = *port.Protocol
-		}
-		if port.Port != nil {
-			keys[i].port = *port.Port
-		}
-		if port.EndPort != nil {
-			keys[i].end = *port.EndPort
-		}
-	}
-	return keys
 }

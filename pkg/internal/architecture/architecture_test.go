@@ -51,7 +51,7 @@ var table = []row{
 	{folder: "pkg/agent/internal/cached", imports: []string{"pkg/policy", "pkg/netpol", "k8s.io/api", "k8s.io/apimachinery"}},
 	{folder: "pkg/agent/internal/ledger", imports: []string{"pkg/policy", "pkg/netpol", "k8s.io/api", "k8s.io/apimachinery"}},
 	{folder: "pkg/agent/internal/tracker", imports: []string{"pkg/policy", "pkg/awsranges", "pkg/netpol", "k8s.io/apimachinery", "k8s.io/client-go"}},
-	{folder: "pkg/agent/internal/plan", pure: true, imports: []string{"pkg/agent/internal/cached", "pkg/policy", "pkg/awsranges", "pkg/netpol",
+	{folder: "pkg/agent/internal/plan", pure: true, imports: []string{"pkg/policy", "pkg/awsranges", "pkg/netpol",
 		"k8s.io/api", "k8s.io/apimachinery"}},
 	{folder: "pkg/agent/internal/rollout", imports: []string{"pkg/awsranges", "k8s.io/client-go"}},
 	{folder: "pkg/agent/internal/fairqueue", imports: []string{"k8s.io/client-go", "github.com/prometheus/client_golang"}},

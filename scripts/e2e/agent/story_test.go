@@ -3,6 +3,7 @@ package agent
 import (
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -241,6 +242,8 @@ func equalsGolden(t *testing.T, policy *networkingv1.NetworkPolicy, name string)
 	t.Helper()
 	policy = policy.DeepCopy()
 	policy.APIVersion, policy.Kind = "networking.k8s.io/v1", "NetworkPolicy"
+	require.Equal(t, strconv.FormatInt(policy.Generation, 10), policy.Annotations["egress-controller/generation"])
+	policy.Annotations["egress-controller/generation"] = "GENERATION"
 	policy.UID, policy.ResourceVersion, policy.Generation, policy.ManagedFields = "", "", 0, nil
 	policy.CreationTimestamp = metav1.Time{}
 	for i := range policy.OwnerReferences {

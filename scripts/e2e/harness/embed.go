@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"egress-agent/pkg/agent"
@@ -37,6 +38,8 @@ func StartEmbeddedAgent(t *testing.T, s *RangesServer, change ...func(*agent.Opt
 	config.UserAgent, config.QPS = agent.Name, -1
 	client, err := kubernetes.NewForConfig(config)
 	require.NoError(t, err)
+	metadataClient, err := metadata.NewForConfig(config)
+	require.NoError(t, err)
 
 	fetch := awsranges.NewClient(2 * time.Second)
 	fetch.Transport = transportTrusting(s)
@@ -52,7 +55,7 @@ func StartEmbeddedAgent(t *testing.T, s *RangesServer, change ...func(*agent.Opt
 	for _, f := range change {
 		f(&options)
 	}
-	e.Agent = agent.New(client, client, options, slog.New(slog.NewTextHandler(e.Log, nil)))
+	e.Agent = agent.New(agent.Clients{API: client, Metadata: metadataClient, Events: client}, options, slog.New(slog.NewTextHandler(e.Log, nil)))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- e.Run(ctx) }()

@@ -1,7 +1,6 @@
 package cached
 
 import (
-	"encoding/hex"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -16,29 +15,88 @@ import (
 func TestNetworkPolicyKeepsOnlyMetadata(t *testing.T) {
 	networkPolicy := testobjects.NetworkPolicy(t, testobjects.Valid)
 	networkPolicy.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "x"}}
-	n := NetworkPolicyOf(networkPolicy.DeepCopy())
-	require.Equal(t, netpol.SpecDigestOf(networkPolicy.Spec), n.SpecDigest)
-	require.Equal(t, 3, n.CIDRCount)
+	n := NetworkPolicyOf(testobjects.Metadata(networkPolicy))
+	require.Nil(t, n.full, "the agent's own metadata is packed")
+	current, isSpecKnown := n.Current()
+	require.True(t, isSpecKnown)
+	require.Equal(t, netpol.SpecDigestOf(networkPolicy.Spec), current.SpecDigest)
+	require.Equal(t, 3, current.Usage.CIDRs)
 	require.NotEmpty(t, networkPolicy.Annotations[netpol.PolicyAnnotation])
-	require.NotContains(t, n.Annotations, netpol.PolicyAnnotation)
-	require.Equal(t, netpol.DocumentDigest(networkPolicy.Annotations[netpol.PolicyAnnotation]), n.DocumentDigest)
-	require.Nil(t, n.ManagedFields)
-	require.Equal(t, networkPolicy.Labels, n.Labels)
+	require.NotContains(t, current.Annotations, netpol.PolicyAnnotation)
+	require.Equal(t, netpol.DocumentDigest(networkPolicy.Annotations[netpol.PolicyAnnotation]), current.DocumentDigest)
+	require.Nil(t, current.ManagedFields)
 }
 
-func TestReducedConfigMapKeepsOnlyThePolicy(t *testing.T) {
+// TestNetworkPolicyLosesNoMetadata packs metadata of every shape, and requires what the agent reads of it.
+func TestNetworkPolicyLosesNoMetadata(t *testing.T) {
+	now := metav1.Now()
+	for name, change := range map[string]func(*metav1.ObjectMeta){
+		"the agent's own": func(*metav1.ObjectMeta) {},
+		"deny-all": func(m *metav1.ObjectMeta) {
+			delete(m.Annotations, netpol.PolicyDigestAnnotation)
+			delete(m.Annotations, netpol.DestinationsAnnotation)
+		},
+		"edited spec":         func(m *metav1.ObjectMeta) { m.Generation = 7 },
+		"no labels":           func(m *metav1.ObjectMeta) { m.Labels = nil },
+		"another label":       func(m *metav1.ObjectMeta) { m.Labels["team"] = "x" },
+		"label of others":     func(m *metav1.ObjectMeta) { m.Labels = map[string]string{"team": "x"} },
+		"no annotations":      func(m *metav1.ObjectMeta) { m.Annotations = nil },
+		"another annotation":  func(m *metav1.ObjectMeta) { m.Annotations["x"] = "y" },
+		"no usage":            func(m *metav1.ObjectMeta) { delete(m.Annotations, netpol.UsageAnnotation) },
+		"empty destinations":  func(m *metav1.ObjectMeta) { m.Annotations[netpol.DestinationsAnnotation] = "" },
+		"no generation":       func(m *metav1.ObjectMeta) { delete(m.Annotations, netpol.GenerationAnnotation) },
+		"digest that is none": func(m *metav1.ObjectMeta) { m.Annotations[netpol.PolicyDigestAnnotation] = "x" },
+		"empty digest":        func(m *metav1.ObjectMeta) { m.Annotations[netpol.SpecDigestAnnotation] = "" },
+		"upper-case digest":   func(m *metav1.ObjectMeta) { m.Annotations[netpol.SpecDigestAnnotation] = "AB" },
+		"no owner":            func(m *metav1.ObjectMeta) { m.OwnerReferences = nil },
+		"controller":          func(m *metav1.ObjectMeta) { m.OwnerReferences[0].Controller = new(bool) },
+		"another kind":        func(m *metav1.ObjectMeta) { m.OwnerReferences[0].Kind = "Secret" },
+		"another name":        func(m *metav1.ObjectMeta) { m.OwnerReferences[0].Name = "other" },
+		"two owners": func(m *metav1.ObjectMeta) {
+			m.OwnerReferences = append(m.OwnerReferences, metav1.OwnerReference{Name: "x"})
+		},
+		"finalizer":     func(m *metav1.ObjectMeta) { m.Finalizers = []string{"x/y"} },
+		"being deleted": func(m *metav1.ObjectMeta) { m.DeletionTimestamp = &now },
+	} {
+		t.Run(name, func(t *testing.T) {
+			metadata := testobjects.Metadata(testobjects.NetworkPolicy(t, testobjects.Valid))
+			metadata.UID, metadata.ResourceVersion = "uid-2", "42"
+			change(&metadata.ObjectMeta)
+			want := metadata.ObjectMeta.DeepCopy()
+			delete(want.Annotations, netpol.PolicyAnnotation)
+			n := NetworkPolicyOf(metadata)
+			current, _ := n.Current()
+			require.Equal(t, want, current.ObjectMeta)
+			require.Equal(t, netpol.HasManagedLabel(want), n.IsManaged())
+			require.Equal(t, netpol.IsMade(want), n.IsMade())
+			stored := n.GetObjectMeta()
+			require.Equal(t, []string{want.Namespace, want.Name, string(want.UID), want.ResourceVersion},
+				[]string{stored.GetNamespace(), stored.GetName(), string(stored.GetUID()), stored.GetResourceVersion()})
+		})
+	}
+}
+
+func TestConfigMapKeepsOnlyThePolicy(t *testing.T) {
 	full := testobjects.ConfigMap(testobjects.Valid)
 	full.Labels["team"], full.Annotations = "x", map[string]string{"y": "z"}
 	full.Data["other"], full.BinaryData = "x", map[string][]byte{"b": nil}
+	full.CreationTimestamp = metav1.Unix(1_700_000_000, 0)
 	want := testobjects.ConfigMap(testobjects.Valid)
+	want.CreationTimestamp = full.CreationTimestamp
 	want.Data[policy.Key], _ = policy.Compact(testobjects.Valid)
-	digest, err := hex.DecodeString(netpol.PolicyDigestOf(full))
-	require.NoError(t, err)
-	want.Annotations, want.GenerateName, want.Generation = markOnly, string(digest), int64(len(want.Data[policy.Key]))
-	always := func(*corev1.ConfigMap, int, int) bool { return true }
-	reduced := ReduceConfigMap(full, always)
-	require.Equal(t, want, reduced)
-	require.Equal(t, want, ReduceConfigMap(reduced, always), "the informer does that with listed objects")
-	require.Equal(t, netpol.PolicyDigestOf(testobjects.ConfigMap(testobjects.Valid)), PolicyDigest(reduced))
-	require.Equal(t, len(want.Data[policy.Key]), DocumentSize(reduced))
+	reduced := ConfigMapOf(full, func(*corev1.ConfigMap, int, int) bool { return true })
+	require.Equal(t, want, reduced.ConfigMap())
+	require.Equal(t, netpol.PolicyDigestOf(full), reduced.PolicyDigest())
+	require.Equal(t, len(want.Data[policy.Key]), reduced.DocumentSize())
+	require.True(t, reduced.HasDocument())
+	require.Equal(t, want.CreationTimestamp, reduced.GetObjectMeta().GetCreationTimestamp())
+
+	reduced = ConfigMapOf(full, func(*corev1.ConfigMap, int, int) bool { return false })
+	require.Nil(t, reduced.ConfigMap().Data)
+	require.False(t, reduced.HasDocument())
+	full.Data, full.BinaryData, full.Labels = nil, map[string][]byte{policy.Key: append([]byte{0xff, 0xfe}, make([]byte, 100)...)}, nil
+	reduced = ConfigMapOf(full, func(*corev1.ConfigMap, int, int) bool { return true })
+	require.Len(t, reduced.ConfigMap().BinaryData[policy.Key], 64)
+	require.True(t, reduced.HasDocument(), "there is none to read")
+	require.Nil(t, reduced.ConfigMap().Labels)
 }

@@ -11,9 +11,9 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
-	"egress-agent/pkg/agent/internal/cached"
 	"egress-agent/pkg/agent/internal/plan"
 	"egress-agent/pkg/agent/internal/reporter"
+	"egress-agent/pkg/netpol"
 	"egress-agent/pkg/policy"
 )
 
@@ -26,7 +26,7 @@ type api struct {
 // write creates the NetworkPolicy, or updates current, and returns the result and the verb. The update has the version
 // that the decision is based on, so it fails instead of undoing a change that the caches have not seen. It returns nil
 // if the namespace is being deleted.
-func (a *api) write(ctx context.Context, current *cached.NetworkPolicy, desired *networkingv1.NetworkPolicy) (written *networkingv1.NetworkPolicy, verb string, err error) {
+func (a *api) write(ctx context.Context, current *netpol.Current, desired *networkingv1.NetworkPolicy) (written *networkingv1.NetworkPolicy, verb string, err error) {
 	if err := a.checkLease(); err != nil {
 		return nil, "", err
 	}
@@ -49,7 +49,7 @@ func (a *api) write(ctx context.Context, current *cached.NetworkPolicy, desired 
 }
 
 // delete deletes a NetworkPolicy with this very UID. It reports false if that does not exist.
-func (a *api) delete(ctx context.Context, current *cached.NetworkPolicy) (deleted bool, err error) {
+func (a *api) delete(ctx context.Context, current *netpol.Current) (deleted bool, err error) {
 	if err := a.checkLease(); err != nil {
 		return false, err
 	}
@@ -67,7 +67,7 @@ func (a *api) delete(ctx context.Context, current *cached.NetworkPolicy) (delete
 
 // readNetworkPolicy returns the full object of a cached NetworkPolicy. It returns an error if the cache has another
 // version.
-func (a *api) readNetworkPolicy(ctx context.Context, current *cached.NetworkPolicy) (*networkingv1.NetworkPolicy, error) {
+func (a *api) readNetworkPolicy(ctx context.Context, current *netpol.Current) (*networkingv1.NetworkPolicy, error) {
 	networkPolicy, err := a.client.NetworkingV1().NetworkPolicies(current.Namespace).Get(ctx, current.Name, metav1.GetOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("read NetworkPolicy %s: %w", current.Name, err)

@@ -7,13 +7,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/cache"
 
 	"egress-agent/pkg/agent/internal/cached"
@@ -25,7 +25,7 @@ import (
 
 // caches hold the policy ConfigMaps and all NetworkPolicies, in reduced form. They count them in the ledger.
 type caches struct {
-	configMaps      cache.Indexer // of *corev1.ConfigMap, reduced
+	configMaps      cache.Indexer // of *cached.ConfigMap
 	networkPolicies cache.Indexer // of *cached.NetworkPolicy
 	informers       []cache.Controller
 	ledger          *ledger.Ledger
@@ -37,16 +37,17 @@ type caches struct {
 const byPolicyKey = "policyKey"
 
 // newCaches returns empty caches, whose informers call the handlers.
-func newCaches(client kubernetes.Interface, ledger *ledger.Ledger, configMapHandler, networkPolicyHandler cache.ResourceEventHandler) *caches {
+func newCaches(client kubernetes.Interface, metadataClient metadata.Interface, ledger *ledger.Ledger, configMapHandler, networkPolicyHandler cache.ResourceEventHandler) *caches {
 	c := &caches{ledger: ledger, synced: make(chan struct{})}
 	core, networking := client.CoreV1(), client.NetworkingV1()
 	var configMaps, networkPolicies cache.Controller
 	c.configMaps, configMaps = slimlist.NewInformer(slimlist.Resource{
 		Name: "configmaps", Selector: policy.Label + "=" + policy.LabelValue,
 		Client: core.RESTClient(), Watcher: core.ConfigMaps(metav1.NamespaceAll),
-	}, c.reduceConfigMap, configMapHandler, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc, byPolicyKey: indexPolicyKey})
+	}, c.reduceConfigMap, configMapHandler, cache.Indexers{byPolicyKey: indexPolicyKey})
 	c.networkPolicies, networkPolicies = slimlist.NewInformer(slimlist.Resource{
-		Name: "networkpolicies", Client: networking.RESTClient(), Watcher: networking.NetworkPolicies(metav1.NamespaceAll),
+		Name: "networkpolicies", Accept: slimlist.MetadataList, Client: networking.RESTClient(),
+		Watcher: metadataClient.Resource(networkingv1.SchemeGroupVersion.WithResource("networkpolicies")),
 	}, c.reduceNetworkPolicy, networkPolicyHandler, cache.Indexers{})
 	c.informers = []cache.Controller{configMaps, networkPolicies}
 	return c
@@ -66,18 +67,23 @@ func (c *caches) run(ctx context.Context) {
 	}
 }
 
-func (c *caches) reduceConfigMap(configMap *corev1.ConfigMap) *corev1.ConfigMap {
-	return cached.ReduceConfigMap(configMap, c.ledger.AddDocument)
+func (c *caches) reduceConfigMap(full *corev1.ConfigMap) *cached.ConfigMap {
+	return cached.ConfigMapOf(full, c.ledger.AddDocument)
 }
 
 // reduceNetworkPolicy returns the reduced form, and counts the usage of a NetworkPolicy that the agent made.
-func (c *caches) reduceNetworkPolicy(full *networkingv1.NetworkPolicy) *cached.NetworkPolicy {
-	if netpol.IsMade(&full.ObjectMeta) {
-		c.ledger.SetUsage(full.Namespace, full.Name, netpol.UsageOf(full.Spec))
-	} else {
-		c.ledger.DropUsage(full.Namespace, full.Name)
+func (c *caches) reduceNetworkPolicy(metadata *metav1.PartialObjectMetadata) *cached.NetworkPolicy {
+	reduced := cached.NetworkPolicyOf(metadata)
+	if !reduced.IsMade() {
+		c.ledger.DropUsage(metadata.Namespace, metadata.Name)
+		return reduced
 	}
-	return cached.NetworkPolicyOf(full)
+	usage, ok := reduced.Usage()
+	if !ok {
+		usage.Many = true // so that a sync reads the spec
+	}
+	c.ledger.SetUsage(metadata.Namespace, metadata.Name, usage)
+	return reduced
 }
 
 // policyKey returns the key of a ConfigMap's NetworkPolicy.
@@ -101,12 +107,16 @@ func (c *caches) configMapCount() int { return len(c.configMaps.ListKeys()) }
 
 // policyKeys returns the key of each policy's NetworkPolicy, the oldest policy first.
 func (c *caches) policyKeys() []cache.ObjectName {
-	configMaps := c.configMaps.List()
-	created := func(object any) time.Time { return object.(metav1.Object).GetCreationTimestamp().Time }
-	slices.SortStableFunc(configMaps, func(x, y any) int { return created(x).Compare(created(y)) })
+	var configMaps []metav1.Object
+	for _, object := range c.configMaps.List() {
+		if reduced, ok := object.(*cached.ConfigMap); ok {
+			configMaps = append(configMaps, reduced.GetObjectMeta())
+		}
+	}
+	slices.SortStableFunc(configMaps, func(x, y metav1.Object) int { return x.GetCreationTimestamp().Compare(y.GetCreationTimestamp().Time) })
 	keys := make([]cache.ObjectName, len(configMaps))
-	for i, object := range configMaps {
-		keys[i] = policyKey(object.(metav1.Object))
+	for i, configMap := range configMaps {
+		keys[i] = policyKey(configMap)
 	}
 	return keys
 }
@@ -115,30 +125,32 @@ func (c *caches) policyKeys() []cache.ObjectName {
 func (c *caches) managedKeys() []cache.ObjectName {
 	var keys []cache.ObjectName
 	for _, object := range c.networkPolicies.List() {
-		if current, ok := object.(*cached.NetworkPolicy); ok && netpol.HasManagedLabel(&current.ObjectMeta) {
-			keys = append(keys, cache.MetaObjectToName(current))
+		if current, ok := object.(*cached.NetworkPolicy); ok && current.IsManaged() {
+			keys = append(keys, cache.MetaObjectToName(current.GetObjectMeta()))
 		}
 	}
 	return keys
 }
 
-// networkPolicy returns the NetworkPolicy of this key; nil without one.
-func (c *caches) networkPolicy(key cache.ObjectName) (*cached.NetworkPolicy, error) {
+// networkPolicy returns the NetworkPolicy of this key; nil without one. isSpecKnown is false if someone may have edited
+// the spec since the agent wrote it.
+func (c *caches) networkPolicy(key cache.ObjectName) (current *netpol.Current, isSpecKnown bool, err error) {
 	object, exists, err := c.networkPolicies.GetByKey(key.String())
 	if err != nil || !exists {
-		return nil, err
+		return nil, false, err
 	}
-	current, ok := object.(*cached.NetworkPolicy)
+	reduced, ok := object.(*cached.NetworkPolicy)
 	if !ok {
-		return nil, fmt.Errorf("the cache of NetworkPolicies holds a %T", object)
+		return nil, false, fmt.Errorf("the cache of NetworkPolicies holds a %T", object)
 	}
-	return current, nil
+	current, isSpecKnown = reduced.Current()
+	return current, isSpecKnown, nil
 }
 
 // configMapOf returns the ConfigMap of the NetworkPolicy with this key; nil without one. Several ConfigMaps may claim
 // one NetworkPolicy: the oldest gets it. Of those created in the same second, the owner of the current NetworkPolicy
 // gets it, and otherwise the first by name. The others are returned as younger. current may be nil.
-func (c *caches) configMapOf(key cache.ObjectName, current *cached.NetworkPolicy) (oldest *corev1.ConfigMap, younger []*corev1.ConfigMap, err error) {
+func (c *caches) configMapOf(key cache.ObjectName, current *netpol.Current) (oldest *cached.ConfigMap, younger []*corev1.ConfigMap, err error) {
 	objects, err := c.configMaps.ByIndex(byPolicyKey, key.String())
 	if err != nil {
 		return nil, nil, err
@@ -150,9 +162,9 @@ func (c *caches) configMapOf(key cache.ObjectName, current *cached.NetworkPolicy
 	if exists {
 		objects = append(objects, object)
 	}
-	var claimants []*corev1.ConfigMap
+	var claimants []*cached.ConfigMap
 	for _, object := range objects {
-		configMap, ok := object.(*corev1.ConfigMap)
+		configMap, ok := object.(*cached.ConfigMap)
 		if !ok {
 			return nil, nil, fmt.Errorf("the cache of ConfigMaps holds a %T", object)
 		}
@@ -161,14 +173,18 @@ func (c *caches) configMapOf(key cache.ObjectName, current *cached.NetworkPolicy
 	if len(claimants) == 0 {
 		return nil, nil, nil
 	}
-	ownersFirst := func(configMap *corev1.ConfigMap) int {
-		if current != nil && slices.ContainsFunc(current.OwnerReferences, func(owner metav1.OwnerReference) bool { return owner.UID == configMap.UID }) {
+	ownersFirst := func(configMap metav1.Object) int {
+		if current != nil && slices.ContainsFunc(current.OwnerReferences, func(owner metav1.OwnerReference) bool { return owner.UID == configMap.GetUID() }) {
 			return 0
 		}
 		return 1
 	}
-	slices.SortFunc(claimants, func(a, b *corev1.ConfigMap) int {
-		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(ownersFirst(a), ownersFirst(b)), strings.Compare(a.Name, b.Name))
+	slices.SortFunc(claimants, func(x, y *cached.ConfigMap) int {
+		a, b := x.GetObjectMeta(), y.GetObjectMeta()
+		return cmp.Or(a.GetCreationTimestamp().Compare(b.GetCreationTimestamp().Time), cmp.Compare(ownersFirst(a), ownersFirst(b)), strings.Compare(a.GetName(), b.GetName()))
 	})
-	return claimants[0], claimants[1:], nil
+	for _, claimant := range claimants[1:] {
+		younger = append(younger, claimant.ConfigMap())
+	}
+	return claimants[0], younger, nil
 }

@@ -35,6 +35,8 @@ func TestLargeChangeTakesTwoWrites(t *testing.T) {
 	require.Equal(t, []string{"update networkpolicies"}, f.writes())
 	require.Equal(t, plan.ReasonApplied, f.event(t))
 	require.Equal(t, after.Spec, getPolicy(t, f).Spec)
+	require.Equal(t, int64(3), getPolicy(t, f).Generation)
+	after.Annotations[netpol.GenerationAnnotation] = "3"
 	require.Equal(t, after.Annotations, getPolicy(t, f).Annotations)
 	f.updateCache(t)
 	require.NoError(t, f.sync(t.Context(), key))
@@ -68,7 +70,7 @@ func TestLargeChangeIsTakenBack(t *testing.T) {
 
 // TestLargeEditByOthersIsUndoneAtOnce requires one write: the first of two would keep open what others opened.
 func TestLargeEditByOthersIsUndoneAtOnce(t *testing.T) {
-	f := newTwoStepFixture(t, testobjects.ConfigMap(testobjects.Valid), testobjects.With(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) {
+	f := newTwoStepFixture(t, testobjects.ConfigMap(testobjects.Valid), testobjects.EditedByOthers(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) {
 		p.Spec.Egress = append(p.Spec.Egress, networkingv1.NetworkPolicyEgressRule{})
 	}))
 	require.NoError(t, f.sync(t.Context(), key))
@@ -78,7 +80,7 @@ func TestLargeEditByOthersIsUndoneAtOnce(t *testing.T) {
 
 // TestLargeChangeNeedsTheCurrentSpec requires an error without it: the cache only has its digest.
 func TestLargeChangeNeedsTheCurrentSpec(t *testing.T) {
-	newer := testobjects.With(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) { p.ResourceVersion = "8" })
+	newer := testobjects.EditedByOthers(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) { p.ResourceVersion = "8" })
 	for _, test := range []struct {
 		name   string
 		answer *networkingv1.NetworkPolicy

@@ -15,9 +15,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/cache"
 
-	"egress-agent/pkg/agent/internal/cached"
 	"egress-agent/pkg/agent/internal/fairqueue"
 	"egress-agent/pkg/agent/internal/ledger"
 	"egress-agent/pkg/agent/internal/plan"
@@ -57,7 +57,7 @@ type Controller struct {
 }
 
 // New returns a controller that writes only while checkLease returns nil.
-func New(client kubernetes.Interface, options Options, queue *fairqueue.Queue, reporter *reporter.Reporter, checkLease func() error, log *slog.Logger) *Controller {
+func New(client kubernetes.Interface, metadataClient metadata.Interface, options Options, queue *fairqueue.Queue, reporter *reporter.Reporter, checkLease func() error, log *slog.Logger) *Controller {
 	c := &Controller{
 		options:  options,
 		api:      api{client: client, checkLease: checkLease},
@@ -68,7 +68,7 @@ func New(client kubernetes.Interface, options Options, queue *fairqueue.Queue, r
 		log:      log,
 		now:      time.Now,
 	}
-	c.caches = newCaches(client, c.ledger, c.configMapHandler(), c.networkPolicyHandler())
+	c.caches = newCaches(client, metadataClient, c.ledger, c.configMapHandler(), c.networkPolicyHandler())
 	return c
 }
 
@@ -173,29 +173,35 @@ func (c *Controller) sync(ctx context.Context, key cache.ObjectName) error {
 
 // syncWith syncs with this table, and reports whether it has written the NetworkPolicy.
 func (c *Controller) syncWith(ctx context.Context, key cache.ObjectName, table *awsranges.Table) (written bool, err error) {
-	current, err := c.caches.networkPolicy(key)
+	current, isSpecKnown, err := c.caches.networkPolicy(key)
 	if err != nil {
 		return false, err
 	}
-	configMap, younger, err := c.caches.configMapOf(key, current)
+	source, younger, err := c.caches.configMapOf(key, current)
 	if err != nil {
 		return false, err
 	}
-	if configMap == nil {
+	if source == nil {
 		return false, c.removeOrphan(ctx, key, current)
 	}
+	configMap := source.ConfigMap()
 	for _, loser := range younger {
 		c.warn(key, loser, loser.Name, plan.ReasonNameConflict, fmt.Sprintf(
 			"NetworkPolicy %s belongs to the older ConfigMap %s, so this policy is not applied; rename this ConfigMap", key.Name, configMap.Name))
 	}
 	in := netpol.Inputs{
-		Table: table, Options: c.options.Plan.Compile, AgentNamespace: c.options.Namespace, PolicyDigest: cached.PolicyDigest(configMap),
+		Table: table, Options: c.options.Plan.Compile, AgentNamespace: c.options.Namespace, PolicyDigest: source.PolicyDigest(),
 	}
 	if netpol.IsExempt(key.Namespace, c.options.Namespace) {
 		c.reportDecision(key, configMap, plan.Decide(netpol.Assess(configMap, nil, in), nil, false, c.options.Plan))
 		return false, c.removeMade(ctx, key, current)
 	}
-	assessment, d, err := c.decide(ctx, key, configMap, current, in)
+	if current != nil && !isSpecKnown {
+		if current, err = c.loadSpec(ctx, configMap, current); err != nil {
+			return false, err
+		}
+	}
+	assessment, d, err := c.decide(ctx, key, source, current, in)
 	if err != nil {
 		return false, err
 	}
@@ -222,7 +228,7 @@ func (c *Controller) syncWith(ctx context.Context, key cache.ObjectName, table *
 }
 
 // write writes the desired NetworkPolicy of a decision. It reports false if the namespace is being deleted.
-func (c *Controller) write(ctx context.Context, key cache.ObjectName, current *cached.NetworkPolicy, cause netpol.Cause, d plan.Decision) (written bool, err error) {
+func (c *Controller) write(ctx context.Context, key cache.ObjectName, current *netpol.Current, cause netpol.Cause, d plan.Decision) (written bool, err error) {
 	networkPolicy, verb, err := c.api.write(ctx, current, d.Desired)
 	if err != nil || networkPolicy == nil {
 		return false, err

@@ -18,8 +18,8 @@ import (
 //
 // It records the services of the policy before it compares the table again. In the other order, a table that is
 // published between the two would miss the policy.
-func (c *Controller) decide(ctx context.Context, key cache.ObjectName, configMap *corev1.ConfigMap, current *cached.NetworkPolicy, in netpol.Inputs) (*netpol.Assessment, plan.Decision, error) {
-	configMap, exceeded, err := c.loadDocument(ctx, configMap)
+func (c *Controller) decide(ctx context.Context, key cache.ObjectName, source *cached.ConfigMap, current *netpol.Current, in netpol.Inputs) (*netpol.Assessment, plan.Decision, error) {
+	configMap, exceeded, err := c.loadDocument(ctx, source)
 	if err != nil {
 		return nil, plan.Decision{}, err
 	}
@@ -54,26 +54,39 @@ func (c *Controller) decide(ctx context.Context, key cache.ObjectName, configMap
 	return assessment, d, nil
 }
 
-// loadDocument returns a cached ConfigMap with its policy document. If the cache does not hold the document, it
-// reads the ConfigMap. It returns problems instead if the document exceeds a limit.
-func (c *Controller) loadDocument(ctx context.Context, configMap *corev1.ConfigMap) (*corev1.ConfigMap, policy.Problems, error) {
-	size := cached.DocumentSize(configMap)
-	if size > policy.MaxDocumentBytes {
+// loadSpec returns current with what its spec tells, if someone may have edited that since the agent wrote it. It reads
+// the full object for that.
+func (c *Controller) loadSpec(ctx context.Context, configMap *corev1.ConfigMap, current *netpol.Current) (*netpol.Current, error) {
+	if current.DeletionTimestamp != nil || !netpol.IsOwned(configMap, current.ObjectMeta) {
+		return current, nil
+	}
+	full, err := c.api.readNetworkPolicy(ctx, current)
+	if err != nil {
+		return nil, err
+	}
+	return netpol.CurrentOf(full), nil
+}
+
+// loadDocument returns the ConfigMap of a cached one, with its policy document. If the cache does not hold the document,
+// it reads the ConfigMap. It returns problems instead if the document exceeds a limit.
+func (c *Controller) loadDocument(ctx context.Context, source *cached.ConfigMap) (*corev1.ConfigMap, policy.Problems, error) {
+	configMap := source.ConfigMap()
+	if size := source.DocumentSize(); size > policy.MaxDocumentBytes {
 		return configMap, policy.Problems{{Path: policy.Key, Message: policy.TooLarge(size)}}, nil
 	}
 	if problems := c.ledger.Excess(configMap.Namespace, configMap.Name); problems != nil {
 		return configMap, problems, nil
 	}
-	if size == 0 || configMap.Data != nil {
+	if source.HasDocument() {
 		return configMap, nil, nil
 	}
-	withDocument, err := c.api.readDocument(ctx, configMap)
-	return withDocument, nil, err
+	configMap, err := c.api.readDocument(ctx, configMap)
+	return configMap, nil, err
 }
 
 // checkOpening checks an assessment that opens more than the current NetworkPolicy. If it exceeds a limit together with
 // the other policies of the namespace, checkOpening returns another assessment that opens no more.
-func (c *Controller) checkOpening(ctx context.Context, key cache.ObjectName, configMap *corev1.ConfigMap, current *cached.NetworkPolicy, assessment *netpol.Assessment, in netpol.Inputs) (*netpol.Assessment, policy.Problems, error) {
+func (c *Controller) checkOpening(ctx context.Context, key cache.ObjectName, configMap *corev1.ConfigMap, current *netpol.Current, assessment *netpol.Assessment, in netpol.Inputs) (*netpol.Assessment, policy.Problems, error) {
 	problems, err := c.checkDesired(ctx, key, current, assessment.Desired[0].Spec)
 	if err != nil || problems == nil {
 		return assessment, in.Exceeded, err
@@ -93,8 +106,8 @@ func (c *Controller) checkOpening(ctx context.Context, key cache.ObjectName, con
 
 // assess returns the assessment of a policy. If the policy is invalid, it reads the last valid one from the
 // NetworkPolicy.
-func (c *Controller) assess(ctx context.Context, configMap *corev1.ConfigMap, current *cached.NetworkPolicy, in netpol.Inputs) (*netpol.Assessment, error) {
-	assessment := netpol.Assess(configMap, current.Current(), in)
+func (c *Controller) assess(ctx context.Context, configMap *corev1.ConfigMap, current *netpol.Current, in netpol.Inputs) (*netpol.Assessment, error) {
+	assessment := netpol.Assess(configMap, current, in)
 	if !assessment.NeedsDocument {
 		return assessment, nil
 	}
@@ -107,7 +120,7 @@ func (c *Controller) assess(ctx context.Context, configMap *corev1.ConfigMap, cu
 
 // checkDesired returns the limits that a desired spec exceeds together with the other policies of the namespace. It
 // returns nil if the spec only reduces a current NetworkPolicy that exceeds them already.
-func (c *Controller) checkDesired(ctx context.Context, key cache.ObjectName, current *cached.NetworkPolicy, desired networkingv1.NetworkPolicySpec) (policy.Problems, error) {
+func (c *Controller) checkDesired(ctx context.Context, key cache.ObjectName, current *netpol.Current, desired networkingv1.NetworkPolicySpec) (policy.Problems, error) {
 	problems, err := c.checkNamespace(ctx, key, desired)
 	if err != nil || problems == nil || current == nil {
 		return problems, err
@@ -122,7 +135,7 @@ func (c *Controller) checkDesired(ctx context.Context, key cache.ObjectName, cur
 // warnIfOverLimit warns of a policy that is in force and exceeds a limit together with the others. It may have been
 // applied by a version of the agent without the limit. It stays, because the dataplane already closes a part, and the
 // agent would close the rest.
-func (c *Controller) warnIfOverLimit(ctx context.Context, key cache.ObjectName, configMap *corev1.ConfigMap, current *cached.NetworkPolicy) error {
+func (c *Controller) warnIfOverLimit(ctx context.Context, key cache.ObjectName, configMap *corev1.ConfigMap, current *netpol.Current) error {
 	const topic = " beside" // the name of no ConfigMap
 	var problems policy.Problems
 	cidrs, ports, others := c.ledger.Total(key.Namespace, key.Name, c.ledger.Usage(key.Namespace, key.Name))

@@ -14,6 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
+	metadatafake "k8s.io/client-go/metadata/fake"
+	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 
@@ -21,6 +23,7 @@ import (
 	"egress-agent/pkg/agent/internal/plan"
 	"egress-agent/pkg/agent/internal/reporter"
 	"egress-agent/pkg/agent/internal/testobjects"
+	"egress-agent/pkg/netpol"
 	"egress-agent/pkg/policy"
 )
 
@@ -52,8 +55,9 @@ func newTwoStepFixture(t *testing.T, objects ...runtime.Object) *fixture {
 
 func newFixtureWith(t *testing.T, options Options, objects ...runtime.Object) *fixture {
 	f := &fixture{client: fake.NewClientset(objects...), events: record.NewFakeRecorder(10), metrics: prometheus.NewRegistry()}
+	f.client.PrependReactor("*", "networkpolicies", f.setGeneration)
 	log := slog.New(slog.DiscardHandler)
-	f.Controller = New(f.client, options, fairqueue.New("test", f.metrics), reporter.New(f.events, f.metrics, log), func() error { return nil }, log)
+	f.Controller = New(f.client, metadatafake.NewSimpleMetadataClient(metadatafake.NewTestScheme()), options, fairqueue.New("test", f.metrics), reporter.New(f.events, f.metrics, log), func() error { return nil }, log)
 	f.now = func() time.Time { return time.Now().Add(f.skipped) }
 	f.table.Store(testobjects.Table(t))
 	f.SetLeader(true)
@@ -61,6 +65,24 @@ func newFixtureWith(t *testing.T, options Options, objects ...runtime.Object) *f
 		f.setCached(t, object)
 	}
 	return f
+}
+
+// setGeneration gives each NetworkPolicy that is written the generation that an API server gives it.
+func (f *fixture) setGeneration(action clienttesting.Action) (handled bool, result runtime.Object, err error) {
+	write, isWrite := action.(clienttesting.UpdateAction) // a creation, too
+	if !isWrite {
+		return false, nil, nil
+	}
+	networkPolicy := write.GetObject().(*networkingv1.NetworkPolicy)
+	networkPolicy.Generation = 1
+	previous, err := f.client.Tracker().Get(action.GetResource(), networkPolicy.Namespace, networkPolicy.Name)
+	if before, exists := previous.(*networkingv1.NetworkPolicy); err == nil && exists {
+		networkPolicy.Generation = before.Generation
+		if netpol.SpecDigestOf(before.Spec) != netpol.SpecDigestOf(networkPolicy.Spec) {
+			networkPolicy.Generation++
+		}
+	}
+	return false, nil, nil
 }
 
 // setCached puts an object in the cache, as its informer would.
@@ -71,7 +93,7 @@ func (f *fixture) setCached(t *testing.T, object runtime.Object) {
 			require.NoError(t, f.caches.configMaps.Add(f.caches.reduceConfigMap(object.DeepCopy())))
 		}
 	case *networkingv1.NetworkPolicy:
-		require.NoError(t, f.caches.networkPolicies.Add(f.caches.reduceNetworkPolicy(object.DeepCopy())))
+		require.NoError(t, f.caches.networkPolicies.Add(f.caches.reduceNetworkPolicy(testobjects.Metadata(object))))
 	}
 }
 

@@ -64,7 +64,7 @@ func TestSyncLeavesUnknownLastValidPolicy(t *testing.T) {
 	next, err := awsranges.ReadFile(testobjects.Ranges + "ip-ranges-next.json")
 	require.NoError(t, err)
 	for _, document := range []string{"", "{", `{"allowedDestinations": [{"name": "s3", "cidr": "10.0.0.0/99"}]}`} {
-		f := newFixture(t, testobjects.ConfigMap(testobjects.Invalid), testobjects.With(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) {
+		f := newFixture(t, testobjects.ConfigMap(testobjects.Invalid), testobjects.EditedByOthers(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) {
 			if p.Annotations[netpol.PolicyAnnotation] = document; document == "" {
 				delete(p.Annotations, netpol.PolicyAnnotation)
 			}

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 
+	"egress-agent/pkg/agent/internal/cached"
 	"egress-agent/pkg/agent/internal/ledger"
 	"egress-agent/pkg/agent/internal/plan"
 	"egress-agent/pkg/agent/internal/testobjects"
@@ -124,7 +125,7 @@ func TestCacheOfANamespaceIsBounded(t *testing.T) {
 	}
 	held := func() (bytes int) {
 		for _, object := range f.caches.configMaps.List() {
-			for key, text := range object.(*corev1.ConfigMap).Data {
+			for key, text := range object.(*cached.ConfigMap).ConfigMap().Data {
 				bytes += len(key) + len(text)
 			}
 		}
@@ -151,7 +152,7 @@ func TestCacheOfANamespaceIsBounded(t *testing.T) {
 	_, message = sync("full9")
 	require.Contains(t, message, "Too many policies: the policies of the namespace have")
 	for _, object := range f.caches.configMaps.List() {
-		if name := object.(*corev1.ConfigMap).Name; !strings.HasPrefix(name, "full1") && !strings.HasPrefix(name, "broken") {
+		if name := object.(*cached.ConfigMap).ConfigMap().Name; !strings.HasPrefix(name, "full1") && !strings.HasPrefix(name, "broken") {
 			f.configMapHandler().OnDelete(object)
 			require.NoError(t, f.caches.configMaps.Delete(object))
 		}

@@ -7,7 +7,6 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/client-go/tools/cache"
 
-	"egress-agent/pkg/agent/internal/cached"
 	"egress-agent/pkg/agent/internal/plan"
 	"egress-agent/pkg/netpol"
 )
@@ -15,15 +14,15 @@ import (
 // removeOrphan deletes a NetworkPolicy that the agent made, if its ConfigMap does not exist. Without the NetworkPolicy
 // the pods may open any connection. The cache of ConfigMaps may be behind the other, so the API server must confirm
 // that the ConfigMap is gone. A NetworkPolicy that only has the agent's label stays, because someone else made it.
-func (c *Controller) removeOrphan(ctx context.Context, key cache.ObjectName, current *cached.NetworkPolicy) error {
+func (c *Controller) removeOrphan(ctx context.Context, key cache.ObjectName, current *netpol.Current) error {
 	warnings := c.tracker.Warnings(key)
 	c.reporter.StateChanged(c.tracker.Drop(key), "")
-	if current == nil || !netpol.HasManagedLabel(&current.ObjectMeta) || current.DeletionTimestamp != nil {
+	if current == nil || !netpol.HasManagedLabel(current.ObjectMeta) || current.DeletionTimestamp != nil {
 		return nil
 	}
-	if !netpol.IsMade(&current.ObjectMeta) {
+	if !netpol.IsMade(current.ObjectMeta) {
 		c.tracker.RestoreWarnings(key, warnings)
-		c.warn(key, &networkingv1.NetworkPolicy{ObjectMeta: current.ObjectMeta}, key.Name, plan.ReasonNotMade, fmt.Sprintf(
+		c.warn(key, &networkingv1.NetworkPolicy{ObjectMeta: *current.ObjectMeta}, key.Name, plan.ReasonNotMade, fmt.Sprintf(
 			"It has the label %s=%s but no ConfigMap owns it, so %s does not change it; remove the label or delete the NetworkPolicy",
 			netpol.ManagedByLabel, netpol.ManagedBy, plan.AgentName))
 		return nil
@@ -39,8 +38,8 @@ func (c *Controller) removeOrphan(ctx context.Context, key cache.ObjectName, cur
 }
 
 // removeMade deletes a NetworkPolicy that the agent made. It does nothing without one, or if someone else made it.
-func (c *Controller) removeMade(ctx context.Context, key cache.ObjectName, current *cached.NetworkPolicy) error {
-	if current == nil || !netpol.IsMade(&current.ObjectMeta) || current.DeletionTimestamp != nil {
+func (c *Controller) removeMade(ctx context.Context, key cache.ObjectName, current *netpol.Current) error {
+	if current == nil || !netpol.IsMade(current.ObjectMeta) || current.DeletionTimestamp != nil {
 		return nil
 	}
 	deleted, err := c.api.delete(ctx, current)
@@ -51,7 +50,7 @@ func (c *Controller) removeMade(ctx context.Context, key cache.ObjectName, curre
 }
 
 // configMapName returns the name of the ConfigMap that a NetworkPolicy was made from.
-func configMapName(current *cached.NetworkPolicy) string {
+func configMapName(current *netpol.Current) string {
 	for _, owner := range current.OwnerReferences {
 		if owner.Kind == "ConfigMap" && netpol.NetworkPolicyName(owner.Name) == current.Name {
 			return owner.Name

@@ -9,10 +9,9 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"egress-agent/pkg/agent/internal/cached"
 	"egress-agent/pkg/agent/internal/plan"
 	"egress-agent/pkg/agent/internal/testobjects"
-	"egress-agent/pkg/netpol"
+	"egress-agent/pkg/policy"
 )
 
 func TestPoliciesAreCountedByState(t *testing.T) {
@@ -68,7 +67,7 @@ func TestNothingIsWrittenWithoutTheLease(t *testing.T) {
 	f.api.checkLease = func() error { return errors.New("the Lease may be lost") }
 	require.Error(t, f.sync(t.Context(), key), "the controller retries it")
 	require.Empty(t, f.verbs())
-	f = newFixture(t, testobjects.With(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) {}))
+	f = newFixture(t, testobjects.EditedByOthers(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) {}))
 	f.api.checkLease = func() error { return errors.New("the Lease may be lost") }
 	require.Error(t, f.sync(t.Context(), key))
 	require.Empty(t, f.writes(), "nothing is deleted either")
@@ -103,7 +102,7 @@ func TestDocumentComesFromTheCache(t *testing.T) {
 	withDocument, problems, err := f.loadDocument(t.Context(), reduced)
 	require.NoError(t, err)
 	require.Empty(t, problems)
-	require.Equal(t, reduced.Data, withDocument.Data)
-	require.Equal(t, netpol.PolicyDigestOf(testobjects.ConfigMap(testobjects.Valid)), cached.PolicyDigest(withDocument))
+	compact, _ := policy.Compact(testobjects.Valid)
+	require.Equal(t, map[string]string{policy.Key: compact}, withDocument.Data)
 	require.Empty(t, f.verbs())
 }

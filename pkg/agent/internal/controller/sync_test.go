@@ -2,6 +2,7 @@ package controller
 
 import (
 	"errors"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -14,6 +15,7 @@ import (
 
 	"egress-agent/pkg/agent/internal/plan"
 	"egress-agent/pkg/agent/internal/testobjects"
+	"egress-agent/pkg/netpol"
 	"egress-agent/pkg/policy"
 )
 
@@ -37,25 +39,25 @@ func TestSync(t *testing.T) {
 		{"invalid after a valid one", []runtime.Object{testobjects.ConfigMap(testobjects.Invalid), testobjects.NetworkPolicy(t, testobjects.Valid)}, []string{"get networkpolicies"}, plan.ReasonInvalid},
 		{"without the key", []runtime.Object{testobjects.With(testobjects.ConfigMap(testobjects.Valid), func(c *corev1.ConfigMap) { c.Data = nil })}, []string{"create networkpolicies"}, plan.ReasonInvalid},
 		{"corrected", []runtime.Object{testobjects.ConfigMap(testobjects.Valid), testobjects.NetworkPolicy(t, testobjects.Invalid)}, []string{"update networkpolicies"}, plan.ReasonApplied},
-		{"spec edited by others", []runtime.Object{testobjects.ConfigMap(testobjects.Valid), testobjects.With(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) { p.Spec.Egress = p.Spec.Egress[:1] })},
+		{"spec edited by others", []runtime.Object{testobjects.ConfigMap(testobjects.Valid), testobjects.EditedByOthers(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) { p.Spec.Egress = p.Spec.Egress[:1] })},
+			[]string{"get networkpolicies", "update networkpolicies"}, plan.ReasonRestored},
+		{"deny-all edited by others", []runtime.Object{testobjects.ConfigMap(testobjects.Invalid), testobjects.EditedByOthers(testobjects.NetworkPolicy(t, testobjects.Invalid), func(p *networkingv1.NetworkPolicy) { p.Spec.Egress = nil })},
+			[]string{"get networkpolicies", "update networkpolicies"}, plan.ReasonInvalid},
+		{"label taken off by others", []runtime.Object{testobjects.ConfigMap(testobjects.Valid), testobjects.EditedByOthers(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) { p.Labels = nil })},
 			[]string{"update networkpolicies"}, plan.ReasonRestored},
-		{"deny-all edited by others", []runtime.Object{testobjects.ConfigMap(testobjects.Invalid), testobjects.With(testobjects.NetworkPolicy(t, testobjects.Invalid), func(p *networkingv1.NetworkPolicy) { p.Spec.Egress = nil })},
-			[]string{"update networkpolicies"}, plan.ReasonInvalid},
-		{"label taken off by others", []runtime.Object{testobjects.ConfigMap(testobjects.Valid), testobjects.With(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) { p.Labels = nil })},
-			[]string{"update networkpolicies"}, plan.ReasonRestored},
-		{"annotations taken off by others", []runtime.Object{testobjects.ConfigMap(testobjects.Valid), testobjects.With(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) { p.Annotations = nil })},
-			[]string{"update networkpolicies"}, plan.ReasonRestored},
-		{"ConfigMap made anew", []runtime.Object{testobjects.ConfigMap(testobjects.Valid), testobjects.With(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) { p.OwnerReferences[0].UID = "uid-0" })},
+		{"annotations taken off by others", []runtime.Object{testobjects.ConfigMap(testobjects.Valid), testobjects.EditedByOthers(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) { p.Annotations = nil })},
+			[]string{"get networkpolicies", "update networkpolicies"}, plan.ReasonRestored},
+		{"ConfigMap made anew", []runtime.Object{testobjects.ConfigMap(testobjects.Valid), testobjects.EditedByOthers(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) { p.OwnerReferences[0].UID = "uid-0" })},
 			[]string{"update networkpolicies"}, plan.ReasonApplied},
 		{"made by others", []runtime.Object{testobjects.ConfigMap(testobjects.Valid), foreign}, nil, plan.ReasonNameConflict},
 		{"made by others, and no policy", []runtime.Object{foreign}, nil, ""},
 		{"policy deleted", []runtime.Object{testobjects.NetworkPolicy(t, testobjects.Valid)}, []string{"get configmaps", "delete networkpolicies"}, ""},
 		{"label gone", []runtime.Object{testobjects.With(testobjects.ConfigMap(testobjects.Valid), func(c *corev1.ConfigMap) { c.Labels = nil }), testobjects.NetworkPolicy(t, testobjects.Valid)},
 			[]string{"get configmaps", "delete networkpolicies"}, ""},
-		{"being deleted", []runtime.Object{testobjects.With(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) {
+		{"being deleted", []runtime.Object{testobjects.EditedByOthers(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) {
 			p.DeletionTimestamp, p.Finalizers = &now, []string{"networking.k8s.aws/resources"}
 		})}, nil, ""},
-		{"being deleted under a policy", []runtime.Object{testobjects.ConfigMap(testobjects.Valid), testobjects.With(testobjects.NetworkPolicy(t, testobjects.Edited), func(p *networkingv1.NetworkPolicy) {
+		{"being deleted under a policy", []runtime.Object{testobjects.ConfigMap(testobjects.Valid), testobjects.EditedByOthers(testobjects.NetworkPolicy(t, testobjects.Edited), func(p *networkingv1.NetworkPolicy) {
 			p.DeletionTimestamp, p.Finalizers = &now, []string{"networking.k8s.aws/resources"}
 		})}, nil, ""},
 		{"nothing", nil, nil, ""},
@@ -65,10 +67,12 @@ func TestSync(t *testing.T) {
 			require.NoError(t, f.sync(t.Context(), key))
 			require.Equal(t, test.verbs, f.verbs())
 			require.Equal(t, test.event, f.event(t))
-			if current, err := f.client.NetworkingV1().NetworkPolicies("tenant-a").Get(t.Context(), "egress", metav1.GetOptions{}); err == nil && len(test.verbs) == 1 && test.verbs[0] != "get networkpolicies" {
+			isWritten := len(f.writes()) == 1
+			if current, err := f.client.NetworkingV1().NetworkPolicies("tenant-a").Get(t.Context(), "egress", metav1.GetOptions{}); err == nil && isWritten {
 				want := testobjects.NetworkPolicy(t, test.objects[0].(*corev1.ConfigMap).Data[policy.Key])
 				require.Equal(t, want.Spec, current.Spec)
 				require.Equal(t, want.OwnerReferences, current.OwnerReferences)
+				want.Annotations[netpol.GenerationAnnotation] = strconv.FormatInt(current.Generation, 10)
 				require.Equal(t, want.Annotations, current.Annotations)
 				require.Equal(t, want.Labels, current.Labels)
 			}
@@ -120,7 +124,7 @@ func TestSyncDoesNotTrustCachedConfigMap(t *testing.T) {
 // TestSyncKeepsWhatOthersAdded also has an owner that the agent did not set.
 func TestSyncKeepsWhatOthersAdded(t *testing.T) {
 	other := metav1.OwnerReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "egress", UID: "d-1"}
-	f := newFixture(t, testobjects.ConfigMap(testobjects.Edited), testobjects.With(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) {
+	f := newFixture(t, testobjects.ConfigMap(testobjects.Edited), testobjects.EditedByOthers(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) {
 		p.Labels["team"], p.Annotations["note"] = "payments", "kept"
 		p.Finalizers = []string{"networking.k8s.aws/resources"}
 		p.OwnerReferences = append(p.OwnerReferences, other)
@@ -134,7 +138,7 @@ func TestSyncKeepsWhatOthersAdded(t *testing.T) {
 	require.Equal(t, []string{"networking.k8s.aws/resources"}, current.Finalizers)
 	require.Equal(t, []metav1.OwnerReference{testobjects.NetworkPolicy(t, testobjects.Edited).OwnerReferences[0], other}, current.OwnerReferences)
 
-	f = newFixture(t, testobjects.ConfigMap(testobjects.Valid), testobjects.With(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) {
+	f = newFixture(t, testobjects.ConfigMap(testobjects.Valid), testobjects.EditedByOthers(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) {
 		p.OwnerReferences[0].UID = "uid-0"
 		p.OwnerReferences = append(p.OwnerReferences, other)
 	}))
@@ -146,7 +150,7 @@ func TestSyncKeepsWhatOthersAdded(t *testing.T) {
 // TestSyncDeletesOnlyTheObjectItSaw requires a deletion by UID: another object of the same name may have replaced the
 // one that the decision is based on.
 func TestSyncDeletesOnlyTheObjectItSaw(t *testing.T) {
-	f := newFixture(t, testobjects.With(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) { p.UID = "np-1" }))
+	f := newFixture(t, testobjects.EditedByOthers(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) { p.UID = "np-1" }))
 	require.NoError(t, f.sync(t.Context(), key))
 	deletion := f.client.Actions()[1].(clienttesting.DeleteActionImpl)
 	require.EqualValues(t, "np-1", *deletion.DeleteOptions.Preconditions.UID)
@@ -198,7 +202,7 @@ func TestSyncErrors(t *testing.T) {
 
 // TestSyncUpdatesOnlyTheVersionItSaw requires that an update has the version that the decision is based on.
 func TestSyncUpdatesOnlyTheVersionItSaw(t *testing.T) {
-	f := newFixture(t, testobjects.ConfigMap(testobjects.Edited), testobjects.With(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) { p.ResourceVersion = "7" }))
+	f := newFixture(t, testobjects.ConfigMap(testobjects.Edited), testobjects.EditedByOthers(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) { p.ResourceVersion = "7" }))
 	require.NoError(t, f.sync(t.Context(), key))
 	update := f.client.Actions()[0].(clienttesting.UpdateAction).GetObject().(*networkingv1.NetworkPolicy)
 	require.Equal(t, "7", update.ResourceVersion)

@@ -111,7 +111,7 @@ func (l *Ledger) DropUsage(namespace, name string) {
 }
 
 // Total returns the usage of a namespace if the named NetworkPolicy had the usage own. It is the sum of CIDRs, and the
-// number of distinct ports. others are the names of the other NetworkPolicies that open any CIDR, sorted.
+// number of distinct ports, or math.MaxInt32 if a usage has Many. others are the names of the other NetworkPolicies that open any CIDR, sorted.
 func (l *Ledger) Total(namespace, name string, own netpol.Usage) (cidrs, ports int, others []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"math"
 	"slices"
 
 	"egress-agent/pkg/netpol"
@@ -11,6 +12,7 @@ type usage struct {
 	byName map[string]netpol.Usage // by the NetworkPolicy's name
 	cidrs  int                     // sum over all NetworkPolicies
 	ports  map[netpol.PortKey]int  // how many NetworkPolicies use a port
+	many   int                     // how many NetworkPolicies use ports that are not counted
 }
 
 func (u *usage) set(name string, own netpol.Usage) {
@@ -20,6 +22,9 @@ func (u *usage) set(name string, own netpol.Usage) {
 	}
 	u.byName[name] = own
 	u.cidrs += own.CIDRs
+	if own.Many {
+		u.many++
+	}
 	for _, port := range own.Ports {
 		u.ports[port]++
 	}
@@ -33,6 +38,9 @@ func (u *usage) drop(name string) {
 func (u *usage) subtract(name string) {
 	own := u.byName[name]
 	u.cidrs -= own.CIDRs
+	if own.Many {
+		u.many--
+	}
 	for _, port := range own.Ports {
 		if u.ports[port]--; u.ports[port] == 0 {
 			delete(u.ports, port)
@@ -53,8 +61,11 @@ func (u *usage) total(name string, own netpol.Usage) (cidrs, ports int, others [
 			ports++
 		}
 	}
+	if own.Many || u.many > 1 || u.many == 1 && !previous.Many {
+		ports = math.MaxInt32 // any number of them
+	}
 	for other, usage := range u.byName {
-		if other != name && usage.CIDRs > 0 {
+		if other != name && (usage.CIDRs > 0 || usage.Many) {
 			others = append(others, other)
 		}
 	}

@@ -7,17 +7,16 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"egress-agent/pkg/agent/internal/cached"
 	"egress-agent/pkg/netpol"
 )
 
 // merge returns desired with the labels, annotations, finalizers and owners that others have set on current, which may
 // be nil.
-func merge(current *cached.NetworkPolicy, desired *networkingv1.NetworkPolicy) *networkingv1.NetworkPolicy {
+func merge(current *netpol.Current, desired *networkingv1.NetworkPolicy) *networkingv1.NetworkPolicy {
 	if current == nil {
 		return desired
 	}
-	return &networkingv1.NetworkPolicy{TypeMeta: desired.TypeMeta, ObjectMeta: mergeMeta(current.ObjectMeta, desired.ObjectMeta), Spec: desired.Spec}
+	return &networkingv1.NetworkPolicy{TypeMeta: desired.TypeMeta, ObjectMeta: mergeMeta(*current.ObjectMeta, desired.ObjectMeta), Spec: desired.Spec}
 }
 
 func hasOwner(object metav1.ObjectMeta, owner metav1.OwnerReference) bool {

@@ -6,7 +6,6 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 
-	"egress-agent/pkg/agent/internal/cached"
 	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/netpol"
 	"egress-agent/pkg/policy"
@@ -55,7 +54,7 @@ type Decision struct {
 
 // Decide returns the decision for an assessment. current is nil without a NetworkPolicy. wasInPlace reports whether
 // this process has seen a NetworkPolicy that was made from the ConfigMap.
-func Decide(a *netpol.Assessment, current *cached.NetworkPolicy, wasInPlace bool, options Options) Decision {
+func Decide(a *netpol.Assessment, current *netpol.Current, wasInPlace bool, options Options) Decision {
 	d := Decision{Step: netpol.Replace}
 	switch {
 	case a.State != netpol.Applied && a.State != netpol.Pending:
@@ -77,7 +76,7 @@ func Decide(a *netpol.Assessment, current *cached.NetworkPolicy, wasInPlace bool
 	}
 	changesSpec := a.Opens && a.Cause != netpol.CauseMissing
 	d.NeedsSpec = changesSpec && (isSamePolicy(a.Cause) ||
-		netpol.IsLarge(max(current.CIDRCount, netpol.CIDRCount(desired.Spec)), options.ChunkPeers, options.Compile))
+		netpol.IsLarge(max(current.Usage.CIDRs, netpol.CIDRCount(desired.Spec)), options.ChunkPeers, options.Compile))
 	return d
 }
 

@@ -23,12 +23,12 @@ func TestStatusAgrees(t *testing.T) {
 	for _, document := range []string{testobjects.Valid, testobjects.Edited, testobjects.Invalid} {
 		currents = append(currents,
 			testobjects.NetworkPolicy(t, document),
-			testobjects.With(testobjects.NetworkPolicy(t, document), func(p *networkingv1.NetworkPolicy) { p.Spec.Egress = nil }),
-			testobjects.With(testobjects.NetworkPolicy(t, document), func(p *networkingv1.NetworkPolicy) { p.Labels = nil }),
-			testobjects.With(testobjects.NetworkPolicy(t, document), func(p *networkingv1.NetworkPolicy) { p.Labels, p.OwnerReferences = nil, nil }),
-			testobjects.With(testobjects.NetworkPolicy(t, document), func(p *networkingv1.NetworkPolicy) { p.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)} }))
+			testobjects.EditedByOthers(testobjects.NetworkPolicy(t, document), func(p *networkingv1.NetworkPolicy) { p.Spec.Egress = nil }),
+			testobjects.EditedByOthers(testobjects.NetworkPolicy(t, document), func(p *networkingv1.NetworkPolicy) { p.Labels = nil }),
+			testobjects.EditedByOthers(testobjects.NetworkPolicy(t, document), func(p *networkingv1.NetworkPolicy) { p.Labels, p.OwnerReferences = nil, nil }),
+			testobjects.EditedByOthers(testobjects.NetworkPolicy(t, document), func(p *networkingv1.NetworkPolicy) { p.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)} }))
 	}
-	currents = append(currents, netpol.Assess(testobjects.ConfigMap(testobjects.Valid), nil, netpol.Inputs{Options: testobjects.Options}).Desired[0]) // written without ranges
+	currents = append(currents, testobjects.Created(netpol.Assess(testobjects.ConfigMap(testobjects.Valid), nil, netpol.Inputs{Options: testobjects.Options}).Desired[0])) // written without ranges
 	seen := make(map[status.State]int)
 	for _, document := range []string{testobjects.Valid, testobjects.Edited, testobjects.Invalid} {
 		for _, table := range []*awsranges.Table{testobjects.Table(t), nil} {
@@ -37,7 +37,10 @@ func TestStatusAgrees(t *testing.T) {
 				var inCluster *netpol.Current
 				if current != nil {
 					cluster.NetworkPolicies = append(cluster.NetworkPolicies, current)
-					inCluster = cached.NetworkPolicyOf(current).Current()
+					var isSpecKnown bool
+					if inCluster, isSpecKnown = cached.NetworkPolicyOf(testobjects.Metadata(current)).Current(); !isSpecKnown {
+						inCluster = netpol.CurrentOf(current)
+					}
 				}
 				ours := netpol.Assess(testobjects.ConfigMap(document), inCluster, netpol.Inputs{Table: table, Options: testobjects.Options})
 				got := status.Policies(cluster)[0]

@@ -17,10 +17,14 @@ type Watcher interface {
 	Watch(ctx context.Context, options metav1.ListOptions) (watch.Interface, error)
 }
 
+// MetadataList is the media type of a list of *metav1.PartialObjectMetadata.
+const MetadataList = runtime.ContentTypeProtobuf + ";as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
 // Resource selects the objects of the API that an informer lists and watches.
 type Resource struct {
 	Name     string // plural and lower case, such as "configmaps"
 	Selector string // of labels; empty for all objects
+	Accept   string // the media type of a list, such as MetadataList; empty for full objects in protobuf
 	Client   rest.Interface
 	Watcher  Watcher
 }

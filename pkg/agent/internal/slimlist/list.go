@@ -3,6 +3,7 @@ package slimlist
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -33,7 +34,7 @@ type Decodable[T any] interface {
 // encodes an event for each object.
 func list[T any, P Decodable[T], S runtime.Object](ctx context.Context, resource Resource, options metav1.ListOptions, slim func(P) S) (runtime.Object, error) {
 	body, err := resource.Client.Get().Resource(resource.Name).VersionedParams(&options, scheme.ParameterCodec).
-		SetHeader("Accept", runtime.ContentTypeProtobuf).Stream(ctx)
+		SetHeader("Accept", cmp.Or(resource.Accept, runtime.ContentTypeProtobuf)).Stream(ctx)
 	if err != nil {
 		return nil, err
 	}

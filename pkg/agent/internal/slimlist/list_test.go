@@ -68,7 +68,7 @@ func TestListReducesEachObject(t *testing.T) {
 	require.Equal(t, "12345", slim.ResourceVersion)
 	require.Len(t, slim.Items, len(want.Items))
 	for i, item := range slim.Items {
-		require.Equal(t, cached.NetworkPolicyOf(&want.Items[i]), item.Object)
+		require.Equal(t, cached.NetworkPolicyOf(testobjects.Metadata(&want.Items[i])), item.Object)
 	}
 
 	answer = func(w http.ResponseWriter) { http.Error(w, "no", http.StatusForbidden) }

@@ -51,11 +51,33 @@ func NetworkPolicy(t testing.TB, document string) *networkingv1.NetworkPolicy {
 
 // NetworkPolicyOf returns the NetworkPolicy that the agent writes for a ConfigMap with Table.
 func NetworkPolicyOf(t testing.TB, configMap *corev1.ConfigMap) *networkingv1.NetworkPolicy {
-	return netpol.Assess(configMap, nil, netpol.Inputs{Table: Table(t), Options: Options}).Desired[0]
+	return Created(netpol.Assess(configMap, nil, netpol.Inputs{Table: Table(t), Options: Options}).Desired[0])
+}
+
+// Created returns a NetworkPolicy with the generation that an API server gives it.
+func Created(networkPolicy *networkingv1.NetworkPolicy) *networkingv1.NetworkPolicy {
+	networkPolicy.Generation = 1
+	return networkPolicy
+}
+
+// Metadata returns the metadata of a NetworkPolicy, as an API server sends it without the spec.
+func Metadata(networkPolicy *networkingv1.NetworkPolicy) *metav1.PartialObjectMetadata {
+	return &metav1.PartialObjectMetadata{ObjectMeta: *networkPolicy.ObjectMeta.DeepCopy()}
 }
 
 // With applies change to an object and returns it.
 func With[T any](object *T, change func(*T)) *T {
 	change(object)
 	return object
+}
+
+// EditedByOthers applies change to a NetworkPolicy and returns it. If the spec is another then, it has the next generation, as in
+// an API server.
+func EditedByOthers(networkPolicy *networkingv1.NetworkPolicy, change func(*networkingv1.NetworkPolicy)) *networkingv1.NetworkPolicy {
+	before := netpol.SpecDigestOf(networkPolicy.Spec)
+	change(networkPolicy)
+	if netpol.SpecDigestOf(networkPolicy.Spec) != before {
+		networkPolicy.Generation++
+	}
+	return networkPolicy
 }
