@@ -22,7 +22,7 @@ type State string
 
 // The states. The agent's Events have the same names, except for Pending.
 const (
-	// Applied: the NetworkPolicy was made from the policy as it is now, and nobody has edited it since.
+	// Applied: the agent made the NetworkPolicy from the current version of the policy, and nobody has edited it since.
 	Applied State = "Applied"
 	// Invalid: the policy has problems. Its last valid version stays in force.
 	Invalid State = "Invalid"
@@ -36,30 +36,30 @@ const (
 	Pending State = "Pending"
 )
 
-// Cause is why the cluster differs from what a policy calls for.
+// Cause is the reason for a write.
 type Cause string
 
-// The causes, empty for no difference.
+// The causes. An empty Cause means that nothing differs.
 const (
-	CauseMissing  Cause = "Missing"  // there is no NetworkPolicy
-	CauseEdited   Cause = "Edited"   // a person edited the NetworkPolicy
-	CausePolicy   Cause = "Policy"   // it was made from another policy
-	CauseOptions  Cause = "Options"  // it was made with other options of the agent
-	CauseRanges   Cause = "Ranges"   // it was made with other ranges
+	CauseMissing  Cause = "Missing"  // no NetworkPolicy exists
+	CauseEdited   Cause = "Edited"   // somebody edited the NetworkPolicy
+	CausePolicy   Cause = "Policy"   // the policy changed
+	CauseOptions  Cause = "Options"  // the agent's options changed
+	CauseRanges   Cause = "Ranges"   // the ranges changed
 	CauseMetadata Cause = "Metadata" // only labels, annotations or owners differ
 )
 
-// Current is the NetworkPolicy of a policy's name as it is in the cluster, without its spec.
+// Current describes the NetworkPolicy that exists in the cluster under a policy's name, without the spec.
 type Current struct {
 	// ObjectMeta may lack PolicyAnnotation.
 	*metav1.ObjectMeta
-	// SpecDigest is SpecDigestOf its spec.
+	// SpecDigest is SpecDigestOf the spec.
 	SpecDigest string
-	// Usage is UsageOf its spec.
+	// Usage is UsageOf the spec.
 	Usage Usage
-	// DocumentDigest is DocumentDigest of its PolicyAnnotation; empty without one.
+	// DocumentDigest is the digest of PolicyAnnotation; empty without one.
 	DocumentDigest string
-	// Document is its PolicyAnnotation; empty without one, and if the caller has not read it.
+	// Document is PolicyAnnotation; empty without one, and if the caller has not read it.
 	Document string
 }
 
@@ -73,8 +73,8 @@ func CurrentOf(networkPolicy *networkingv1.NetworkPolicy) *Current {
 	}
 }
 
-// CurrentOfMetadata returns what the annotations of a NetworkPolicy tell of its spec, which the caller lacks. ok is false
-// if somebody may have edited the spec since the agent wrote it; the caller must then read it and take CurrentOf.
+// CurrentOfMetadata returns the Current of a NetworkPolicy without a spec, from its annotations. ok is false if somebody
+// may have edited the spec since the agent wrote it. The caller must then read the full object and use CurrentOf.
 func CurrentOfMetadata(metadata *metav1.ObjectMeta, documentDigest string) (current *Current, ok bool) {
 	usage, isUsage := ParseUsage(metadata.Annotations[UsageAnnotation])
 	digest := metadata.Annotations[SpecDigestAnnotation]
@@ -91,32 +91,31 @@ func DocumentDigest(document string) string {
 	return hex.EncodeToString(digest[:])
 }
 
-// Assessment is the state of a policy, and what the agent has to write for it.
+// Assessment is the state of a policy with the writes that it needs.
 type Assessment struct {
 	*Compiled
 	State State
-	// Desired are the objects to write, each whole and without the labels and annotations of others. nil leaves the cluster
-	// as it is.
+	// Desired are the full objects to write, without the labels and annotations of others; nil if nothing changes.
 	Desired []*networkingv1.NetworkPolicy
-	// Cause is why Desired differs from the cluster; empty without Desired.
+	// Cause is the reason for Desired; empty without Desired.
 	Cause Cause
-	// Opens reports whether Desired may open more than is in force. The caller must then check it beside the other policies of the
-	// namespace, and assess again with what is Exceeded.
+	// Opens reports whether Desired may open more than the cluster allows now. The caller must then compare Desired with
+	// the other policies of the namespace, and call Assess again with the bounds that they exceed together.
 	Opens bool
 	// Gone are the names of services and regions that the table no longer has, each once, in the policy's order. The policy
-	// was valid before, so it stays in force without them.
+	// was valid before, so it stays in force without these names.
 	Gone []string
-	// LastPolicy is the last valid version of an invalid policy; nil if there is none or Current lacks its Document.
+	// LastPolicy is the last valid version of an invalid policy; nil without one, and if Current lacks Document.
 	LastPolicy *policy.Policy
-	// NeedsDocument reports that Current.Document is missing, and that a second Assess with it may have Desired.
+	// NeedsDocument reports that Current lacks Document. A second call of Assess with Document may return Desired.
 	NeedsDocument bool
 
 	// text explains State; empty if there is nothing to explain. For Invalid it follows the problems.
 	text string
 }
 
-// Message returns one line for an Event or a log: why the policy is not applied as it is, and what to do. It is empty if
-// there is nothing to do.
+// Message returns one line for an Event or a log: why the agent does not apply the policy, and what to do. It is empty if
+// the agent applies the policy.
 func (a *Assessment) Message() string {
 	if a.State == Invalid {
 		return a.Problems.Error() + "; " + a.text
@@ -124,7 +123,7 @@ func (a *Assessment) Message() string {
 	return a.text
 }
 
-// Messages returns Message as a list, each problem an item of its own; nil if Message is empty.
+// Messages returns Message as a list with one item for each problem; nil if Message is empty.
 func (a *Assessment) Messages() []string {
 	if a.text == "" {
 		return nil
@@ -138,7 +137,7 @@ func (a *Assessment) Messages() []string {
 	return append(messages, strings.ToUpper(a.text[:1])+a.text[1:])
 }
 
-// Assess compares a policy with the cluster. current is the NetworkPolicy of its name; nil if there is none.
+// Assess compares a policy with the cluster. current describes the NetworkPolicy of that name; nil without one.
 func Assess(configMap *corev1.ConfigMap, current *Current, in Inputs) *Assessment {
 	in.PolicyDigest = cmp.Or(in.PolicyDigest, PolicyDigestOf(configMap))
 	a := &Assessment{Compiled: CompileConfigMap(configMap, in)}
@@ -173,8 +172,8 @@ func Assess(configMap *corev1.ConfigMap, current *Current, in Inputs) *Assessmen
 	return a
 }
 
-// acceptGoneNames replaces a compilation that failed by one without the names that the table no longer has. The policy
-// was made from it before, so its names were right.
+// acceptGoneNames compiles a policy again without the names that the table no longer has. The cluster already has a
+// NetworkPolicy of this policy, so the names were valid before.
 func (a *Assessment) acceptGoneNames(configMap *corev1.ConfigMap, in Inputs) {
 	if a.Problems == nil || in.Exceeded != nil || !in.TrustCurrent && !in.Table.HasAWS() {
 		return
@@ -209,7 +208,7 @@ func missingNames(p *policy.Policy, table *awsranges.Table) []string {
 	return missing
 }
 
-// assessMade assesses by the annotations of a NetworkPolicy that was made from the policy as it is.
+// assessMade derives the state from the annotations of a NetworkPolicy that the agent made from this very policy.
 func (a *Assessment) assessMade(current *Current, in Inputs) {
 	a.Problems = nil
 	noRanges := !in.Incomplete && !in.Table.HasAWS()
@@ -230,8 +229,9 @@ func (a *Assessment) assessMade(current *Current, in Inputs) {
 	}
 }
 
-// uncounted returns the destinations with a service that a DestinationsAnnotation does not count: their ranges were not
-// loaded. Without any AWS ranges now, the agent cannot update the others of AWS's services, so they are among them.
+// uncounted returns the destinations with a service that a DestinationsAnnotation does not count, because their ranges
+// were not loaded. If no AWS ranges are loaded now, it returns every destination with a service of AWS: the agent cannot
+// update these.
 func uncounted(p *policy.Policy, annotation string, noRanges bool) []string {
 	counts, complete := ParseCounts(annotation)
 	if p == nil || p.DefaultAction == policy.Allow || !complete {
@@ -251,8 +251,8 @@ func uncounted(p *policy.Policy, annotation string, noRanges bool) []string {
 	return names
 }
 
-// assessInvalid leaves the last valid version in force, which follows the ranges and undoes edits by hand if its document
-// is known. If no version was ever valid, it denies all egress.
+// assessInvalid leaves the last valid version in force. If Current has Document, this version follows the ranges, and
+// the agent restores it after an edit. If no version was ever valid, assessInvalid denies all egress.
 func (a *Assessment) assessInvalid(configMap *corev1.ConfigMap, current *Current, in Inputs) {
 	a.State = Invalid
 	if current == nil || current.Annotations[PolicyDigestAnnotation] == "" {
@@ -281,7 +281,7 @@ func (a *Assessment) assessInvalid(configMap *corev1.ConfigMap, current *Current
 	a.Opens = a.Desired != nil && a.Cause != CauseEdited
 }
 
-// assessUnresolved writes what needs no ranges if nothing is in force, and else leaves what is in force.
+// assessUnresolved writes the destinations that need no ranges if no NetworkPolicy exists, and else writes nothing.
 func (a *Assessment) assessUnresolved(configMap *corev1.ConfigMap, current *Current, in Inputs) {
 	partial := desiredFor(configMap, a.Compiled, in)
 	isPartial := current == nil || current.SpecDigest == partial.Annotations[SpecDigestAnnotation]
@@ -316,7 +316,7 @@ func (a *Assessment) want(current *Current, desired *networkingv1.NetworkPolicy)
 	}
 }
 
-// desiredFor returns NetworkPolicyFor with the annotations by which the agent follows it.
+// desiredFor returns NetworkPolicyFor with the annotations that only the agent reads.
 func desiredFor(configMap *corev1.ConfigMap, compiled *Compiled, in Inputs) *networkingv1.NetworkPolicy {
 	desired := NetworkPolicyFor(configMap, compiled)
 	desired.Annotations[PolicyDigestAnnotation] = in.PolicyDigest
@@ -338,7 +338,7 @@ func (c *Current) generationAfter(desired *networkingv1.NetworkPolicy) int64 {
 	return c.Generation + 1
 }
 
-// isEdited reports whether a person edited the NetworkPolicy since the agent wrote it.
+// isEdited reports whether somebody edited the NetworkPolicy since the agent wrote it.
 func (c *Current) isEdited() bool {
 	return !HasManagedLabel(c.ObjectMeta) || c.SpecDigest != c.Annotations[SpecDigestAnnotation]
 }

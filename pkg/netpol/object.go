@@ -50,7 +50,7 @@ func IsMade(networkPolicy *metav1.ObjectMeta) bool {
 // NetworkPolicy has an ownerReference if the ConfigMap has a UID. For a policy with problems, NetworkPolicyFor returns
 // DenyAllFor.
 func NetworkPolicyFor(configMap *corev1.ConfigMap, compiled *Compiled) *networkingv1.NetworkPolicy {
-	object := newNetworkPolicy(configMap, compiled.Spec())
+	object := newNetworkPolicy(sourceOf(configMap), compiled.Spec())
 	if compiled.Problems == nil {
 		object.Annotations[PolicyDigestAnnotation] = PolicyDigestOf(configMap)
 		object.Annotations[DestinationsAnnotation] = formatCounts(compiled.Counts)
@@ -60,22 +60,36 @@ func NetworkPolicyFor(configMap *corev1.ConfigMap, compiled *Compiled) *networki
 
 // DenyAllFor returns the NetworkPolicy for a ConfigMap that never had a valid policy.
 func DenyAllFor(configMap *corev1.ConfigMap, options Options) *networkingv1.NetworkPolicy {
-	return newNetworkPolicy(configMap, DenyAll(options))
+	return newNetworkPolicy(sourceOf(configMap), DenyAll(options))
 }
 
-func newNetworkPolicy(configMap *corev1.ConfigMap, spec networkingv1.NetworkPolicySpec) *networkingv1.NetworkPolicy {
+// source says where a NetworkPolicy belongs. It need not be a ConfigMap of the same namespace.
+type source struct {
+	namespace, name string
+	owner           *metav1.OwnerReference // nil for none: an owner cannot be in another namespace
+}
+
+func sourceOf(configMap *corev1.ConfigMap) source {
+	s := source{namespace: configMap.Namespace, name: NetworkPolicyName(configMap.Name)}
+	if configMap.UID != "" {
+		s.owner = &metav1.OwnerReference{APIVersion: "v1", Kind: "ConfigMap", Name: configMap.Name, UID: configMap.UID}
+	}
+	return s
+}
+
+func newNetworkPolicy(s source, spec networkingv1.NetworkPolicySpec) *networkingv1.NetworkPolicy {
 	object := &networkingv1.NetworkPolicy{
 		TypeMeta: metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicy"},
 		ObjectMeta: metav1.ObjectMeta{
-			Name:        NetworkPolicyName(configMap.Name),
-			Namespace:   configMap.Namespace,
+			Name:        s.name,
+			Namespace:   s.namespace,
 			Labels:      map[string]string{ManagedByLabel: ManagedBy},
 			Annotations: map[string]string{SpecDigestAnnotation: SpecDigestOf(spec)},
 		},
 		Spec: spec,
 	}
-	if configMap.UID != "" {
-		object.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: configMap.Name, UID: configMap.UID}}
+	if s.owner != nil {
+		object.OwnerReferences = []metav1.OwnerReference{*s.owner}
 	}
 	return object
 }

@@ -238,6 +238,10 @@ func (c *Controller) write(ctx context.Context, key cache.ObjectName, current *n
 		c.tracker.SetWrittenVersion(key, networkPolicy.ResourceVersion)
 	}
 	c.reporter.Written(key, verb, cause, d.Step)
+	if netpol.SpecDigestOf(networkPolicy.Spec) != d.Desired.Annotations[netpol.SpecDigestAnnotation] {
+		// The next sync trusts the generation, so this is the only place that sees it.
+		return false, fmt.Errorf("the API server stored another spec for NetworkPolicy %s than %s wrote: look for a mutating admission webhook", key.Name, plan.AgentName)
+	}
 	return true, nil
 }
 

@@ -84,6 +84,18 @@ func TestSync(t *testing.T) {
 	}
 }
 
+// TestSyncReportsAnotherSpec requires an error if an admission webhook changes what the agent writes.
+func TestSyncReportsAnotherSpec(t *testing.T) {
+	f := newFixture(t, testobjects.ConfigMap(testobjects.Valid))
+	f.client.PrependReactor("create", "networkpolicies", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		networkPolicy := action.(clienttesting.CreateAction).GetObject().(*networkingv1.NetworkPolicy)
+		networkPolicy.Spec.Egress = append(networkPolicy.Spec.Egress, networkingv1.NetworkPolicyEgressRule{})
+		return false, nil, nil
+	})
+	require.EqualError(t, f.sync(t.Context(), key),
+		"the API server stored another spec for NetworkPolicy egress than egress-agent wrote: look for a mutating admission webhook")
+}
+
 func TestSyncRestoresDeletedNetworkPolicy(t *testing.T) {
 	f := newFixture(t, testobjects.ConfigMap(testobjects.Valid), testobjects.NetworkPolicy(t, testobjects.Valid))
 	require.NoError(t, f.sync(t.Context(), key))

@@ -36,13 +36,16 @@ func mergeMeta(current, desired metav1.ObjectMeta) metav1.ObjectMeta {
 	}
 	delete(merged.Annotations, netpol.PolicyAnnotation) // desired may lack it
 	maps.Copy(merged.Annotations, desired.Annotations)
-	if !hasOwner(merged, desired.OwnerReferences[0]) {
+	for _, owner := range desired.OwnerReferences {
+		if hasOwner(merged, owner) {
+			continue
+		}
 		// An owner of the same kind and NetworkPolicy name is the ConfigMap's predecessor. The garbage collector would
 		// delete the NetworkPolicy with it.
-		merged.OwnerReferences = slices.DeleteFunc(merged.OwnerReferences, func(owner metav1.OwnerReference) bool {
-			return owner.Kind == desired.OwnerReferences[0].Kind && netpol.NetworkPolicyName(owner.Name) == desired.Name
+		merged.OwnerReferences = slices.DeleteFunc(merged.OwnerReferences, func(other metav1.OwnerReference) bool {
+			return other.Kind == owner.Kind && netpol.NetworkPolicyName(other.Name) == desired.Name
 		})
-		merged.OwnerReferences = append(merged.OwnerReferences, desired.OwnerReferences...)
+		merged.OwnerReferences = append(merged.OwnerReferences, owner)
 	}
 	return merged
 }
