@@ -15,9 +15,9 @@ const maxHintInput = 1024
 // cidrHint describes a value that is not a CIDR, and gives the correction. It returns "" if it does not recognize the
 // value. The hint follows "; " in a message, and is one printable line without a full stop. A suggested CIDR never
 // opens more addresses than the value names.
-func cidrHint(written string) string {
-	text, replaced := plainText(written[:min(len(written), maxHintInput)])
-	if len(written) > maxHintInput {
+func cidrHint(value string) string {
+	text, replaced := plainText(value[:min(len(value), maxHintInput)])
+	if len(value) > maxHintInput {
 		return listHint(text)
 	}
 	if prefix, ok := parsePrefix(strings.ReplaceAll(text, " ", "")); ok {
@@ -40,9 +40,9 @@ func cidrHint(written string) string {
 func suggest(prefix netip.Prefix) string { return strings.TrimPrefix(didYouMean(prefix), "; ") }
 
 // plainText returns a value in lower case. It replaces characters that look like ASCII, and removes invisible
-// characters, quotes and angle brackets. replaced is the first look-alike or invisible character, or 0. Spaces at the
-// ends do not count.
-func plainText(written string) (text string, replaced rune) {
+// characters, quotes and angle brackets. replaced is the first character that looks like ASCII or is invisible, or 0 if
+// the value has no such character. White space at the start or the end does not count.
+func plainText(value string) (text string, replaced rune) {
 	text = strings.Map(func(r rune) rune {
 		plain := r
 		switch {
@@ -65,18 +65,18 @@ func plainText(written string) (text string, replaced rune) {
 			replaced = r
 		}
 		return unicode.ToLower(plain)
-	}, strings.TrimSpace(written))
+	}, strings.TrimSpace(value))
 	return strings.TrimSpace(text), replaced
 }
 
-// parsePrefix parses a CIDR and drops its host bits. ok is false for an IPv4-mapped prefix.
+// parsePrefix parses a CIDR and removes its host bits. ok is false for invalid text and for an IPv4-mapped prefix.
 func parsePrefix(text string) (prefix netip.Prefix, ok bool) {
 	prefix, err := netip.ParsePrefix(text)
 	return prefix.Masked(), err == nil && !prefix.Addr().Is4In6()
 }
 
-// hostPrefix parses an address and returns the /32 or /128 prefix of it. ok is false for an address with a zone and for
-// an IPv4-mapped address.
+// hostPrefix parses an address and returns its /32 or /128 prefix. ok is false for invalid text, for an address with a
+// zone and for an IPv4-mapped address.
 func hostPrefix(text string) (prefix netip.Prefix, ok bool) {
 	address, err := netip.ParseAddr(strings.Trim(text, "[]"))
 	if err != nil || address.Is4In6() || address.Zone() != "" {
@@ -85,7 +85,7 @@ func hostPrefix(text string) (prefix netip.Prefix, ok bool) {
 	return netip.PrefixFrom(address, address.BitLen()), true
 }
 
-// everyHint recognizes words and spellings for every address.
+// everyHint recognizes values that mean every address, such as any and *.
 func everyHint(text string) string {
 	switch strings.Trim(text, "[]/") {
 	case "*", "any", "all", "every", "everything", "everywhere", "internet", "world", "public", "default", "0", "0/0", "0.0.0.0", "*.*.*.*", "0.0.0.0/0.0.0.0":
@@ -146,8 +146,8 @@ func urlHint(text string) string {
 	return "it is a URL; list the CIDRs of its host's addresses"
 }
 
-// netmaskHint recognizes an address with a netmask, such as 10.0.0.0/255.255.255.0 or 10.0.0.0 255.255.255.0, and with
-// the inverse netmask of routers, such as 10.0.0.0/0.0.0.255.
+// netmaskHint recognizes an address with a netmask, such as 10.0.0.0/255.255.255.0 or 10.0.0.0 255.255.255.0. The
+// netmask may also be the inverse netmask of routers, as in 10.0.0.0/0.0.0.255.
 func netmaskHint(text string) string {
 	address, mask, ok := strings.Cut(text, "/")
 	if !ok {
@@ -164,8 +164,8 @@ func netmaskHint(text string) string {
 	return "write the netmask as a prefix length" + didYouMean(netip.PrefixFrom(network, bits).Masked())
 }
 
-// maskBits returns the prefix length of a netmask or an inverse netmask. It never returns 0 with ok, because /0 opens
-// every address.
+// maskBits returns the prefix length of a netmask or an inverse netmask. If ok is true, bits is never 0, because /0
+// opens every address.
 func maskBits(text string) (bits int, ok bool) {
 	address, err := netip.ParseAddr(text)
 	if err != nil || !address.Is4() {
@@ -238,12 +238,12 @@ func addressHint(text string) string {
 	if prefix, ok := hostPrefix(plain); ok {
 		return suggest(prefix)
 	}
-	if before, after, ok := strings.Cut(plain, "%"); ok {
-		_, length, _ := strings.Cut(after, "/")
-		if prefix, ok := parsePrefix(before + "/" + length); ok {
+	if address, zone, ok := strings.Cut(plain, "%"); ok {
+		_, length, _ := strings.Cut(zone, "/")
+		if prefix, ok := parsePrefix(address + "/" + length); ok {
 			return "a CIDR cannot have a zone" + didYouMean(prefix)
 		}
-		if prefix, ok := hostPrefix(before); ok && length == "" {
+		if prefix, ok := hostPrefix(address); ok && length == "" {
 			return "a CIDR cannot have a zone" + didYouMean(prefix)
 		}
 	}
@@ -270,7 +270,7 @@ func portHint(text string) string {
 	return "put the port in ports" + didYouMean(prefix)
 }
 
-// nameHint recognizes host names, also with wildcards and ports, and single words.
+// nameHint recognizes host names and single words. A host name may have wildcards and a port.
 func nameHint(text string) string {
 	host, _, _ := strings.Cut(text, "/")
 	host, _, _ = strings.Cut(host, ":")
@@ -281,7 +281,7 @@ func nameHint(text string) string {
 		return ""
 	}
 	switch {
-	case host == "amazonaws.com" || hasSuffix(host, ".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".on.aws"):
+	case host == "amazonaws.com" || hasAnySuffix(host, ".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".on.aws"):
 		return "it is an AWS host name: set awsService to its service, or list the subnets of its interface endpoint"
 	case strings.Contains(host, "."):
 		return "it is a host name, but a NetworkPolicy takes only addresses: list the CIDRs of its addresses"
@@ -291,7 +291,7 @@ func nameHint(text string) string {
 	return "a CIDR is an address and a prefix length, such as 10.1.0.0/24; for an AWS service, use awsService"
 }
 
-func hasSuffix(text string, suffixes ...string) bool {
+func hasAnySuffix(text string, suffixes ...string) bool {
 	for _, suffix := range suffixes {
 		if strings.HasSuffix(text, suffix) {
 			return true

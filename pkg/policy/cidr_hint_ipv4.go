@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// ipv4Hint recognizes text of the form of an IPv4 CIDR that has leading zeros, missing octets or no length.
+// ipv4Hint recognizes a wrong IPv4 CIDR. The CIDR may have leading zeros, octets above 255, too many or too few octets,
+// or no prefix length.
 func ipv4Hint(text string) string {
 	address, length, hasLength := strings.Cut(text, "/")
 	octets := strings.Split(strings.TrimRight(address, "."), ".")
@@ -115,7 +116,7 @@ func rangeHint(text string) string {
 }
 
 // rangePrefixes returns the smallest list of prefixes that covers exactly the addresses from first to last, in order.
-// It returns at most limit prefixes; complete reports whether they cover the whole range.
+// It returns at most limit prefixes. complete reports whether the prefixes cover the whole range.
 //
 //	first                        last
 //	  ├─┤├───┤├───────┤├───┤├─┤
@@ -143,8 +144,8 @@ func rangePrefixes(first, last netip.Addr, limit int) (prefixes []netip.Prefix, 
 func lastAddress(prefix netip.Prefix) netip.Addr {
 	address := prefix.Addr().AsSlice()
 	for i := range address {
-		host := min(max(8*(i+1)-prefix.Bits(), 0), 8)
-		address[i] |= byte(1<<host - 1)
+		hostBits := min(max(8*(i+1)-prefix.Bits(), 0), 8)
+		address[i] |= byte(1<<hostBits - 1)
 	}
 	last, _ := netip.AddrFromSlice(address)
 	return last

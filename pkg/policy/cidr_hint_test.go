@@ -11,16 +11,16 @@ import (
 
 func TestCIDRHint(t *testing.T) {
 	const (
-		every   = "to open every IPv4 address, write 0.0.0.0/0"
-		host    = "it is a host name, but a NetworkPolicy takes only addresses: list the CIDRs of its addresses"
-		aws     = "it is an AWS host name: set awsService to its service, or list the subnets of its interface endpoint"
-		word    = "a CIDR is an address and a prefix length, such as 10.1.0.0/24; for an AWS service, use awsService"
-		list    = "it is a prefix list: set awsService to its service, such as s3 or dynamodb, or list its CIDRs"
-		mask    = "write the netmask as a prefix length; "
-		port    = "put the port in ports; "
-		zeros   = "remove the leading zeros; "
-		four    = "an IPv4 address has four numbers"
-		several = "it is a list of CIDRs: write a destination for each"
+		everyAddress = "to open every IPv4 address, write 0.0.0.0/0"
+		hostName     = "it is a host name, but a NetworkPolicy takes only addresses: list the CIDRs of its addresses"
+		awsHostName  = "it is an AWS host name: set awsService to its service, or list the subnets of its interface endpoint"
+		singleWord   = "a CIDR is an address and a prefix length, such as 10.1.0.0/24; for an AWS service, use awsService"
+		prefixList   = "it is a prefix list: set awsService to its service, such as s3 or dynamodb, or list its CIDRs"
+		netmask      = "write the netmask as a prefix length; "
+		port         = "put the port in ports; "
+		leadingZeros = "remove the leading zeros; "
+		fourNumbers  = "an IPv4 address has four numbers"
+		cidrList     = "it is a list of CIDRs: write a destination for each"
 	)
 	for _, test := range []struct {
 		want   string
@@ -36,19 +36,19 @@ func TestCIDRHint(t *testing.T) {
 		{"it contains the character U+FEFF; did you mean 10.0.0.0/8?", []string{"\ufeff10.0.0.0/8"}},
 		{"it contains the character U+FF11; did you mean 10.0.0.0/8?", []string{"\uff11\uff10.0.0.0/8"}},
 		{"it contains the character U+2044; did you mean 10.0.0.0/8?", []string{"10.0.0.0\u20448"}},
-		{every, []string{"*", "any", "ANY", "all", "0.0.0.0", "0.0.0.0/", "0/0", "*.*.*.*", "internet", "0.0.0.0/0.0.0.0"}},
+		{everyAddress, []string{"*", "any", "ANY", "all", "0.0.0.0", "0.0.0.0/", "0/0", "*.*.*.*", "internet", "0.0.0.0/0.0.0.0"}},
 		{"to open every IPv6 address, write ::/0", []string{"::", "[::]"}},
-		{list, []string{"pl-6da54004", "pl-63a5400a", "PL-0123456789ABCDEF0"}},
+		{prefixList, []string{"pl-6da54004", "pl-63a5400a", "PL-0123456789ABCDEF0"}},
 		{"it is a security group: list the CIDRs of its members' subnets", []string{"sg-0123456789abcdef0"}},
 		{"it is a VPC endpoint: list the CIDRs of its subnets", []string{"vpce-0123456789abcdef0"}},
 		{"it is an ARN: set awsService to an AWS service, or list the CIDRs of the resource", []string{"arn:aws:s3:::bucket"}},
-		{host, []string{"api.partner.example", "*.example.com", "db.example.com:5432", "db.example.com/24", "db.example.com.", "ip-10-0-0-1.ec2.internal", "my_host.example"}},
-		{aws, []string{"*.amazonaws.com", "s3.us-east-1.amazonaws.com", "sqs.eu-west-1.amazonaws.com:443"}},
+		{hostName, []string{"api.partner.example", "*.example.com", "db.example.com:5432", "db.example.com/24", "db.example.com.", "ip-10-0-0-1.ec2.internal", "my_host.example"}},
+		{awsHostName, []string{"*.amazonaws.com", "s3.us-east-1.amazonaws.com", "sqs.eu-west-1.amazonaws.com:443"}},
 		{"it is a URL; did you mean 10.0.0.7/32?", []string{"https://10.0.0.7", "http://10.0.0.7/", "https://user@10.0.0.7/8"}},
 		{"it is a URL; did you mean 10.0.0.0/8?", []string{"https://10.0.0.0/8"}},
 		{"it is a URL; " + port + "did you mean 10.0.0.7/32?", []string{"https://10.0.0.7:8443/x"}},
-		{"it is a URL; " + host, []string{"https://api.partner.example/v1?x=1", "postgres://u:p@db.example.com:5432/d"}},
-		{"it is a URL; " + aws, []string{"https://sqs.us-east-1.amazonaws.com/1/q"}},
+		{"it is a URL; " + hostName, []string{"https://api.partner.example/v1?x=1", "postgres://u:p@db.example.com:5432/d"}},
+		{"it is a URL; " + awsHostName, []string{"https://sqs.us-east-1.amazonaws.com/1/q"}},
 		{"it is a range: write a destination for each of 10.0.0.1/32, 10.0.0.2/31, 10.0.0.4/30, 10.0.0.8/31", []string{"10.0.0.1-10.0.0.9", "10.0.0.1 - 10.0.0.9", "10.0.0.1-9", "10.0.0.1\u201310.0.0.9",
 			"10.0.0.1..10.0.0.9", "10.0.0.1 to 10.0.0.9"}},
 		{"it is a range: write a destination for each of 2001:db8::1/128, 2001:db8::2/128", []string{"2001:db8::1-2001:db8::2"}},
@@ -57,19 +57,19 @@ func TestCIDRHint(t *testing.T) {
 		{"the range ends before it begins", []string{"10.0.0.9-10.0.0.1"}},
 		{"did you mean 10.0.0.0/24?", []string{"10.0.0.*", "10.0.0.x", "10.0.0/24", "10.0.0.0-255"}},
 		{"did you mean 10.0.0.0/16?", []string{"10.0/16", "10.0.*.*", "10.0.*"}},
-		{mask + "did you mean 10.0.0.0/24?", []string{"10.0.0.0/255.255.255.0", "10.0.0.0 255.255.255.0", "10.0.0.0/0.0.0.255"}},
-		{mask + "did you mean 10.0.0.7/32?", []string{"10.0.0.7/255.255.255.255"}},
+		{netmask + "did you mean 10.0.0.0/24?", []string{"10.0.0.0/255.255.255.0", "10.0.0.0 255.255.255.0", "10.0.0.0/0.0.0.255"}},
+		{netmask + "did you mean 10.0.0.7/32?", []string{"10.0.0.7/255.255.255.255"}},
 		{port + "did you mean 10.0.0.7/32?", []string{"10.0.0.7:443", "10.0.0.7/32:443"}},
 		{port + "did you mean 2001:db8::1/128?", []string{"[2001:db8::1]:443"}},
-		{several, []string{"10.0.0.0/8,172.16.0.0/12", "10.0.0.0/8, 172.16.0.0/12", "10.0.0.0/8 172.16.0.0/12", "10.0.0.1;10.0.0.2", "10.0.0.0/8\n10.1.0.0/16", "[10.0.0.0/8, 10.1.0.0/16]",
+		{cidrList, []string{"10.0.0.0/8,172.16.0.0/12", "10.0.0.0/8, 172.16.0.0/12", "10.0.0.0/8 172.16.0.0/12", "10.0.0.1;10.0.0.2", "10.0.0.0/8\n10.1.0.0/16", "[10.0.0.0/8, 10.1.0.0/16]",
 			strings.Repeat("10.0.0.0/8,", 1000)}},
-		{zeros + "did you mean 10.1.0.0/24?", []string{"10.01.0.0/24", "010.1.0.0/24", "10.1.0.0/024"}},
-		{zeros + "did you mean 10.1.0.5/32?", []string{"10.1.0.05"}},
-		{four, []string{"10.0/24", "10.0.0", "10.0.0.0.0/24", "1.2.3.4.5"}},
+		{leadingZeros + "did you mean 10.1.0.0/24?", []string{"10.01.0.0/24", "010.1.0.0/24", "10.1.0.0/024"}},
+		{leadingZeros + "did you mean 10.1.0.5/32?", []string{"10.1.0.05"}},
+		{fourNumbers, []string{"10.0/24", "10.0.0", "10.0.0.0.0/24", "1.2.3.4.5"}},
 		{"each number of an IPv4 address is at most 255", []string{"10.1.0.256/32", "300.1.1.1"}},
 		{"the prefix length after the / is missing", []string{"10.1.0.0/"}},
 		{"a CIDR cannot have a zone; did you mean fe80::/64?", []string{"fe80::%eth0/64"}},
-		{word, []string{"s3", "localhost", "my-db", "aws_s3"}},
+		{singleWord, []string{"s3", "localhost", "my-db", "aws_s3"}},
 		{"", []string{"", " ", "\u200b", "10.1.0.0/99", "10.1.0.0/-1", "10.1.0.0/x", "1::2::3/64", "2001:db8::/129", "10", "::ffff:10.0.0.1", "10.0.0.0/255.0.255.0", ":", "/", "%", ".", "-", "://",
 			strings.Repeat("1", 1<<20), "\xff\xfe", "10.0.0.1-", "-10.0.0.1"}},
 	} {
@@ -103,13 +103,13 @@ func FuzzCIDRHint(f *testing.F) {
 	})
 }
 
-// FuzzRange checks that the CIDRs of a range cover exactly its addresses.
+// FuzzRange checks that the CIDRs of a range cover exactly the addresses of the range.
 func FuzzRange(f *testing.F) {
 	f.Add([]byte{10, 0, 0, 1}, []byte{10, 0, 0, 9})
 	f.Fuzz(func(t *testing.T, from, to []byte) {
-		first, ok := netip.AddrFromSlice(from)
-		last, both := netip.AddrFromSlice(to)
-		if !ok || !both || first.BitLen() != last.BitLen() || last.Less(first) {
+		first, isFirstValid := netip.AddrFromSlice(from)
+		last, isLastValid := netip.AddrFromSlice(to)
+		if !isFirstValid || !isLastValid || first.BitLen() != last.BitLen() || last.Less(first) {
 			return
 		}
 		prefixes, complete := rangePrefixes(first, last, 300)

@@ -6,7 +6,7 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// A policy document becomes a Policy in two steps. Parse checks that it is JSON; Validate checks its fields.
+// A policy document becomes a Policy in two steps. Parse checks that the document is JSON. Validate checks its fields.
 func Example() {
 	document, problems := policy.Parse([]byte(`{"allowedDestinations": [
 		{"name": "files", "awsService": "s3", "regions": ["us-east-1"], "ports": [443]},
@@ -34,7 +34,7 @@ func Example() {
 	// database 10.1.0.0/24 [TCP 5432 TCP 8000-8100]
 }
 
-// Data that is not JSON has one problem, with its line and column.
+// For data that is not JSON, Parse returns one problem. Its message has the line and the column.
 func ExampleParse() {
 	document, problems := policy.Parse([]byte("{\n  \"allowedDestinations\": [],\n}"))
 	fmt.Println(document == nil)
@@ -58,14 +58,14 @@ func ExampleValidate() {
 
 // Only the caller knows which services and regions exist, so Validate asks it for each name.
 func ExampleValidate_names() {
-	names := func(service, region string) (message func() string) {
+	checkName := func(service, region string) (message func() string) {
 		if service == "s3" && region != "us-esat-1" {
 			return nil
 		}
 		return func() string { return fmt.Sprintf("Invalid region: %s", region) }
 	}
 	document, _ := policy.Parse([]byte(`{"allowedDestinations": [{"name": "files", "awsService": "s3", "regions": ["us-esat-1"]}]}`))
-	_, problems := policy.Validate(document, names)
+	_, problems := policy.Validate(document, checkName)
 	fmt.Println(problems.Error())
 	// Output: Policy validation failed: Invalid region: us-esat-1 (allowedDestinations[0].regions[0])
 }

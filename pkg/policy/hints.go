@@ -1,6 +1,6 @@
 package policy
 
-// withSeparator returns "; " and the hint, ready to follow a message. It returns "" for an empty hint.
+// withSeparator adds "; " before the hint, so that the result can follow a message. It returns "" for an empty hint.
 func withSeparator(hint string) string {
 	if hint == "" {
 		return ""
@@ -9,7 +9,7 @@ func withSeparator(hint string) string {
 }
 
 // nullHint returns the correction for null in a field. Validate treats null as a value of the wrong kind. If it treated
-// null as left out, {"ports": null} would open every port.
+// null as a missing field, {"ports": null} would open every port.
 func nullHint(field string) string {
 	switch field {
 	case "name", "allowedDestinations", "port", "region":

@@ -6,8 +6,8 @@ import (
 )
 
 // Locate returns the byte offset of each problem in a document. The offset is the start of the value at the problem's
-// path. For an unknown or duplicate field it is the start of the field's name, and for a missing field the start of the
-// surrounding object or list. If data is not JSON, every offset is the offset of the syntax error.
+// path. For an unknown or duplicate field it is the start of the field's name. For a missing field it is the start of
+// the surrounding object or list. If data is not JSON, every offset is the offset of the syntax error.
 func Locate(data []byte, problems Problems) []int {
 	offsets := make([]int, len(problems))
 	if reason, offset := syntaxError(data); reason != "" {
@@ -34,7 +34,7 @@ func Locate(data []byte, problems Problems) []int {
 			offsets[i] = found.names[0]
 		case path == p.Path && strings.HasPrefix(p.Message, "Duplicate field: "):
 			if len(found.names) > 1 {
-				// Validate reports every duplicate once, but not the first field of that name.
+				// Validate reports each further field of that name, but not the first field.
 				found.names = found.names[1:]
 			}
 			offsets[i] = found.names[0]
@@ -51,7 +51,8 @@ func parentPath(path string) (parent string, ok bool) {
 		return "", false
 	}
 	if body, quoted := strings.CutSuffix(path, `"]`); quoted {
-		// The quoted name may itself contain [". Its start is the last [" after which the rest is one quoted string.
+		// The quoted name may itself contain [". The name starts at the last [" after which the rest is one quoted
+		// string.
 		for i := strings.LastIndex(body, `["`); i >= 0; i = strings.LastIndex(body[:i], `["`) {
 			if _, err := strconv.Unquote(path[i+1 : len(path)-1]); err == nil {
 				return path[:i], true
@@ -67,30 +68,32 @@ type fieldOffsets struct {
 	names []int
 }
 
-// locator records the offsets of the paths that are keys of byPath. The empty path is the document itself.
+// locator records the offsets of the paths that are keys of byPath. The empty path is the document itself. The value of
+// a key is nil until visit finds the path.
 type locator struct {
 	jsonReader
 	size   int
 	byPath map[string]*fieldOffsets
 }
 
-// visit reads the next value, which has the given path. name is the offset of its field name.
-func (l *locator) visit(path string, name int) {
-	first := l.peek()
-	offset := l.size - len(l.rest)
-	if found, wanted := l.byPath[path]; found != nil {
-		found.names = append(found.names, name)
+// visit reads the next value. path is the value's path. nameOffset is the offset of the value's field name or, for a
+// list item, of the item.
+func (l *locator) visit(path string, nameOffset int) {
+	firstByte := l.peek()
+	valueOffset := l.size - len(l.rest)
+	if found, isKey := l.byPath[path]; found != nil {
+		found.names = append(found.names, nameOffset)
 		l.skipValue() // Validate does not check the value of a duplicate field
 		return
-	} else if wanted {
-		l.byPath[path] = &fieldOffsets{offset, []int{name}}
+	} else if isKey {
+		l.byPath[path] = &fieldOffsets{valueOffset, []int{nameOffset}}
 	}
-	switch first {
+	switch firstByte {
 	case '{':
 		l.take(len("{"))
 		for l.peek() != '}' {
-			name := l.size - len(l.rest)
-			l.visit(joinField(path, l.takeString()), name)
+			nameOffset := l.size - len(l.rest)
+			l.visit(joinField(path, l.takeString()), nameOffset)
 		}
 		l.take(len("}"))
 	case '[':

@@ -17,13 +17,13 @@ const (
 	null
 )
 
-// String returns the name of the kind in messages.
+// String returns the name that messages use for the kind.
 func (k kind) String() string {
 	return [...]string{"an object", "a list", "a string", "a number", "a boolean", "null"}[k]
 }
 
-// node is a JSON value. Its first element is the value itself. Its children follow in document order, and each child
-// is a node again. So one slice holds all values of a document, and each value is a part of that slice.
+// node is a JSON value. Its first element is the value itself. Its children follow in document order, and each child is
+// itself a node. So one slice contains all values of a document, and each value is a part of that slice.
 type node []element
 
 type element struct {
@@ -31,7 +31,7 @@ type element struct {
 	key string
 	// text is the decoded value of a string, or the spelling of a number, a boolean or null.
 	text string
-	// size is the number of elements of the node.
+	// size is the number of elements of the node, this element included.
 	size int32
 	kind kind
 }
@@ -59,7 +59,8 @@ func (n node) count() int {
 	return count
 }
 
-// member returns the first field with the name key. It returns nil if n has no such field or is not an object.
+// member returns the value of the first field whose name is key. It returns nil if n has no such field or is not an
+// object.
 func (n node) member(key string) node {
 	if n.kind() != object {
 		return nil
@@ -75,8 +76,8 @@ func (n node) member(key string) node {
 // jsonReader reads valid JSON. It panics on other text.
 type jsonReader struct{ rest string }
 
-// peek skips white space and separators. It returns the first byte of the next value, or the end of an object or a
-// list.
+// peek skips white space and separators. It returns the first byte of the next value, or the } or ] that ends an object
+// or a list.
 func (r *jsonReader) peek() byte {
 	r.rest = strings.TrimLeft(r.rest, " \t\r\n,:")
 	return r.rest[0]
@@ -89,7 +90,8 @@ func (r *jsonReader) take(n int) string {
 	return taken
 }
 
-// appendValue reads the next value with its children and appends it to nodes. key is the value's field name.
+// appendValue reads the next value with its children and appends it to nodes. key is the value's field name. It is
+// empty if the value is not in an object.
 func (r *jsonReader) appendValue(nodes node, key string) node {
 	start := len(nodes)
 	nodes = append(nodes, element{key: key})

@@ -8,8 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// The limits of a policy.json. They bound the cost of checking any policy. A ConfigMap may hold four times as much, and
-// white space counts nothing here.
+// The limits of a policy.json. They bound the cost of checking any policy. A ConfigMap may contain four times as many
+// bytes, but MaxDocumentBytes does not count white space.
 const (
 	// MaxDocumentBytes limits a policy.json, without the white space between its values.
 	MaxDocumentBytes = 256 << 10
@@ -18,13 +18,13 @@ const (
 )
 
 // Document is a policy.json that is valid JSON. Its fields are not checked yet. Unlike a decoded struct, a Document
-// still has the facts that strict checks need: duplicate and unknown fields, null, the order of fields and the spelling
-// of numbers.
+// also has the information that strict checks need: duplicate and unknown fields, null, the order of fields and the
+// spelling of numbers.
 type Document struct{ root node }
 
-// Parse parses a policy.json: one JSON value in UTF-8 of at most MaxDocumentBytes, with nothing after it.
-// It returns a problem if the document is too large or is not JSON. An invalid JSON problem has a line and a column,
-// both from 1; columns count characters. The Document is nil if and only if there is a problem.
+// Parse parses a policy.json: one JSON value in UTF-8, of at most MaxDocumentBytes, with nothing after the value. It
+// returns a problem if the document is too large or is not JSON. The message about invalid JSON has a line and a
+// column. They start at 1, and the column counts characters. The Document is nil if and only if there is a problem.
 func Parse(data []byte) (*Document, Problems) {
 	size, valueCount := measure(data)
 	if size > MaxDocumentBytes {
@@ -42,22 +42,22 @@ func TooLarge(size int) string {
 	return fmt.Sprintf("Policy too large: %d bytes without white space; at most %d are allowed: use fewer or wider destinations, or split the policy into several ConfigMaps", size, MaxDocumentBytes)
 }
 
-// Compact returns a policy.json without the white space between its values, and the size of the result in bytes.
-// If the document is not JSON, or has more than MaxDocumentBytes, Compact returns it unchanged.
+// Compact returns a policy.json without the white space between its values, and the size of the result in bytes. If the
+// document is not JSON or is larger than MaxDocumentBytes, Compact returns the document unchanged.
 func Compact(document string) (compact string, size int) {
 	size, _ = measure([]byte(document))
 	if size == len(document) || size > MaxDocumentBytes {
 		return document, size
 	}
-	compacted := bytes.NewBuffer(make([]byte, 0, size))
-	if json.Compact(compacted, []byte(document)) != nil {
+	buffer := bytes.NewBuffer(make([]byte, 0, size))
+	if json.Compact(buffer, []byte(document)) != nil {
 		return document, size
 	}
-	return compacted.String(), size
+	return buffer.String(), size
 }
 
 // measure returns the size of a JSON text in bytes, without the white space between values, and an upper bound on the
-// number of values. If data is not JSON, both numbers are still at most about len(data).
+// number of values. If data is not JSON, neither number is much larger than len(data).
 func measure(data []byte) (size, valueCount int) {
 	valueCount = 1
 	for i := 0; i < len(data); i++ {
@@ -82,7 +82,7 @@ func measure(data []byte) (size, valueCount int) {
 
 var byteOrderMark = []byte("\ufeff")
 
-// checkSyntax returns an error with the reason, the position and a hint if data is not JSON.
+// checkSyntax returns an error if data is not JSON. The error has the reason, the position and a hint.
 func checkSyntax(data []byte) error {
 	if reason, offset := syntaxError(data); reason != "" {
 		return fmt.Errorf("%s at %s%s", reason, lineColumn(data, offset), withSeparator(syntaxHint(data, offset)))
@@ -90,8 +90,9 @@ func checkSyntax(data []byte) error {
 	return nil
 }
 
-// syntaxError returns why data is not JSON and the byte offset, or "". It leaves the grammar and the nesting limit to
-// encoding/json. It checks the encoding itself, because encoding/json accepts invalid UTF-8.
+// syntaxError returns the reason why data is not JSON, and the byte offset of the error. If data is JSON, the reason is
+// empty. encoding/json checks the grammar and the nesting limit. syntaxError itself checks the encoding, because
+// encoding/json accepts invalid UTF-8.
 func syntaxError(data []byte) (reason string, offset int) {
 	if bytes.HasPrefix(data, byteOrderMark) {
 		return "starts with a byte order mark", 0
@@ -105,7 +106,8 @@ func syntaxError(data []byte) (reason string, offset int) {
 	var value json.RawMessage
 	err := json.Unmarshal(data, &value) // json.Valid returns no reason
 	if syntax := (*json.SyntaxError)(nil); errors.As(err, &syntax) {
-		// Offset counts the bytes that the decoder read. They include the wrong byte, unless the text ended too early.
+		// Offset counts the bytes that the decoder has read. It includes the wrong byte, unless the text ends too
+		// early.
 		offset = min(int(syntax.Offset), len(data))
 		if offset > 0 && syntax.Error() != "unexpected end of JSON input" {
 			offset--
@@ -114,7 +116,7 @@ func syntaxError(data []byte) (reason string, offset int) {
 	return err.Error(), offset
 }
 
-// invalidUTF8 returns the offset of the first byte that is not UTF-8, or -1.
+// invalidUTF8 returns the offset of the first byte that is not UTF-8, or -1 if data is UTF-8.
 func invalidUTF8(data []byte) int {
 	if utf8.Valid(data) {
 		return -1
@@ -131,7 +133,7 @@ func invalidUTF8(data []byte) int {
 
 // lineColumn returns the position of offset in data, such as "line 2, column 8".
 func lineColumn(data []byte, offset int) string {
-	before := data[:offset]
-	lineStart := bytes.LastIndexByte(before, '\n') + 1
-	return fmt.Sprintf("line %d, column %d", bytes.Count(before, []byte{'\n'})+1, utf8.RuneCount(before[lineStart:])+1)
+	preceding := data[:offset]
+	lineStart := bytes.LastIndexByte(preceding, '\n') + 1
+	return fmt.Sprintf("line %d, column %d", bytes.Count(preceding, []byte{'\n'})+1, utf8.RuneCount(preceding[lineStart:])+1)
 }

@@ -5,12 +5,12 @@ import (
 	"strings"
 )
 
-// fieldPath is the last step of a path, linked to the step before. A path becomes text only in String, so a field
-// without a problem costs no text. The zero fieldPath is the document.
+// fieldPath is the last step of a path, with a link to the previous step. Only String makes the text of a path, so a
+// field without a problem needs no memory for text. The zero fieldPath is the document.
 type fieldPath struct {
 	parent *fieldPath
-	name   string // of a field
-	index  int    // of a list item; -1 for a field
+	name   string // the name of a field; empty for a list item
+	index  int    // the index of a list item; -1 for a field
 }
 
 func (p *fieldPath) field(name string) *fieldPath {

@@ -1,8 +1,8 @@
 // Package policy reads and checks the document that a tenant writes: policy.json in a labelled ConfigMap.
 //
-// Parse turns bytes into a Document. Validate turns a Document into a Policy. Both are pure. Both report all problems
-// of a document together, in document order. A document with a problem yields no Policy, so no caller can act on a part
-// of one.
+// Parse turns bytes into a Document. Validate turns a Document into a Policy. Both functions are pure. Validate reports
+// all problems of a document together, in document order. A document with a problem yields no Policy, so no caller can
+// apply only a part of a document.
 package policy
 
 import (
@@ -17,16 +17,16 @@ const (
 	Key        = "policy.json"
 )
 
-// Action decides about traffic that no destination allows.
+// Action is what happens to traffic that no destination allows.
 type Action string
 
-// The actions, as a document spells them.
+// The actions, with the values that a document may have.
 const (
 	Deny  Action = "deny"
 	Allow Action = "allow"
 )
 
-// Policy is a valid document. Only Validate makes one from a document.
+// Policy is the content of a valid document. Only Validate makes a Policy from a document.
 type Policy struct {
 	// DefaultAction is Deny or Allow. It is Deny if the document has no defaultAction.
 	DefaultAction Action
@@ -43,9 +43,9 @@ type Destination struct {
 	CIDR netip.Prefix
 	// Service is an AWS service name as the document spells it, in any case. It is empty if CIDR is set.
 	Service string
-	// Regions are the regions of Service, in document order. Nil means every region; the list is never empty.
+	// Regions are the regions of Service, in document order. Nil means every region. Otherwise the list is not empty.
 	Regions []string
-	// Ports are in document order. Nil means every port of every protocol; the list is never empty.
+	// Ports are in document order. Nil means every port of every protocol. Otherwise the list is not empty.
 	Ports []Port
 }
 
@@ -65,7 +65,7 @@ type Port struct {
 	First, Last uint16
 }
 
-// String returns the range in a form such as TCP 443 or UDP 8000-8100.
+// String returns the range in a form such as "TCP 443" or "UDP 8000-8100".
 func (p Port) String() string {
 	if p.First == p.Last {
 		return fmt.Sprintf("%s %d", p.Protocol, p.First)

@@ -41,7 +41,7 @@ func TestValidateReportsInvalidNames(t *testing.T) {
 	}, problems)
 }
 
-// A destination needs a CIDR or a service, also if Validate does not check names.
+// A destination needs a CIDR or a service, even if Validate does not check names.
 func TestValidateRequiresKind(t *testing.T) {
 	for _, entry := range []string{`{"name": "x"}`, `{"name": "x", "awsService": ""}`, `{"name": "x", "cidr": ""}`} {
 		document, problems := Parse([]byte(`{"allowedDestinations": [` + entry + `]}`))
@@ -52,7 +52,7 @@ func TestValidateRequiresKind(t *testing.T) {
 	}
 }
 
-// Lines and columns start at 1, and columns count characters.
+// Lines and columns start at 1. A column counts characters.
 func TestParseReportsLineAndColumn(t *testing.T) {
 	for _, test := range []struct{ data, want string }{
 		{"{\n  \"ä\": x}", "line 2, column 8"},
@@ -67,8 +67,8 @@ func TestParseReportsLineAndColumn(t *testing.T) {
 	}
 }
 
-// A document of the maximum size that is wrong everywhere gives few problems, and needs only a small multiple of its
-// size in memory.
+// If a document of the maximum size is wrong everywhere, Validate returns few problems. It needs only a small multiple
+// of the document's size in memory.
 func TestValidateLimitsMemory(t *testing.T) {
 	fill := func(item string) string {
 		return strings.TrimSuffix(strings.Repeat(item, (MaxDocumentBytes-200)/len(item)), ",")
@@ -92,8 +92,8 @@ func TestValidateLimitsMemory(t *testing.T) {
 			var p *Policy
 			var problems Problems
 			allocated := allocatedBytes(func() {
-				document, none := Parse([]byte(data))
-				require.Empty(t, none)
+				document, parseProblems := Parse([]byte(data))
+				require.Empty(t, parseProblems)
 				p, problems = Validate(document, nil)
 			})
 			require.Nil(t, p)
@@ -105,15 +105,15 @@ func TestValidateLimitsMemory(t *testing.T) {
 	}
 }
 
-func allocatedBytes(work func()) uint64 {
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	work()
-	runtime.ReadMemStats(&after)
-	return after.TotalAlloc - before.TotalAlloc
+func allocatedBytes(run func()) uint64 {
+	var start, end runtime.MemStats
+	runtime.ReadMemStats(&start)
+	run()
+	runtime.ReadMemStats(&end)
+	return end.TotalAlloc - start.TotalAlloc
 }
 
-// The documents are at the limits, and one above.
+// For each limit there is a document at the limit, and a document one item or one byte above the limit.
 func TestDocumentLimits(t *testing.T) {
 	entries := func(n int) string {
 		var list []string
@@ -122,7 +122,7 @@ func TestDocumentLimits(t *testing.T) {
 		}
 		return `{"allowedDestinations": [` + strings.Join(list, ", ") + `]}`
 	}
-	sized := func(n int) string {
+	documentOfSize := func(n int) string {
 		document := `{"allowedDestinations": [], "x": ""}`
 		size, _ := measure([]byte(document))
 		return strings.Replace(document, `""`, `"`+strings.Repeat(" ", n-size)+`"`, 1)
@@ -130,8 +130,8 @@ func TestDocumentLimits(t *testing.T) {
 	for _, test := range []struct{ name, document, want string }{
 		{"1,000 destinations", entries(1000), ""},
 		{"1,001 destinations", entries(1001), "Too many destinations: 1001; at most 1000 are allowed: use wider destinations, or split the policy into several ConfigMaps (allowedDestinations)"},
-		{"256 KiB", sized(MaxDocumentBytes), "Unknown field: x (x)"},
-		{"256 KiB and a byte", sized(MaxDocumentBytes + 1), "Policy too large: 262145 bytes without white space; at most 262144 are allowed: use fewer or wider destinations, or split the policy into several ConfigMaps (policy.json)"},
+		{"256 KiB", documentOfSize(MaxDocumentBytes), "Unknown field: x (x)"},
+		{"256 KiB and a byte", documentOfSize(MaxDocumentBytes + 1), "Policy too large: 262145 bytes without white space; at most 262144 are allowed: use fewer or wider destinations, or split the policy into several ConfigMaps (policy.json)"},
 		{"a mebibyte of white space", strings.Repeat(" \n\t\r", 1<<18) + entries(1), ""},
 		{"too large, and not JSON", strings.Repeat("x", MaxDocumentBytes+1), "Policy too large: 262145 bytes without white space; at most 262144 are allowed: use fewer or wider destinations, or split the policy into several ConfigMaps (policy.json)"},
 	} {
@@ -149,7 +149,8 @@ func TestDocumentLimits(t *testing.T) {
 	}
 }
 
-// Compact does not change the value of a document. It returns a document unchanged if that is not JSON or is too large.
+// Compact does not change the value of a document. It returns a document unchanged if the document is not JSON or is
+// too large.
 func TestCompact(t *testing.T) {
 	for document, want := range map[string]string{
 		" { \"a b\" : [ 1 , \" \\\" \" ] } \n": `{"a b":[1," \" "]}`,
@@ -178,8 +179,8 @@ func TestErrorCountsOmittedProblems(t *testing.T) {
 	require.Len(t, problems, MaxProblems+1)
 }
 
-// The most severe warnings come first, and only a few of each severity are listed. So no number of one severity hides
-// another.
+// List returns the most severe warnings first, and only a few warnings of each severity. Even a large number of
+// warnings of one severity cannot hide the warnings of another severity.
 func TestWarningsListsMostSevereFirst(t *testing.T) {
 	p := &Policy{DefaultAction: Deny}
 	for i := range 120 {
@@ -194,14 +195,14 @@ func TestWarningsListsMostSevereFirst(t *testing.T) {
 	last := list[len(list)-1]
 	require.Equal(t, "115 more destinations open every port and protocol (allowedDestinations)", last.String())
 	require.Equal(t, "d4 opens every port and protocol; name ports to open fewer (allowedDestinations[4])", list[len(list)-2].String())
-	var none *Warnings
-	Warn(p, none)
-	none.Add(EveryPort, 0, "", "x")
-	require.False(t, none.Wants(EveryPort))
+	var nilWarnings *Warnings
+	Warn(p, nilWarnings)
+	nilWarnings.Add(EveryPort, 0, "", "x")
+	require.False(t, nilWarnings.Wants(EveryPort))
 }
 
 func TestSanitize(t *testing.T) {
-	for in, want := range map[string]string{
+	for value, want := range map[string]string{
 		"10.1.0.0/99":            "10.1.0.0/99",
 		"":                       `""`,
 		"a\nb":                   `"a\nb"`,
@@ -210,12 +211,12 @@ func TestSanitize(t *testing.T) {
 		strings.Repeat("ü", 80):  strings.Repeat("ü", 80),
 		strings.Repeat("x", 200): `"` + strings.Repeat("x", 80) + `"…`,
 	} {
-		require.Equal(t, want, Sanitize(in))
+		require.Equal(t, want, Sanitize(value))
 	}
 }
 
-// FuzzParse checks that Parse reads a document as encoding/json does, that a problem means no policy, and that a valid
-// policy, marshalled again, gives an equal policy.
+// FuzzParse checks three properties. Parse reads a document as encoding/json does. A document with a problem gives no
+// policy. A valid policy gives an equal policy if the test writes it as a document and parses that document.
 func FuzzParse(f *testing.F) {
 	for _, folder := range []string{"valid", "invalid"} {
 		paths, err := filepath.Glob("../../testdata/policy/" + folder + "/*.json")
@@ -237,14 +238,14 @@ func FuzzParse(f *testing.F) {
 		decoder.UseNumber()
 		var want any
 		require.NoError(t, decoder.Decode(&want))
-		require.Equal(t, want, decoded(t, document.root))
+		require.Equal(t, want, toAny(t, document.root))
 		compact, size := Compact(string(data))
 		require.Len(t, compact, size)
-		var same any
+		var compactValue any
 		decoder = json.NewDecoder(strings.NewReader(compact))
 		decoder.UseNumber()
-		require.NoError(t, decoder.Decode(&same))
-		require.Equal(t, want, same)
+		require.NoError(t, decoder.Decode(&compactValue))
+		require.Equal(t, want, compactValue)
 		p, problems := Validate(document, nil)
 		require.Equal(t, p == nil, len(problems) > 0)
 		for _, problem := range problems {
@@ -259,27 +260,27 @@ func FuzzParse(f *testing.F) {
 		for _, warning := range warnings.List() {
 			require.LessOrEqual(t, len([]rune(warning.String())), 256)
 		}
-		document, problems = Parse(marshal(t, p))
+		document, problems = Parse(marshalPolicy(t, p))
 		require.Empty(t, problems)
-		again, problems := Validate(document, nil)
+		secondPolicy, problems := Validate(document, nil)
 		require.Empty(t, problems)
-		require.Equal(t, p, again)
+		require.Equal(t, p, secondPolicy)
 	})
 }
 
-// decoded returns a value in the form that encoding/json decodes into.
-func decoded(t *testing.T, n node) any {
+// toAny returns a node in the form in which encoding/json would decode it.
+func toAny(t *testing.T, n node) any {
 	switch n.kind() {
 	case object:
 		fields := make(map[string]any)
 		for child := range n.children {
-			fields[child[0].key] = decoded(t, child)
+			fields[child[0].key] = toAny(t, child)
 		}
 		return fields
 	case list:
 		items := []any{}
 		for child := range n.children {
-			items = append(items, decoded(t, child))
+			items = append(items, toAny(t, child))
 		}
 		return items
 	case text:
@@ -293,8 +294,8 @@ func decoded(t *testing.T, n node) any {
 	return nil
 }
 
-// marshal returns a policy document for p, with every port as an object.
-func marshal(t *testing.T, p *Policy) []byte {
+// marshalPolicy returns a policy document for p. It writes every port as an object.
+func marshalPolicy(t *testing.T, p *Policy) []byte {
 	destinations := []map[string]any{}
 	for _, d := range p.Destinations {
 		entry := map[string]any{"name": d.Name}

@@ -18,7 +18,7 @@ type Problem struct {
 	Path string `json:"path"`
 }
 
-// String returns MESSAGE (PATH).
+// String returns MESSAGE (PATH), or only MESSAGE if the path is empty.
 func (p Problem) String() string {
 	if p.Path == "" {
 		return p.Message
@@ -26,25 +26,25 @@ func (p Problem) String() string {
 	return p.Message + " (" + p.Path + ")"
 }
 
-// Problems are in document order: at most MaxProblems, and one more that counts the omitted ones. It is nil or empty if
-// there are no problems.
+// Problems is a list of problems in document order. It has at most MaxProblems problems, and then one more problem that
+// counts the omitted problems. It is nil or empty if the document has no problem.
 type Problems []Problem
 
 // MaxProblems limits the problems that a document's Problems contain. Without a limit, an API server would send every
-// problem to the user, who does not read a thousand lines. A document full of problems would also cost more than a
-// valid one.
+// problem to the user, who does not read a thousand lines. To check a document full of problems would also cost more
+// than to check a valid document.
 const MaxProblems = 100
 
-// add appends a problem. If ps already has MaxProblems, add only increments omitted and formats nothing.
-func (ps *Problems) add(omitted *int, path *fieldPath, format string, args ...any) {
+// add appends a problem. If ps already has MaxProblems problems, add only increments omittedCount and formats nothing.
+func (ps *Problems) add(omittedCount *int, path *fieldPath, format string, args ...any) {
 	if len(*ps) >= MaxProblems {
-		*omitted++
+		*omittedCount++
 		return
 	}
 	*ps = append(*ps, Problem{Message: fmt.Sprintf(format, args...), Path: path.String()})
 }
 
-// Error returns all problems in one line, as a denied review shows them.
+// Error returns all problems in one line. It is the message of a denied review.
 func (ps Problems) Error() string {
 	var b strings.Builder
 	b.WriteString("Policy validation failed: ")
@@ -58,13 +58,13 @@ func (ps Problems) Error() string {
 }
 
 // Sanitize makes a value from a document safe for one line of a message. It returns a short, printable value unchanged.
-// It quotes any other value, and cuts a long one. Otherwise a value could flood a log, or forge a line in it or in a
-// terminal.
+// It quotes any other value, and also shortens a long value. Without Sanitize, a value could fill a log, or add a false
+// line to a log or a terminal.
 func Sanitize(value string) string {
 	const maxShown = 80
 	if utf8.RuneCountInString(value) > maxShown {
-		cut := []rune(value)[:maxShown]
-		return strconv.QuoteToGraphic(string(cut)) + "…"
+		start := []rune(value)[:maxShown]
+		return strconv.QuoteToGraphic(string(start)) + "…"
 	}
 	if value == "" || !isPrintable(value) || strings.TrimSpace(value) != value {
 		return strconv.Quote(value)
@@ -72,7 +72,8 @@ func Sanitize(value string) string {
 	return value
 }
 
-// isPrintable reports whether every character of s is printable. U+FFFD is not: it stands for bytes that are not UTF-8.
+// isPrintable reports whether every character of s is printable. It returns false for U+FFFD, because a loop over s
+// yields U+FFFD for bytes that are not UTF-8.
 func isPrintable(s string) bool {
 	for _, r := range s {
 		if !unicode.IsPrint(r) || r == utf8.RuneError {

@@ -23,8 +23,8 @@ func Validate(document *Document, checkName NameCheck) (*Policy, Problems) {
 	}
 	v := &validator{checkName: checkName}
 	p := v.policy(document.root)
-	if v.omitted > 0 {
-		v.problems = append(v.problems, Problem{Message: fmt.Sprintf("and %d more", v.omitted)})
+	if v.omittedCount > 0 {
+		v.problems = append(v.problems, Problem{Message: fmt.Sprintf("and %d more", v.omittedCount)})
 	}
 	if len(v.problems) > 0 {
 		return nil, v.problems
@@ -39,21 +39,22 @@ var (
 )
 
 type validator struct {
-	checkName NameCheck
-	problems  Problems
-	omitted   int // problems beyond MaxProblems
+	checkName    NameCheck
+	problems     Problems
+	omittedCount int // the number of problems after the first MaxProblems
 }
 
 func (v *validator) report(path *fieldPath, format string, args ...any) {
-	v.problems.add(&v.omitted, path, format, args...)
+	v.problems.add(&v.omittedCount, path, format, args...)
 }
 
-// isFull reports whether problems already has MaxProblems. report then only counts a problem, so the caller need not
-// make its message and path.
+// isFull reports whether v already has MaxProblems problems. If so, report only counts a problem, so the caller need
+// not make the problem's message and path.
 func (v *validator) isFull() bool { return len(v.problems) >= MaxProblems }
 
-// item returns the path of the i-th item of the list at path. If isFull, nobody reads the result, so item returns path.
-func (v *validator) item(path *fieldPath, i int) *fieldPath {
+// itemPath returns the path of the i-th item of the list at path. If v is full, report does not use a path, so itemPath
+// saves the memory and returns the list's path.
+func (v *validator) itemPath(path *fieldPath, i int) *fieldPath {
 	if v.isFull() {
 		return path
 	}
@@ -81,7 +82,7 @@ func (v *validator) policy(n node) *Policy {
 }
 
 func (v *validator) defaultAction(n node, path *fieldPath) Action {
-	if !v.isKind(n, text, path, "defaultAction") {
+	if !v.checkKind(n, text, path, "defaultAction") {
 		return Deny
 	}
 	action := Action(n.text())
@@ -92,7 +93,7 @@ func (v *validator) defaultAction(n node, path *fieldPath) Action {
 }
 
 func (v *validator) destinations(n node, path *fieldPath) []Destination {
-	if !v.isKind(n, list, path, "allowedDestinations") {
+	if !v.checkKind(n, list, path, "allowedDestinations") {
 		return nil
 	}
 	count := n.count()
@@ -120,7 +121,7 @@ func (v *validator) destination(n node, path *fieldPath, seen map[string]bool) D
 	v.requireField(n, path, "name")
 	service, cidr := n.member("awsService"), n.member("cidr")
 	if cidr != nil && service != nil {
-		if cidr.kind() != null && service.kind() != null { // isKind reports a null, and the author means the other field
+		if cidr.kind() != null && service.kind() != null { // checkKind reports the null; the author means the other field
 			v.report(path, "Cannot specify both cidr and awsService")
 		}
 	} else if cidr == nil && service == nil {
@@ -149,7 +150,7 @@ func (v *validator) destination(n node, path *fieldPath, seen map[string]bool) D
 
 func (v *validator) name(n node, path *fieldPath, seen map[string]bool) string {
 	const maxLength = 63
-	if !v.isKind(n, text, path, "name") {
+	if !v.checkKind(n, text, path, "name") {
 		return ""
 	}
 	name := n.text()
@@ -168,7 +169,7 @@ func (v *validator) name(n node, path *fieldPath, seen map[string]bool) string {
 }
 
 func (v *validator) service(n node, path *fieldPath) string {
-	if !v.isKind(n, text, path, "awsService") {
+	if !v.checkKind(n, text, path, "awsService") {
 		return ""
 	}
 	if n.text() == "" {
@@ -179,21 +180,22 @@ func (v *validator) service(n node, path *fieldPath) string {
 	return n.text()
 }
 
-// checkAWSName reports an invalid name of a service or, if region is not empty, of a region.
+// checkAWSName adds a problem if the name of a service or, if region is not empty, of a region is invalid.
 func (v *validator) checkAWSName(service, region string, path *fieldPath) {
 	message := v.checkName(service, region)
 	switch {
 	case message == nil:
 	case v.isFull():
-		v.omitted++
+		v.omittedCount++
 	default:
 		v.report(path, "%s", message())
 	}
 }
 
-// regions checks each region against service, which may come before or after regions in the destination.
+// regions checks each region together with service, the value of awsService. A destination may have awsService before
+// or after its regions. service is nil if the destination has no awsService.
 func (v *validator) regions(n node, path *fieldPath, service node) []string {
-	if !v.isKind(n, list, path, "regions") {
+	if !v.checkKind(n, list, path, "regions") {
 		return nil
 	}
 	count := n.count()
@@ -205,8 +207,8 @@ func (v *validator) regions(n node, path *fieldPath, service node) []string {
 	i := -1
 	for item := range n.children {
 		i++
-		at := v.item(path, i)
-		if !v.isKind(item, text, at, "region") {
+		at := v.itemPath(path, i)
+		if !v.checkKind(item, text, at, "region") {
 			continue
 		}
 		region := item.text()
@@ -228,16 +230,17 @@ func (v *validator) regions(n node, path *fieldPath, service node) []string {
 // maxPreallocatedRegions limits the memory that regions allocates before it reads the list. AWS has fewer regions.
 const maxPreallocatedRegions = 64
 
-// isKind reports whether the value n of a field has the kind want. If not, it adds a problem.
-func (v *validator) isKind(n node, want kind, path *fieldPath, field string) bool {
-	if n.kind() != want {
+// checkKind reports whether n, the value of a field, has the required kind. If n has another kind, checkKind adds a
+// problem.
+func (v *validator) checkKind(n node, required kind, path *fieldPath, field string) bool {
+	if n.kind() != required {
 		hint := ""
 		if n.kind() == null {
 			hint = nullHint(field)
 		}
-		v.report(path, "Invalid %s: must be %s, not %s%s", field, want, n.kind(), withSeparator(hint))
+		v.report(path, "Invalid %s: must be %s, not %s%s", field, required, n.kind(), withSeparator(hint))
 	}
-	return n.kind() == want
+	return n.kind() == required
 }
 
 func (v *validator) requireField(n node, path *fieldPath, field string) {
@@ -246,21 +249,21 @@ func (v *validator) requireField(n node, path *fieldPath, field string) {
 	}
 }
 
-// knownFields yields an object's known fields in document order, each once. In the same order it adds a problem for
-// each unknown or duplicate field, and does not yield that field.
+// knownFields yields the known fields of the object n in document order. It yields each field once. It does not yield
+// an unknown or a duplicate field. Instead it adds a problem, also in document order.
 func (v *validator) knownFields(n node, path *fieldPath, known []string) iter.Seq2[string, node] {
 	return func(yield func(string, node) bool) {
 		seen := make([]bool, len(known))
 		for child := range n.children {
 			key := child[0].key
-			field := slices.Index(known, key)
+			index := slices.Index(known, key)
 			switch {
-			case field < 0:
+			case index < 0:
 				v.reportUnknown(path.field(key), key, known)
-			case seen[field]:
+			case seen[index]:
 				v.report(path.field(key), "Duplicate field: %s", key)
 			default:
-				seen[field] = true
+				seen[index] = true
 				if !yield(key, child) {
 					return
 				}
@@ -269,10 +272,10 @@ func (v *validator) knownFields(n node, path *fieldPath, known []string) iter.Se
 	}
 }
 
-// reportUnknown adds a problem for an unknown field, with the known field of a similar name.
+// reportUnknown adds a problem for an unknown field. The message suggests a known field with a similar name.
 func (v *validator) reportUnknown(path *fieldPath, field string, known []string) {
 	if v.isFull() {
-		v.omitted++
+		v.omittedCount++
 		return
 	}
 	message := "Unknown field: " + Sanitize(field)

@@ -7,7 +7,7 @@ import (
 )
 
 func (v *validator) cidr(n node, path *fieldPath) netip.Prefix {
-	if !v.isKind(n, text, path, "cidr") {
+	if !v.checkKind(n, text, path, "cidr") {
 		return netip.Prefix{}
 	}
 	prefix, err := netip.ParsePrefix(n.text())
@@ -17,30 +17,30 @@ func (v *validator) cidr(n node, path *fieldPath) netip.Prefix {
 	return prefix
 }
 
-// cidrProblem returns the problem of a CIDR, or "" if it is valid. The problem starts with the value itself. prefix and
-// err are the results of netip.ParsePrefix(written).
+// cidrProblem returns the problem of a CIDR, or "" if the CIDR is valid. The problem starts with the CIDR itself.
+// prefix and err are the results of netip.ParsePrefix(cidr).
 //
-// Host bits are a problem, and cidrProblem does not drop them. The author of 10.1.0.5/24 may mean one address or the
-// network. AWS VPC CNI also stores two such spellings of one network in one map entry, and they collide
+// Host bits are a problem, and cidrProblem does not remove them. The author of 10.1.0.5/24 may mean one address or the
+// network. AWS VPC CNI also stores two such spellings of one network in the same map entry, so they collide
 // (https://github.com/aws/aws-network-policy-agent/issues/609).
-func cidrProblem(written string, prefix netip.Prefix, err error) string {
+func cidrProblem(cidr string, prefix netip.Prefix, err error) string {
 	if err != nil {
-		return Sanitize(written) + withSeparator(cidrHint(written))
+		return Sanitize(cidr) + withSeparator(cidrHint(cidr))
 	}
 	if prefix.Addr().Is4In6() {
-		problem := written + " is an IPv4-mapped IPv6 prefix"
+		problem := cidr + " is an IPv4-mapped IPv6 prefix"
 		if bits := prefix.Bits() - 96; bits >= 0 {
 			problem += didYouMean(netip.PrefixFrom(prefix.Addr().Unmap(), bits).Masked())
 		}
 		return problem
 	}
 	if masked := prefix.Masked(); masked != prefix {
-		return written + " has host bits set" + didYouMean(masked)
+		return cidr + " has host bits set" + didYouMean(masked)
 	}
 	return ""
 }
 
-// didYouMean returns the question that suggests prefix, in the form that follows a message.
+// didYouMean returns "; did you mean PREFIX?", which can follow a message.
 func didYouMean(prefix netip.Prefix) string { return "; did you mean " + prefix.String() + "?" }
 
 var (
@@ -49,7 +49,7 @@ var (
 )
 
 func (v *validator) ports(n node, path *fieldPath) []Port {
-	if !v.isKind(n, list, path, "ports") {
+	if !v.checkKind(n, list, path, "ports") {
 		return nil
 	}
 	count := n.count()
@@ -65,7 +65,7 @@ func (v *validator) ports(n node, path *fieldPath) []Port {
 
 // port checks one item of ports: a number such as 443, which means TCP, or an object such as
 // {"port": 8000, "endPort": 8100, "protocol": "UDP"}.
-func (v *validator) port(n node, list *fieldPath, i int) Port {
+func (v *validator) port(n node, listPath *fieldPath, i int) Port {
 	p := Port{Protocol: TCP}
 	if n.kind() == number {
 		if p.First = plainPort(n.text()); p.First > 0 {
@@ -73,7 +73,7 @@ func (v *validator) port(n node, list *fieldPath, i int) Port {
 			return p
 		}
 	}
-	path := v.item(list, i)
+	path := v.itemPath(listPath, i)
 	switch n.kind() {
 	case number:
 		p.First = v.portNumber(n, path, "port")
@@ -107,13 +107,13 @@ func (v *validator) port(n node, list *fieldPath, i int) Port {
 // portNumber returns a port. If the value is invalid, it adds a problem and returns 0. It accepts only the plain
 // spelling: 443, not 443.0 or 4.43e2.
 func (v *validator) portNumber(n node, path *fieldPath, field string) uint16 {
-	if !v.isKind(n, number, path, field) {
+	if !v.checkKind(n, number, path, field) {
 		return 0
 	}
 	value := plainPort(n.text())
 	if value == 0 {
 		if v.isFull() {
-			v.omitted++
+			v.omittedCount++
 			return 0
 		}
 		v.report(path, "Invalid %s: %s; must be a whole number from 1 to 65535", field, Sanitize(n.text()))
@@ -122,7 +122,7 @@ func (v *validator) portNumber(n node, path *fieldPath, field string) uint16 {
 	return value
 }
 
-// plainPort returns the port that text spells in plain digits, or 0.
+// plainPort returns the port that text spells in plain digits. It returns 0 if text is not a port.
 func plainPort(text string) uint16 {
 	value, err := strconv.ParseUint(text, 10, 16)
 	if err != nil {
@@ -132,7 +132,7 @@ func plainPort(text string) uint16 {
 }
 
 func (v *validator) protocol(n node, path *fieldPath) Protocol {
-	if !v.isKind(n, text, path, "protocol") {
+	if !v.checkKind(n, text, path, "protocol") {
 		return TCP
 	}
 	for _, protocol := range protocols {

@@ -11,7 +11,7 @@ const minBits = 8
 // credentialEndpoints are the addresses on an EKS node that return credentials. The metadata service returns the node's
 // credentials to any pod (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html). The
 // EKS Pod Identity agent returns the credentials of the role of a pod's ServiceAccount, if the pod has a token
-// (https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html). Its addresses are in
+// (https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html). The agent's addresses are in
 // https://docs.aws.amazon.com/eks/latest/userguide/pod-id-agent-setup.html.
 var credentialEndpoints = []struct {
 	address     netip.Addr
@@ -28,8 +28,8 @@ const (
 	podIdentity      = "the EKS Pod Identity agent, which hands out the credentials of the role of a pod's ServiceAccount"
 )
 
-// Warn adds the warnings that need only a valid policy and no table. Each names something that the policy opens and
-// that its author may not intend.
+// Warn adds the warnings that depend only on the policy, and not on a table. A warning names something that the policy
+// opens and that the author may not intend.
 func Warn(p *Policy, warnings *Warnings) {
 	if p.DefaultAction == Allow {
 		message := "defaultAction allow opens everything"
@@ -85,7 +85,7 @@ const (
 	WideCIDR
 	EveryPort
 	EveryRegion
-	AlsoCovers  // a service's ranges include addresses of others
+	AlsoCovers  // a service's ranges include addresses of other services
 	Fragile     // another tool may delete the policy ConfigMap
 	InboundOnly // AWS connects from the service's addresses; pods do not connect to them
 	OpensNothing
@@ -93,7 +93,7 @@ const (
 	severityCount
 )
 
-// summaries end the line that counts the omitted warnings of a severity: "N more destinations SUMMARY". The
+// summaries has the end of the line that counts the omitted warnings of a severity: "N more destinations SUMMARY". A
 // summary is empty if a policy cannot have many warnings of the severity.
 var summaries = [severityCount]string{
 	OpensEverything: "open every address of a family",
@@ -101,26 +101,27 @@ var summaries = [severityCount]string{
 	WideCIDR:        "open a CIDR wider than /8",
 	EveryPort:       "open every port and protocol",
 	EveryRegion:     "open every region",
-	AlsoCovers:      "name a service that also covers others' addresses",
+	AlsoCovers:      "name a service that also covers addresses of other services",
 	InboundOnly:     "name a service that AWS only connects from",
 	OpensNothing:    "open nothing, or nothing in a region",
 }
 
-// maxPerSeverity limits the warnings of one severity in a List. An API server passes on about 40 lines in total.
+// maxPerSeverity limits the warnings of one severity that List returns. An API server passes on about 40 lines in
+// total.
 const maxPerSeverity = 5
 
 // Warnings collects the warnings of one policy. For each severity it stores the first maxPerSeverity warnings and
-// counts the others. So many warnings of one severity never hide another. The zero value is empty. A nil *Warnings
-// ignores every warning.
+// counts the others. So a large number of warnings of one severity cannot hide the warnings of another severity. The
+// zero value is empty. A nil *Warnings ignores every warning.
 type Warnings struct {
-	listed  [severityCount]Problems
-	omitted [severityCount]int
+	listed        [severityCount]Problems
+	omittedCounts [severityCount]int
 }
 
 // Add adds a warning about a field of the i-th destination, or about the destination itself if field is empty. A
 // warning has at most 256 characters, the limit of an admission warning, if args are names and values of a policy.
 func (w *Warnings) Add(severity Severity, i int, field, format string, args ...any) {
-	if w.omit(severity) {
+	if w.omitIfFull(severity) {
 		return
 	}
 	path := joinIndex("allowedDestinations", i)
@@ -130,37 +131,38 @@ func (w *Warnings) Add(severity Severity, i int, field, format string, args ...a
 	w.AddProblem(severity, Problem{Message: fmt.Sprintf(format, args...), Path: path})
 }
 
-// AddProblem adds a warning with any path, such as one outside allowedDestinations.
+// AddProblem adds a warning with any path, such as a path outside allowedDestinations.
 func (w *Warnings) AddProblem(severity Severity, p Problem) {
-	if !w.omit(severity) {
+	if !w.omitIfFull(severity) {
 		w.listed[severity] = append(w.listed[severity], p)
 	}
 }
 
-// omit reports whether w lists no further warning of the severity. If so, omit counts the warning.
-func (w *Warnings) omit(severity Severity) bool {
+// omitIfFull reports whether w omits a further warning of the severity. w omits the warning if it is nil, or if it
+// already lists maxPerSeverity warnings of the severity. In the second case omitIfFull also counts the warning.
+func (w *Warnings) omitIfFull(severity Severity) bool {
 	if w == nil || w.Wants(severity) {
 		return w == nil
 	}
-	w.omitted[severity]++
+	w.omittedCounts[severity]++
 	return true
 }
 
 // Wants reports whether List would include a further warning of the severity. If not, the caller need not compute the
-// arguments, but must still add the warning, because List counts it.
+// arguments of Add, but must still call Add, because List counts the warning.
 func (w *Warnings) Wants(severity Severity) bool {
 	return w != nil && len(w.listed[severity]) < maxPerSeverity
 }
 
-// List returns the warnings, the most severe first. Warnings of one severity are in the order of the Add calls; a line
-// with the count of the omitted ones follows them. List returns nil if there are no warnings.
+// List returns the warnings, the most severe first. Warnings of one severity are in the order of the Add calls. After
+// them, a line counts the omitted warnings of the severity. List returns nil if there are no warnings.
 func (w *Warnings) List() Problems {
-	var all Problems
+	var warnings Problems
 	for severity, listed := range w.listed {
-		all = append(all, listed...)
-		if omitted := w.omitted[severity]; omitted > 0 {
-			all = append(all, Problem{Message: fmt.Sprintf("%d more destinations %s", omitted, summaries[severity]), Path: "allowedDestinations"})
+		warnings = append(warnings, listed...)
+		if count := w.omittedCounts[severity]; count > 0 {
+			warnings = append(warnings, Problem{Message: fmt.Sprintf("%d more destinations %s", count, summaries[severity]), Path: "allowedDestinations"})
 		}
 	}
-	return all
+	return warnings
 }
