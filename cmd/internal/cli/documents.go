@@ -25,15 +25,17 @@ type manifest struct {
 	notes    Output
 	noted    map[string]bool // the reasons that noteSkipped has printed
 	lines    *lineIndex
-	document string // the text of the current YAML document, or of the whole file
-	budget   int    // fields and bytes that may still be read, so that aliases cannot multiply them without end
+	document string // the text of the current YAML document, or of the whole file for JSON
+	budget   int    // the number of fields and bytes that manifest may still read, because aliases can multiply them
 }
 
-// decodeFile adds the policy ConfigMaps in a file to result, in their order. data is any number of YAML documents, one
-// JSON object, or a bare policy.json. For a bare policy.json it makes a ConfigMap named after the file.
+// decodeFile adds the policy ConfigMaps in a file to result, in the order of the file. data contains any number of YAML
+// documents, one JSON object, or a bare policy.json. For a bare policy.json, decodeFile makes a ConfigMap with the name
+// of the file.
 //
-// A folder usually contains other files as well. If inFolder, decodeFile skips an object that is not a Kubernetes
-// object with a note. It also skips a part that it cannot read, unless that part looks like a policy.
+// A folder usually contains other files as well. If inFolder is true, decodeFile prints a note about an object that is
+// not a Kubernetes object, and skips it. It also skips a part that it cannot read, unless that part looks like a
+// policy.
 func decodeFile(result *ReadResult, file string, data []byte, inFolder bool, notes Output) {
 	text := strings.TrimPrefix(string(data), "\ufeff")
 	m := &manifest{
@@ -82,19 +84,19 @@ func barePolicyName(file string) string {
 }
 
 // readYAML reads all documents of text. It first reads them together, because the YAML library lets a document use the
-// anchors of earlier ones. After an error the library reads no more, so readYAML then reads each remaining document
-// separately.
+// anchors of earlier documents. After an error the library reads no further document. So readYAML then reads each
+// remaining document separately.
 func (m *manifest) readYAML(text string) {
-	all := splitDocuments(text)
-	done, err := m.readDocuments(text, all)
-	if err != nil && len(all) == 1 {
+	documents := splitDocuments(text)
+	readCount, err := m.readDocuments(text, documents)
+	if err != nil && len(documents) == 1 {
 		m.handleError(yamlError(err, 0))
 		return
 	}
 	if err == nil {
 		return
 	}
-	for _, d := range all[done:] {
+	for _, d := range documents[readCount:] {
 		m.document = d.text
 		if _, err := m.readDocuments(d.text, []document{d}); err != nil {
 			m.handleError(yamlError(err, d.linesBefore))
@@ -102,9 +104,9 @@ func (m *manifest) readYAML(text string) {
 	}
 }
 
-// readDocuments reads text, which consists of documents, up to the first error. It returns the number of documents that
-// it has read.
-func (m *manifest) readDocuments(text string, documents []document) (done int, err error) {
+// readDocuments reads text up to the first error. documents are the parts of text. readCount is the number of documents
+// that readDocuments has read, without the document that has the error.
+func (m *manifest) readDocuments(text string, documents []document) (readCount int, err error) {
 	decoder := yaml.NewDecoder(strings.NewReader(text))
 	for m.budget >= 0 {
 		var tree yaml.Node
@@ -112,14 +114,14 @@ func (m *manifest) readDocuments(text string, documents []document) (done int, e
 		case errors.Is(err, io.EOF):
 			return len(documents), nil
 		case err != nil:
-			return done, err
+			return readCount, err
 		}
 		root := tree.Content[0]
 		shiftLines(root, documents[0].linesBefore)
-		for done < len(documents) && documents[done].linesBefore < root.Line {
-			done++
+		for readCount < len(documents) && documents[readCount].linesBefore < root.Line {
+			readCount++
 		}
-		if m.document = documents[max(done, 1)-1].text; root.ShortTag() != "!!null" {
+		if m.document = documents[max(readCount, 1)-1].text; root.ShortTag() != "!!null" {
 			m.handleError(m.readObject(root, false))
 		}
 	}
@@ -129,24 +131,24 @@ func (m *manifest) readDocuments(text string, documents []document) (done int, e
 // document is one YAML document of a file.
 type document struct {
 	text        string
-	linesBefore int
+	linesBefore int // the number of lines in the file before text
 }
 
-// splitDocuments splits a text at the lines that begin or end YAML documents. A line of three dashes or dots does so in
-// any context (https://yaml.org/spec/1.2.2/#912-document-markers). But a directive comes before that line and belongs
-// to the next document, so splitDocuments does not split a text with a directive.
+// splitDocuments splits a text at the lines that begin or end YAML documents. Three dashes or three dots at the start
+// of a line are such a marker in any context (https://yaml.org/spec/1.2.2/#912-document-markers). But a directive
+// stands before the marker and belongs to the next document, so splitDocuments does not split a text with a directive.
 func splitDocuments(text string) []document {
 	if strings.HasPrefix(text, "%") || strings.Contains(text, "\n%") {
 		return []document{{text, 0}}
 	}
-	var all []document
+	var documents []document
 	start, linesBefore, line := 0, 0, 0
 	for offset := 0; offset < len(text); line++ {
 		rest := text[offset:]
 		isMarker := (strings.HasPrefix(rest, "---") || strings.HasPrefix(rest, "...")) &&
 			(len(rest) == 3 || strings.ContainsRune(" \t\r\n", rune(rest[3])))
 		if offset > 0 && isMarker {
-			all = append(all, document{text[start:offset], linesBefore})
+			documents = append(documents, document{text[start:offset], linesBefore})
 			start, linesBefore = offset, line
 		}
 		end := strings.IndexByte(rest, '\n')
@@ -155,7 +157,7 @@ func splitDocuments(text string) []document {
 		}
 		offset += end + 1
 	}
-	return append(all, document{text[start:], linesBefore})
+	return append(documents, document{text[start:], linesBefore})
 }
 
 // shiftLines adds count to the line of every node in a tree.
@@ -166,7 +168,7 @@ func shiftLines(node *yaml.Node, count int) {
 	}
 }
 
-// readError says why a file, or an object in it, cannot be read.
+// readError is the reason why a file, or an object in a file, cannot be read.
 type readError struct {
 	Position    // the zero Position if unknown
 	message     string
@@ -179,13 +181,13 @@ func errorAt(node *yaml.Node, format string, args ...any) *readError {
 	return &readError{Position: Position{node.Line, node.Column}, message: fmt.Sprintf(format, args...)}
 }
 
-// handleError adds an error to result.Unread if the user named the file, or if the document looks like a policy. It
-// only prints a note for other documents. It ignores nil.
+// handleError adds an error to result.Unread if the user named the file, or if the document looks like a policy. For
+// any other document it only prints a note. It does nothing if err is nil.
 func (m *manifest) handleError(err *readError) {
 	switch {
 	case err == nil:
 		return
-	case !m.inFolder || !err.isNotObject && looksLikePolicy(m.document) && !template.MatchString(m.document):
+	case !m.inFolder || !err.isNotObject && looksLikePolicy(m.document) && !templateAction.MatchString(m.document):
 		line := m.file
 		if err.Line > 0 {
 			line += fmt.Sprintf(":%d", err.Line)
@@ -194,14 +196,14 @@ func (m *manifest) handleError(err *readError) {
 			line += fmt.Sprintf(":%d", err.Column)
 		}
 		m.result.Unread = append(m.result.Unread, FileMessage{m.file, err.Position, err.message, line + ": " + err.message})
-	case template.MatchString(m.document):
+	case templateAction.MatchString(m.document):
 		m.noteSkipped("it is a template; give the rendered manifests")
 	default:
 		m.noteSkipped(err.message)
 	}
 }
 
-// noteSkipped prints a note that a part of the file is skipped, once for each reason.
+// noteSkipped prints a note that decodeFile skips a part of the file. It prints the note once for each reason.
 func (m *manifest) noteSkipped(reason string) {
 	if !m.noted[reason] {
 		m.noted[reason] = true
@@ -215,9 +217,9 @@ func looksLikePolicy(text string) bool {
 	return strings.Contains(text, policy.Label) && (strings.Contains(text, policy.Key) || strings.Contains(text, "allowedDestinations"))
 }
 
-// template matches an action of Go templates, as Helm charts contain. It does not match a policy with a doubled brace,
-// because a quote follows that brace.
-var template = regexp.MustCompile(`\{\{-?\s*(/\*|[.$(a-zA-Z])`)
+// templateAction matches an action of a Go template, such as in a Helm chart. It does not match a policy that has {{ by
+// mistake, because a quote follows those braces.
+var templateAction = regexp.MustCompile(`\{\{-?\s*(/\*|[.$(a-zA-Z])`)
 
 // jsonError returns an error with the position of a JSON syntax error.
 func (m *manifest) jsonError(err *json.SyntaxError) *readError {
@@ -229,22 +231,22 @@ func (m *manifest) jsonError(err *json.SyntaxError) *readError {
 }
 
 var (
-	yamlLine = regexp.MustCompile(`^line (\d+): `)
-	// yamlParser matches messages of the YAML library's parser. In these the library counts lines from 0, and omits the
-	// line if it is the first. In messages of the scanner it counts from 1
+	yamlLinePrefix = regexp.MustCompile(`^line (\d+): `)
+	// yamlParserMessage matches messages of the YAML library's parser. In these messages the library counts lines from
+	// 0, and omits line 0. In messages of the library's scanner it counts lines from 1
 	// (https://github.com/go-yaml/yaml/blob/v3.0.1/decode.go, parser.fail).
-	yamlParser = regexp.MustCompile(`^did not find expected (<|node content|key|'-' indicator|',' or )`)
+	yamlParserMessage = regexp.MustCompile(`^did not find expected (<|node content|key|'-' indicator|',' or )`)
 )
 
 // yamlError returns an error with the YAML library's message and the line in the file. linesBefore is the number of
-// lines before the text that the library read.
+// lines before the text that the library has read.
 func yamlError(err error, linesBefore int) *readError {
 	message, line := strings.TrimPrefix(err.Error(), "yaml: "), 0
-	if found := yamlLine.FindStringSubmatch(message); found != nil {
-		line, _ = strconv.Atoi(found[1]) // yamlLine matches only digits
-		message = message[len(found[0]):]
+	if match := yamlLinePrefix.FindStringSubmatch(message); match != nil {
+		line, _ = strconv.Atoi(match[1]) // yamlLinePrefix matches only digits
+		message = message[len(match[0]):]
 	}
-	if yamlParser.MatchString(message) {
+	if yamlParserMessage.MatchString(message) {
 		line++
 	}
 	if line > 0 {

@@ -9,13 +9,14 @@ import (
 	"unicode/utf8"
 )
 
-// Printable escapes everything in text that is not printable, as Go does. This includes control characters, line breaks
-// and terminal escapes. It also includes marks that change the direction of text, U+FFFD and bytes that are not UTF-8.
+// Printable escapes everything in text that is not printable, with Go's escapes. It escapes control characters, line
+// breaks and terminal escapes. It also escapes marks that change the direction of text, U+FFFD and bytes that are not
+// UTF-8.
 func Printable(text string) string {
-	return escapeUnprintable(text, func(r rune, invalid byte) string {
+	return escapeUnprintable(text, func(r rune, invalidByte byte) string {
 		switch {
-		case invalid != 0:
-			return fmt.Sprintf(`\x%02x`, invalid)
+		case invalidByte != 0:
+			return fmt.Sprintf(`\x%02x`, invalidByte)
 		case r == '\n':
 			return `\n`
 		case r == '\t':
@@ -31,9 +32,9 @@ func Printable(text string) string {
 	})
 }
 
-// escapeUnprintable replaces each character that is not printable with the result of escape. invalid is 0, or a byte
-// that is not UTF-8.
-func escapeUnprintable(text string, escape func(r rune, invalid byte) string) string {
+// escapeUnprintable replaces each character that is not printable with the result of escape(r, 0). It replaces each
+// byte that is not UTF-8 with the result of escape(U+FFFD, invalidByte).
+func escapeUnprintable(text string, escape func(r rune, invalidByte byte) string) string {
 	if isPrintable(text) {
 		return text
 	}
@@ -77,8 +78,8 @@ func EscapeCommands(line string) string {
 var hashes = regexp.MustCompile(`##+`)
 
 // markdownEscapes escape the characters that have a meaning in Markdown or HTML. Entities alone do not stop GitHub's
-// mentions, references and links, because GitHub finds those after it decodes entities. A zero-width space (U+200B)
-// stops them.
+// mentions, references and links, because GitHub first decodes entities and then finds links. A zero-width space
+// (U+200B) inside a mention, a reference or a link stops GitHub.
 var (
 	markdownEscapes = strings.NewReplacer(`\`, `\\`, "|", `\|`, "`", "\\`", "<", "&lt;", ">", "&gt;", "&", "&amp;", "*", `\*`, "_", `\_`,
 		"[", `\[`, "]", `\]`, "~", `\~`, "$", "&#36;", "@", "@&#8203;", "#", "#&#8203;", "://", ":&#8203;//", "www.", "www&#8203;.")
@@ -90,8 +91,9 @@ func escapeMarkdown(text string) string {
 	return markdownReference.ReplaceAllString(markdownEscapes.Replace(Printable(text)), "$0&#8203;")
 }
 
-// messageEscapes and valueEscapes are GitHub's escapes in a workflow command, for the message and for the values before
-// the message (https://github.com/actions/toolkit/blob/main/packages/core/src/command.ts).
+// messageEscapes and valueEscapes are GitHub's escapes in a workflow command. valueEscapes are for the values that
+// stand before the message, such as the file's name
+// (https://github.com/actions/toolkit/blob/main/packages/core/src/command.ts).
 var (
 	messageEscapes = strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A")
 	valueEscapes   = strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A", ":", "%3A", ",", "%2C")
@@ -106,7 +108,8 @@ func escapeWorkflowValue(text string) string {
 }
 
 // escapeJSON escapes characters that the JSON encoder writes unchanged, such as the C1 controls. They occur only in
-// strings, where escapes are valid: outside strings the encoder writes printable characters and line breaks, and no ##.
+// strings, where escapes are valid. Outside strings the encoder writes only printable characters and line breaks, and
+// never ##.
 func escapeJSON(text string) string {
 	return escapeHashes(escapeUnprintable(text, func(r rune, _ byte) string {
 		switch {
@@ -133,7 +136,7 @@ func escapeYAML(text string) string {
 	}), `\x23`)
 }
 
-// escapeHashes replaces each # that follows another # with replacement.
-func escapeHashes(text, replacement string) string {
-	return hashes.ReplaceAllStringFunc(text, func(run string) string { return "#" + strings.Repeat(replacement, len(run)-1) })
+// escapeHashes replaces each # that follows another # with escapedHash.
+func escapeHashes(text, escapedHash string) string {
+	return hashes.ReplaceAllStringFunc(text, func(run string) string { return "#" + strings.Repeat(escapedHash, len(run)-1) })
 }

@@ -16,7 +16,7 @@ func TestLineEscapes(t *testing.T) {
 		{"C1 control", "a\u009b31mb\u0085", `a\u009b31mb\u0085`},
 		{"line breaks", "a\r\nb\tc\u2028", `a\r\nb\tc\u2028`},
 		{"delete, and not UTF-8", "a\x7fb\xff\ufffd", `a\x7fb\xff\ufffd`},
-		{"direction of text", "a\u202eb\u2066\u200b", `a\u202eb\u2066\u200b`},
+		{"marks of text direction", "a\u202eb\u2066\u200b", `a\u202eb\u2066\u200b`},
 		{"beyond 16 bits", "\U000e0041", `\U000e0041`},
 		{"workflow command", "::error::x", `\x3a:error::x`},
 		{"workflow command after spaces", "  ::error::x", `  \x3a:error::x`},
@@ -46,7 +46,7 @@ func TestWorkflowEscapes(t *testing.T) {
 	require.Equal(t, "::error file=a%2Cb%3Ac%25\\n.yaml,line=3,col=4::100%25 ::x\\n#\\x23[y]\n::warning::x\n", b.String())
 }
 
-// The output of JSON and YAML is printable, and decodes to the same value.
+// JSON and YAML write printable text, which decodes to the same value.
 func TestEncodersRoundTrip(t *testing.T) {
 	value := map[string]any{
 		"plain": "a b", "::key": "::error::x", "\x1bkey": "\x1b[31m\u009b\u202e\U000e0041\x7f\u0085\ufffd",

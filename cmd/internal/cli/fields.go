@@ -13,24 +13,25 @@ func (m *manifest) childFields(fields map[string]*yaml.Node, key string) (map[st
 	if !given || resolveAlias(value).ShortTag() == "!!null" {
 		return nil, nil
 	}
-	return m.fields(value, key)
+	return m.fieldsOf(value, key)
 }
 
-// fields returns the fields of a mapping, merge keys (<<) included. what names the mapping in an error.
-// The YAML library could do this, but its time grows with the square of the number of fields.
-func (m *manifest) fields(node *yaml.Node, what string) (map[string]*yaml.Node, *readError) {
+// fieldsOf returns the fields of a mapping, with the fields of its merge keys (<<). description is the name of the
+// mapping in an error message. The YAML library could do this, but its time grows with the square of the number of
+// fields.
+func (m *manifest) fieldsOf(node *yaml.Node, description string) (map[string]*yaml.Node, *readError) {
 	node = resolveAlias(node)
 	if node.Kind != yaml.MappingNode {
-		return nil, errorAt(node, "not a Kubernetes object: %s must be a mapping, not %s", what, kindOf(node))
+		return nil, errorAt(node, "not a Kubernetes object: %s must be a mapping, not %s", description, kindOf(node))
 	}
 	fields := make(map[string]*yaml.Node)
 	return fields, m.addFields(node, fields, 0)
 }
 
-// addFields adds the fields of a mapping, merge keys included, to fields. It does not overwrite a field. depth is the
-// number of merge keys that led to the mapping.
+// addFields adds the fields of a mapping to fields, with the fields of its merge keys. It does not overwrite a field.
+// depth is the number of merge keys on the way to the mapping.
 func (m *manifest) addFields(node *yaml.Node, fields map[string]*yaml.Node, depth int) *readError {
-	const maxDepth = 100 // a mapping may merge itself
+	const maxDepth = 100 // a mapping may contain itself through a merge key
 	if err := m.spend(node, len(node.Content)); err != nil || depth > maxDepth {
 		return err
 	}
@@ -70,8 +71,8 @@ func (m *manifest) addFields(node *yaml.Node, fields map[string]*yaml.Node, dept
 	return nil
 }
 
-// spend subtracts size from the budget, and returns an error if the budget is used up. size is a number of fields or
-// bytes of node. Every alias of a node spends its size again.
+// spend subtracts size from the budget, and returns an error if the budget is used up. size is the number of fields or
+// bytes of node. Each alias of node also spends this size.
 func (m *manifest) spend(node *yaml.Node, size int) *readError {
 	if m.budget -= size + 1; m.budget < 0 {
 		return errorAt(node, "aliases expand the file to too much data: write the objects without aliases")
@@ -117,7 +118,7 @@ func resolveAlias(node *yaml.Node) *yaml.Node {
 	return node
 }
 
-// kindOf returns the name of a node's type in messages.
+// kindOf returns the name that messages use for a node's type.
 func kindOf(node *yaml.Node) string {
 	switch node.ShortTag() {
 	case "!!map":

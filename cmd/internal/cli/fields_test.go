@@ -11,24 +11,25 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Small files can expand to very much data. Without a budget, this test would run out of time or memory.
+// Aliases can expand a small file to a very large amount of data. Without a budget, this test would run out of time or
+// memory.
 func TestDecodeFileLimitsAliases(t *testing.T) {
 	const head = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, labels: {egress-controller: managed}}\n"
 	policy := "'" + strings.Repeat(" ", 100_000) + "'"
-	laughs := "a0: &a0 {x: 1}\n"
+	nestedMerges := "a0: &a0 {x: 1}\n"
 	for i := range 30 {
-		laughs += fmt.Sprintf("a%d: &a%d {<<: [%s]}\n", i+1, i+1, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d, ", i), 10), ", "))
+		nestedMerges += fmt.Sprintf("a%d: &a%d {<<: [%s]}\n", i+1, i+1, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d, ", i), 10), ", "))
 	}
-	var many strings.Builder
+	var manyFields strings.Builder
 	for i := range 30_000 {
-		fmt.Fprintf(&many, "f%d: x\n", i)
+		fmt.Fprintf(&manyFields, "f%d: x\n", i)
 	}
 	for _, test := range []struct{ name, text, unread string }{
 		{"one object, many times", "kind: List\nitems:\n- &o {kind: ConfigMap, metadata: {name: a, labels: {egress-controller: managed}}, data: {policy.json: " + policy + "}}\n" + strings.Repeat("- *o\n", 50_000), "aliases"},
 		{"one policy, many times", "kind: List\nitems:\n- &p " + policy + "\n" + strings.Repeat("- {kind: ConfigMap, metadata: {name: a, labels: {egress-controller: managed}}, data: {policy.json: *p}}\n", 2_000), "aliases"},
-		{"merged ten times, thirty levels deep", head + laughs + "<<: *a30\n", "aliases"},
+		{"merged ten times, thirty levels deep", head + nestedMerges + "<<: *a30\n", "aliases"},
 		{"merged into itself", head + "data: &d {<<: *d, policy.json: '{}'}\n", ""},
-		{"very many fields", head + many.String(), ""},
+		{"very many fields", head + manyFields.String(), ""},
 		{"an alias that contains itself", "kind: List\nitems: &i [*i, *i]\n", "not a Kubernetes object"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

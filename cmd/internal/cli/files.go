@@ -15,11 +15,11 @@ import (
 // Stdin is the file name that means standard input.
 const Stdin = "-"
 
-// The maximum sizes of files, in bytes. A folder may contain any kind of file. A file that the user names, or standard
-// input, may contain all ConfigMaps of a cluster, as kubectl prints them.
+// The maximum sizes of files. A folder may contain any kind of file. A file that the user names, or standard input, may
+// contain the output of kubectl with all ConfigMaps of a cluster.
 const (
-	maxInFolder = 16 << 20
-	maxNamed    = 256 << 20
+	maxFolderFileBytes = 16 << 20
+	maxNamedFileBytes  = 256 << 20
 )
 
 // ReadResult is the result of ReadPolicies.
@@ -42,7 +42,7 @@ type FileMessage struct {
 	line    string // the complete line to print, with file and position
 }
 
-// ReportUnread prints a line for each item of Unread. It returns ExitUsage if there is one, or else status.
+// ReportUnread prints a line for each item of Unread. It returns ExitUsage if Unread has an item, or else status.
 func (r *ReadResult) ReportUnread(stderr Output, program string, status int) int {
 	for _, unread := range r.Unread {
 		stderr.Line("%s: %s", program, unread.line)
@@ -51,19 +51,20 @@ func (r *ReadResult) ReportUnread(stderr Output, program string, status int) int
 	return status
 }
 
-// ReadPolicies reads the policy ConfigMaps in files and folders, in that order. It skips other objects, and prints a
-// note if the author may not expect that. If it cannot read one file, it still reads the others.
-func ReadPolicies(names []string, stdin io.Reader, notes Output) *ReadResult {
+// ReadPolicies reads the policy ConfigMaps in files and folders, in the order of paths. It skips other objects. It
+// prints a note about an object that the user may not expect it to skip. If it cannot read one file, it still reads the
+// other files.
+func ReadPolicies(paths []string, stdin io.Reader, notes Output) *ReadResult {
 	result := &ReadResult{}
-	for _, name := range names {
-		before := len(result.Sources) + len(result.Unread)
-		if info, err := os.Stat(name); name != Stdin && err == nil && info.IsDir() {
-			result.readFolder(name, notes)
+	for _, path := range paths {
+		previousCount := len(result.Sources) + len(result.Unread)
+		if info, err := os.Stat(path); path != Stdin && err == nil && info.IsDir() {
+			result.readFolder(path, notes)
 		} else {
-			result.readNamed(name, stdin, notes)
+			result.readNamed(path, stdin, notes)
 		}
-		if len(result.Sources)+len(result.Unread) == before {
-			notes.Line("%s: no policy found: no ConfigMap has the label %s: %s", name, policy.Label, policy.LabelValue)
+		if len(result.Sources)+len(result.Unread) == previousCount {
+			notes.Line("%s: no policy found: no ConfigMap has the label %s: %s", path, policy.Label, policy.LabelValue)
 		}
 	}
 	return result
@@ -71,6 +72,7 @@ func ReadPolicies(names []string, stdin io.Reader, notes Output) *ReadResult {
 
 // readNamed reads a file that the user named. The file may have any type, such as a pipe.
 func (r *ReadResult) readNamed(name string, stdin io.Reader, notes Output) {
+	reader := stdin
 	if name != Stdin {
 		file, err := os.Open(name)
 		if err != nil {
@@ -78,16 +80,16 @@ func (r *ReadResult) readNamed(name string, stdin io.Reader, notes Output) {
 			return
 		}
 		defer file.Close()
-		stdin = file
+		reader = file
 	}
-	data, err := readAll(stdin, maxNamed)
+	data, err := readAll(reader, maxNamedFileBytes)
 	switch {
 	case err != nil && name == Stdin:
 		r.addUnread(name, fmt.Errorf("read standard input: %w", err))
 	case err != nil:
 		r.addUnread(name, err)
 	case data == nil:
-		r.addUnread(name, fmt.Errorf("%s: larger than %d MiB: split the file", name, maxNamed>>20))
+		r.addUnread(name, fmt.Errorf("%s: larger than %d MiB: split the file", name, maxNamedFileBytes>>20))
 	default:
 		decodeFile(r, name, data, false, notes)
 	}
@@ -106,7 +108,7 @@ func (r *ReadResult) readFolder(name string, notes Output) {
 		r.addUnread(name, err)
 		return
 	}
-	// WalkDir follows a root that is a link only if the root ends in a separator.
+	// If root is a link, WalkDir follows it only if it ends in a separator.
 	root := strings.TrimSuffix(name, string(filepath.Separator)) + string(filepath.Separator)
 	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		switch {
@@ -134,7 +136,7 @@ func (r *ReadResult) readFolder(name string, notes Output) {
 }
 
 // readInFolder reads a file in a folder. It skips a file that is not regular, because reading it may never end. It also
-// skips a link to a file outside realFolder, because that file is not part of the repository.
+// skips a link to a file outside realFolder, because such a file is not part of the repository.
 func (r *ReadResult) readInFolder(path, realFolder string, notes Output) {
 	target, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -157,8 +159,8 @@ func (r *ReadResult) readInFolder(path, realFolder string, notes Output) {
 	case !info.Mode().IsRegular():
 		notes.Line("%s: skipped: not a regular file", path)
 		return
-	case info.Size() > maxInFolder:
-		notes.Line("%s: skipped: larger than %d MiB; if it has a policy, give the file itself with -f", path, maxInFolder>>20)
+	case info.Size() > maxFolderFileBytes:
+		notes.Line("%s: skipped: larger than %d MiB; if it has a policy, give the file itself with -f", path, maxFolderFileBytes>>20)
 		return
 	}
 	data, err := os.ReadFile(path)
@@ -169,9 +171,9 @@ func (r *ReadResult) readInFolder(path, realFolder string, notes Output) {
 	decodeFile(r, path, data, true, notes)
 }
 
-// readAll reads to the end. It returns nil data if there are more than limit bytes.
-func readAll(from io.Reader, limit int64) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(from, limit+1))
+// readAll reads all data of a reader. It returns nil if the data has more than limit bytes.
+func readAll(reader io.Reader, limit int64) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(reader, limit+1))
 	switch {
 	case err != nil:
 		return nil, err

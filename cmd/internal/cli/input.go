@@ -15,7 +15,7 @@ import (
 // Input is the input of an offline command: policies, ranges and options.
 type Input struct {
 	*ReadResult
-	Table   *awsranges.Table // nil if the flags name no ranges
+	Table   *awsranges.Table // nil if no flag gives a ranges document
 	Options netpol.Options
 }
 
@@ -25,15 +25,16 @@ type Files struct {
 	names  Strings
 }
 
-// AddFlags adds the flags to flags.
-func (f *Files) AddFlags(flags *flag.FlagSet) {
+// AddFlags adds the flags of f to flagSet.
+func (f *Files) AddFlags(flagSet *flag.FlagSet) {
 	f.Policy = NewPolicyFlags()
-	f.Policy.AddFlags(flags)
-	flags.Var(&f.names, "f", "read policies from `FILE`; a folder means every .yaml, .yml and .json file below it, and - means standard input (repeatable; arguments are further files)")
+	f.Policy.AddFlags(flagSet)
+	flagSet.Var(&f.names, "f", "read policies from `FILE`; a folder means every .yaml, .yml and .json file below it, and - means standard input (repeatable; arguments are further files)")
 }
 
-// Open reads the files and the ranges. Call it after Parse. If the status is not ExitOK, Open has printed the reason. A
-// file that Open cannot read does not change the status: Unread contains it, and ReportUnread prints it.
+// Open reads the files and the ranges documents. Call Open after Parse. If the status is not ExitOK, Open has printed
+// the reason. A policy file that Open cannot read does not change the status: Unread contains that file, and
+// ReportUnread prints it.
 func (f *Files) Open(flags *flag.FlagSet, stdin io.Reader, stderr Output) (*Input, int) {
 	argumentsErr := f.addArguments(flags)
 	options, err := f.Policy.Options()
@@ -51,7 +52,8 @@ func (f *Files) Open(flags *flag.FlagSet, stdin io.Reader, stderr Output) (*Inpu
 	return input, ExitOK
 }
 
-// addArguments treats arguments as further files, so that -f *.yaml works. It also parses the flags between arguments.
+// addArguments treats the arguments as further files, because a shell replaces the pattern in -f *.yaml with several
+// files. It also parses the flags between the arguments.
 func (f *Files) addArguments(flags *flag.FlagSet) error {
 	for flags.NArg() > 0 {
 		if len(f.names) == 0 {

@@ -16,13 +16,14 @@ type Source struct {
 	File      string
 	ConfigMap *corev1.ConfigMap
 	lines     *lineIndex
-	// value is the node of policy.json or, if the key is missing, of its parent. It is nil for a bare policy.json.
+	// value is the node of the policy document. If the key policy.json is missing, value is the node of data or of the
+	// ConfigMap. It is nil for a bare policy.json.
 	value *yaml.Node
-	// metadata has the position of each metadata field by its path in the object, such as metadata.name.
+	// metadata has the positions of metadata fields. A key is the field's path in the object, such as metadata.name.
 	metadata map[string]Position
 }
 
-// String returns FILE: NAMESPACE/NAME, or only FILE for a bare policy.json, which has no name.
+// String returns FILE: NAMESPACE/NAME. For a bare policy.json, which has no name, it returns only FILE.
 func (s Source) String() string {
 	if s.IsBarePolicy() {
 		return s.File
@@ -44,10 +45,10 @@ func (s Source) FromStdin() bool { return s.File == Stdin }
 // IsBarePolicy reports whether the source is a policy.json without a ConfigMap.
 func (s Source) IsBarePolicy() bool { return s.value == nil }
 
-// readObject reads the policy ConfigMaps in one object, which may be a List. inList is true for an item of a List. Of
-// an object of another kind readObject reads only the kind, because the other fields may have any type.
+// readObject reads the policy ConfigMaps in one object, which may be a List. inList is true for an item of a List. In
+// an object of another kind, readObject reads only the kind, because the other fields may have any type.
 func (m *manifest) readObject(root *yaml.Node, inList bool) *readError {
-	fields, err := m.fields(root, "an object")
+	fields, err := m.fieldsOf(root, "an object")
 	if err != nil {
 		err.isNotObject = resolveAlias(root).Kind != yaml.MappingNode
 		return err
@@ -85,8 +86,8 @@ func (m *manifest) readObject(root *yaml.Node, inList bool) *readError {
 	return nil
 }
 
-// readConfigMap adds a ConfigMap with the label to the result. For a ConfigMap that has a policy.json but lacks the
-// label, it prints a note or a warning.
+// readConfigMap adds a ConfigMap to the result if the ConfigMap has the label of a policy ConfigMap. If it lacks the
+// label but has a policy.json, readConfigMap prints a note or a warning.
 func (m *manifest) readConfigMap(root *yaml.Node, fields map[string]*yaml.Node) *readError {
 	source := Source{File: m.file, ConfigMap: &corev1.ConfigMap{}, lines: m.lines, value: resolveAlias(root)}
 	if err := m.readMetadata(&source, fields); err != nil {
@@ -106,7 +107,7 @@ func (m *manifest) readConfigMap(root *yaml.Node, fields map[string]*yaml.Node) 
 	}
 	value, given := data[policy.Key]
 	if !hasLabel {
-		if _, binaryGiven := binary[policy.Key]; given || binaryGiven {
+		if _, inBinary := binary[policy.Key]; given || inBinary {
 			m.reportMissingLabel(source)
 		}
 		return nil
@@ -121,11 +122,11 @@ func (m *manifest) readConfigMap(root *yaml.Node, fields map[string]*yaml.Node) 
 		if source.ConfigMap.Data[policy.Key], err = m.stringField(data, policy.Key); err != nil {
 			return err
 		}
-		if m.inFolder && template.MatchString(source.ConfigMap.Data[policy.Key]) {
+		if m.inFolder && templateAction.MatchString(source.ConfigMap.Data[policy.Key]) {
 			return &readError{message: "its " + policy.Key + " is a template", isNotObject: true}
 		}
 	}
-	if value, misplaced := binary[policy.Key]; misplaced && !given {
+	if value, inBinary := binary[policy.Key]; inBinary && !given {
 		source.value = resolveAlias(value)
 	}
 	if source.ConfigMap.BinaryData, err = m.readBinaryData(binary); err != nil {
@@ -135,8 +136,8 @@ func (m *manifest) readConfigMap(root *yaml.Node, fields map[string]*yaml.Node) 
 	return nil
 }
 
-// readMetadata copies name, namespace, labels and annotations into source, with their positions. A generateName
-// replaces a missing name.
+// readMetadata copies name, namespace, labels and annotations into source, with their positions. If the ConfigMap has
+// no name, readMetadata uses its generateName.
 func (m *manifest) readMetadata(source *Source, fields map[string]*yaml.Node) *readError {
 	metadata, err := m.childFields(fields, "metadata")
 	if err != nil {
@@ -176,8 +177,8 @@ func (m *manifest) readMetadata(source *Source, fields map[string]*yaml.Node) *r
 	return nil
 }
 
-// reportMissingLabel reports a ConfigMap that has a policy.json but lacks the label. It is a warning if a similar label
-// or annotation shows that the ConfigMap is probably a policy, or else a note.
+// reportMissingLabel reports a ConfigMap that has a policy.json but lacks the label. It prints a warning if a similar
+// label or annotation shows that the ConfigMap is probably a policy. Otherwise it prints a note.
 func (m *manifest) reportMissingLabel(source Source) {
 	near, path := policy.NearLabel(source.ConfigMap.Labels, source.ConfigMap.Annotations)
 	if near == "" {
@@ -189,11 +190,11 @@ func (m *manifest) reportMissingLabel(source Source) {
 	m.result.Warnings = append(m.result.Warnings, FileMessage{File: m.file, At: source.metadata[path], Message: source.PolicyName() + ": " + message})
 }
 
-// readBinaryData returns binaryData with all its keys. Only policy.json has its value; the other values are nil.
+// readBinaryData returns binaryData with all its keys. Only the key policy.json has a value; the other values are nil.
 func (m *manifest) readBinaryData(fields map[string]*yaml.Node) (map[string][]byte, *readError) {
-	all := make(map[string][]byte, len(fields))
+	binaryData := make(map[string][]byte, len(fields))
 	for key := range fields {
-		all[key] = nil
+		binaryData[key] = nil
 	}
 	if _, given := fields[policy.Key]; given {
 		text, err := m.stringField(fields, policy.Key)
@@ -204,7 +205,7 @@ func (m *manifest) readBinaryData(fields map[string]*yaml.Node) (map[string][]by
 		if decodeErr != nil {
 			return nil, errorAt(fields[policy.Key], "binaryData: %s is not base64: %v", policy.Key, decodeErr)
 		}
-		all[policy.Key] = decoded
+		binaryData[policy.Key] = decoded
 	}
-	return all, nil
+	return binaryData, nil
 }

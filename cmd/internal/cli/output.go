@@ -11,8 +11,8 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// Output writes the output of an offline command. It is not an io.Writer. So the content of a file can reach the output
-// only through a method, and each method escapes its arguments for one format.
+// Output writes the output of an offline command. It is not an io.Writer, so text from a file can reach the output only
+// through a method of Output. Each method escapes its arguments for one format.
 type Output struct{ w io.Writer }
 
 // NewOutput returns an Output that writes to w.
@@ -27,14 +27,15 @@ func (o Output) Line(format string, args ...any) {
 	fmt.Fprintln(o.w, EscapeCommands(fmt.Sprintf(format, escapeArgs(args, Printable)...)))
 }
 
-// Problems writes a line for each problem: FILE: NAMESPACE/NAME: MESSAGE (PATH), with prefix before the message.
+// Problems writes a line for each problem: FILE: NAMESPACE/NAME: MESSAGE (PATH). It puts prefix before each MESSAGE.
 func (o Output) Problems(source Source, prefix string, problems policy.Problems) {
 	for _, p := range problems {
 		o.Line("%s: %s%s", source, prefix, p)
 	}
 }
 
-// Markdown writes Markdown. The format is Markdown, and Markdown escapes the arguments as text.
+// Markdown writes text in the Markdown language. The format contains Markdown that the method does not escape. The
+// method escapes the arguments, so that GitHub shows them as plain text.
 func (o Output) Markdown(format string, args ...any) {
 	fmt.Fprintf(o.w, format, escapeArgs(args, escapeMarkdown)...)
 }
@@ -91,7 +92,7 @@ func (o Output) YAML(values ...any) error {
 }
 
 // setBlockStyle sets the style of a tree. Mappings and lists use several lines. A string with a character to escape
-// gets double quotes, because YAML has escapes in no other style.
+// gets double quotes, because YAML supports escapes only inside double quotes.
 func setBlockStyle(node *yaml.Node) {
 	node.Style = 0
 	if node.Kind == yaml.ScalarNode && node.ShortTag() == "!!str" && EscapeCommands(Printable(node.Value)) != node.Value {
@@ -102,7 +103,7 @@ func setBlockStyle(node *yaml.Node) {
 	}
 }
 
-// escapeArgs returns args with every argument that is not a number or a bool replaced by its escaped text.
+// escapeArgs returns a copy of args in which escaped text replaces every argument that is not a number or a bool.
 func escapeArgs(args []any, escape func(string) string) []any {
 	escaped := make([]any, len(args))
 	for i, arg := range args {
@@ -116,10 +117,11 @@ func escapeArgs(args []any, escape func(string) string) []any {
 	return escaped
 }
 
-// UsageError writes an error about wrong usage and a line that names --help. Joined errors get a line each.
+// UsageError writes an error about wrong usage and a line that names --help. For errors that errors.Join joined, it
+// writes one line each.
 func (o Output) UsageError(program string, err error) {
-	for _, single := range splitErrors(err) {
-		o.Line("%s: %s", program, single)
+	for _, part := range splitErrors(err) {
+		o.Line("%s: %s", program, part)
 	}
 	o.Line("Run '%s --help' for usage.", program)
 }
@@ -130,14 +132,14 @@ func splitErrors(err error) []error {
 	if !ok {
 		return []error{err}
 	}
-	var all []error
+	var parts []error
 	for _, part := range joined.Unwrap() {
-		all = append(all, splitErrors(part)...)
+		parts = append(parts, splitErrors(part)...)
 	}
-	return all
+	return parts
 }
 
-// Result writes the result of a command as JSON. It returns status, or ExitUsage if the write fails.
+// Result writes the result of a command as JSON. It returns status, or ExitUsage if it cannot write the result.
 func (o Output) Result(stderr Output, program string, result any, status int) int {
 	if err := o.JSON(result); err != nil {
 		stderr.UsageError(program, err)

@@ -20,7 +20,7 @@ const (
 	ExitUsage   = 2 // wrong usage, or unreadable input
 )
 
-// PolicyFlags has the flags that affect every policy. The programs and their offline commands have the same ones.
+// PolicyFlags has the flags that affect every policy. The programs and their offline commands all have these flags.
 type PolicyFlags struct {
 	RangesFile   string
 	CustomRanges Strings
@@ -31,23 +31,23 @@ type PolicyFlags struct {
 	MaxPortSlots int
 }
 
-// NewPolicyFlags returns PolicyFlags with the defaults.
+// NewPolicyFlags returns PolicyFlags with the default values.
 func NewPolicyFlags() *PolicyFlags {
 	return &PolicyFlags{IPFamily: "auto", AllowDNS: true, MaxPortSlots: netpol.DefaultPortSlots}
 }
 
-// AddFlags adds the flags to flags.
-func (f *PolicyFlags) AddFlags(flags *flag.FlagSet) {
-	flags.StringVar(&f.RangesFile, "ranges-file", f.RangesFile, "read AWS's ip-ranges.json from `FILE`, plain or gzip")
-	flags.Var(&f.CustomRanges, "custom-ranges", "add an organisation's own services from `FILE`, in the format of ip-ranges.json (repeatable)")
-	flags.BoolVar(&f.TrustCustom, "trust-custom-ranges", f.TrustCustom, "accept custom ranges that have the name of an AWS service, such as s3, or are wider than /8 (IPv6: /32)")
-	flags.StringVar(&f.IPFamily, "ip-family", f.IPFamily, "address `family` of the cluster's pods: auto, ipv4, ipv6 or dual; auto reads KUBERNETES_SERVICE_HOST, and is ipv4 outside a cluster")
-	flags.BoolVar(&f.AllowDNS, "allow-dns", f.AllowDNS, "allow the cluster's DNS in every policy (k8s-app=kube-dns in kube-system)")
-	flags.Var(&f.DNSCIDRs, "dns-cidr", "`CIDR` of a further DNS server, such as 169.254.20.10/32 for NodeLocal DNSCache (repeatable)")
-	flags.IntVar(&f.MaxPortSlots, "max-port-slots", f.MaxPortSlots, "maximum number of ports and port ranges for a CIDR, including those of containing CIDRs and of DNS; 0 means no limit")
+// AddFlags adds the flags of f to flagSet.
+func (f *PolicyFlags) AddFlags(flagSet *flag.FlagSet) {
+	flagSet.StringVar(&f.RangesFile, "ranges-file", f.RangesFile, "read AWS's ip-ranges.json from `FILE`, plain or gzip")
+	flagSet.Var(&f.CustomRanges, "custom-ranges", "add an organisation's own services from `FILE`, in the format of ip-ranges.json (repeatable)")
+	flagSet.BoolVar(&f.TrustCustom, "trust-custom-ranges", f.TrustCustom, "accept custom ranges that have the name of an AWS service, such as s3, or are wider than /8 (IPv6: /32)")
+	flagSet.StringVar(&f.IPFamily, "ip-family", f.IPFamily, "address `family` of the cluster's pods: auto, ipv4, ipv6 or dual; auto reads KUBERNETES_SERVICE_HOST, and is ipv4 outside a cluster")
+	flagSet.BoolVar(&f.AllowDNS, "allow-dns", f.AllowDNS, "allow the cluster's DNS in every policy (k8s-app=kube-dns in kube-system)")
+	flagSet.Var(&f.DNSCIDRs, "dns-cidr", "`CIDR` of a further DNS server, such as 169.254.20.10/32 for NodeLocal DNSCache (repeatable)")
+	flagSet.IntVar(&f.MaxPortSlots, "max-port-slots", f.MaxPortSlots, "maximum number of ports and port ranges for a CIDR, including those of containing CIDRs and of DNS; 0 means no limit")
 }
 
-// Options checks the flags and returns them as options. The error has a part for each invalid flag.
+// Options checks the flags and returns them as options. The error joins an error for each invalid flag.
 func (f *PolicyFlags) Options() (netpol.Options, error) {
 	family, err := netpol.ParseFamily(f.IPFamily, os.Getenv("KUBERNETES_SERVICE_HOST"))
 	errs := []error{err}
@@ -66,13 +66,13 @@ func (f *PolicyFlags) Options() (netpol.Options, error) {
 	return options, errors.Join(errs...)
 }
 
-// Custom returns the files with custom ranges that the flags name.
+// Custom returns the files of --custom-ranges, and whether the user trusts them.
 func (f *PolicyFlags) Custom() awsranges.Custom {
 	return awsranges.Custom{Files: f.CustomRanges, Trusted: f.TrustCustom}
 }
 
-// Table reads the ranges that the flags name. It returns nil if they name none. It calls note for each custom row that
-// needs --trust-custom-ranges.
+// Table reads the files of --ranges-file and --custom-ranges. It returns nil if there are no such files. It calls note
+// for each custom row that needs --trust-custom-ranges.
 func (f *PolicyFlags) Table(note func(message string)) (*awsranges.Table, error) {
 	custom := f.Custom()
 	custom.Note = note
@@ -82,7 +82,7 @@ func (f *PolicyFlags) Table(note func(message string)) (*awsranges.Table, error)
 // Strings is the value of a flag that may occur several times.
 type Strings []string
 
-// String returns the values as the flag package prints a default. It returns "" for no values.
+// String returns the values in the form that package flag prints as a default. It returns "" if there are no values.
 func (s *Strings) String() string {
 	if len(*s) == 0 {
 		return ""

@@ -19,7 +19,7 @@ type Position struct {
 	Column int `json:"column"`
 }
 
-// lineIndex is a file's text with the offset of each line. Without the offsets, each policy of a large file would cost
+// lineIndex is a file's text with the offset of each line. Without the offsets, each policy of a large file would need
 // a search from the start of the file.
 type lineIndex struct {
 	text   string
@@ -56,7 +56,7 @@ func (s Source) Positions(problems policy.Problems) []Position {
 	return positions
 }
 
-// documentPositions returns the position of each problem if every problem is in policy.json.
+// documentPositions returns the position of each problem. It treats every problem as a problem in policy.json.
 func (s Source) documentPositions(problems policy.Problems) []Position {
 	positions := make([]Position, len(problems))
 	value, given := s.ConfigMap.Data[policy.Key]
@@ -67,7 +67,7 @@ func (s Source) documentPositions(problems policy.Problems) []Position {
 		return positions
 	}
 	offsets := policy.Locate([]byte(value), problems)
-	order := make([]int, len(offsets))
+	order := make([]int, len(offsets)) // the indexes of problems, sorted by offset
 	for i := range order {
 		order[i] = i
 	}
@@ -96,7 +96,7 @@ func (s Source) documentPositions(problems policy.Problems) []Position {
 	return positions
 }
 
-// cursor reads a text character by character. Its Position and offset are of the next character.
+// cursor reads a text character by character. Position and offset belong to the next character.
 type cursor struct {
 	Position
 	text   string
@@ -124,7 +124,7 @@ func (c *cursor) next() rune {
 	return r
 }
 
-// skipAny moves past all next characters that are in set.
+// skipAny moves past the next characters as long as they are in set.
 func (c *cursor) skipAny(set string) {
 	for !c.done() && strings.IndexByte(set, c.text[c.offset]) >= 0 {
 		c.next()
@@ -173,16 +173,16 @@ func newScalarCursor(file *lineIndex, node *yaml.Node) *scalarCursor {
 	return s
 }
 
-// positionOf returns the position of the n-th visible character, counted from 0. If the value has no n-th one, it
-// returns the position after the last one. n must not be lower than in the call before.
+// positionOf returns the position of the n-th visible character, counted from 0. If the value has no such character,
+// positionOf returns the position after the last visible character. n must not be lower than in the previous call.
 func (s *scalarCursor) positionOf(n int) Position {
 	for s.remaining > 0 {
-		before := *s
+		saved := *s
 		if isBlank(s.nextDecoded()) {
 			continue
 		}
 		if s.total-s.remaining == n {
-			*s = before
+			*s = saved
 			return s.Position
 		}
 		s.remaining--
@@ -202,8 +202,8 @@ func (s *scalarCursor) nextDecoded() rune {
 	return r
 }
 
-// nextEscaped returns the character of an escape whose backslash the cursor has passed, and moves past the escape. For
-// \n, \t and \r it returns a space.
+// nextEscaped returns the character that an escape stands for, and moves past the escape. The cursor is already after
+// the escape's backslash. For \n, \t and \r nextEscaped returns a space.
 func (s *scalarCursor) nextEscaped() rune {
 	digits := 0
 	switch r := s.next(); r {
@@ -235,14 +235,14 @@ func (s *scalarCursor) nextEscaped() rune {
 // isBlank reports whether r is a space or a line break that folding or indentation may change.
 func isBlank(r rune) bool { return r == ' ' || r == '\t' || r == '\n' || r == '\r' || r == '\u0085' }
 
-// parseJSON parses valid JSON into the tree that the YAML library returns for YAML. The YAML library itself cannot
-// parse all JSON.
+// parseJSON parses valid JSON into a tree of the type that the YAML library returns. The YAML library itself cannot
+// parse every JSON text.
 func parseJSON(file *lineIndex) yaml.Node {
 	decoder := json.NewDecoder(strings.NewReader(file.text))
 	decoder.UseNumber()
 	c := file.cursorAt(1)
-	var value func() *yaml.Node
-	value = func() *yaml.Node {
+	var readValue func() *yaml.Node
+	readValue = func() *yaml.Node {
 		c.skipAny(" \t\r\n,:")
 		node := &yaml.Node{Kind: yaml.ScalarNode, Line: c.Line, Column: c.Column}
 		token, _ := decoder.Token() // the JSON is valid
@@ -260,9 +260,9 @@ func parseJSON(file *lineIndex) yaml.Node {
 				return nil // the end of a mapping or a list
 			}
 			for decoder.More() {
-				node.Content = append(node.Content, value())
+				node.Content = append(node.Content, readValue())
 			}
-			value() // moves past the end of the mapping or list
+			readValue() // moves past the end of the mapping or list
 		case string:
 			node.Tag, node.Style, node.Value = "!!str", yaml.DoubleQuotedStyle, token
 		case json.Number:
@@ -274,5 +274,5 @@ func parseJSON(file *lineIndex) yaml.Node {
 		}
 		return node
 	}
-	return *value()
+	return *readValue()
 }

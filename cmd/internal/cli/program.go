@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// Run runs the command that args[0] names, with the arguments after it. It runs serve if args is empty or begins with a
-// flag. It returns the exit status.
+// Run runs the command that args[0] names, with the remaining args. If args is empty or begins with a flag, Run runs
+// serve. It returns the exit status.
 func Run(program string, args []string, serve func(args []string) int, commands map[string]func(args []string) int,
 	stderr Output) int {
 	if len(args) == 0 || strings.HasPrefix(args[0], "-") {
@@ -48,9 +48,9 @@ func Parse(flags *flag.FlagSet, args []string, usage string, stdout, stderr Outp
 }
 
 // version is what git describe prints for the commit: a tag such as v0.3.0, or v0.3.0-5-g1234abc for the fifth commit
-// after it, with -dirty if tracked files were edited. "make build" sets it with the linker's -X. The version that the
-// Go toolchain stamps does not replace it: it names the next release (v0.3.1-0.…), and a git worktree gets none
-// (https://go.dev/issue/58218).
+// after the tag. It ends in -dirty if tracked files were edited. "make build" sets version with the linker's -X. The
+// version that the Go toolchain stamps cannot replace version, because it names the next release (v0.3.1-0.…). In a git
+// worktree the toolchain stamps no version (https://go.dev/issue/58218).
 var version string
 
 // Version returns the line that --version prints: the program, its version, its commit if known, and the Go version.
@@ -73,8 +73,8 @@ func moduleVersion() string {
 
 const unknown = "unknown"
 
-// revision returns the commit that the toolchain stamped, with " (modified)" if the work tree had changes, and the
-// commit's date in RFC 3339. Both are "unknown" if it stamped none.
+// revision returns the commit that the toolchain stamped, and the commit's date in RFC 3339. If the work tree had
+// changes, the commit ends in " (modified)". If the toolchain stamped no commit, commit and date are "unknown".
 func revision() (commit, date string) {
 	commit, date = unknown, unknown
 	modified := ""

@@ -20,7 +20,7 @@ import (
 	"egress-agent/pkg/netpol"
 )
 
-// Service has the flags of a running program that both programs share, and serves health and metrics.
+// Service has the flags that both programs share when they run without a command. It also serves health and metrics.
 type Service struct {
 	Policy    *PolicyFlags
 	HTTPAddr  string
@@ -29,18 +29,18 @@ type Service struct {
 	version   bool
 }
 
-// NewService returns a Service with the defaults.
+// NewService returns a Service with the default values.
 func NewService() *Service {
 	return &Service{Policy: NewPolicyFlags(), HTTPAddr: ":8080", logFormat: "text", logLevel: "info"}
 }
 
-// AddFlags adds the flags to flags.
-func (s *Service) AddFlags(flags *flag.FlagSet) {
-	s.Policy.AddFlags(flags)
-	flags.StringVar(&s.HTTPAddr, "http-addr", s.HTTPAddr, "`address` that serves /healthz, /readyz and /metrics")
-	flags.StringVar(&s.logFormat, "log-format", s.logFormat, "`format` of the log, on standard error: text or json")
-	flags.StringVar(&s.logLevel, "log-level", s.logLevel, "lowest `level` to log: debug, info, warn or error")
-	flags.BoolVar(&s.version, "version", s.version, "print the version and exit")
+// AddFlags adds the flags of s to flagSet.
+func (s *Service) AddFlags(flagSet *flag.FlagSet) {
+	s.Policy.AddFlags(flagSet)
+	flagSet.StringVar(&s.HTTPAddr, "http-addr", s.HTTPAddr, "`address` that serves /healthz, /readyz and /metrics")
+	flagSet.StringVar(&s.logFormat, "log-format", s.logFormat, "`format` of the log, on standard error: text or json")
+	flagSet.StringVar(&s.logLevel, "log-level", s.logLevel, "lowest `level` to log: debug, info, warn or error")
+	flagSet.BoolVar(&s.version, "version", s.version, "print the version and exit")
 }
 
 // Parse parses and checks the flags of a program. validate checks the flags that only this program has. If ok is false,
@@ -77,7 +77,7 @@ func (s *Service) logger(w io.Writer) (*slog.Logger, error) {
 	return nil, fmt.Errorf("invalid --log-format %q: must be text or json", s.logFormat)
 }
 
-// NewRegistry returns a registry that already has the metrics of the process, the Go runtime and the program's build.
+// NewRegistry returns a registry with metrics of the process, the Go runtime and the program's build.
 func NewRegistry(program string) *prometheus.Registry {
 	registry := prometheus.NewRegistry()
 	commit, date := revision()
@@ -87,14 +87,15 @@ func NewRegistry(program string) *prometheus.Registry {
 	})
 	build.Set(1)
 	registry.MustRegister(build)
-	// The collector's default heap metrics also count objects that await collection. This one counts only live objects.
-	live := collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{Matcher: regexp.MustCompile("^/gc/heap/live:bytes$")})
-	registry.MustRegister(collectors.NewGoCollector(live), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	// The collector's default heap metrics also count objects that await collection. This metric counts only live
+	// objects.
+	liveHeap := collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{Matcher: regexp.MustCompile("^/gc/heap/live:bytes$")})
+	registry.MustRegister(collectors.NewGoCollector(liveHeap), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return registry
 }
 
 // ServeHealth starts a server at HTTPAddr, and returns a function that stops it. GET /healthz returns ok. GET /readyz
-// returns the status from ready, with 503 if ok is false. GET /metrics returns the metrics.
+// returns the status from ready. If ready returns false, the HTTP status is 503. GET /metrics returns the metrics.
 func (s *Service) ServeHealth(ready func() (status string, ok bool), metrics prometheus.Gatherer, log *slog.Logger) (close func() error, err error) {
 	listener, err := net.Listen("tcp", s.HTTPAddr)
 	if err != nil {
