@@ -12,7 +12,7 @@ import (
 
 const heading = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: egress, namespace: tenant-a, labels: {egress-controller: managed}}\n"
 
-// TestAnnotate checks the position of a wrong value in every way to write a policy.json. The mark ^ is the
+// TestAnnotate checks the position of a wrong value in every way to write a policy.json. The character ^ marks the
 // expected position.
 func TestAnnotate(t *testing.T) {
 	const bad = `^"10.1.0.0/99"`
@@ -117,24 +117,24 @@ func TestUnreadableFile(t *testing.T) {
 	}
 }
 
-// TestValidateLarge validates a megabyte of manifests with one mistake, a megabyte with a mistake in each
-// manifest, and 60,000 mistakes in one policy. The scripts in scripts/e2e run the built program, which no race
-// detector slows down, with five megabytes.
+// TestValidateLarge validates a megabyte of manifests with one mistake, a megabyte with a mistake in each manifest, and
+// 60,000 mistakes in one policy. The tests in scripts/e2e validate five megabytes with the built program, which the
+// race detector does not slow down.
 func TestValidateLarge(t *testing.T) {
-	around := strings.Repeat(goodManifest+"---\n", 1<<20/len(goodManifest))
-	status, stdout, stderr := shell(t, around+badManifest, "validate", "-f", "-")
+	validManifests := strings.Repeat(goodManifest+"---\n", 1<<20/len(goodManifest))
+	status, stdout, stderr := shell(t, validManifests+badManifest, "validate", "-f", "-")
 	require.Equal(t, 1, status)
 	require.Equal(t, 2, strings.Count(stderr, "\n"))
 	require.Equal(t, 1, strings.Count(stdout, "invalid"))
 
-	each := strings.Repeat("---\n"+badManifest, 1<<20/len(badManifest))
-	status, stdout, _ = shell(t, each, "validate", "-f", "-")
+	invalidManifests := strings.Repeat("---\n"+badManifest, 1<<20/len(badManifest))
+	status, stdout, _ = shell(t, invalidManifests, "validate", "-f", "-")
 	require.Equal(t, 1, status)
-	require.Equal(t, strings.Count(each, "kind"), strings.Count(stdout, "invalid"))
+	require.Equal(t, strings.Count(invalidManifests, "kind"), strings.Count(stdout, "invalid"))
 
 	const mistakes = 60_000
 	status, stdout, _ = shell(t, `{"allowedDestinations": [`+strings.Repeat("[], ", mistakes)+`[]]}`, "validate", "-f", "-", "-o", "github")
 	require.Equal(t, 1, status)
-	require.Equal(t, 101, strings.Count(stdout, "\n"), "too many destinations, and the first of a thousand invalid ones")
+	require.Equal(t, 101, strings.Count(stdout, "\n"), "too many destinations, 99 invalid destinations, and the count of further problems")
 	require.Contains(t, stdout, "::policy: and 901 more\n")
 }

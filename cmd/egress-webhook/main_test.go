@@ -67,7 +67,7 @@ func TestValidate(t *testing.T) {
 	}{
 		{"valid", "", []string{"-f", good}, 0, good + ": tenant-a/egress: valid\n", ""},
 		{"invalid", "", []string{"-f", bad}, 1, bad + ": tenant-b/typo: invalid\n", invalidLines},
-		{"both, as arguments", "", []string{"-f", good, bad, "--ranges-file", ranges}, 1, good + ": tenant-a/egress: valid\n" + bad + ": tenant-b/typo: invalid\n", invalidLines},
+		{"a valid and an invalid file", "", []string{"-f", good, bad, "--ranges-file", ranges}, 1, good + ": tenant-a/egress: valid\n" + bad + ": tenant-b/typo: invalid\n", invalidLines},
 		{"standard input among others", goodManifest + otherManifests, []string{"-f", "-"}, 0, "-: tenant-a/egress: valid\n", ""},
 		{"a list", "", []string{"-f", list}, 1, list + ": tenant-b/typo: invalid\n" + list + ": tenant-a/egress: valid\n", strings.ReplaceAll(invalidLines, bad, list)},
 		{"bare", "", []string{"-f", bare}, 1, bare + ": invalid\n", bare + ": Invalid JSON: unexpected end of JSON input at line 1, column 26 (policy.json)\n"},
@@ -95,10 +95,10 @@ func TestValidate(t *testing.T) {
 			"egress-webhook validate: invalid --dns-cidr \"169.254.20.10\": must be a CIDR such as 169.254.20.10/32\negress-webhook validate: DNS CIDR fd00::/8 is not in the cluster's address family, IPv4\nRun 'egress-webhook validate --help' for usage.\n"},
 		{"no such file", "", []string{"-f", dir + "/none.yaml"}, 2, "", "egress-webhook validate: open " + dir + "/none.yaml: no such file or directory\n"},
 		{"no such ranges", "", []string{"-f", good, "--ranges-file", dir + "/none"}, 2, "", "egress-webhook validate: open " + dir + "/none: no such file or directory\n"},
-		{"ranges that are none", "", []string{"-f", good, "--ranges-file", good}, 2, "", "egress-webhook validate: " + good + ": not an ip-ranges document: invalid character 'a' looking for beginning of value\n"},
+		{"a ranges file with other content", "", []string{"-f", good, "--ranges-file", good}, 2, "", "egress-webhook validate: " + good + ": not an ip-ranges document: invalid character 'a' looking for beginning of value\n"},
 		{"invalid UTF-8", "", []string{"-f", utf8}, 2, "", "egress-webhook validate: " + utf8 + ": invalid YAML: invalid leading UTF-8 octet\n"},
 		{"policy not a string", "", []string{"-f", mapping}, 2, "", "egress-webhook validate: " + mapping + ":5:16: policy.json must be a string, not a mapping: quote it, or begin it with |\n"},
-		{"YAML that is no object", "", []string{"-f", write("scalar.yaml", "just text")}, 2, "", "egress-webhook validate: " + dir + "/scalar.yaml:1:1: not a Kubernetes object: an object must be a mapping, not text\n"},
+		{"YAML without an object", "", []string{"-f", write("scalar.yaml", "just text")}, 2, "", "egress-webhook validate: " + dir + "/scalar.yaml:1:1: not a Kubernetes object: an object must be a mapping, not text\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			status, stdout, stderr := shell(t, test.stdin, append([]string{"validate"}, test.args...)...)

@@ -75,17 +75,17 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	registry := cli.NewRegistry(program)
 	metrics := admission.NewMetrics(registry, certificate, ranges)
 	handler := closeWhenStopping(ctx, admission.Handler(ranges.Table, policyOptions, metrics, log))
-	limit := func(l net.Listener) net.Listener { return admission.LimitConnections(l, metrics) }
-	if err := o.run(ctx, admission.NewServer(handler, certificate, metrics, log), limit, registry, log); err != nil {
+	limitConnections := func(l net.Listener) net.Listener { return admission.LimitConnections(l, metrics) }
+	if err := o.run(ctx, admission.NewServer(handler, certificate, metrics, log), limitConnections, registry, log); err != nil {
 		log.Error("serve failed", "error", err)
 		return cli.ExitInvalid
 	}
 	return cli.ExitOK
 }
 
-// tuneGC makes the garbage collector run less often, unless the environment sets GOGC or GOMEMLIMIT. Besides
-// the ranges little is alive, and each review adds little. A higher percentage is hardly faster and lets
-// garbage pile up after large reviews.
+// tuneGC makes the garbage collector run less often, unless the environment sets GOGC or GOMEMLIMIT. Apart from the
+// ranges the live heap is small, and a review adds little to it. A higher percentage is hardly faster, and leaves more
+// garbage after large reviews.
 func tuneGC() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(350)
@@ -96,16 +96,16 @@ func tuneGC() {
 }
 
 const (
-	// drainTime is how long the webhook accepts reviews after readiness fails. By then every node has stopped
-	// sending reviews to this Pod.
+	// drainTime is how long the webhook accepts reviews after readiness fails. After that time no node sends reviews to
+	// this Pod.
 	drainTime = 3 * time.Second
 	// stopTimeout bounds the wait for reviews in flight. It is longer than the timeout of an API server.
 	stopTimeout = 10 * time.Second
 )
 
-// run serves reviews and health until ctx ends. Then readiness fails first, and run waits for the reviews in
-// flight.
-func (o *options) run(ctx context.Context, reviews *http.Server, limit func(net.Listener) net.Listener, metrics prometheus.Gatherer, log *slog.Logger) error {
+// run serves reviews and health until ctx ends. Then readiness fails, run serves for drainTime, and finally it waits
+// for the reviews in flight.
+func (o *options) run(ctx context.Context, reviews *http.Server, limitConnections func(net.Listener) net.Listener, metrics prometheus.Gatherer, log *slog.Logger) error {
 	listener, err := net.Listen("tcp", o.addr)
 	if err != nil {
 		return err
@@ -116,7 +116,7 @@ func (o *options) run(ctx context.Context, reviews *http.Server, limit func(net.
 	}
 	defer closeHealth()
 	failed := make(chan error, 1)
-	go func() { failed <- reviews.ServeTLS(limit(listener), "", "") }()
+	go func() { failed <- reviews.ServeTLS(limitConnections(listener), "", "") }()
 	log.Info("running", "addr", listener.Addr().String())
 	select {
 	case err := <-failed:
@@ -129,13 +129,13 @@ func (o *options) run(ctx context.Context, reviews *http.Server, limit func(net.
 		return err
 	case <-time.After(drainTime):
 	}
-	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	stopContext, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
-	return reviews.Shutdown(stopping)
+	return reviews.Shutdown(stopContext)
 }
 
-// closeWhenStopping asks clients to close their connection after ctx ends. Their next connection leads to
-// another Pod. Without this, Shutdown closes idle connections and may lose a request on the way.
+// closeWhenStopping asks clients to close their connection after ctx ends. Their next connection reaches another Pod.
+// Without closeWhenStopping, Shutdown closes idle connections and may lose a request on the way.
 func closeWhenStopping(ctx context.Context, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if ctx.Err() != nil {

@@ -12,13 +12,13 @@ import (
 const validateUsage = `
 egress-webhook validate prints the webhook's verdict on each policy in files,
 without a cluster. FILE is a YAML or JSON manifest with any number of objects,
-such as the output of Kustomize and Helm, or a bare policy.json. From a folder it
-reads every .yaml, .yml and .json file, also in subfolders, and skips names that
-begin with a dot. The FILE - is standard input. It skips objects that are not
-policy ConfigMaps. In a folder it also skips Helm templates, Kustomize patches and
-other YAML, with a note. It reports a broken file that looks like a policy after
-all other files. Without --ranges-file it checks names against a compiled-in
-catalogue.
+such as the output of Kustomize and Helm, or a bare policy.json. From a folder the
+command reads every .yaml, .yml and .json file, also in subfolders, and skips
+names that begin with a dot. The FILE - is standard input. The command skips
+objects that are not policy ConfigMaps. In a folder it also skips Helm templates,
+Kustomize patches and other YAML, with a note. After all other files, it reports
+each broken file that looks like a policy. Without --ranges-file it checks names
+against a compiled-in catalogue.
 
 Usage:
   egress-webhook validate -f FILE... [--ranges-file FILE] [-o text|json|github]
@@ -105,12 +105,12 @@ func verdictOf(source cli.Source, input *cli.Input) verdict {
 	compiled := netpol.CompileConfigMap(source.ConfigMap, netpol.Inputs{Table: input.Table, Options: input.Options})
 	return verdict{
 		File: source.File, Namespace: source.ConfigMap.Namespace, Name: source.ConfigMap.Name,
-		Valid: compiled.Problems == nil, Problems: positioned(source, compiled.Problems), Warnings: positioned(source, compiled.Warnings),
+		Valid: compiled.Problems == nil, Problems: withPositions(source, compiled.Problems), Warnings: withPositions(source, compiled.Warnings),
 	}
 }
 
-// positioned adds the positions in the file to problems. The result is never nil.
-func positioned(source cli.Source, problems policy.Problems) []positionedProblem {
+// withPositions returns the problems with their positions in the file. The result is never nil.
+func withPositions(source cli.Source, problems policy.Problems) []positionedProblem {
 	result := make([]positionedProblem, len(problems))
 	if len(problems) == 0 {
 		return result
@@ -137,8 +137,8 @@ func printVerdict(stdout, stderr cli.Output, source cli.Source, v verdict) {
 	}
 }
 
-// annotate prints GitHub's workflow commands, which annotate lines of a file. Standard input has no file, so
-// the message then names the policy.
+// annotate prints GitHub's workflow commands, which annotate lines of a file. If the policy is from standard input, the
+// message names the policy, because there is no file.
 func annotate(out cli.Output, source cli.Source, level string, problems []positionedProblem) {
 	for _, p := range problems {
 		if source.FromStdin() {
@@ -149,10 +149,10 @@ func annotate(out cli.Output, source cli.Source, level string, problems []positi
 	}
 }
 
-// printAnnotation prints one workflow command at a position in a file, or without a file for standard input.
-func printAnnotation(out cli.Output, level, file string, at cli.Position, message string) {
+// printAnnotation prints one workflow command for a position in a file. It omits the file if it is standard input.
+func printAnnotation(out cli.Output, level, file string, position cli.Position, message string) {
 	if file == cli.Stdin {
 		file = ""
 	}
-	out.Workflow(level, file, cli.Position{Line: max(at.Line, 1), Column: max(at.Column, 1)}, message)
+	out.Workflow(level, file, cli.Position{Line: max(position.Line, 1), Column: max(position.Column, 1)}, message)
 }
