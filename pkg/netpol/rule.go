@@ -52,7 +52,7 @@ func prefixPeers(n int, each iter.Seq[netip.Prefix]) []networkingv1.NetworkPolic
 // rulePorts returns a port set as a rule's ports. It returns nil, which Kubernetes reads as every port, only for the
 // set of every port.
 func rulePorts(set prefixes.PortSet) []networkingv1.NetworkPolicyPort {
-	if set.IsEvery() {
+	if set.IsEveryPort() {
 		return nil
 	}
 	ports := make([]networkingv1.NetworkPolicyPort, len(set.Ranges()))

@@ -28,8 +28,8 @@ func Aggregate(prefixes []netip.Prefix) []netip.Prefix {
 // AggregateSorted is Aggregate for prefixes that are masked and sorted by Compare. It works in place: the result
 // shares the argument's array.
 func AggregateSorted(sorted []netip.Prefix) []netip.Prefix {
-	// merged is the result for the prefixes read so far, so the next one is either inside the last merged prefix or its
-	// sibling.
+	// merged is the result for the prefixes so far. The next prefix can be inside the last prefix of merged, or be its
+	// sibling. It has no such relation to an earlier prefix of merged.
 	merged := sorted[:0]
 	for _, prefix := range sorted {
 		if n := len(merged); n > 0 && Contains(merged[n-1], prefix) {

@@ -16,9 +16,9 @@ func TestAggregate(t *testing.T) {
 		in, want []netip.Prefix
 	}{
 		{"none", nil, nil},
-		{"as documented", prefixtest.Parse("10.0.2.0/23", "10.0.0.0/24", "10.0.0.0/23"), prefixtest.Parse("10.0.0.0/22")},
+		{"the documented example", prefixtest.Parse("10.0.2.0/23", "10.0.0.0/24", "10.0.0.0/23"), prefixtest.Parse("10.0.0.0/22")},
 		{"host bits", prefixtest.Parse("10.0.0.9/24", "10.0.0.7/24"), prefixtest.Parse("10.0.0.0/24")},
-		{"no halves", prefixtest.Parse("10.0.1.0/24", "10.0.2.0/24"), prefixtest.Parse("10.0.1.0/24", "10.0.2.0/24")},
+		{"neighbours that are not siblings", prefixtest.Parse("10.0.1.0/24", "10.0.2.0/24"), prefixtest.Parse("10.0.1.0/24", "10.0.2.0/24")},
 		{"everything", prefixtest.Parse("128.0.0.0/1", "0.0.0.0/1"), prefixtest.Parse("0.0.0.0/0")},
 		{"cascade", prefixtest.Parse("10.0.0.0/32", "10.0.0.1/32", "10.0.0.2/31", "10.0.0.4/30", "10.0.0.8/29"), prefixtest.Parse("10.0.0.0/28")},
 		{"families", prefixtest.Parse("::/1", "10.0.0.0/8", "8000::/1"), prefixtest.Parse("10.0.0.0/8", "::/0")},
@@ -27,12 +27,12 @@ func TestAggregate(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			in := slices.Clone(test.in)
 			require.Equal(t, test.want, Aggregate(in))
-			require.Equal(t, test.in, in, "the argument is left as it is")
+			require.Equal(t, test.in, in, "Aggregate does not modify its argument")
 		})
 	}
 }
 
-// FuzzAggregate reads each two bytes as a prefix in a space of 256 addresses of either family. It compares the result
+// FuzzAggregate reads every two bytes as a prefix in a space of 256 addresses of either family. It compares the result
 // with a bitmap of that space: the same addresses, in the fewest possible prefixes.
 func FuzzAggregate(f *testing.F) {
 	f.Add([]byte{0, 24, 128, 25, 7, 32})

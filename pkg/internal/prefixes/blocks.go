@@ -13,16 +13,16 @@ type Block struct {
 	Ports  PortSet // never empty
 }
 
-// Blocks are the prefixes of a Set, sorted by Compare. Each prefix occurs once, with its ports in merged ranges. It
-// lacks the ranges that the containing prefixes have. No two siblings have equal ports. The zero Blocks are empty.
+// Blocks are the prefixes of a Set, sorted by Compare. Each prefix occurs once, with merged port ranges. These do not
+// include the ranges of the prefixes that contain it. No two siblings have equal ports. The zero Blocks are empty.
 type Blocks struct {
 	blocks []prefixPorts
 	ports  []PortSet // by PortSetID
 }
 
 // Blocks returns the part of s that a NetworkPolicy can list. A NetworkPolicy opens protocols without ports, such as
-// ICMP, only together with every port, so a prefix without every port loses them. An error means that s exceeds
-// MaxPortRanges or another bound; the Blocks are then empty.
+// ICMP, only together with every port, so Blocks removes them from a prefix that lacks a port. An error means that s
+// exceeds MaxPortRanges or another bound; the Blocks are then empty.
 func (s Set) Blocks() (Blocks, error) {
 	if s.err != nil {
 		return Blocks{}, s.err
@@ -70,13 +70,14 @@ func (b Blocks) All() iter.Seq[Block] {
 	}
 }
 
-// Group is all prefixes of some Blocks that have the same ports.
+// Group is a port set and all prefixes of a Blocks that have exactly these ports.
 type Group struct {
 	Ports    PortSet        // never empty
 	Prefixes []netip.Prefix // sorted by Compare, never empty
 }
 
-// ByPorts returns the blocks grouped by their ports: every port first, then in the order of the ranges.
+// ByPorts returns the blocks grouped by their ports. The group with every port comes first, and the other groups are in
+// the order of their ranges.
 func (b Blocks) ByPorts() []Group {
 	counts := make([]int, len(b.ports))
 	for _, block := range b.blocks {
@@ -89,14 +90,14 @@ func (b Blocks) ByPorts() []Group {
 		}
 	}
 	slices.SortFunc(ids, func(x, y PortSetID) int { return b.ports[x].compare(b.ports[y]) })
-	groups, groupOf := make([]Group, len(ids)), make([]int, len(b.ports))
+	groups, groupIndex := make([]Group, len(ids)), make([]int, len(b.ports))
 	prefixes := make([]netip.Prefix, len(b.blocks))
 	for i, id := range ids {
-		groups[i], groupOf[id] = Group{b.ports[id], prefixes[:0:counts[id]]}, i
+		groups[i], groupIndex[id] = Group{b.ports[id], prefixes[:0:counts[id]]}, i
 		prefixes = prefixes[counts[id]:]
 	}
 	for _, block := range b.blocks {
-		g := &groups[groupOf[block.ports]]
+		g := &groups[groupIndex[block.ports]]
 		g.Prefixes = append(g.Prefixes, block.prefix)
 	}
 	return groups
@@ -105,7 +106,7 @@ func (b Blocks) ByPorts() []Group {
 // Slots yields each prefix, in order, with the number of its port slots: one for each port range of the prefix and of
 // the prefixes that contain it. The set of every port takes one slot.
 func (b Blocks) Slots() iter.Seq2[netip.Prefix, int] {
-	// A range never repeats inside a prefix that has it, so whole port sets are the keys.
+	// A block never repeats a range of a block that contains it, so a whole port set can be a key.
 	ids := make([]PortSetID, len(b.ports))
 	for id := range ids {
 		ids[id] = PortSetID(id)

@@ -7,10 +7,10 @@ import (
 	"egress-agent/pkg/internal/prefixes"
 )
 
-// set returns the set of TCP ports on CIDRs.
+// set returns the set of TCP ports on a CIDR. No ports means every port.
 func set(cidr string, ports ...uint16) prefixes.Set {
 	builder := prefixes.NewBuilder(1)
-	var ranges []prefixes.PortRange // none is every port
+	var ranges []prefixes.PortRange // no range means every port
 	for _, port := range ports {
 		ranges = append(ranges, prefixes.PortRange{Protocol: "TCP", First: port, Last: port})
 	}
@@ -25,7 +25,7 @@ func print(s prefixes.Set) {
 	}
 	for block := range blocks.All() {
 		fmt.Print(block.Prefix)
-		if block.Ports.IsEvery() {
+		if block.Ports.IsEveryPort() {
 			fmt.Print(" every port")
 		} else {
 			for _, r := range block.Ports.Ranges() {
@@ -54,8 +54,8 @@ func ExampleSet_Union() {
 }
 
 func ExampleSet_Intersect() {
-	policy, within := set("0.0.0.0/0", 443), set("10.0.0.0/8")
-	print(policy.Intersect(within))
+	policy, allowed := set("0.0.0.0/0", 443), set("10.0.0.0/8")
+	print(policy.Intersect(allowed))
 	// Output:
 	// 10.0.0.0/8 TCP 443-443
 }
@@ -72,7 +72,7 @@ func ExampleSet_Subtract() {
 func ExampleBlocks_ByPorts() {
 	blocks, _ := set("10.0.0.0/24", 443).Union(set("10.0.9.0/24", 443)).Union(set("10.0.5.0/24")).Blocks()
 	for _, group := range blocks.ByPorts() {
-		fmt.Println(group.Ports.IsEvery(), group.Prefixes)
+		fmt.Println(group.Ports.IsEveryPort(), group.Prefixes)
 	}
 	// Output:
 	// true [10.0.5.0/24]

@@ -12,7 +12,7 @@ type prefixPorts struct {
 	ports  PortSetID
 }
 
-// normalize returns the same set in fewer blocks, sorted by prefix. Each prefix is there once. No block has a range of
+// normalize returns the same set in fewer blocks, sorted by prefix. Each prefix occurs once. No block has a range of
 // ports that the containing prefixes have, and no two siblings have equal ports.
 //
 //	10.0.0.0/22 ├─────────────────┤ 443
@@ -23,7 +23,7 @@ type prefixPorts struct {
 //	10.0.0.0/22 ├─────────────────┤ 443
 //	10.0.2.0/23         ├─────────┤ 5432
 //
-// It works in place.
+// normalize works in place.
 func normalize(blocks []prefixPorts, p *pool) []prefixPorts {
 	slices.SortFunc(blocks, func(a, b prefixPorts) int { return Compare(a.prefix, b.prefix) })
 	blocks = dropCovered(blocks, p)
@@ -33,8 +33,8 @@ func normalize(blocks []prefixPorts, p *pool) []prefixPorts {
 	return mergeSiblings(blocks, p)
 }
 
-// isNormal reports whether no block contains another and no two are siblings with equal ports. Blocks are sorted, so
-// such blocks would be neighbours. Most policies are normal, and this saves them mergeSiblings.
+// isNormal reports whether no block contains another block, and no two siblings have equal ports. Blocks are sorted, so
+// such blocks would be neighbours. Most policies are normal and need no mergeSiblings.
 func isNormal(blocks []prefixPorts) bool {
 	for i := 1; i < len(blocks); i++ {
 		previous, b := blocks[i-1], blocks[i]
@@ -45,49 +45,49 @@ func isNormal(blocks []prefixPorts) bool {
 	return true
 }
 
-// dropCovered takes sorted blocks and leaves each prefix, once, with the ports that no containing prefix opens. It
-// works in place.
+// dropCovered removes from each block the port ranges that containing prefixes cover, and joins the blocks of one
+// prefix. blocks must be sorted. dropCovered works in place.
 func dropCovered(blocks []prefixPorts, p *pool) []prefixPorts {
 	type container struct {
 		netip.Prefix
-		chain int // of this container and those around it; 0 until a prefix inside it needs it
+		chain int // the chain from the outermost container to this container; 0 until a prefix inside it needs the chain
 	}
-	var containers []container // of the current block, the outermost first
-	var inherited []PortSet    // the ports of each container
-	var owns []PortSetID       // the same, as IDs
+	var containers []container   // the containers of the current block, the outermost first
+	var containerSets []PortSet  // the port set of each container
+	var containerIDs []PortSetID // the IDs of containerSets
 	var ids []PortSetID
-	kept := blocks[:0]
+	result := blocks[:0]
 	for i := 0; i < len(blocks); {
 		prefix := blocks[i].prefix
 		for ids = ids[:0]; i < len(blocks) && blocks[i].prefix == prefix; i++ {
 			ids = append(ids, blocks[i].ports)
 		}
 		for n := len(containers); n > 0 && !Contains(containers[n-1].Prefix, prefix); n = len(containers) {
-			containers, inherited, owns = containers[:n-1], inherited[:n-1], owns[:n-1]
+			containers, containerSets, containerIDs = containers[:n-1], containerSets[:n-1], containerIDs[:n-1]
 		}
-		own := p.union(ids...)
+		id := p.union(ids...)
 		if n := len(containers); n > 0 {
 			if innermost := &containers[n-1]; innermost.chain == 0 {
 				outer := 0
 				if n > 1 {
 					outer = containers[n-2].chain
 				}
-				innermost.chain = p.chain(outer, owns[n-1])
+				innermost.chain = p.chain(outer, containerIDs[n-1])
 			}
-			own = p.withoutCovered(own, containers[n-1].chain, inherited)
+			id = p.withoutCovered(id, containers[n-1].chain, containerSets)
 		}
-		if own == noPorts {
+		if id == noPorts {
 			continue
 		}
-		containers, inherited, owns = append(containers, container{Prefix: prefix}), append(inherited, p.sets[own]), append(owns, own)
-		kept = append(kept, prefixPorts{prefix, own})
+		containers, containerSets, containerIDs = append(containers, container{Prefix: prefix}), append(containerSets, p.sets[id]), append(containerIDs, id)
+		result = append(result, prefixPorts{prefix, id})
 	}
-	return kept
+	return result
 }
 
 // mergeSiblings merges siblings with equal ports, from the longest prefixes to the shortest, so a merged prefix can
-// merge again. If their parent is already in blocks with other ports, it gets the siblings' ports as well. The
-// result is sorted, and blocks are in another order afterwards.
+// merge again. If blocks already has their parent, with other ports, the parent gets the siblings' ports as well. The
+// result is sorted. mergeSiblings changes the order of blocks.
 func mergeSiblings(blocks []prefixPorts, p *pool) []prefixPorts {
 	const longest = 128
 	ports := make(map[netip.Prefix]PortSetID, len(blocks))
@@ -95,20 +95,21 @@ func mergeSiblings(blocks []prefixPorts, p *pool) []prefixPorts {
 		ports[b.prefix] = b.ports
 	}
 	merge := func(prefix netip.Prefix) (parent netip.Prefix, isNew bool) {
-		own, here := ports[prefix]
-		other := sibling(prefix)
-		if others, there := ports[other]; !here || !there || own != others {
+		prefixID, ok := ports[prefix]
+		siblingPrefix := sibling(prefix)
+		siblingID, siblingOK := ports[siblingPrefix]
+		if !ok || !siblingOK || prefixID != siblingID {
 			return netip.Prefix{}, false
 		}
 		delete(ports, prefix)
-		delete(ports, other)
+		delete(ports, siblingPrefix)
 		parent = netip.PrefixFrom(prefix.Addr(), prefix.Bits()-1).Masked()
-		parents, there := ports[parent]
-		ports[parent] = p.union(own, parents)
-		return parent, !there
+		parentID, parentOK := ports[parent]
+		ports[parent] = p.union(prefixID, parentID)
+		return parent, !parentOK
 	}
 	slices.SortFunc(blocks, func(a, b prefixPorts) int { return cmp.Compare(b.prefix.Bits(), a.prefix.Bits()) })
-	var merged []netip.Prefix // the new parents that are of the current length
+	var merged []netip.Prefix // the new parents that have the current length
 	for length := longest; length > 0; length-- {
 		var parents []netip.Prefix
 		add := func(prefix netip.Prefix) {
@@ -125,9 +126,9 @@ func mergeSiblings(blocks []prefixPorts, p *pool) []prefixPorts {
 		merged = parents
 	}
 	result := make([]prefixPorts, 0, len(ports))
-	for prefix, own := range ports {
-		if own != noPorts { // a rule without ports would open every port
-			result = append(result, prefixPorts{prefix, own})
+	for prefix, id := range ports {
+		if id != noPorts { // a rule without ports would open every port
+			result = append(result, prefixPorts{prefix, id})
 		}
 	}
 	slices.SortFunc(result, func(a, b prefixPorts) int { return Compare(a.prefix, b.prefix) })

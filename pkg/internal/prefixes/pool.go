@@ -6,11 +6,12 @@ import (
 	"strings"
 )
 
-// MaxPortRanges bounds the port ranges of the distinct port sets of a Set together. An API server stores no object of
-// more than 1.5 MiB (https://etcd.io/docs/v3.6/dev-guide/limit/), and each range takes at least 24 bytes.
+// MaxPortRanges bounds the total number of port ranges in the distinct port sets of a Set. An API server stores no
+// object of more than 1.5 MiB (https://etcd.io/docs/v3.6/dev-guide/limit/), and each range takes at least 24 bytes.
 const MaxPortRanges = 32 << 10
 
-// PortSetID identifies a port set of one Builder. Two sets of a Builder are equal exactly if their IDs are equal.
+// PortSetID identifies a port set of one Builder. Two port sets of a Builder are equal if and only if their IDs are
+// equal.
 type PortSetID int
 
 const (
@@ -18,7 +19,7 @@ const (
 	everyPortID PortSetID = 1
 )
 
-// pool holds each distinct port set once: a Set has many prefixes and few port sets.
+// pool stores each distinct port set once, because a Set has many prefixes and few port sets.
 type pool struct {
 	sets []PortSet // by PortSetID
 	ids  map[string]PortSetID
@@ -26,7 +27,7 @@ type pool struct {
 	total, limit int
 	err          error
 	remainders   map[[2]int]PortSetID // results of withoutCovered, by port set and chain
-	chains       map[[2]int]int       // see chain
+	chains       map[[2]int]int       // results of chain, by its arguments
 }
 
 func newPool(limit int) *pool {
@@ -38,7 +39,7 @@ func (p *pool) intern(set PortSet) PortSetID {
 	if len(set.ranges) == 0 {
 		return noPorts
 	}
-	if set.IsEvery() {
+	if set.IsEveryPort() {
 		return everyPortID
 	}
 	var key strings.Builder
@@ -59,7 +60,8 @@ func (p *pool) intern(set PortSet) PortSetID {
 	return id
 }
 
-// union returns the union of port sets. It merges them in one step, because pairs would take quadratic time.
+// union returns the union of port sets. It merges them in one step, because one step for each set would take quadratic
+// time.
 func (p *pool) union(ids ...PortSetID) PortSetID {
 	ids = slices.Compact(ids)
 	if len(ids) == 1 {
@@ -75,41 +77,41 @@ func (p *pool) union(ids ...PortSetID) PortSetID {
 	return p.intern(PortSet{MergePorts(all)})
 }
 
-// chain returns a number for a chain of nested prefixes. Chains with the same port sets have the same number. own is
-// the port set of the innermost prefix. outer is the number of the chain without this prefix, or 0 if that chain is
-// empty.
-func (p *pool) chain(outer int, own PortSetID) int {
+// chain returns a number for a chain of nested prefixes. Chains with the same port sets have the same number. innermost
+// is the port set of the innermost prefix. outerChain is the number of the chain without this prefix, or 0 if no other
+// prefix is in the chain.
+func (p *pool) chain(outerChain int, innermost PortSetID) int {
 	if p.chains == nil {
 		p.chains, p.remainders = make(map[[2]int]int), make(map[[2]int]PortSetID)
 	}
-	key := [2]int{outer, int(own)}
+	key := [2]int{outerChain, int(innermost)}
 	if p.chains[key] == 0 {
 		p.chains[key] = len(p.chains) + 1
 	}
 	return p.chains[key]
 }
 
-// withoutCovered returns own without the ranges that the inherited sets cover completely. inherited has the port sets
-// of the chain. A range that they cover in part stays complete: a cut could make two ranges of one, and each range
+// withoutCovered returns the port set id without the ranges that chainSets cover completely. chainSets are the port
+// sets of the chain. A range that they cover in part stays complete: a cut could make two ranges of one, and each range
 // takes a port slot. The set of every port, which takes one slot, stays complete as well.
-func (p *pool) withoutCovered(own PortSetID, chain int, inherited []PortSet) PortSetID {
-	key := [2]int{int(own), chain}
+func (p *pool) withoutCovered(id PortSetID, chain int, chainSets []PortSet) PortSetID {
+	key := [2]int{int(id), chain}
 	rest, known := p.remainders[key]
 	if !known {
-		rest = p.withoutCoveredRanges(own, inherited)
+		rest = p.withoutCoveredRanges(id, chainSets)
 		p.remainders[key] = rest
 	}
 	return rest
 }
 
-func (p *pool) withoutCoveredRanges(own PortSetID, inherited []PortSet) PortSetID {
-	ranges := p.sets[own].ranges
-	rest := slices.DeleteFunc(slices.Clone(ranges), func(r PortRange) bool { return isCovered(r, inherited) })
+func (p *pool) withoutCoveredRanges(id PortSetID, chainSets []PortSet) PortSetID {
+	ranges := p.sets[id].ranges
+	rest := slices.DeleteFunc(slices.Clone(ranges), func(r PortRange) bool { return isCovered(r, chainSets) })
 	switch {
 	case len(rest) == 0:
 		return noPorts
-	case len(rest) == len(ranges) || own == everyPortID:
-		return own
+	case len(rest) == len(ranges) || id == everyPortID:
+		return id
 	}
 	return p.intern(PortSet{rest})
 }

@@ -52,29 +52,29 @@ var everyPort = PortSet{[]PortRange{{Protocol: OtherProtocols}, allPorts("SCTP")
 
 func allPorts(protocol string) PortRange { return PortRange{protocol, 1, math.MaxUint16} }
 
-// IsEvery reports whether s has every port of every protocol, and the protocols without ports. A NetworkPolicy writes
-// this set as no ports at all.
-func (s PortSet) IsEvery() bool {
+// IsEveryPort reports whether s has every port of every protocol, and the protocols without ports. A rule of a
+// NetworkPolicy has this set if it lists no ports.
+func (s PortSet) IsEveryPort() bool {
 	return len(s.ranges) == len(everyPort.ranges) && slices.Equal(s.ranges, everyPort.ranges)
 }
 
-// Ranges returns the ranges of s as MergePorts orders them; the caller must not modify them.
+// Ranges returns the ranges of s in the order of MergePorts. The caller must not modify them.
 func (s PortSet) Ranges() []PortRange { return s.ranges }
 
-// compare orders sets by their ranges, which puts every port first.
-func (s PortSet) compare(other PortSet) int {
-	return slices.CompareFunc(s.ranges, other.ranges, comparePortRanges)
+// compare orders sets by their ranges. So the set of every port comes first.
+func (s PortSet) compare(t PortSet) int {
+	return slices.CompareFunc(s.ranges, t.ranges, comparePortRanges)
 }
 
-// isInexpressible reports whether s has the protocols without ports but not every port, which no NetworkPolicy can
-// list.
+// isInexpressible reports whether s has the protocols without ports but not every port. No NetworkPolicy can list such
+// a set.
 func (s PortSet) isInexpressible() bool {
-	return len(s.ranges) > 0 && s.ranges[0].Protocol == OtherProtocols && !s.IsEvery()
+	return len(s.ranges) > 0 && s.ranges[0].Protocol == OtherProtocols && !s.IsEveryPort()
 }
 
 // slots returns the number of port slots of s: one for each range, and one for the set of every port.
 func (s PortSet) slots() int {
-	if s.IsEvery() {
+	if s.IsEveryPort() {
 		return 1
 	}
 	return len(s.ranges)
@@ -83,11 +83,11 @@ func (s PortSet) slots() int {
 // intersect returns the ports that are in both sets.
 //
 //	s      ├─────┤   ├─────┤
-//	other     ├────────┤
+//	t         ├────────┤
 //	          ├──┤   ├─┤     the result
-func (s PortSet) intersect(other PortSet) PortSet {
-	var both []PortRange
-	a, b := s.ranges, other.ranges
+func (s PortSet) intersect(t PortSet) PortSet {
+	var common []PortRange
+	a, b := s.ranges, t.ranges
 	for len(a) > 0 && len(b) > 0 {
 		if c := strings.Compare(a[0].Protocol, b[0].Protocol); c < 0 {
 			a = a[1:]
@@ -97,7 +97,7 @@ func (s PortSet) intersect(other PortSet) PortSet {
 			continue
 		}
 		if first, last := max(a[0].First, b[0].First), min(a[0].Last, b[0].Last); first <= last {
-			both = append(both, PortRange{a[0].Protocol, first, last})
+			common = append(common, PortRange{a[0].Protocol, first, last})
 		}
 		if a[0].Last < b[0].Last {
 			a = a[1:]
@@ -105,17 +105,17 @@ func (s PortSet) intersect(other PortSet) PortSet {
 			b = b[1:]
 		}
 	}
-	return PortSet{both}
+	return PortSet{common}
 }
 
-// subtract returns the ports of s that are not in other.
+// subtract returns the ports of s that are not in t.
 //
 //	s      ├─────┤   ├─────┤
-//	other     ├────────┤
+//	t         ├────────┤
 //	       ├──┤        ├───┤ the result
-func (s PortSet) subtract(other PortSet) PortSet {
-	var rest []PortRange
-	b := other.ranges
+func (s PortSet) subtract(t PortSet) PortSet {
+	var result []PortRange
+	b := t.ranges
 	for _, r := range s.ranges {
 		isBefore := func(x PortRange) bool {
 			return cmp.Or(strings.Compare(x.Protocol, r.Protocol), cmp.Compare(x.Last, r.First)) < 0
@@ -123,33 +123,34 @@ func (s PortSet) subtract(other PortSet) PortSet {
 		for len(b) > 0 && isBefore(b[0]) {
 			b = b[1:]
 		}
-		next := int(r.First) // the first port of r that is not decided yet
+		next := int(r.First) // the first port of r that may still be in the result
 		for _, hole := range b {
 			if hole.Protocol != r.Protocol || hole.First > r.Last {
 				break
 			}
 			if next < int(hole.First) {
-				rest = append(rest, PortRange{r.Protocol, uint16(next), hole.First - 1})
+				result = append(result, PortRange{r.Protocol, uint16(next), hole.First - 1})
 			}
 			next = int(hole.Last) + 1
 		}
 		if next <= int(r.Last) {
-			rest = append(rest, PortRange{r.Protocol, uint16(next), r.Last})
+			result = append(result, PortRange{r.Protocol, uint16(next), r.Last})
 		}
 	}
-	return PortSet{rest}
+	return PortSet{result}
 }
 
-// lastContiguous returns the last port up to which s has every port of the protocol from port on. The result is less
-// than port if s lacks port.
+// lastContiguous returns the last port of the contiguous ports of protocol in s that begin with port. The result is
+// less than port if s lacks port.
 func (s PortSet) lastContiguous(protocol string, port int) int {
-	behind, _ := slices.BinarySearchFunc(s.ranges, port+1, func(r PortRange, first int) int {
+	// rangeCount is the number of ranges that begin at port or before, in the order of ranges.
+	rangeCount, _ := slices.BinarySearchFunc(s.ranges, port+1, func(r PortRange, first int) int {
 		return cmp.Or(strings.Compare(r.Protocol, protocol), cmp.Compare(int(r.First), first))
 	})
-	if behind == 0 || s.ranges[behind-1].Protocol != protocol {
+	if rangeCount == 0 || s.ranges[rangeCount-1].Protocol != protocol {
 		return port - 1
 	}
-	return int(s.ranges[behind-1].Last)
+	return int(s.ranges[rangeCount-1].Last)
 }
 
 // isCovered reports whether the sets together have every port of r.

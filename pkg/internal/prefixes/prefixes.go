@@ -31,13 +31,13 @@ func Contains(outer, inner netip.Prefix) bool {
 	return outer.Bits() <= inner.Bits() && outer.Contains(inner.Addr())
 }
 
-// halves returns the two prefixes that are one bit longer than prefix. A prefix of one address has none.
+// halves returns the two prefixes that are one bit longer than prefix. prefix must have more than one address.
 func halves(prefix netip.Prefix) (low, high netip.Prefix) {
 	bits := prefix.Bits() + 1
 	return netip.PrefixFrom(prefix.Addr(), bits), sibling(netip.PrefixFrom(prefix.Addr(), bits))
 }
 
-// sibling returns the prefix that makes, together with this one, a prefix one bit shorter. It returns the zero Prefix
+// sibling returns the other half of the prefix that is one bit shorter and contains prefix. It returns the zero Prefix
 // if prefix has no bits.
 //
 //	10.0.2.0/24 ├───────┤

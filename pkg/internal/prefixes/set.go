@@ -20,7 +20,7 @@ func NewBuilder(n int) *Builder {
 }
 
 // Ports returns the ID of a set of port ranges, which may overlap. Nil means every port of every protocol, and an empty
-// slice that is not nil means none. Ports modifies ranges, and the caller must not use them afterwards.
+// slice that is not nil means no port. Ports modifies ranges, and the caller must not use them afterwards.
 func (b *Builder) Ports(ranges []PortRange) PortSetID {
 	if ranges == nil {
 		return everyPortID
@@ -60,7 +60,7 @@ func (b *Builder) Grow(n int) { b.blocks = slices.Grow(b.blocks, n) }
 // PortRanges returns the number of port ranges in all distinct port sets so far. A Set has at most MaxPortRanges.
 func (b *Builder) PortRanges() int { return b.pool.total }
 
-// Set returns the set of everything added. The caller must not use the Builder afterwards.
+// Set returns the set of all added prefixes and ports. The caller must not use the Builder afterwards.
 func (b *Builder) Set() Set { return newSet(b.blocks, b.pool) }
 
 // Set is an immutable set of (address, protocol, port), and safe for concurrent use. The zero Set is empty.
@@ -70,30 +70,30 @@ func (b *Builder) Set() Set { return newSet(b.blocks, b.pool) }
 type Set struct {
 	blocks []prefixPorts // as normalize returns them
 	ports  []PortSet     // by PortSetID
-	err    error         // the bound that the set exceeds; blocks are then incomplete
+	err    error         // says which bound the set exceeds; blocks are then incomplete
 }
 
-// maxBlocks bounds the results of Union, Intersect and Subtract, and so their memory. It is four times the size of a
-// pod's map in AWS VPC CNI.
+// maxBlocks bounds the number of prefixes in a result of Union, Intersect or Subtract, and so its memory. It is four
+// times the size of a pod's map in AWS VPC CNI.
 const maxBlocks = 256 << 10
 
 var errTooManyPrefixes = errors.New("more than 262144 prefixes")
 
-// newSet returns the set of blocks, whose ports are in p. It modifies both.
+// newSet returns the set of blocks, whose ports are in p. It modifies blocks and p.
 func newSet(blocks []prefixPorts, p *pool) Set {
 	blocks = normalize(blocks, p)
 	return Set{blocks, p.sets, p.err}
 }
 
-// Union returns everything that s or other has.
+// Union returns everything that s or t has.
 //
 //	s       10.0.0.0/24 ├───────┤         443
-//	other   10.0.0.0/23 ├───────────────┤ 80
+//	t       10.0.0.0/23 ├───────────────┤ 80
 //	result  10.0.0.0/23 ├───────────────┤ 80
 //	        10.0.0.0/24 ├───────┤         443
-func (s Set) Union(other Set) Set {
-	return combine(s, other, func(o *operation) {
-		for _, set := range []Set{s, other} {
+func (s Set) Union(t Set) Set {
+	return combine(s, t, func(o *operation) {
+		for _, set := range []Set{s, t} {
 			imported := o.importer(set)
 			for _, b := range set.blocks {
 				o.add(b.prefix, imported(b.ports))
@@ -102,49 +102,49 @@ func (s Set) Union(other Set) Set {
 	})
 }
 
-// Intersect returns everything that both s and other have.
+// Intersect returns everything that both s and t have.
 //
 //	s       10.0.0.0/23 ├───────────────┤ 443, 5432
-//	other   10.0.1.0/24         ├───────┤ 443
+//	t       10.0.1.0/24         ├───────┤ 443
 //	result  10.0.1.0/24         ├───────┤ 443
-func (s Set) Intersect(other Set) Set {
-	return combine(s, other, func(o *operation) {
-		intersect := o.memoize(func(a, b PortSetID) PortSet { return s.ports[a].intersect(other.ports[b]) })
-		eachOverlap(s.blocks, other.blocks, func(b prefixPorts, around, inside []prefixPorts) {
-			for _, outer := range around {
-				o.add(b.prefix, intersect(b.ports, outer.ports))
+func (s Set) Intersect(t Set) Set {
+	return combine(s, t, func(o *operation) {
+		intersect := o.memoize(func(a, b PortSetID) PortSet { return s.ports[a].intersect(t.ports[b]) })
+		eachOverlap(s.blocks, t.blocks, func(b prefixPorts, outer, inner []prefixPorts) {
+			for _, container := range outer {
+				o.add(b.prefix, intersect(b.ports, container.ports))
 			}
-			for _, inner := range inside {
-				o.add(inner.prefix, intersect(b.ports, inner.ports))
+			for _, part := range inner {
+				o.add(part.prefix, intersect(b.ports, part.ports))
 			}
 		})
 	})
 }
 
-// Subtract returns everything that s has and other lacks.
+// Subtract returns everything that s has and t lacks.
 //
 //	s       10.0.0.0/22 ├───────────────────────────────┤ 443, 5432
-//	other   10.0.1.0/24         ├───────┤                 443
+//	t       10.0.1.0/24         ├───────┤                 443
 //	result  10.0.0.0/24 ├───────┤                         443, 5432
 //	        10.0.1.0/24         ├───────┤                 5432
 //	        10.0.2.0/23                 ├───────────────┤ 443, 5432
-func (s Set) Subtract(other Set) Set {
-	return combine(s, other, func(o *operation) {
+func (s Set) Subtract(t Set) Set {
+	return combine(s, t, func(o *operation) {
 		imported := o.importer(s)
-		subtract := o.memoize(func(a, b PortSetID) PortSet { return o.pool.sets[a].subtract(other.ports[b]) })
+		subtract := o.memoize(func(a, b PortSetID) PortSet { return o.pool.sets[a].subtract(t.ports[b]) })
 		var holes []prefixPorts
-		eachOverlap(s.blocks, other.blocks, func(b prefixPorts, around, inside []prefixPorts) {
-			own := imported(b.ports)
-			for _, outer := range around {
-				own = subtract(own, outer.ports)
+		eachOverlap(s.blocks, t.blocks, func(b prefixPorts, outer, inner []prefixPorts) {
+			ports := imported(b.ports)
+			for _, container := range outer {
+				ports = subtract(ports, container.ports)
 			}
 			holes = holes[:0]
-			for _, inner := range inside {
-				if subtract(own, inner.ports) != own {
-					holes = append(holes, inner)
+			for _, hole := range inner {
+				if subtract(ports, hole.ports) != ports {
+					holes = append(holes, hole)
 				}
 			}
-			o.cut(b.prefix, own, holes, subtract)
+			o.cut(b.prefix, ports, holes, subtract)
 		})
 	})
 }
@@ -155,8 +155,9 @@ type operation struct {
 	blocks []prefixPorts
 }
 
-// combine returns the set of everything that fill adds. Intermediate port sets count against the bound of a pool, so it
-// is four times MaxPortRanges here. Blocks checks the result.
+// combine returns the set of everything that fill adds to the operation. If a or b has an error, the result has the
+// same error. A pool counts intermediate port sets too, so its bound is four times MaxPortRanges here. Blocks checks
+// the result.
 func combine(a, b Set, fill func(*operation)) Set {
 	if err := cmp.Or(a.err, b.err); err != nil {
 		return Set{err: err}
@@ -179,21 +180,21 @@ func (o *operation) add(prefix netip.Prefix, ports PortSetID) {
 	}
 }
 
-// cut adds prefix without the holes. The holes are sorted and inside prefix. cut halves prefix while a hole closes any
-// port in own.
-func (o *operation) cut(prefix netip.Prefix, own PortSetID, holes []prefixPorts, subtract func(a, b PortSetID) PortSetID) {
+// cut adds prefix with ports, and subtracts the ports of each hole. holes are sorted and inside prefix. cut halves
+// prefix as long as a hole inside it has any port of ports.
+func (o *operation) cut(prefix netip.Prefix, ports PortSetID, holes []prefixPorts, subtract func(a, b PortSetID) PortSetID) {
 	for len(holes) > 0 && holes[0].prefix == prefix {
-		own, holes = subtract(own, holes[0].ports), holes[1:]
+		ports, holes = subtract(ports, holes[0].ports), holes[1:]
 	}
-	isHit := func(hole prefixPorts) bool { return subtract(own, hole.ports) != own }
-	if own == noPorts || o.pool.err != nil || !slices.ContainsFunc(holes, isHit) {
-		o.add(prefix, own)
+	isHit := func(hole prefixPorts) bool { return subtract(ports, hole.ports) != ports }
+	if ports == noPorts || o.pool.err != nil || !slices.ContainsFunc(holes, isHit) {
+		o.add(prefix, ports)
 		return
 	}
 	low, high := halves(prefix)
-	behind, _ := slices.BinarySearchFunc(holes, high, func(hole prefixPorts, high netip.Prefix) int { return Compare(hole.prefix, high) })
-	o.cut(low, own, holes[:behind], subtract)
-	o.cut(high, own, holes[behind:], subtract)
+	highIndex, _ := slices.BinarySearchFunc(holes, high, func(hole prefixPorts, high netip.Prefix) int { return Compare(hole.prefix, high) })
+	o.cut(low, ports, holes[:highIndex], subtract)
+	o.cut(high, ports, holes[highIndex:], subtract)
 }
 
 // importer returns a function that adds a port set of set to the pool.
@@ -207,7 +208,7 @@ func (o *operation) importer(set Set) func(PortSetID) PortSetID {
 	}
 }
 
-// memoize returns a function that calls f once for the same arguments and adds the result to the pool.
+// memoize returns a function that calls f once for each pair of arguments and adds the result to the pool.
 func (o *operation) memoize(f func(a, b PortSetID) PortSet) func(a, b PortSetID) PortSetID {
 	known := make(map[[2]PortSetID]PortSetID)
 	return func(a, b PortSetID) PortSetID {
@@ -221,29 +222,29 @@ func (o *operation) memoize(f func(a, b PortSetID) PortSet) func(a, b PortSetID)
 	}
 }
 
-// eachOverlap calls visit for each block of a, in order. around are the blocks of b that contain the block or equal it,
-// and inside are the other blocks of b inside it. a and b are sorted, with each prefix once. visit must not retain its
-// arguments.
+// eachOverlap calls visit for each block of x, in order. outer lists the blocks of y that contain the block or equal
+// it. inner lists the other blocks of y that are inside the block. x and y are sorted, with each prefix once. visit
+// must not retain its arguments.
 //
-//	a              ├─────────┤        the block
-//	b     ├──────────────────────┤    around
-//	        ├──┤   ├─┤     ├─┤        the second and the third: inside
-func eachOverlap(a, b []prefixPorts, visit func(block prefixPorts, around, inside []prefixPorts)) {
-	var around []prefixPorts
-	for _, block := range a {
-		for n := len(around); n > 0 && !Contains(around[n-1].prefix, block.prefix); n = len(around) {
-			around = around[:n-1]
+//	x              ├─────────┤        the block
+//	y     ├──────────────────────┤    in outer
+//	        ├──┤   ├─┤     ├─┤        the second and the third: in inner
+func eachOverlap(x, y []prefixPorts, visit func(block prefixPorts, outer, inner []prefixPorts)) {
+	var outer []prefixPorts
+	for _, block := range x {
+		for n := len(outer); n > 0 && !Contains(outer[n-1].prefix, block.prefix); n = len(outer) {
+			outer = outer[:n-1]
 		}
-		for len(b) > 0 && Compare(b[0].prefix, block.prefix) <= 0 {
-			if Contains(b[0].prefix, block.prefix) {
-				around = append(around, b[0])
+		for len(y) > 0 && Compare(y[0].prefix, block.prefix) <= 0 {
+			if Contains(y[0].prefix, block.prefix) {
+				outer = append(outer, y[0])
 			}
-			b = b[1:] // it is in around, or ends before this block
+			y = y[1:] // it is in outer, or ends before this block
 		}
-		inside := 0
-		for inside < len(b) && Contains(block.prefix, b[inside].prefix) {
-			inside++
+		innerCount := 0
+		for innerCount < len(y) && Contains(block.prefix, y[innerCount].prefix) {
+			innerCount++
 		}
-		visit(block, around, b[:inside])
+		visit(block, outer, y[:innerCount])
 	}
 }

@@ -19,10 +19,10 @@ func tcp(ports ...uint16) []PortRange {
 	return ranges
 }
 
-// opened is a CIDR with its ports as text: "TCP 443" or "every".
-type opened struct{ cidr, ports string }
+// openedCIDR is a CIDR with its ports as text: "TCP 443-443;" or "every".
+type openedCIDR struct{ cidr, ports string }
 
-// setOf returns the set of all CIDRs with their ports; nil ports are every port.
+// setOf returns the set of all CIDRs with their ports. Nil ports mean every port.
 func setOf(entries map[string][]PortRange) Set {
 	builder := NewBuilder(0)
 	for cidr, ports := range entries {
@@ -31,19 +31,19 @@ func setOf(entries map[string][]PortRange) Set {
 	return builder.Set()
 }
 
-func openedBy(t *testing.T, s Set) []opened {
+func openedBy(t *testing.T, s Set) []openedCIDR {
 	blocks, err := s.Blocks()
 	require.NoError(t, err)
-	var all []opened
+	var all []openedCIDR
 	for b := range blocks.All() {
 		text := "every"
-		if !b.Ports.IsEvery() {
+		if !b.Ports.IsEveryPort() {
 			text = ""
 			for _, r := range b.Ports.Ranges() {
 				text += fmt.Sprintf("%s %d-%d;", r.Protocol, r.First, r.Last)
 			}
 		}
-		all = append(all, opened{b.Prefix.String(), text})
+		all = append(all, openedCIDR{b.Prefix.String(), text})
 	}
 	return all
 }
@@ -56,30 +56,30 @@ func TestSetOperations(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		got  Set
-		want []opened
+		want []openedCIDR
 	}{
-		{"union as documented", setOf(entries{"10.0.0.0/24": tcp(443)}).Union(setOf(entries{"10.0.0.0/23": tcp(80)})),
-			[]opened{{"10.0.0.0/23", http}, {"10.0.0.0/24", https}}},
-		{"intersection as documented", setOf(entries{"10.0.0.0/23": tcp(443, 5432)}).Intersect(setOf(entries{"10.0.1.0/24": tcp(443)})),
-			[]opened{{"10.0.1.0/24", https}}},
-		{"difference as documented", web.Subtract(setOf(entries{"10.0.1.0/24": tcp(443)})),
-			[]opened{{"10.0.0.0/24", "TCP 443-443;TCP 5432-5432;"}, {"10.0.1.0/24", "TCP 5432-5432;"}, {"10.0.2.0/23", "TCP 443-443;TCP 5432-5432;"}}},
+		{"union in the documented example", setOf(entries{"10.0.0.0/24": tcp(443)}).Union(setOf(entries{"10.0.0.0/23": tcp(80)})),
+			[]openedCIDR{{"10.0.0.0/23", http}, {"10.0.0.0/24", https}}},
+		{"intersection in the documented example", setOf(entries{"10.0.0.0/23": tcp(443, 5432)}).Intersect(setOf(entries{"10.0.1.0/24": tcp(443)})),
+			[]openedCIDR{{"10.0.1.0/24", https}}},
+		{"difference in the documented example", web.Subtract(setOf(entries{"10.0.1.0/24": tcp(443)})),
+			[]openedCIDR{{"10.0.0.0/24", "TCP 443-443;TCP 5432-5432;"}, {"10.0.1.0/24", "TCP 5432-5432;"}, {"10.0.2.0/23", "TCP 443-443;TCP 5432-5432;"}}},
 		{"with nothing", web.Union(Set{}).Subtract(Set{}), openedBy(t, web)},
 		{"nothing", web.Intersect(Set{}).Union(Set{}.Subtract(web)), nil},
 		{"a port that the set lacks", web.Subtract(setOf(entries{"10.0.1.0/24": tcp(80)})), openedBy(t, web)},
 		{"a port of everything", everything.Subtract(setOf(entries{"0.0.0.0/0": tcp(25)})),
-			[]opened{{"0.0.0.0/0", "SCTP 1-65535;TCP 1-24;TCP 26-65535;UDP 1-65535;"}, {"::/0", "every"}}},
+			[]openedCIDR{{"0.0.0.0/0", "SCTP 1-65535;TCP 1-24;TCP 26-65535;UDP 1-65535;"}, {"::/0", "every"}}},
 		{"the last port", everything.Subtract(setOf(entries{"::/0": nil, "0.0.0.0/0": {{"TCP", 2, 65535}, {"UDP", 1, 65535}}})),
-			[]opened{{"0.0.0.0/0", "SCTP 1-65535;TCP 1-1;"}}},
+			[]openedCIDR{{"0.0.0.0/0", "SCTP 1-65535;TCP 1-1;"}}},
 		{"a port and back", everything.Subtract(setOf(entries{"::/0": tcp(25)})).Union(setOf(entries{"::/0": tcp(25)})), openedBy(t, everything)},
 		{"only the protocols without ports are left", everything.Subtract(setOf(entries{"::/0": nil,
 			"0.0.0.0/0": {{"TCP", 1, 65535}, {"UDP", 1, 65535}, {"SCTP", 1, 65535}}})), nil},
-		{"an address of two", setOf(entries{"10.0.0.0/31": nil}).Subtract(setOf(entries{"10.0.0.0/32": nil})), []opened{{"10.0.0.1/32", "every"}}},
+		{"an address of two", setOf(entries{"10.0.0.0/31": nil}).Subtract(setOf(entries{"10.0.0.0/32": nil})), []openedCIDR{{"10.0.0.1/32", "every"}}},
 		{"nested prefixes stay nested", setOf(entries{"10.0.0.0/22": tcp(443), "10.0.0.0/24": tcp(80)}).Subtract(setOf(entries{"10.0.2.0/23": nil})),
-			[]opened{{"10.0.0.0/23", https}, {"10.0.0.0/24", http}}},
+			[]openedCIDR{{"10.0.0.0/23", https}, {"10.0.0.0/24", http}}},
 		{"guardrails", setOf(entries{"10.0.0.0/8": tcp(443), "8.8.8.0/24": nil, "169.254.169.254/32": nil}).
 			Intersect(setOf(entries{"10.0.0.0/9": nil, "169.254.0.0/16": nil})).Subtract(setOf(entries{"169.254.169.254/32": nil})),
-			[]opened{{"10.0.0.0/9", https}}},
+			[]openedCIDR{{"10.0.0.0/9", https}}},
 		{"families do not mix", setOf(entries{"0.0.0.0/0": nil}).Intersect(setOf(entries{"::/0": nil})), nil},
 	} {
 		t.Run(test.name, func(t *testing.T) { require.Equal(t, test.want, openedBy(t, test.got)) })
@@ -102,8 +102,8 @@ func TestSetsAreImmutable(t *testing.T) {
 	}
 }
 
-// everyOther returns n TCP ports that no range joins.
-func everyOther(first, n int) []PortRange {
+// separatePorts returns n TCP ports that MergePorts does not join.
+func separatePorts(first, n int) []PortRange {
 	var ranges []PortRange
 	for i := range n {
 		ranges = append(ranges, tcp(uint16(first+2*i))...)
@@ -119,31 +119,31 @@ func TestSetsAreBounded(t *testing.T) {
 		}{{32, ""}, {33, "more than 32768 port ranges"}} {
 			builder := NewBuilder(0)
 			for i := range test.sets {
-				builder.Add(builder.Ports(everyOther(1+2*i, 1024)), netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(2 * i)}), 24))
+				builder.Add(builder.Ports(separatePorts(1+2*i, 1024)), netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(2 * i)}), 24))
 			}
 			set := builder.Set()
 			_, err := set.Blocks()
 			require.Equal(t, test.want, errorText(err))
 			_, err = Set{}.Union(set).Intersect(set).Blocks()
-			require.Equal(t, test.want, errorText(err), "an operation passes it on")
+			require.Equal(t, test.want, errorText(err), "the result of an operation has the same error")
 		}
 	})
 	t.Run("port ranges of a result", func(t *testing.T) {
 		a, b := NewBuilder(0), NewBuilder(0)
 		for i := range 30 {
 			address := netip.AddrFrom4([4]byte{10, 0, byte(2 * i)})
-			a.Add(a.Ports(everyOther(1+2*i, 1024)), netip.PrefixFrom(address, 24))
-			b.Add(b.Ports(everyOther(30001+2*i, 1024)), netip.PrefixFrom(address, 24))
+			a.Add(a.Ports(separatePorts(1+2*i, 1024)), netip.PrefixFrom(address, 24))
+			b.Add(b.Ports(separatePorts(30001+2*i, 1024)), netip.PrefixFrom(address, 24))
 		}
 		_, err := a.Set().Union(b.Set()).Blocks()
 		require.EqualError(t, err, "more than 32768 port ranges")
 	})
 	t.Run("prefixes", func(t *testing.T) {
 		a, b := NewBuilder(0), NewBuilder(0)
-		for length := range 33 { // with a port each, so that none covers another
+		for length := range 33 { // each with its own port, so no prefix covers another
 			a.Add(a.Ports(tcp(uint16(1+2*length))), netip.PrefixFrom(netip.IPv6Unspecified(), length))
 		}
-		for i := range 1000 { // inside all of them
+		for i := range 1000 { // inside all prefixes of a
 			address := netip.AddrFrom16([16]byte{4: byte(i >> 8), 6: byte(i), 15: 1})
 			b.Add(b.Ports(nil), netip.PrefixFrom(address, 128))
 		}
@@ -172,7 +172,7 @@ type bitmap [2][32]uint32
 
 const otherBit = 1
 
-// bitsOf returns the bits of a port set; nil is every port.
+// bitsOf returns the bits of a port set. Nil means every port.
 func bitsOf(ranges []PortRange) uint32 {
 	if ranges == nil {
 		return 1<<(1+3*len(smallPorts)) - 1
@@ -193,7 +193,7 @@ func bitsOf(ranges []PortRange) uint32 {
 	return bits
 }
 
-// add adds a prefix with ports; nil ports are every port.
+// add adds a prefix with ports. Nil ports mean every port.
 func (m *bitmap) add(prefix netip.Prefix, ports []PortRange) {
 	bits := bitsOf(ports)
 	for space := range m {
@@ -205,7 +205,7 @@ func (m *bitmap) add(prefix netip.Prefix, ports []PortRange) {
 	}
 }
 
-// combine returns f of the bits of each address.
+// combine returns the bitmap in which f combines the bits of each address in both bitmaps.
 func (m *bitmap) combine(other *bitmap, f func(a, b uint32) uint32) *bitmap {
 	var result bitmap
 	for space := range m {
@@ -216,13 +216,13 @@ func (m *bitmap) combine(other *bitmap, f func(a, b uint32) uint32) *bitmap {
 	return &result
 }
 
-// smallEntry is a prefix with ports; nil ports are every port.
+// smallEntry is a prefix with ports. Nil ports mean every port.
 type smallEntry struct {
 	prefix netip.Prefix
 	ports  []PortRange
 }
 
-// smallEntries reads each three bytes as an entry in the small universe.
+// smallEntries reads every three bytes as an entry in the small universe.
 func smallEntries(data []byte) []smallEntry {
 	var entries []smallEntry
 	for ; len(data) >= 3; data = data[3:] {
@@ -242,8 +242,8 @@ func smallEntries(data []byte) []smallEntry {
 	return entries
 }
 
-// small returns entries as a set and as a bitmap.
-func small(entries []smallEntry) (Set, *bitmap) {
+// smallSet returns entries as a set and as a bitmap.
+func smallSet(entries []smallEntry) (Set, *bitmap) {
 	builder, bits := NewBuilder(0), &bitmap{}
 	for _, e := range entries {
 		builder.Add(builder.Ports(slices.Clone(e.ports)), e.prefix)
@@ -252,8 +252,8 @@ func small(entries []smallEntry) (Set, *bitmap) {
 	return builder.Set(), bits
 }
 
-// FuzzSet compares the operations on two sets with those on bitmaps of a small universe, and the results' Blocks with
-// what their documentation promises.
+// FuzzSet compares the operations on two sets with the same operations on bitmaps of a small universe, and the results'
+// Blocks with what their documentation promises.
 func FuzzSet(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 8, 3, 2, 1, 0, 8}, []byte{2, 5, 0, 9, 2, 3})
 	f.Add([]byte{0, 0, 0}, []byte{62, 5, 0xff, 8, 12, 0x18})
@@ -276,8 +276,8 @@ func TestSetAgreesWithBitmap(t *testing.T) {
 
 func checkOperations(t *testing.T, first, second []byte) {
 	const most = 16 * 3
-	a, bitsOfA := small(smallEntries(first[:min(most, len(first))]))
-	b, bitsOfB := small(smallEntries(second[:min(most, len(second))]))
+	a, bitsOfA := smallSet(smallEntries(first[:min(most, len(first))]))
+	b, bitsOfB := smallSet(smallEntries(second[:min(most, len(second))]))
 	union := bitsOfA.combine(bitsOfB, func(a, b uint32) uint32 { return a | b })
 	both := bitsOfA.combine(bitsOfB, func(a, b uint32) uint32 { return a & b })
 	rest := bitsOfA.combine(bitsOfB, func(a, b uint32) uint32 { return a &^ b })
@@ -305,7 +305,7 @@ func checkOperations(t *testing.T, first, second []byte) {
 	}
 }
 
-// checkBlocks requires that Blocks have the ports of a set, no more, and are minimal.
+// checkBlocks requires that the Blocks of s open exactly the ports in want, and that they are minimal.
 func checkBlocks(t *testing.T, name string, s Set, want *bitmap) {
 	blocks, err := s.Blocks()
 	require.NoError(t, err, name)
@@ -319,7 +319,7 @@ func checkBlocks(t *testing.T, name string, s Set, want *bitmap) {
 		ranges := b.Ports.Ranges()
 		require.NotEmpty(t, ranges, name)
 		require.Equal(t, MergePorts(slices.Clone(ranges)), ranges, "%s: ranges are merged", name)
-		require.True(t, b.Ports.IsEvery() || ranges[0].Protocol != OtherProtocols, "%s: %v can be listed", name, b)
+		require.True(t, b.Ports.IsEveryPort() || ranges[0].Protocol != OtherProtocols, "%s: %v can be listed", name, b)
 		got.add(b.Prefix, append([]PortRange{}, ranges...))
 		byPrefix[b.Prefix] = b.Ports
 	}
@@ -330,17 +330,17 @@ func checkBlocks(t *testing.T, name string, s Set, want *bitmap) {
 		slots[prefix] = n
 	}
 	for _, b := range all {
-		var around []PortRange // of the prefixes that contain it
-		every := false
+		var outerRanges []PortRange // of the prefixes that contain b
+		isInsideEveryPort := false
 		distinct := make(map[PortRange]bool)
 		for _, outer := range all {
 			if !Contains(outer.Prefix, b.Prefix) {
 				continue
 			}
 			if outer.Prefix != b.Prefix {
-				around, every = append(around, outer.Ports.Ranges()...), every || outer.Ports.IsEvery()
+				outerRanges, isInsideEveryPort = append(outerRanges, outer.Ports.Ranges()...), isInsideEveryPort || outer.Ports.IsEveryPort()
 			}
-			if outer.Ports.IsEvery() {
+			if outer.Ports.IsEveryPort() {
 				distinct[PortRange{}] = true
 				continue
 			}
@@ -349,9 +349,9 @@ func checkBlocks(t *testing.T, name string, s Set, want *bitmap) {
 			}
 		}
 		require.Equal(t, len(distinct), slots[b.Prefix], "%s: slots of %v", name, b)
-		require.False(t, every, "%s: %v is inside every port", name, b)
-		if !b.Ports.IsEvery() {
-			left := PortSet{b.Ports.Ranges()}.subtract(PortSet{MergePorts(around)}).Ranges()
+		require.False(t, isInsideEveryPort, "%s: %v is inside every port", name, b)
+		if !b.Ports.IsEveryPort() {
+			left := PortSet{b.Ports.Ranges()}.subtract(PortSet{MergePorts(outerRanges)}).Ranges()
 			for _, r := range b.Ports.Ranges() {
 				isLeft := func(l PortRange) bool { return l.Protocol == r.Protocol && r.First <= l.Last && l.First <= r.Last }
 				require.True(t, slices.ContainsFunc(left, isLeft), "%s: %v is covered in %v", name, r, b)

@@ -11,8 +11,8 @@ import (
 	"egress-agent/pkg/internal/prefixtest"
 )
 
-// FuzzCountSlots reads each three bytes as a prefix and a key, and compares with a count of the distinct keys of all
-// prefixes around each.
+// FuzzCountSlots reads every three bytes as a prefix and a key. It compares CountSlots with a count of the distinct
+// keys of each prefix and of the prefixes that contain it.
 func FuzzCountSlots(f *testing.F) {
 	f.Add([]byte{0, 0, 1, 0, 0, 2, 0, 16, 2, 0, 16, 3, 8, 12, 4, 8, 14, 1})
 	weight := func(key byte) int { return 1 + int(key%3) }
@@ -26,24 +26,24 @@ func FuzzCountSlots(f *testing.F) {
 			}
 		}
 		sorted := slices.SortedFunc(maps.Keys(keys), Compare)
-		seen := 0
+		count := 0
 		for prefix, slots := range CountSlots(len(sorted), func(i int) (netip.Prefix, []byte) { return sorted[i], keys[sorted[i]] }, weight) {
-			require.Equal(t, sorted[seen], prefix)
-			seen++
+			require.Equal(t, sorted[count], prefix)
+			count++
 			distinct := make(map[byte]bool)
-			for outer, ofOuter := range keys {
-				for _, key := range ofOuter {
+			for outer, outerKeys := range keys {
+				for _, key := range outerKeys {
 					distinct[key] = distinct[key] || Contains(outer, prefix)
 				}
 			}
 			want := 0
-			for key, contained := range distinct {
-				if contained {
+			for key, isContained := range distinct {
+				if isContained {
 					want += weight(key)
 				}
 			}
 			require.Equal(t, want, slots, "%v of %v", prefix, keys)
 		}
-		require.Equal(t, len(sorted), seen)
+		require.Equal(t, len(sorted), count)
 	})
 }

@@ -2,38 +2,38 @@ package prefixes
 
 import "net/netip"
 
-// Subtract returns the fewest prefixes that cover exactly the addresses that are in a and not in b: masked, sorted by
+// Subtract returns the fewest prefixes that cover exactly the addresses that are in x and not in y: masked, sorted by
 // Compare. It returns nil if no address is left.
 //
-//	a ├───────────────┤
-//	b     ├───┤
+//	x ├───────────────┤
+//	y     ├───┤
 //	  ├───┤   ├───────┤ the result
-func Subtract(a, b []netip.Prefix) []netip.Prefix {
-	var rest []netip.Prefix
-	b = Aggregate(b)
-	for _, prefix := range Aggregate(a) {
-		for len(b) > 0 && Compare(b[0], prefix) < 0 && !b[0].Overlaps(prefix) {
-			b = b[1:] // it ends before this prefix begins, and so before all later ones
+func Subtract(x, y []netip.Prefix) []netip.Prefix {
+	var result []netip.Prefix
+	y = Aggregate(y)
+	for _, prefix := range Aggregate(x) {
+		for len(y) > 0 && Compare(y[0], prefix) < 0 && !y[0].Overlaps(prefix) {
+			y = y[1:] // it ends before this prefix begins, and so before all later ones
 		}
-		rest = subtractFrom(rest, prefix, b)
+		result = subtractFrom(result, prefix, y)
 	}
-	return Aggregate(rest)
+	return Aggregate(result)
 }
 
-// subtractFrom appends the addresses of prefix that are in none of the holes. It halves prefix while a hole is
-// inside.
-func subtractFrom(rest []netip.Prefix, prefix netip.Prefix, holes []netip.Prefix) []netip.Prefix {
+// subtractFrom appends the addresses of prefix that are in no hole. It halves prefix as long as a hole is inside
+// prefix.
+func subtractFrom(result []netip.Prefix, prefix netip.Prefix, holes []netip.Prefix) []netip.Prefix {
 	for _, hole := range holes {
 		if Contains(hole, prefix) {
-			return rest
+			return result
 		}
 		if Contains(prefix, hole) {
 			low, high := halves(prefix)
-			return subtractFrom(subtractFrom(rest, low, holes), high, holes)
+			return subtractFrom(subtractFrom(result, low, holes), high, holes)
 		}
 		if prefix.Addr().Less(hole.Addr()) {
-			break // sorted: all later holes are behind prefix
+			break // the holes are sorted, so all later holes are behind prefix
 		}
 	}
-	return append(rest, prefix)
+	return append(result, prefix)
 }

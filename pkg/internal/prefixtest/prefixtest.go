@@ -15,25 +15,25 @@ func At(space netip.Prefix, i byte) netip.Addr {
 	return address
 }
 
-// FromBytes reads each two bytes as a prefix inside one of the spaces. The prefixes may have host bits. covered is true
-// for each address of a space that at least one of the prefixes contains.
-func FromBytes(data []byte) (all []netip.Prefix, covered [2][256]bool) {
+// FromBytes reads every two bytes as a prefix inside one of the spaces. The prefixes may have host bits. covered is
+// true for each address of a space that at least one of the prefixes contains.
+func FromBytes(data []byte) (prefixes []netip.Prefix, covered [2][256]bool) {
 	for ; len(data) >= 2; data = data[2:] {
 		space := int(data[1]) % 2
 		prefix := netip.PrefixFrom(At(Spaces[space], data[0]), Spaces[space].Bits()+int(data[1]/2)%9)
-		all = append(all, prefix)
+		prefixes = append(prefixes, prefix)
 		for i := range covered[space] {
 			covered[space][i] = covered[space][i] || prefix.Masked().Contains(At(Spaces[space], byte(i)))
 		}
 	}
-	return all, covered
+	return prefixes, covered
 }
 
 // Parse parses CIDRs, and panics if one is invalid. Without arguments, it returns nil.
 func Parse(cidrs ...string) []netip.Prefix {
-	var all []netip.Prefix
+	var prefixes []netip.Prefix
 	for _, cidr := range cidrs {
-		all = append(all, netip.MustParsePrefix(cidr))
+		prefixes = append(prefixes, netip.MustParsePrefix(cidr))
 	}
-	return all
+	return prefixes
 }
