@@ -20,23 +20,24 @@ type Certificate struct {
 	pair              atomic.Pointer[tls.Certificate]
 }
 
-// NewCertificate loads a certificate and its key from PEM files. The chain may follow the certificate.
+// NewCertificate loads a certificate and its key from PEM files. After the certificate, certFile may contain its chain.
 func NewCertificate(certFile, keyFile string, log *slog.Logger) (*Certificate, error) {
-	c := &Certificate{certFile: certFile, keyFile: keyFile, files: filewatch.Watch(certFile, keyFile), log: log}
+	c := &Certificate{certFile: certFile, keyFile: keyFile, files: filewatch.New(certFile, keyFile), log: log}
 	if err := c.reload(); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-// Get returns the last valid pair of certificate and key. It is a tls.Config.GetCertificate.
+// Get returns the last valid pair of certificate and key. It is a function for tls.Config.GetCertificate.
 func (c *Certificate) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.pair.Load(), nil }
 
 // NotAfter returns when the current certificate expires.
 func (c *Certificate) NotAfter() time.Time { return c.pair.Load().Leaf.NotAfter }
 
-// Run reloads the files when they change, until ctx ends. If the certificate and the key do not match, Run logs
-// that and serves the previous pair. They differ for a moment while another program replaces the two files.
+// Run reloads the files when they change, until ctx ends. If the certificate and the key do not match, Run logs the
+// error, and Get still returns the previous pair. They do not match for a moment while another program replaces the two
+// files.
 func (c *Certificate) Run(ctx context.Context) {
 	c.files.Follow(ctx, func() {
 		if err := c.reload(); err != nil {

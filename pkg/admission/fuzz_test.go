@@ -18,8 +18,8 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// answered decodes body, which must be one AdmissionReview with a response and without a request.
-func answered(t *testing.T, body io.Reader) *admissionv1.AdmissionResponse {
+// decodeResponse decodes body, which must be one AdmissionReview with a response and without a request.
+func decodeResponse(t *testing.T, body io.Reader) *admissionv1.AdmissionResponse {
 	t.Helper()
 	var answer admissionv1.AdmissionReview
 	decoder := json.NewDecoder(body)
@@ -31,10 +31,10 @@ func answered(t *testing.T, body io.Reader) *admissionv1.AdmissionResponse {
 	return answer.Response
 }
 
-// verdict computes the expected verdict with the API's own types and a direct call of netpol. known is false in
-// two cases. A field that the webhook does not read may have a shape that those types do not accept. A field
-// may occur twice: the API's types then use the last raw object, and the webhook merges both.
-func verdict(body []byte) (allowed bool, message string, warnings []string, known bool) {
+// verdict computes the expected verdict with the API's own types and a direct call of netpol. isKnown is false in two
+// cases. A field that the webhook does not read may have a shape that the API's types do not accept. A field may occur
+// twice: the API's types then use the last raw object, and the webhook merges the two objects.
+func verdict(body []byte) (allowed bool, message string, warnings []string, isKnown bool) {
 	var review admissionv1.AdmissionReview
 	var object, old corev1.ConfigMap
 	duplicates, err := utiljson.UnmarshalStrict(body, &review, utiljson.DisallowDuplicateFields)
@@ -49,9 +49,9 @@ func verdict(body []byte) (allowed bool, message string, warnings []string, know
 		if utiljson.UnmarshalCaseSensitivePreserveInts(review.Request.OldObject.Raw, &old) != nil {
 			return false, "", nil, false
 		}
-		before, had := old.Data[policy.Key]
-		after, has := object.Data[policy.Key]
-		if old.Labels[policy.Label] == policy.LabelValue && had == has && before == after {
+		oldJSON, hadKey := old.Data[policy.Key]
+		newJSON, hasKey := object.Data[policy.Key]
+		if old.Labels[policy.Label] == policy.LabelValue && hadKey == hasKey && oldJSON == newJSON {
 			return true, "", nil, true
 		}
 	}
@@ -63,12 +63,12 @@ func verdict(body []byte) (allowed bool, message string, warnings []string, know
 	return true, "", formatWarnings(result.Warnings), true
 }
 
-// requireVerdict requires the response of verdict, with the UID of the review.
+// requireVerdict requires that w has the response that verdict computes, with the UID of the review.
 func requireVerdict(t *testing.T, body []byte, w *httptest.ResponseRecorder) {
 	t.Helper()
-	response := answered(t, w.Body)
-	allowed, message, warnings, known := verdict(body)
-	if !known {
+	response := decodeResponse(t, w.Body)
+	allowed, message, warnings, isKnown := verdict(body)
+	if !isKnown {
 		return
 	}
 	var sent admissionv1.AdmissionReview
@@ -110,7 +110,7 @@ func FuzzVerdict(f *testing.F) {
 	f.Add(good, bad, true, false, false, "u")
 	f.Add(good, bad, true, true, true, "u")
 	handler := newHandler(newMetrics())
-	f.Fuzz(func(t *testing.T, before, after string, wasLabelled, isLabelled, isDeleting bool, name string) {
+	f.Fuzz(func(t *testing.T, oldPolicy, newPolicy string, wasLabelled, isLabelled, isDeleting bool, name string) {
 		change := func(labelled, deleted bool) func(*corev1.ConfigMap) {
 			return func(c *corev1.ConfigMap) {
 				c.Name = name
@@ -122,9 +122,9 @@ func FuzzVerdict(f *testing.F) {
 				}
 			}
 		}
-		r := request("UPDATE", object(t, before, change(wasLabelled, false)), object(t, after, change(isLabelled, isDeleting)))
-		if before == "" {
-			r = request("CREATE", runtime.RawExtension{}, object(t, after, change(isLabelled, false)))
+		r := request("UPDATE", object(t, oldPolicy, change(wasLabelled, false)), object(t, newPolicy, change(isLabelled, isDeleting)))
+		if oldPolicy == "" {
+			r = request("CREATE", runtime.RawExtension{}, object(t, newPolicy, change(isLabelled, false)))
 		}
 		body := review(t, r)
 		w := post(handler, bytes.NewReader(body))

@@ -21,8 +21,8 @@ import (
 const (
 	path      = "/validate"
 	mediaType = "application/json"
-	// maxBody bounds the body of a review, in bytes. An API server takes objects of up to 3 MiB, but ConfigMaps
-	// of up to 1 MiB only, and an update carries two ConfigMaps.
+	// maxBody bounds the body of a review, in bytes. An API server accepts objects of up to 3 MiB, but only ConfigMaps
+	// of up to 1 MiB. A review of an update contains two ConfigMaps.
 	maxBody = 3 << 20
 	// maxSmallBody is the largest size of a small body, in bytes. Most reviews are small. Small and large
 	// bodies have separate limits, because few large bodies fit and they must not block small ones.
@@ -44,8 +44,8 @@ type handler struct {
 	buffers                sync.Pool // of *bytes.Buffer, for bodies and responses
 }
 
-// Handler serves POST /validate. table returns the current table, or nil. A review gets 200 and its verdict.
-// Any other request gets a 4xx status, which an API server treats as a failed call.
+// Handler serves POST /validate. table returns the current table, or nil. A review gets 200 and its verdict. Any other
+// request gets a 4xx or 5xx status, which an API server treats as a failed call.
 //
 // Each client has a share of the memory for bodies. If a client exceeds its share, Handler returns 429; API
 // servers retry.
@@ -61,7 +61,7 @@ func Handler(table func() *awsranges.Table, options netpol.Options, metrics *Met
 // httpError is the error for a request that gets no verdict.
 type httpError struct {
 	status int
-	reason string // one of reasons
+	reason string // a value of the label reason
 	err    error
 }
 
@@ -91,7 +91,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) *httpError {
 	}()
 	buffer.Reset()
 	client := clientAddress(r.RemoteAddr)
-	b := &body{handler: h, client: client, buffer: buffer}
+	b := &bodyReader{handler: h, client: client, buffer: buffer}
 	defer b.release()
 	if httpErr := b.read(w, r); httpErr != nil {
 		return httpErr
@@ -110,8 +110,8 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) *httpError {
 	return nil
 }
 
-// decide returns the request in a body and its verdict. It waits twice for an evaluation: to parse the body,
-// and then, with the namespace known, to review the request. It does not evaluate a request whose caller has
+// decide returns the request in a body and its verdict. It waits for the semaphore twice: before it parses the body,
+// and, when it knows the namespace, before it reviews the request. It does not evaluate a request whose caller has
 // disconnected.
 func (h *handler) decide(ctx context.Context, client string, body []byte) (*Request, *Response, *httpError) {
 	var request *Request
@@ -136,13 +136,13 @@ func (h *handler) decide(ctx context.Context, client string, body []byte) (*Requ
 	return request, response, nil
 }
 
-// runLimited calls work when the semaphore admits it. It returns an error if ctx ends first.
-func (h *handler) runLimited(ctx context.Context, client, namespace string, work func()) *httpError {
+// runLimited calls evaluate when the semaphore admits the caller. It returns an error if ctx ends first.
+func (h *handler) runLimited(ctx context.Context, client, namespace string, evaluate func()) *httpError {
 	if err := h.evaluations.acquire(ctx, client, namespace); err != nil {
 		return &httpError{http.StatusServiceUnavailable, reasonCallerLeft, fmt.Errorf("the caller disconnected before its review got a verdict: %w", err)}
 	}
 	defer h.evaluations.release()
-	work()
+	evaluate()
 	return nil
 }
 
@@ -170,9 +170,9 @@ func tooLarge() *httpError {
 	return &httpError{http.StatusRequestEntityTooLarge, reasonTooLarge, fmt.Errorf("the body is larger than %d bytes", maxBody)}
 }
 
-// body reads the body of one request. It reserves memory from its client's share before it allocates. Before
-// bytes arrive it reserves only minReservation, whatever the Content-Length.
-type body struct {
+// bodyReader reads the body of one request. Before it allocates memory, it reserves the same amount from its client's
+// share. Before the first bytes arrive, it reserves only minReservation, even if the Content-Length is larger.
+type bodyReader struct {
 	*handler
 	client   string
 	buffer   *bytes.Buffer
@@ -181,7 +181,7 @@ type body struct {
 }
 
 // read reads the whole body into the buffer.
-func (b *body) read(w http.ResponseWriter, r *http.Request) *httpError {
+func (b *bodyReader) read(w http.ResponseWriter, r *http.Request) *httpError {
 	reader := http.MaxBytesReader(w, r.Body, maxBody)
 	for {
 		if httpErr := b.grow(w, r.ContentLength); httpErr != nil {
@@ -191,11 +191,11 @@ func (b *body) read(w http.ResponseWriter, r *http.Request) *httpError {
 		free := b.buffer.AvailableBuffer()[:b.buffer.Available()]
 		n, err := reader.Read(free)
 		b.buffer.Write(free[:n])
-		switch large := (*http.MaxBytesError)(nil); {
+		switch maxBytesErr := (*http.MaxBytesError)(nil); {
 		case err == nil:
 		case err == io.EOF:
 			return nil
-		case errors.As(err, &large):
+		case errors.As(err, &maxBytesErr):
 			return tooLarge()
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return &httpError{http.StatusRequestTimeout, reasonBody, fmt.Errorf("the body did not arrive within %s", readTimeout)}
@@ -205,15 +205,15 @@ func (b *body) read(w http.ResponseWriter, r *http.Request) *httpError {
 	}
 }
 
-// grow ensures that the buffer has free capacity. It doubles the buffer, or grows it to the announced length
-// after half of the body has arrived.
-func (b *body) grow(w http.ResponseWriter, length int64) *httpError {
+// grow ensures that the buffer has free capacity. It doubles the buffer. After half of the body has arrived, it grows
+// the buffer to contentLength, the announced length.
+func (b *bodyReader) grow(w http.ResponseWriter, contentLength int64) *httpError {
 	if b.buffer.Available() > 0 && b.reserved > 0 {
 		return nil
 	}
 	size := max(2*int64(b.buffer.Len()), minReservation)
-	if length > 0 && size > length {
-		size = max(length+1, minReservation) // one more byte, to detect the end
+	if contentLength > 0 && size > contentLength {
+		size = max(contentLength+1, minReservation) // one more byte, to detect the end
 	}
 	size = max(size, int64(b.buffer.Cap()))
 	if !b.reserve(size) {
@@ -224,9 +224,9 @@ func (b *body) grow(w http.ResponseWriter, length int64) *httpError {
 	return nil
 }
 
-// reserve raises the reservation to size bytes. It reports whether the client's share allows that. A body that
-// outgrows maxSmallBody moves from the small to the large bytes.
-func (b *body) reserve(size int64) bool {
+// reserve raises the reservation to size bytes. It reports whether the client's share allows that. If the body outgrows
+// maxSmallBody, reserve moves the reservation from smallBytes to largeBytes.
+func (b *bodyReader) reserve(size int64) bool {
 	shares, additional := b.smallBytes, size-b.reserved
 	if size > maxSmallBody+1 {
 		shares = b.largeBytes
@@ -244,8 +244,8 @@ func (b *body) reserve(size int64) bool {
 	return true
 }
 
-// release returns the reservation.
-func (b *body) release() {
+// release ends the reservation.
+func (b *bodyReader) release() {
 	if b.shares != nil {
 		b.shares.release(b.client, b.reserved)
 	}

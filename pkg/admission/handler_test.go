@@ -109,7 +109,7 @@ func (g *gate) Read(p []byte) (int, error) {
 	return g.body.Read(p)
 }
 
-// postAs sends a review as a client. The request ends with ctx.
+// postAs sends a review as a client. The end of ctx cancels the request.
 func postAs(ctx context.Context, handler http.Handler, client string, length int64, body io.Reader) *httptest.ResponseRecorder {
 	r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/validate", body)
 	r.RemoteAddr = client + ":12345"
@@ -163,18 +163,18 @@ func TestBusyClientLeavesShares(t *testing.T) {
 				}()
 			}
 			h := asHandler(handler)
-			full := func() bool {
+			isShareUsedUp := func() bool {
 				for _, shares := range []*clientShares{h.smallBytes, h.largeBytes} {
 					shares.mu.Lock()
-					full := shares.held[otherClient] > 0 && shares.held[otherClient] >= shares.free
+					isUsed := shares.held[otherClient] > 0 && shares.held[otherClient] >= shares.free
 					shares.mu.Unlock()
-					if full {
+					if isUsed {
 						return true
 					}
 				}
 				return false
 			}
-			require.Eventually(t, full, 30*time.Second, time.Millisecond)
+			require.Eventually(t, isShareUsedUp, 30*time.Second, time.Millisecond)
 			w := postAs(t.Context(), handler, otherClient, -1, bytes.NewReader(test.body))
 			require.Equal(t, http.StatusTooManyRequests, w.Code)
 			require.Equal(t, "1", w.Header().Get("Retry-After"))
@@ -223,7 +223,7 @@ func TestCallerLeftGetsNoVerdict(t *testing.T) {
 	for range goruntime.GOMAXPROCS(0) {
 		evaluations.release()
 	}
-	require.Equal(t, http.StatusServiceUnavailable, postAs(ctx, handler, apiServer, -1, bytes.NewReader(body)).Code, "the caller disconnected before")
+	require.Equal(t, http.StatusServiceUnavailable, postAs(ctx, handler, apiServer, -1, bytes.NewReader(body)).Code, "the caller has already disconnected")
 	require.Zero(t, testutil.ToFloat64(metrics.reviews.WithLabelValues("CREATE", "allowed")))
 	require.Equal(t, http.StatusOK, postAs(t.Context(), handler, apiServer, -1, bytes.NewReader(body)).Code)
 }
@@ -240,16 +240,16 @@ func TestRefusedRequestsLogIsLimited(t *testing.T) {
 	require.LessOrEqual(t, strings.Count(log.String(), "\n"), seconds*(maxWarningsPerSecond+1))
 }
 
-// failing is a body whose Read returns err.
-type failing struct{ err error }
+// failingBody is a body whose Read returns err.
+type failingBody struct{ err error }
 
-func (f failing) Read([]byte) (int, error) { return 0, f.err }
+func (f failingBody) Read([]byte) (int, error) { return 0, f.err }
 
 func TestUnreadableBody(t *testing.T) {
-	w := post(newHandler(newMetrics()), failing{os.ErrDeadlineExceeded})
+	w := post(newHandler(newMetrics()), failingBody{os.ErrDeadlineExceeded})
 	require.Equal(t, http.StatusRequestTimeout, w.Code)
 	require.Equal(t, "the body did not arrive within 5s\n", w.Body.String())
-	require.Equal(t, http.StatusBadRequest, post(newHandler(newMetrics()), failing{io.ErrUnexpectedEOF}).Code)
+	require.Equal(t, http.StatusBadRequest, post(newHandler(newMetrics()), failingBody{io.ErrUnexpectedEOF}).Code)
 }
 
 func TestReviewsAreCountedAndLogged(t *testing.T) {

@@ -83,8 +83,8 @@ func hostilePolicy(n int, kinds uint16, seed uint64) string {
 	return `{"allowedDestinations":[` + strings.Join(destinations, ",") + `]}`
 }
 
-// FuzzReviewMemory checks that a review of any policy keeps a bounded amount of memory alive. The bound is
-// linear in the size of the review and of the table.
+// FuzzReviewMemory checks that a review of any policy uses a bounded amount of live memory. The bound is linear in the
+// size of the review and of the table.
 func FuzzReviewMemory(f *testing.F) {
 	for i := range hostileDestinations {
 		f.Add(uint16(1000), uint16(1)<<i, uint64(1))

@@ -22,7 +22,7 @@ func TestSemaphoreIsFair(t *testing.T) {
 	var running sync.WaitGroup
 	wait := func(client, namespace string) {
 		semaphore.mu.Lock()
-		before := len(semaphore.waiters)
+		waiterCount := len(semaphore.waiters)
 		semaphore.mu.Unlock()
 		running.Go(func() {
 			if semaphore.acquire(t.Context(), client, namespace) != nil {
@@ -36,7 +36,7 @@ func TestSemaphoreIsFair(t *testing.T) {
 		require.Eventually(t, func() bool {
 			semaphore.mu.Lock()
 			defer semaphore.mu.Unlock()
-			return len(semaphore.waiters) == before+1
+			return len(semaphore.waiters) == waiterCount+1
 		}, 10*time.Second, 10*time.Microsecond)
 	}
 	for range 10 {
@@ -74,7 +74,7 @@ func TestSemaphorePassesOnAdmission(t *testing.T) {
 	require.Empty(t, semaphore.waiters)
 }
 
-// TestShares checks that each of n clients gets 1/(n+1), and that a further client gets as much.
+// TestShares checks that one client gets half of the amount, and that a further client gets half of the free amount.
 func TestShares(t *testing.T) {
 	s := newClientShares(120)
 	takeAll := func(client string) (taken int) {

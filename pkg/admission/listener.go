@@ -8,8 +8,8 @@ import (
 // maxConnections bounds the memory of idle connections. An HTTP/2 connection takes about 40 kB.
 const maxConnections = 512
 
-// LimitConnections returns a listener for a server of NewServer. It accepts a connection only if the client's
-// share allows it, and otherwise closes it. A client may have as many connections as are still free.
+// LimitConnections returns a listener for a server of NewServer. If a connection exceeds the client's share, the
+// listener closes it. See clientShares for the size of a share.
 func LimitConnections(listener net.Listener, metrics *Metrics) net.Listener {
 	return &limitedListener{listener, newClientShares(maxConnections), metrics}
 }

@@ -18,7 +18,7 @@ type rateLimitedLog struct {
 
 const maxWarningsPerSecond = 10
 
-// Warn logs a warning, or drops and counts it if the second's limit is reached.
+// Warn logs a warning. After maxWarningsPerSecond warnings in the same second, it drops and counts further warnings.
 func (l *rateLimitedLog) Warn(message string, args ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -28,7 +28,7 @@ const (
 
 var reasons = []string{reasonTLS, reasonPath, reasonMethod, reasonContentType, reasonTooLarge, reasonBody, reasonMalformed, reasonBusy, reasonCallerLeft, reasonConnections}
 
-// Metrics are the metrics of the webhook. No label value comes from a request, so their number is bounded.
+// Metrics are the metrics of the webhook. No label value comes from a request, so the number of time series is bounded.
 type Metrics struct {
 	reviews  *prometheus.CounterVec
 	refused  *prometheus.CounterVec

@@ -28,7 +28,7 @@ func TestRangesReload(t *testing.T) {
 		return data
 	}
 
-	ranges, err := NewRanges(file, awsranges.Custom{Files: []string{samples + "custom.json"}}, log)
+	ranges, err := NewRanges(file, awsranges.CustomFiles{Files: []string{samples + "custom.json"}}, log)
 	require.NoError(t, err, "the agent may not have written the file yet")
 	require.False(t, ranges.Table().HasAWS())
 	require.Zero(t, ranges.PublishedAt())
@@ -39,40 +39,40 @@ func TestRangesReload(t *testing.T) {
 	require.Equal(t, "1700000000", ranges.Table().SyncToken())
 	require.Equal(t, time.Unix(1_700_000_000, 0), ranges.PublishedAt())
 	require.NotEmpty(t, ranges.Table().Lookup("BILLING", "dublin"))
-	before := ranges.Table()
+	previous := ranges.Table()
 	for _, broken := range []string{"", "{}", "<html>", `{"prefixes": [{"ip_prefix": "3.0.0.0/15", "service": "S3", "region": "x"}]}`} {
 		put([]byte(broken))
 		ranges.reload()
-		require.Same(t, before, ranges.Table(), broken)
+		require.Same(t, previous, ranges.Table(), broken)
 	}
 	require.NoError(t, os.Remove(file))
 	ranges.reload()
-	require.Same(t, before, ranges.Table())
+	require.Same(t, previous, ranges.Table())
 	put(sample("ip-ranges-next.json"))
 	ranges.reload()
 	require.Equal(t, "1700021600", ranges.Table().SyncToken())
 
-	_, err = NewRanges(file, awsranges.Custom{Files: []string{"none.json"}}, log)
+	_, err = NewRanges(file, awsranges.CustomFiles{Files: []string{"none.json"}}, log)
 	require.EqualError(t, err, "read the custom ranges: open none.json: no such file or directory")
 	own := filepath.Join(t.TempDir(), "own.json")
 	write := func(data string) { require.NoError(t, os.WriteFile(own, []byte(data), 0o600)) }
 	const everything = `{"prefixes": [{"ip_prefix": "0.0.0.0/0", "service": "s3", "region": "x"}]}`
 	write(everything)
-	_, err = NewRanges(file, awsranges.Custom{Files: []string{own}}, log)
+	_, err = NewRanges(file, awsranges.CustomFiles{Files: []string{own}}, log)
 	require.ErrorContains(t, err, "read the custom ranges: "+own+": 0.0.0.0/0 (S3, x) has the name of an AWS service")
 	var logs bytes.Buffer
-	trusted, err := NewRanges("", awsranges.Custom{Files: []string{own}, Trusted: true}, slog.New(slog.NewTextHandler(&logs, nil)))
+	trusted, err := NewRanges("", awsranges.CustomFiles{Files: []string{own}, Trusted: true}, slog.New(slog.NewTextHandler(&logs, nil)))
 	require.NoError(t, err)
 	require.NotEmpty(t, trusted.Table().Lookup("S3", "x"))
 	require.Equal(t, 1, strings.Count(logs.String(), "has the name of an AWS service"), logs.String())
 	write("")
-	ranges, err = NewRanges(file, awsranges.Custom{Files: []string{own}}, log)
+	ranges, err = NewRanges(file, awsranges.CustomFiles{Files: []string{own}}, log)
 	require.NoError(t, err, "an empty file has no services")
-	before = ranges.Table()
+	previous = ranges.Table()
 	write(everything)
 	ranges.reload()
-	require.Same(t, before, ranges.Table(), "reload refuses it, too")
-	none, err := NewRanges("", awsranges.Custom{}, log)
+	require.Same(t, previous, ranges.Table(), "reload refuses the file as well")
+	none, err := NewRanges("", awsranges.CustomFiles{}, log)
 	require.NoError(t, err)
 	require.Nil(t, none.Table())
 }

@@ -22,22 +22,22 @@ const (
 	update = "UPDATE"
 )
 
-// Review returns the verdict on one request. It checks the policy with the same code as the agent. request and
-// table may be nil. Review returns an error if the webhook's configuration does not send such a request; a
-// malformed request gets no verdict. A dry run gets the same verdict, because a review changes nothing.
+// Review returns the verdict on one request. It checks the policy with the same code as the agent. request and table
+// may be nil. Review returns an error and no verdict if the webhook's configuration excludes such a request, or if the
+// request is malformed. A dry run gets the same verdict, because a review changes nothing.
 func Review(request *Request, table *awsranges.Table, options netpol.Options) (*Response, error) {
 	if err := checkRequest(request); err != nil {
 		return nil, err
 	}
 	object := request.Object
 	if !isPolicy(object) || object.Metadata.DeletionTimestamp != nil || isUnchanged(request.OldObject, object) {
-		return allowed(request, nil), nil
+		return allowedResponse(request, nil), nil
 	}
 	compiled := netpol.CompileConfigMap(object.toConfigMap(request), netpol.Inputs{Table: table, Options: options})
 	if compiled.Problems != nil {
-		return denied(request, compiled.Problems), nil
+		return deniedResponse(request, compiled.Problems), nil
 	}
-	return allowed(request, compiled.Warnings), nil
+	return allowedResponse(request, compiled.Warnings), nil
 }
 
 // checkRequest returns an error if the request is malformed.
@@ -66,19 +66,19 @@ func isPolicy(object *ConfigMap) bool {
 
 // isUnchanged reports whether an update changes neither policy.json nor the label. Review allows such an update
 // even if the policy is invalid. Otherwise nobody could annotate the object or remove its finalizer.
-func isUnchanged(old, object *ConfigMap) bool {
-	if old == nil || !isPolicy(old) {
+func isUnchanged(oldObject, newObject *ConfigMap) bool {
+	if oldObject == nil || !isPolicy(oldObject) {
 		return false
 	}
-	before, after := old.Data.Policy, object.Data.Policy
-	return before == after || before != nil && after != nil && *before == *after
+	oldJSON, newJSON := oldObject.Data.Policy, newObject.Data.Policy
+	return oldJSON == newJSON || oldJSON != nil && newJSON != nil && *oldJSON == *newJSON
 }
 
-func allowed(request *Request, warnings policy.Problems) *Response {
+func allowedResponse(request *Request, warnings policy.Problems) *Response {
 	return &Response{UID: request.UID, Allowed: true, Warnings: formatWarnings(warnings)}
 }
 
-func denied(request *Request, problems policy.Problems) *Response {
+func deniedResponse(request *Request, problems policy.Problems) *Response {
 	return &Response{
 		UID: request.UID,
 		Result: &metav1.Status{
@@ -86,24 +86,25 @@ func denied(request *Request, problems policy.Problems) *Response {
 			Code:    http.StatusForbidden,
 			Reason:  metav1.StatusReasonForbidden, // with this reason kubectl prints the whole message
 			Message: problems.Error(),
-			Details: &metav1.StatusDetails{Kind: "ConfigMap", Name: request.Name, Causes: causes(problems)},
+			Details: &metav1.StatusDetails{Kind: "ConfigMap", Name: request.Name, Causes: causesOf(problems)},
 		},
 	}
 }
 
-func causes(problems policy.Problems) []metav1.StatusCause {
+// causesOf returns a cause for each problem with a path. A problem without a path only counts further problems.
+func causesOf(problems policy.Problems) []metav1.StatusCause {
 	list := make([]metav1.StatusCause, 0, len(problems))
 	for _, p := range problems {
-		if p.Path != "" { // problems without a path only count further problems
+		if p.Path != "" {
 			list = append(list, metav1.StatusCause{Type: metav1.CauseTypeFieldValueInvalid, Message: p.Message, Field: p.Path})
 		}
 	}
 	return list
 }
 
-// formatWarnings returns the warnings in their order, the most severe first. It observes the limits of API
-// servers, which cut each warning at 256 characters and silently drop those beyond 4,096 characters in all
-// (k8s.io/apiserver, pkg/endpoints/filters/warning.go).
+// formatWarnings returns the warnings in their order, the most severe first. An API server cuts each warning at 256
+// characters, and silently drops warnings after 4,096 characters in total (k8s.io/apiserver,
+// pkg/endpoints/filters/warning.go). formatWarnings stays within both limits.
 func formatWarnings(warnings policy.Problems) []string {
 	const maxLength, maxTotal = 256, 4096 - 64
 	var list []string

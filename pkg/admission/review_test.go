@@ -141,8 +141,8 @@ func TestWarningsAreBounded(t *testing.T) {
 	var entries strings.Builder
 	for i := range 100 {
 		name := fmt.Sprint(i, strings.Repeat("ü", 60))
-		for k, where := range []string{`"cidr": "10.0.0.0/16"`, `"awsService": "amazon"`, `"cidr": "2001:db8::/32"`, `"cidr": "10.0.0.0/7"`, `"cidr": "0.0.0.0/0"`} {
-			fmt.Fprintf(&entries, `{"name": "%s%d", %s},`, name, k, where)
+		for k, field := range []string{`"cidr": "10.0.0.0/16"`, `"awsService": "amazon"`, `"cidr": "2001:db8::/32"`, `"cidr": "10.0.0.0/7"`, `"cidr": "0.0.0.0/0"`} {
+			fmt.Fprintf(&entries, `{"name": "%s%d", %s},`, name, k, field)
 		}
 	}
 	document := `{"allowedDestinations": [` + strings.TrimSuffix(entries.String(), ",") + "]}"
@@ -198,7 +198,7 @@ func TestCorpus(t *testing.T) {
 			data, err := os.ReadFile(path)
 			require.NoError(t, err)
 			if len(data) == 0 {
-				continue // object treats an empty document as a missing one
+				continue // the function object treats an empty document as a missing key
 			}
 			response, err := reviewOf(t, request("CREATE", runtime.RawExtension{}, object(t, string(data))))
 			require.NoError(t, err)

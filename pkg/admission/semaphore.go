@@ -6,15 +6,14 @@ import (
 	"sync"
 )
 
-// fairSemaphore limits the number of concurrent evaluations. It admits waiters in turn: one for each client,
-// and within a client one for each namespace. So neither another client nor another tenant delays a review by
-// more than one evaluation.
+// fairSemaphore limits the number of concurrent evaluations. Clients take turns, and the namespaces of a client take
+// turns. So another client or another tenant delays a review by at most one evaluation.
 type fairSemaphore struct {
 	mu            sync.Mutex
 	free          int
 	waiters       []*waiter    // in order of arrival
-	lastAdmitted  map[flow]int // the admittedCount at the last admission; cleared when nobody waits
-	admittedCount int          // admissions since the last time that nobody waited
+	lastAdmitted  map[flow]int // the value of admittedCount at the flow's last admission; empty if there are no waiters
+	admittedCount int          // number of admissions since there were no waiters
 }
 
 type waiter struct {
@@ -25,6 +24,7 @@ type waiter struct {
 // flow is a namespace of a client. An empty namespace means the client itself.
 type flow struct{ client, namespace string }
 
+// newFairSemaphore returns a semaphore that admits n evaluations at a time.
 func newFairSemaphore(n int) *fairSemaphore {
 	return &fairSemaphore{free: n, lastAdmitted: make(map[flow]int)}
 }
@@ -36,26 +36,26 @@ func (s *fairSemaphore) acquire(ctx context.Context, client, namespace string) e
 		return err
 	}
 	s.mu.Lock()
-	if s.free > 0 { // nobody waits while some are free
+	if s.free > 0 { // there are no waiters while an evaluation is free
 		s.free--
 		s.mu.Unlock()
 		return nil
 	}
-	own := &waiter{flow{client, namespace}, make(chan struct{})}
-	s.waiters = append(s.waiters, own)
+	caller := &waiter{flow{client, namespace}, make(chan struct{})}
+	s.waiters = append(s.waiters, caller)
 	s.mu.Unlock()
 	select {
-	case <-own.admitted:
+	case <-caller.admitted:
 		return nil
 	case <-ctx.Done():
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if i := slices.Index(s.waiters, own); i >= 0 {
+	if i := slices.Index(s.waiters, caller); i >= 0 {
 		s.waiters = slices.Delete(s.waiters, i, i+1)
 		return ctx.Err()
 	}
-	s.free++ // admitted at the same moment: pass the admission on
+	s.free++ // the caller was admitted at the same moment, so admit the next waiter instead
 	s.admitNext()
 	return ctx.Err()
 }
@@ -68,8 +68,8 @@ func (s *fairSemaphore) release() {
 	s.admitNext()
 }
 
-// admitNext admits one waiter. It chooses the client with the oldest admission, then the namespace of that
-// client with the oldest admission, then the first waiter.
+// admitNext admits one waiter. It chooses the client whose last admission is the oldest, then the client's namespace
+// whose last admission is the oldest, then the first waiter of this namespace.
 func (s *fairSemaphore) admitNext() {
 	if s.free == 0 || len(s.waiters) == 0 {
 		return

@@ -24,7 +24,7 @@ func NewServer(handler http.Handler, certificate *Certificate, metrics *Metrics,
 		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.Get},
 		ReadHeaderTimeout: readTimeout, // also bounds the TLS handshake
 		ReadTimeout:       readTimeout,
-		WriteTimeout:      2 * readTimeout, // starts at the header
+		WriteTimeout:      2 * readTimeout, // counts from the arrival of the header
 		IdleTimeout:       90 * time.Second,
 		MaxHeaderBytes:    16 << 10,
 		HTTP2: &http.HTTP2Config{

@@ -2,9 +2,9 @@ package admission
 
 import "sync"
 
-// clientShares divides a limited amount among clients, by address. A client may hold as much as is still free.
-// A single client gets half of the amount, and each of n clients gets 1/(n+1). So a further client always gets
-// a share. This protects an API server from other clients, although only the address distinguishes them.
+// clientShares divides a limited amount among clients, by address. A client may hold at most as much as remains free. A
+// single client gets half of the amount, and each of n clients gets 1/(n+1). So a further client always gets a share.
+// This protects an API server from other clients, although only the address distinguishes them.
 type clientShares struct {
 	mu   sync.Mutex
 	free int64
@@ -15,7 +15,8 @@ func newClientShares(size int64) *clientShares {
 	return &clientShares{free: size, held: make(map[string]int64)}
 }
 
-// acquire takes another n for the client. It reports whether the client's share allows that.
+// acquire adds n to the amount that the client holds. If this exceeds the client's share, acquire changes nothing and
+// returns false.
 func (s *clientShares) acquire(client string, n int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -27,7 +28,7 @@ func (s *clientShares) acquire(client string, n int64) bool {
 	return true
 }
 
-// release returns n of the amount that the client holds.
+// release subtracts n from the amount that the client holds.
 func (s *clientShares) release(client string, n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -20,7 +20,7 @@ const (
 	kind       = "AdmissionReview"
 )
 
-// Request has the fields of an AdmissionRequest of admission.k8s.io/v1 that Review reads. To decode the others,
+// Request has the fields of an AdmissionRequest of admission.k8s.io/v1 that Review reads. To decode the other fields,
 // such as the managedFields of both objects, would take longer than the review.
 type Request struct {
 	UID       types.UID               `json:"uid"`
@@ -36,7 +36,7 @@ type Request struct {
 	OldObject *ConfigMap `json:"oldObject"` // only for UPDATE
 }
 
-// ConfigMap has the fields of a ConfigMap that Review reads. It omits all others, because an object may have a
+// ConfigMap has the fields of a ConfigMap that Review reads. It omits all other fields, because an object may have a
 // hundred thousand labels.
 type ConfigMap struct {
 	Metadata struct {
@@ -105,7 +105,7 @@ type Response struct {
 	Warnings []string       `json:"warnings,omitempty"`
 }
 
-// readReview decodes an AdmissionReview and returns its request. The request is nil if the review has none.
+// readReview decodes an AdmissionReview and returns its request. The result is nil if the review has no request.
 func readReview(body []byte) (*Request, error) {
 	var review struct {
 		metav1.TypeMeta

@@ -29,7 +29,7 @@ func TestExplainAgreesWithNetworkPolicy(t *testing.T) {
 		compiled := netpol.CompileConfigMap(policytest.ConfigMap(p), netpol.Inputs{Table: table, Options: netpol.Options{Family: family}})
 		require.Empty(t, compiled.Problems)
 		blocks := policytest.BlocksOf(compiled.Spec())
-		for _, address := range policytest.Points(p, table, random) {
+		for _, address := range policytest.ProbeAddresses(p, table, random) {
 			for _, protocol := range []policy.Protocol{policy.TCP, policy.UDP} {
 				for _, port := range []uint16{1, 53, 80, 443, 450} {
 					e := Explain(p, table, netpol.Options{Family: family}, Target{address, port, protocol})
@@ -46,7 +46,7 @@ func TestExplainAgreesWithNetworkPolicy(t *testing.T) {
 }
 
 func TestExplain(t *testing.T) {
-	custom, err := awsranges.ReadFiles("../../testdata/ranges/ip-ranges.json", awsranges.Custom{Files: []string{"../../testdata/ranges/custom.json"}})
+	custom, err := awsranges.ReadFiles("../../testdata/ranges/ip-ranges.json", awsranges.CustomFiles{Files: []string{"../../testdata/ranges/custom.json"}})
 	require.NoError(t, err)
 	document := `{"allowedDestinations": [
 		{"name": "s3", "awsService": "s3", "regions": ["us-east-1"], "ports": [443]},

@@ -9,16 +9,17 @@ import (
 	"egress-agent/pkg/internal/nearest"
 )
 
-// maxServiceLabels is the maximum number of labels at the end of a host name that name a service, as in api.ecr
-// or dkr.ecr.
+// maxServiceLabels is the maximum number of labels that identify a service at the end of a host name. For example,
+// api.ecr and dkr.ecr have two.
 const maxServiceLabels = 3
 
-// maxNameLength bounds the work for a name, in bytes. No host name is longer.
+// maxNameLength is the length, in bytes, of the longest name that gets a hint. It bounds the work. No host name is
+// longer.
 const maxNameLength = 255
 
-// ServiceHint returns advice for a service name that neither the catalogue nor the table has. The advice is the
-// service that the name means ("did you mean s3?"), or how to reach a service without published ranges. The
-// table may be nil.
+// ServiceHint returns advice for a service name that neither the catalogue nor the table has. The advice suggests the
+// service that the user probably means ("did you mean s3?"), or explains how to reach a service without published
+// ranges. The table may be nil.
 //
 // ServiceHint understands the names of endpoints, IAM, the SDKs and everyday use. It never suggests a wider
 // service than the user means. The result is one printable line without a full stop. It is "" if ServiceHint
@@ -40,14 +41,14 @@ func (t *Table) ServiceHint(name string) string {
 			return hint
 		}
 		if !isEndpoint {
-			break // only a host name begins with labels of a customer's choice
+			break // only a host name can begin with labels that a customer chose, such as the name of a bucket
 		}
 	}
 	if isEndpoint {
 		return "AWS publishes no ranges by this name; if it has an interface endpoint, list the endpoint's subnets as cidr"
 	}
-	if near := t.NearestService(name); near != "" {
-		return didYouMean(near)
+	if suggestion := t.NearestService(name); suggestion != "" {
+		return didYouMean(suggestion)
 	}
 	if len(labels) > 1 {
 		return "awsService takes the name of an AWS service; list the addresses of a host as cidr"
@@ -76,15 +77,17 @@ func misplacedValueHint(name string) string {
 	return ""
 }
 
-// hintForKey returns the advice for the result of compact. isEndpoint reports whether the name is an
-// endpoint's. isAPI reports whether, in addition, no label stands before the service.
+// hintForKey returns the advice for key, which is a result of compact, or "". isEndpoint reports whether the user wrote
+// the name of an endpoint. isAPI reports whether no other label precedes the service in this endpoint's name, so the
+// endpoint belongs to the service's API.
 func hintForKey(key string, isAPI, isEndpoint bool) string {
 	if hint := adviceFor(key, isAPI, isEndpoint); hint != "" {
 		return hint
 	}
 	for _, brand := range []string{"amazon", "aws"} {
 		if rest, ok := strings.CutPrefix(key, brand); ok && rest != "" {
-			// "Amazon EC2" names the service. Its API does not use the addresses of EC2 in AWS's document.
+			// A user who writes "Amazon EC2" means the service's API. It does not use the EC2 addresses of AWS's
+			// document.
 			if hint := adviceFor(rest, true, isEndpoint); hint != "" {
 				return hint
 			}
@@ -93,7 +96,7 @@ func hintForKey(key string, isAPI, isEndpoint bool) string {
 	return ""
 }
 
-// adviceFor returns the advice of the tables in advice_names.go for one key, or "".
+// adviceFor returns the advice that the tables in advice_names.go have for key, or "" if no table has the key.
 func adviceFor(key string, isAPI, isEndpoint bool) string {
 	if isAPI || isEndpoint {
 		if endpoint, ok := apiEndpoints[key]; ok {
@@ -132,8 +135,8 @@ func createEndpoint(endpoint string) string {
 
 func didYouMean(name string) string { return "did you mean " + name + "?" }
 
-// serviceLabels returns the labels of an endpoint's name that name the service, in their order. isEndpoint
-// reports whether the name is an endpoint's or a principal's. Examples:
+// serviceLabels returns the labels of name that can identify a service, in their order. isEndpoint reports whether name
+// is an endpoint's name, a service principal, an ARN, an IAM action or a resource type. Examples:
 //
 //	com.amazonaws.us-east-1.sqs                   sqs
 //	https://sqs.us-east-1.amazonaws.com/1/queue   sqs
@@ -150,7 +153,7 @@ func serviceLabels(name string) (labels []string, isEndpoint bool) {
 		_, name, _ = strings.Cut(after, ":")
 	}
 	name, rest, _ := strings.Cut(strings.TrimPrefix(name, "aws::"), ":")
-	isEndpoint = strings.Trim(rest, "0123456789") != "" // the rest is an action or the end of an ARN, not a port
+	isEndpoint = strings.Trim(rest, "0123456789") != "" // digits are a port; other text is an action or the end of an ARN
 	name = strings.Trim(name, ".")
 	for _, suffix := range []string{".amazonaws.com.cn", ".amazonaws.com", ".api.aws", ".cloudfront.net", ".amazonaws.eu"} {
 		if before, ok := strings.CutSuffix(name, suffix); ok {
@@ -189,8 +192,8 @@ func withoutRegion(label string) string {
 	return label
 }
 
-// isRegionName reports whether a label has the form of a region, such as us-east-1. It does not use the
-// catalogue, because the region may be newer.
+// isRegionName reports whether a label has the form of a region, such as us-east-1. It does not use the catalogue,
+// because the region may be newer than the catalogue.
 func isRegionName(label string) bool {
 	area, rest, _ := strings.Cut(label, "-")
 	direction, number, ok := strings.Cut(rest, "-")
@@ -230,18 +233,19 @@ func isCompactOf(key, name string) bool {
 	return i == len(key)
 }
 
-// wideServices are suggested only for an obvious typo. Their prefixes contain the prefixes of other services, so
-// a wrong guess would open far more than the user wants.
+// wideServices lists services that a hint suggests only for an obvious typo. Their prefixes contain the prefixes of
+// other services, so a wrong guess would open far more than the user wants.
 var wideServices = []string{"AMAZON", "EC2"}
 
-// isTypo reports whether name, in upper case, is a misspelling of meant: one change that keeps the first and
-// the last letter. For a short name it allows only additional separators and repeated letters.
-func isTypo(name, meant string) bool {
-	if len(meant) <= 3 {
+// isTypo reports whether name is an obvious misspelling of service. Both are in upper case. An obvious misspelling
+// differs by one change and has the same first and last letter. If service has at most three letters, isTypo allows
+// only additional separators and repeated letters.
+func isTypo(name, service string) bool {
+	if len(service) <= 3 {
 		letters := slices.Compact([]byte(compact(name)))
-		return strings.EqualFold(string(letters), meant)
+		return strings.EqualFold(string(letters), service)
 	}
-	return name != "" && name[0] == meant[0] && name[len(name)-1] == meant[len(meant)-1] && nearest.Within(name, meant, 1)
+	return name != "" && name[0] == service[0] && name[len(name)-1] == service[len(service)-1] && nearest.IsWithin(name, service, 1)
 }
 
 // nearestUnpublished returns the advice for the service without published ranges whose name differs from key by
@@ -251,14 +255,14 @@ func nearestUnpublished(key string) string {
 		return ""
 	}
 	for _, name := range unpublishedNames {
-		if len(name) >= 5 && name[0] == key[0] && nearest.Within(key, name, 1) {
+		if len(name) >= 5 && name[0] == key[0] && nearest.IsWithin(key, name, 1) {
 			return "if you mean " + name + ": " + adviceFor(name, false, false)
 		}
 	}
 	return ""
 }
 
-// isPrintable reports whether a message may contain name without escapes.
+// isPrintable reports whether a message can contain name: name is short and needs no escapes.
 func isPrintable(name string) bool {
 	return strconv.Quote(name) == `"`+name+`"` && len(name) <= 64
 }

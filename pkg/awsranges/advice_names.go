@@ -8,10 +8,10 @@ import (
 // The keys of these tables are results of compact: secretsmanager for "Secrets Manager", secrets-manager and
 // secrets_manager.
 
-// interfaceEndpoints are the services with interface endpoints and without published ranges. The name is the
-// last part of the endpoint's name: sqs for com.amazonaws.us-east-1.sqs
-// (https://docs.aws.amazon.com/vpc/latest/privatelink/aws-services-privatelink-support.html). The table omits
-// ordinary words, such as billing, profile and tax, because an organisation may use them for its services.
+// interfaceEndpoints are the services with interface endpoints and without published ranges. A value is the last part
+// of the endpoint's name: sqs for com.amazonaws.us-east-1.sqs
+// (https://docs.aws.amazon.com/vpc/latest/privatelink/aws-services-privatelink-support.html). The table omits ordinary
+// words, such as billing, profile and tax, because an organisation may use them for its services.
 var interfaceEndpoints = byCompactName(
 	"access-analyzer", "acm", "acm-pca", "airflow.api", "airflow.env", "airflow.ops", "aoss", "apigateway", "appconfig", "appconfigdata",
 	"application-autoscaling", "application-signals", "appmesh", "appmesh-envoy-management", "apprunner", "appsync-api", "aps",
@@ -36,8 +36,8 @@ var interfaceEndpoints = byCompactName(
 	"trustedadvisor", "verifiedpermissions", "vpc-lattice", "wafv2", "wellarchitected", "workspaces", "xray",
 )
 
-// endpointAliases maps other names of those services to their endpoints. Consoles, SDKs, endpoints' host names
-// and people use these names.
+// endpointAliases maps further names of services without published ranges to the last parts of their endpoints' names.
+// Consoles, SDKs, host names and people use these names.
 var endpointAliases = map[string]string{
 	"airflow": "airflow.api, airflow.env and airflow.ops", "amp": "aps-workspaces", "apiecr": "ecr.api", "apisagemaker": "sagemaker.api",
 	"apiecrpublic": "ecr-public.api", "appsync": "appsync-api", "bedrockagents": "bedrock-agent-runtime", "certificatemanager": "acm",
@@ -66,8 +66,9 @@ var endpointAliases = map[string]string{
 	"timestream": "timestream.ingest-CELL and timestream.query-CELL", "tokenservice": "sts", "waf": "wafv2",
 }
 
-// vpcServices are the services that run in the customer's VPC. The value is the last part of the name of the
-// API's interface endpoint, or "" if the API has none. That API creates and describes the resources in the VPC.
+// vpcServices are the services that run in the customer's VPC. The value is the last part of the name of the API's
+// interface endpoint, or "" if the API has no interface endpoint. The API creates and describes the resources in the
+// VPC.
 var vpcServices = map[string]string{
 	"activemq": "", "alb": "", "amazonmq": "mq", "applicationloadbalancer": "", "aurora": "", "auroramysql": "", "aurorapostgresql": "",
 	"classicloadbalancer": "", "dax": "", "docdb": "", "documentdb": "", "elasticache": "elasticache", "elasticsearch": "",
@@ -78,8 +79,8 @@ var vpcServices = map[string]string{
 	"redshift": "redshift", "redshiftserverless": "redshift-serverless", "relationaldatabaseservice": "", "timestreaminfluxdb": "", "valkey": "",
 }
 
-// publishedAliases maps other names of services to their names in AWS's document. No value is wider than the
-// service that the user means.
+// publishedAliases maps further names of services to their names in AWS's document. No value is wider than the service
+// that the user means.
 var publishedAliases = map[string]string{
 	"appflow": "AMAZON_APPFLOW", "connect": "AMAZON_CONNECT", "dsql": "AURORA_DSQL", "dynamo": "DYNAMODB", "ebsdirect": "EBS",
 	"elasticblockstore": "EBS", "iot": "IOT_CORE", "kinesisvideo": "KINESIS_VIDEO_STREAMS",
@@ -88,7 +89,7 @@ var publishedAliases = map[string]string{
 	"videostreams": "KINESIS_VIDEO_STREAMS",
 }
 
-// specialAdvice is the complete advice for services that need more words.
+// specialAdvice has the complete advice for services that need a longer explanation.
 var specialAdvice = map[string]string{
 	"apigateway":        "AWS publishes only the addresses that it calls from; to call an API, create the interface endpoint (execute-api) and list the endpoint's subnets as cidr",
 	"chime":             "did you mean chime_meetings or chime_voiceconnector?",
@@ -97,12 +98,12 @@ var specialAdvice = map[string]string{
 	"s3express":         "AWS publishes no ranges for it; list the CIDRs of the prefix list of its gateway endpoint (s3express) as cidr",
 }
 
-// apiEndpoints are services in AWS's document whose API uses addresses that the document lacks. The value is
-// the last part of the name of the API's interface endpoint. An endpoint's name means the API, and so does a
-// name with the brand, such as Amazon EC2. Neither means every customer's instances.
+// apiEndpoints are services in AWS's document whose API uses addresses that the document lacks. The value is the last
+// part of the name of the API's interface endpoint. A user who writes the name of an endpoint means the API. A user who
+// writes the brand, as in Amazon EC2, means the API as well. Neither user means every customer's instances.
 var apiEndpoints = map[string]string{"codebuild": "codebuild", "ec2": "ec2", "route53": "route53"}
 
-// byCompactName returns the names, keyed by compact.
+// byCompactName returns a map from the result of compact for each name to the name.
 func byCompactName(names ...string) map[string]string {
 	byName := make(map[string]string, len(names))
 	for _, name := range names {

@@ -10,9 +10,9 @@ import (
 // maxListedRegions is the maximum number of regions in a hint.
 const maxListedRegions = 8
 
-// RegionHint returns advice for a region name that neither the catalogue nor the table has. The advice is the
-// kind of the name ("it is a zone of us-east-1; did you mean us-east-1?"), or the region that it means. The
-// table may be nil. The result is one printable line without a full stop. It is "" if RegionHint has no advice.
+// RegionHint returns advice for a region name that neither the catalogue nor the table has. The advice says what the
+// name is ("it is a zone of us-east-1; did you mean us-east-1?"), or suggests the region that the user probably means.
+// The table may be nil. The result is one printable line without a full stop. It is "" if RegionHint has no advice.
 func (t *Table) RegionHint(name string) string {
 	name = strings.ToLower(strings.TrimSpace(name))
 	if name == "" || len(name) > maxNameLength {
@@ -32,27 +32,27 @@ func (t *Table) RegionHint(name string) string {
 	if strings.Contains("-"+name, "-iso") {
 		return "it is in another AWS partition, whose ranges AWS does not publish; list its addresses as cidr"
 	}
-	known := t.suggestedRegions()
-	if hint := embeddedRegionHint(name, known); hint != "" {
+	candidates := t.suggestedRegions()
+	if hint := embeddedRegionHint(name, candidates); hint != "" {
 		return hint
 	}
-	named, ok := regionByPlace[name]
+	regionOfPlace, ok := regionByPlace[name]
 	if !ok {
-		named = regionByPlace[parenthesized(name)]
+		regionOfPlace = regionByPlace[parenthesized(name)]
 	}
-	for _, region := range known {
-		if isCompactOf(key, region) || named == region {
+	for _, region := range candidates {
+		if isCompactOf(key, region) || regionOfPlace == region {
 			return didYouMean(region)
 		}
 	}
-	if hint := zoneHint(name, known); hint != "" {
+	if hint := zoneHint(name, candidates); hint != "" {
 		return hint
 	}
-	if hint := matchingRegionsHint(name, known); hint != "" {
+	if hint := matchingRegionsHint(name, candidates); hint != "" {
 		return hint
 	}
-	if near := t.NearestRegion(name); near != "" {
-		return didYouMean(near)
+	if suggestion := t.NearestRegion(name); suggestion != "" {
+		return didYouMean(suggestion)
 	}
 	return ""
 }
@@ -73,18 +73,18 @@ func (t *Table) suggestedRegions() []string {
 
 // embeddedRegionHint returns advice for several regions in one string, and for a host name or ARN that contains
 // one region. It returns "" for other names.
-func embeddedRegionHint(name string, known []string) string {
+func embeddedRegionHint(name string, candidates []string) string {
 	var found []string
-	otherCount := 0
+	unknownCount := 0
 	for part := range strings.FieldsFuncSeq(name, func(r rune) bool { return strings.ContainsRune(` ,;|:./"'[]`, r) }) {
-		if slices.Contains(known, part) {
+		if slices.Contains(candidates, part) {
 			found = append(found, part)
 		} else {
-			otherCount++
+			unknownCount++
 		}
 	}
 	switch {
-	case len(found) > 1 && otherCount == 0:
+	case len(found) > 1 && unknownCount == 0:
 		return "write each region as a separate item"
 	case len(found) == 1:
 		return didYouMean(found[0])
@@ -95,8 +95,8 @@ func embeddedRegionHint(name string, known []string) string {
 // zoneHint returns advice for the name or the ID of a zone: us-east-1a, use1-az1, us-west-2-lax-1a,
 // us-east-1-wl1-bos-wlz-1. It returns "" for other names
 // (https://docs.aws.amazon.com/global-infrastructure/latest/regions/aws-availability-zones.html).
-func zoneHint(name string, known []string) string {
-	for _, region := range known {
+func zoneHint(name string, candidates []string) string {
+	for _, region := range candidates {
 		rest, ok := strings.CutPrefix(name, region)
 		if !ok {
 			rest, ok = cutRegionCode(name, region)
@@ -123,14 +123,14 @@ func zoneHint(name string, known []string) string {
 	return ""
 }
 
-// isLocalZone reports whether suffix, which follows the region, is a Local Zone's, such as -lax-1, -lax-1a or
-// -lax1-az1.
+// isLocalZone reports whether a name is the name of a Local Zone. suffix is the part of the name after the region, such
+// as -lax-1, -lax-1a or -lax1-az1.
 func isLocalZone(suffix string) bool {
 	return len(suffix) > 4 && suffix[0] == '-' && strings.Trim(suffix[1:4], "abcdefghijklmnopqrstuvwxyz") == "" && strings.ContainsAny(suffix[4:5], "-123456789")
 }
 
-// cutRegionCode removes the region's code, with which zone IDs begin. The code is use1 for us-east-1, apse2 for
-// ap-southeast-2, usgw1 for us-gov-west-1. ok is false if name does not begin with the code.
+// cutRegionCode removes the code of a region from the beginning of name. The IDs of zones begin with this code: use1
+// for us-east-1, apse2 for ap-southeast-2, usgw1 for us-gov-west-1. ok is false if name does not begin with the code.
 func cutRegionCode(name, region string) (rest string, ok bool) {
 	area, direction, ok := strings.Cut(region, "-")
 	if !ok {
@@ -151,12 +151,12 @@ func cutRegionCode(name, region string) (rest string, ok bool) {
 	return name, ok
 }
 
-// matchingRegionsHint lists the regions that begin like name. It is for a name without the number or the
-// direction, and for a number that no region has: eu, us-east, eu-west-9.
-func matchingRegionsHint(name string, known []string) string {
+// matchingRegionsHint returns a hint with the regions that begin like name, or "" if no region does. Such a name has no
+// number (us-east), no direction (eu), or a number that no region has (eu-west-9).
+func matchingRegionsHint(name string, candidates []string) string {
 	stem := strings.TrimRight(name, "0123456789-") + "-"
 	var matching []string
-	for _, region := range known {
+	for _, region := range candidates {
 		if strings.HasPrefix(region, stem) {
 			matching = append(matching, region)
 		}
@@ -194,22 +194,22 @@ var regionByPlace = map[string]string{
 	"aws govcloud (us-east)": "us-gov-east-1", "aws govcloud (us-west)": "us-gov-west-1", "virginia": "us-east-1", "zurich": "eu-central-2",
 }
 
-// NearestRegion returns the known region that name misspells by one change. It returns "" for other names. The
-// change must not touch the digits. In the area before the first hyphen it may only swap letters. The table may
-// be nil.
+// NearestRegion returns the known region that name misspells by one change. It returns "" for other names. The change
+// must not affect the digits. In the area, the part before the first hyphen, it may only swap the two letters. The
+// table may be nil.
 func (t *Table) NearestRegion(name string) string {
 	name = strings.ToLower(strings.TrimSpace(name))
 	var candidates []string
 	for _, region := range t.suggestedRegions() {
-		if sameDigits(name, region) && sameArea(name, region) && nearest.Within(name, region, 1) {
+		if hasSameDigits(name, region) && hasSameArea(name, region) && nearest.IsWithin(name, region, 1) {
 			candidates = append(candidates, region)
 		}
 	}
 	return nearest.Name(name, candidates)
 }
 
-// sameDigits reports whether two names have the same digits in the same order.
-func sameDigits(a, b string) bool {
+// hasSameDigits reports whether two names have the same digits in the same order.
+func hasSameDigits(a, b string) bool {
 	const digits = "0123456789"
 	for {
 		i, j := strings.IndexAny(a, digits), strings.IndexAny(b, digits)
@@ -223,13 +223,13 @@ func sameDigits(a, b string) bool {
 	}
 }
 
-// sameArea reports whether two names have the same area before the first hyphen, or one area with its two
-// letters swapped.
-func sameArea(name, region string) bool {
-	area, _, hasArea := strings.Cut(name, "-")
-	known, _, ok := strings.Cut(region, "-")
-	if !hasArea || !ok {
-		return hasArea == ok // an organisation's own region has no area
+// hasSameArea reports whether name and region have the same area, the part before the first hyphen. The two letters of
+// the area may be swapped.
+func hasSameArea(name, region string) bool {
+	nameArea, _, hasArea := strings.Cut(name, "-")
+	regionArea, _, regionHasArea := strings.Cut(region, "-")
+	if !hasArea || !regionHasArea {
+		return hasArea == regionHasArea // the name of an organisation's own region may have no area
 	}
-	return area == known || len(area) == 2 && len(known) == 2 && area[0] == known[1] && area[1] == known[0]
+	return nameArea == regionArea || len(nameArea) == 2 && len(regionArea) == 2 && nameArea[0] == regionArea[1] && nameArea[1] == regionArea[0]
 }

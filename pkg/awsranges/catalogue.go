@@ -17,15 +17,16 @@ func Canonical(service string) string {
 type Service struct {
 	// Name is the canonical name.
 	Name string
-	// AlsoCovers names whose addresses the service's prefixes contain in addition to the service. Messages
-	// print it after "also covers". It is empty if the prefixes contain only the service's addresses.
+	// AlsoCovers says which other addresses the service's prefixes contain, such as the addresses of every AWS
+	// customer's instances. Messages print it after "also covers". It is empty if the prefixes contain only the
+	// service's own addresses.
 	AlsoCovers string
-	// InboundOnly reports whether AWS only connects from these addresses. No pod connects to them.
+	// InboundOnly reports whether AWS uses these addresses only to open connections. No pod connects to them.
 	InboundOnly bool
 }
 
-// services lists the services of AWS's document of 2026-08-22, sorted by name. With it, admission can check
-// names before a table is loaded. A table may have more services.
+// services lists the services of AWS's document of 2026-08-22, sorted by name. With this list, admission can check
+// names before it has a table. A table may have more services.
 var services = []Service{
 	{Name: "AMAZON", AlsoCovers: "every AWS service, and every AWS customer's instances and buckets"},
 	{Name: "AMAZON_APPFLOW"},
@@ -94,8 +95,8 @@ func (t *Table) KnowsRegion(region string) bool {
 	return t != nil && slices.Contains(t.regionNames, region)
 }
 
-// NearestService returns the known service whose name is closest to name, in the lower case of policies. It
-// returns "" if no service is close. The table may be nil.
+// NearestService returns the known service whose name is closest to name. The result is in lower case, as in policies.
+// It is "" if no service is close. The table may be nil.
 func (t *Table) NearestService(name string) string {
 	name = Canonical(name)
 	candidates := make([]string, 0, len(services))

@@ -6,8 +6,8 @@ import (
 
 // Change is the difference between two tables.
 type Change struct {
-	// ServiceRegions lists the service-regions whose Lookup differs, in no order. It includes keys with an
-	// empty region.
+	// ServiceRegions lists the service-regions for which Lookup returns other prefixes, in no particular order. It
+	// includes keys with an empty region.
 	ServiceRegions []ServiceRegion
 	// NamesChanged reports whether a service or region appeared or disappeared. If so, any policy may have
 	// become valid or invalid.
@@ -16,25 +16,25 @@ type Change struct {
 	Added, Removed int
 }
 
-// Diff returns the difference between before, which may be nil, and t.
-func (t *Table) Diff(before *Table) Change {
-	if before == nil {
-		before = &Table{}
+// Diff returns the difference between a previous table, which may be nil, and t.
+func (t *Table) Diff(previous *Table) Change {
+	if previous == nil {
+		previous = &Table{}
 	}
 	var c Change
-	for key, e := range t.byServiceRegion {
-		if !slices.Equal(e.prefixes, before.byServiceRegion[key].prefixes) {
+	for key, entry := range t.byServiceRegion {
+		if !slices.Equal(entry.prefixes, previous.byServiceRegion[key].prefixes) {
 			c.ServiceRegions = append(c.ServiceRegions, key)
 		}
 	}
-	for key := range before.byServiceRegion {
+	for key := range previous.byServiceRegion {
 		if _, ok := t.byServiceRegion[key]; !ok {
 			c.ServiceRegions = append(c.ServiceRegions, key)
 		}
 	}
-	c.NamesChanged = !slices.Equal(t.regionNames, before.regionNames) || !slices.Equal(t.Services(), before.Services())
-	now, then := t.publishedRows(), before.publishedRows()
-	c.Added, c.Removed = len(subtractRows(now, then)), len(subtractRows(then, now))
+	c.NamesChanged = !slices.Equal(t.regionNames, previous.regionNames) || !slices.Equal(t.Services(), previous.Services())
+	rows, previousRows := t.publishedRows(), previous.publishedRows()
+	c.Added, c.Removed = len(subtractRows(rows, previousRows)), len(subtractRows(previousRows, rows))
 	return c
 }
 

@@ -7,28 +7,28 @@ import (
 	"time"
 )
 
-// Custom names the files with an organisation's own services, in AWS's format. The files may contain private
+// CustomFiles lists the files with an organisation's own services, in AWS's format. The files may contain private
 // address space, and they may be empty.
-type Custom struct {
+type CustomFiles struct {
 	Files []string
-	// Trusted accepts suspicious rows: rows with the name of a service in the catalogue and rows wider than /8
-	// (IPv6: /32). Without Trusted such a row is an error, because policies that name S3 mean AWS's S3, and a
+	// Trusted makes ReadFiles accept suspicious rows: rows with the name of a service in the catalogue and rows wider
+	// than /8 (IPv6: /32). Otherwise such a row is an error, because a policy that names S3 means AWS's S3, and a
 	// mistyped prefix length opens far too much.
 	Trusted bool
-	// Note is called for each suspicious row that Trusted accepts. It may be nil.
-	Note func(message string)
+	// OnSuspicious is called for each suspicious row that ReadFiles accepts. It may be nil.
+	OnSuspicious func(message string)
 }
 
-// The shortest prefix lengths of custom rows that need no trust. For IPv4 it is the length of 10.0.0.0/8. For
-// IPv6 it is the first allocation of a regional registry (https://www.ripe.net/publications/docs/ripe-738,
-// 5.1.2).
+// minCustomBitsIPv4 and minCustomBitsIPv6 are the shortest prefix lengths of custom rows that are not suspicious. The
+// IPv4 length allows 10.0.0.0/8. The IPv6 length allows the first allocation of a regional registry
+// (https://www.ripe.net/publications/docs/ripe-738, 5.1.2).
 const (
 	minCustomBitsIPv4 = 8
 	minCustomBitsIPv6 = 32
 )
 
 // read parses each file. Its errors name the file.
-func (c Custom) read() ([]*Table, error) {
+func (c CustomFiles) read() ([]*Table, error) {
 	tables := make([]*Table, 0, len(c.Files))
 	for _, file := range c.Files {
 		table, err := readFile(file, customFormat)
@@ -37,15 +37,15 @@ func (c Custom) read() ([]*Table, error) {
 		}
 		reasons := suspiciousRows(table)
 		if len(reasons) > 0 && !c.Trusted {
-			more := ""
+			moreText := ""
 			if n := len(reasons) - 1; n > 0 {
-				more = fmt.Sprintf(" (and %d more)", n)
+				moreText = fmt.Sprintf(" (and %d more)", n)
 			}
-			return nil, fmt.Errorf("%s: %s%s; correct the file or start with --trust-custom-ranges", file, reasons[0], more)
+			return nil, fmt.Errorf("%s: %s%s; correct the file or start with --trust-custom-ranges", file, reasons[0], moreText)
 		}
-		if c.Note != nil {
+		if c.OnSuspicious != nil {
 			for _, reason := range reasons {
-				c.Note(file + ": " + reason)
+				c.OnSuspicious(file + ": " + reason)
 			}
 		}
 		tables = append(tables, table)
@@ -53,9 +53,9 @@ func (c Custom) read() ([]*Table, error) {
 	return tables, nil
 }
 
-// suspiciousRows returns a message for each suspicious row of a custom table. A row is suspicious if its
-// service has the name of an AWS service; only the first such row of a service gets a message. A prefix is
-// suspicious if it is too wide, alone or as the union of rows.
+// suspiciousRows returns a message for each suspicious row of a custom table. A row is suspicious if its service has
+// the name of an AWS service. Only the first row of such a service gets a message. A prefix is suspicious if it is too
+// wide. It may be a row's own prefix or the union of several rows.
 func suspiciousRows(t *Table) []string {
 	var reasons []string
 	for _, service := range t.Services() {
@@ -82,19 +82,20 @@ func suspiciousRows(t *Table) []string {
 	return reasons
 }
 
-// HoldCustom returns the custom table to use after files was read. before is the table in use, and files is the
-// result of ReadFiles. Either is nil without custom services; the result is nil if both are.
+// HoldCustom returns the custom table to use after the custom files were read again. previous is the table in use, and
+// loaded is the result of ReadFiles. A table without custom services may be nil. The result is nil if both tables are
+// nil.
 //
-// A row that only before has is held from now until hold ends, like a row of AWS's. HoldCustom(before, before,
-// …) drops the rows whose hold has ended. HoldCustom returns before itself if nothing changed.
-func HoldCustom(before, files *Table, now time.Time, hold time.Duration) *Table {
+// If loaded lacks a row of previous, the row is held for holdTime from now, like a removed row of AWS's document. To
+// drop the rows whose hold has ended, pass previous as loaded. HoldCustom returns previous itself if nothing changed.
+func HoldCustom(previous, loaded *Table, now time.Time, holdTime time.Duration) *Table {
 	switch {
-	case before == nil:
-		return files
-	case files == nil:
-		files = &Table{}
+	case previous == nil:
+		return loaded
+	case loaded == nil:
+		loaded = &Table{}
 	}
-	return applyHolds(before, &files.document, now, hold)
+	return applyHolds(previous, &loaded.document, now, holdTime)
 }
 
 // EncodeCustom returns the custom rows of a table, in the encoding of Encode.

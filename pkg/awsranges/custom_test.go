@@ -41,7 +41,7 @@ func TestReadFilesRefusesSuspiciousCustomRows(t *testing.T) {
 		require.NoError(t, os.WriteFile(file, []byte(document), 0o600))
 		var notes []string
 		record := func(message string) { notes = append(notes, message) }
-		_, err := ReadFiles(sample, Custom{Files: []string{custom, file}, Note: record})
+		_, err := ReadFiles(sample, CustomFiles{Files: []string{custom, file}, OnSuspicious: record})
 		require.Empty(t, notes, test.name)
 		if test.want == nil {
 			require.NoError(t, err, test.name)
@@ -52,7 +52,7 @@ func TestReadFilesRefusesSuspiciousCustomRows(t *testing.T) {
 		require.True(t, strings.HasSuffix(err.Error(), "; correct the file or start with --trust-custom-ranges"), "%s: %s", test.name, err)
 		require.Equal(t, len(test.want) > 1, strings.Contains(err.Error(), "(and 1 more)"), test.name)
 
-		table, err := ReadFiles(sample, Custom{Files: []string{custom, file}, Trusted: true, Note: record})
+		table, err := ReadFiles(sample, CustomFiles{Files: []string{custom, file}, Trusted: true, OnSuspicious: record})
 		require.NoError(t, err, test.name)
 		require.Greater(t, len(table.Rows()), 18+3)
 		for i, want := range test.want {
@@ -67,7 +67,7 @@ func TestReadFilesRefusesSuspiciousCustomRows(t *testing.T) {
 func FuzzHoldCustom(f *testing.F) {
 	f.Add([]byte{0, 24, 128, 25, 7, 32}, []byte{0, 24}, int64(3600))
 	f.Add([]byte{0, 24}, []byte{}, int64(0))
-	f.Fuzz(func(t *testing.T, then, now []byte, seconds int64) {
+	f.Fuzz(func(t *testing.T, previousData, loadedData []byte, seconds int64) {
 		table := func(data []byte) *Table {
 			prefixes, _ := prefixtest.FromBytes(data)
 			d := &document{}
@@ -77,11 +77,11 @@ func FuzzHoldCustom(f *testing.F) {
 			d.rows = sortUnique(d.rows)
 			return Merge(nil, newTable(d, nil))
 		}
-		const hold = time.Hour
+		const holdTime = time.Hour
 		at := func(seconds int64) time.Time { return time.Unix(1_700_000_000+seconds%(2*3600), 0) }
-		before, files := table(then), table(now)
-		held := HoldCustom(before, files, at(0), hold)
-		for _, row := range append(slices.Clone(before.rows), files.rows...) {
+		previous, loaded := table(previousData), table(loadedData)
+		held := HoldCustom(previous, loaded, at(0), holdTime)
+		for _, row := range append(slices.Clone(previous.rows), loaded.rows...) {
 			inUse := slices.ContainsFunc(held.rows, func(r Row) bool { return compareKeys(r, row) == 0 && r.Custom })
 			require.True(t, inUse, row)
 		}
@@ -91,13 +91,13 @@ func FuzzHoldCustom(f *testing.F) {
 			restarted, err := DecodeCustom(data)
 			require.NoError(t, err)
 			require.Equal(t, held, restarted)
-			require.Same(t, restarted, HoldCustom(restarted, files, at(0), hold))
+			require.Same(t, restarted, HoldCustom(restarted, loaded, at(0), holdTime))
 		}
-		later := HoldCustom(held, held, at(seconds), hold)
-		if at(seconds).Sub(at(0)) < hold {
+		later := HoldCustom(held, held, at(seconds), holdTime)
+		if at(seconds).Sub(at(0)) < holdTime {
 			require.Len(t, later.rows, len(held.rows))
 		} else {
-			require.True(t, slices.Equal(files.rows, later.rows))
+			require.True(t, slices.Equal(loaded.rows, later.rows))
 		}
 	})
 }

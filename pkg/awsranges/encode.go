@@ -15,6 +15,7 @@ import (
 // Encode prefers speed to size because the agent calls it while it writes NetworkPolicies.
 func Encode(t *Table) ([]byte, error) { return encode(t, false) }
 
+// encode encodes the custom rows of t or, if custom is false, all other rows.
 func encode(t *Table, custom bool) ([]byte, error) {
 	plain := make([]byte, 0, 96*len(t.rows))
 	plain = append(plain, `{"syncToken":`...)
@@ -39,38 +40,39 @@ func encode(t *Table, custom bool) ([]byte, error) {
 	return encoded.Bytes(), nil
 }
 
-// appendRows appends a JSON list of rows of one address family, which bits identifies. custom selects the
-// custom rows or the others.
-func (t *Table) appendRows(to []byte, custom bool, list, field string, bits int) []byte {
-	to = append(to, `,"`+list+`":[`...)
+// appendRows appends the JSON field listField with the rows of one address family to buffer. bits identifies the
+// family: 32 or 128. If custom is true, appendRows selects the custom rows, otherwise all other rows. Each row has its
+// prefix in the JSON field prefixField.
+func (t *Table) appendRows(buffer []byte, custom bool, listField, prefixField string, bits int) []byte {
+	buffer = append(buffer, `,"`+listField+`":[`...)
 	separator := "\n"
 	for _, row := range t.rows {
 		if row.Custom != custom || row.Prefix.Addr().BitLen() != bits {
 			continue
 		}
-		to = append(to, separator+`{"`+field+`":"`...)
-		to = row.Prefix.AppendTo(to)
-		to = append(to, `","region":`...)
-		to = appendString(to, row.Region)
-		to = append(to, `,"service":`...)
-		to = appendString(to, row.Service)
+		buffer = append(buffer, separator+`{"`+prefixField+`":"`...)
+		buffer = row.Prefix.AppendTo(buffer)
+		buffer = append(buffer, `","region":`...)
+		buffer = appendString(buffer, row.Region)
+		buffer = append(buffer, `,"service":`...)
+		buffer = appendString(buffer, row.Service)
 		if row.Removed != 0 {
-			to = append(to, `,"removed":`...)
-			to = strconv.AppendInt(to, row.Removed, 10)
+			buffer = append(buffer, `,"removed":`...)
+			buffer = strconv.AppendInt(buffer, row.Removed, 10)
 		}
-		to = append(to, '}')
+		buffer = append(buffer, '}')
 		separator = ",\n"
 	}
-	return append(to, ']')
+	return append(buffer, ']')
 }
 
-// appendString appends s as a JSON string.
-func appendString(to []byte, s string) []byte {
+// appendString appends s to buffer as a JSON string.
+func appendString(buffer []byte, s string) []byte {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
 			quoted, _ := json.Marshal(s) // Marshal of a string never fails
-			return append(to, quoted...)
+			return append(buffer, quoted...)
 		}
 	}
-	return append(append(append(to, '"'), s...), '"')
+	return append(append(append(buffer, '"'), s...), '"')
 }

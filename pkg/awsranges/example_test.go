@@ -25,7 +25,7 @@ func Example() {
 	// [198.18.0.0/24 198.18.8.0/24]
 }
 
-// An error names the first bad row, and there is no Table then.
+// An error names the first invalid row. Parse then returns no Table.
 func ExampleParse() {
 	table, err := awsranges.Parse([]byte(`{"syncToken": "1700000000", "prefixes": [
 		{"ip_prefix": "198.18.0.0/33", "service": "S3", "region": "us-east-1"}]}`))
@@ -36,7 +36,7 @@ func ExampleParse() {
 	// prefixes[0]: netip.ParsePrefix("198.18.0.0/33"): prefix length out of range
 }
 
-// Lookup joins siblings without loss, and takes an empty region for all regions.
+// Lookup returns no prefixes for a region that the service lacks.
 func ExampleTable_Lookup() {
 	table, err := awsranges.Parse([]byte(`{"syncToken": "1700000000",
 		"prefixes": [{"ip_prefix": "198.18.16.0/24", "service": "CLOUDFRONT", "region": "GLOBAL"}],

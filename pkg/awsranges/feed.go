@@ -13,17 +13,17 @@ import (
 // Feed fetches AWS's document and maintains a table from it. Set the fields before the first Fetch. Calls of
 // Fetch must not overlap.
 type Feed struct {
-	// Fetch reads File if it is set. Otherwise Client fetches URL, and its timeout bounds the whole Fetch.
+	// Fetch reads File if it is set. Otherwise Client fetches URL, and the timeout of Client bounds the whole Fetch.
 	File   string
 	URL    string
 	Client *http.Client
 	// RemovalHold is how long a removed prefix stays in the table.
 	RemovalHold time.Duration
-	// AcceptToken is the sync token of a document that Fetch accepts although it is older than the last one,
-	// lacks too many rows or opens too many addresses. Empty means no such document.
+	// AcceptToken is the sync token of a document that Fetch accepts although it is older than the accepted document,
+	// lacks too many rows or opens too many addresses. If AcceptToken is empty, Fetch accepts no such document.
 	//
-	// AcceptToken does not override the checks for content that AWS cannot have intended. These are unknown
-	// fields, rows that are too wide or in reserved space, and future publication times.
+	// AcceptToken does not override the checks for content that AWS cannot have intended: unknown fields, rows that are
+	// too wide or in reserved space, and publication times in the future.
 	AcceptToken string
 	// Now returns the current time. It decides when a hold ends and whether a document is from the future.
 	Now func() time.Time
@@ -31,15 +31,15 @@ type Feed struct {
 	table      *Table          // the accepted table with its held rows; nil before the first Fetch
 	validators cacheValidators // of the last accepted document
 
-	coveredTable *Table         // the table that covered belongs to
-	covered      []netip.Prefix // the prefixes of coveredTable, for the check of the next document
+	covered      []netip.Prefix // the result of coveredPrefixes(coveredTable), for the check of the next document
+	coveredTable *Table
 }
 
 // cacheValidators are HTTP's validators for a conditional GET.
 type cacheValidators struct{ etag, lastModified string }
 
-// Resume sets the accepted table, from another Feed or from before a restart. Call it before the first Fetch.
-// It returns a *RefusedError if table is not valid.
+// Resume sets the accepted table. It may be from another Feed, or saved before a restart. Call Resume before the first
+// Fetch. It returns a *RefusedError if table is not valid.
 func (f *Feed) Resume(table *Table) error {
 	if err := validateDocument(nil, &table.document); err != nil {
 		return &RefusedError{err}
@@ -48,17 +48,18 @@ func (f *Feed) Resume(table *Table) error {
 	return nil
 }
 
-// Table returns the result of the last successful Fetch. Before that it returns the table of Resume, or nil.
+// Table returns the result of the last successful Fetch. Before the first one it returns the table that Resume set, or
+// nil.
 func (f *Feed) Table() *Table { return f.table }
 
-// Fetch reads the document if it has changed since the last accepted one, and returns the table to use from now
-// on. Fetch returns the current table if nothing changed. The table contains AWS's rows and the held rows, and
-// no custom rows.
+// Fetch reads the document if it has changed since Fetch last accepted a document, and returns the table to use from
+// now on. Fetch returns the current table if nothing changed. The table contains AWS's rows and the held rows, and no
+// custom rows.
 //
 // On an error the current table stays, and no hold ends. A *RefusedError means that Fetch read a document and
 // refused it.
 func (f *Feed) Fetch(ctx context.Context) (*Table, error) {
-	if f.coveredTable != f.table { // before the download, so that an accepted document waits less
+	if f.coveredTable != f.table { // compute this before the download, to save time after it
 		f.coveredTable, f.covered = f.table, coveredPrefixes(f.table)
 	}
 	d, validators, err := f.readSource(ctx)

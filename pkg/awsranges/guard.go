@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// The shortest accepted prefix lengths. The shortest in AWS's own document are /11 and /32 (2026).
+// minBitsIPv4 and minBitsIPv6 are the shortest prefix lengths that the feed accepts. In AWS's document of 2026 the
+// shortest prefix lengths are /11 and /32.
 const (
 	minBitsIPv4 = 10
 	minBitsIPv6 = 24
@@ -19,14 +20,13 @@ const (
 // maxClockSkew is how far in the future a publication time may be, because clocks differ.
 const maxClockSkew = 24 * time.Hour
 
-// minKeptPercent is the percentage of the accepted rows that a document must still have, by family. In three
-// years AWS's document never lost more than 6.2 % in one step. The check ignores services: one service may lose
-// all rows.
+// minKeptPercent is the percentage of the accepted rows that a document must still have, by family. In three years
+// AWS's document never lost more than 6.2 % in one step. The check ignores services: one service may lose all its rows.
 const minKeptPercent = 85
 
-// reserved lists address space where no public service can be: this network, private, shared, loopback,
-// link-local, documentation, multicast and future use
-// (https://www.iana.org/assignments/iana-ipv4-special-registry, and the same for IPv6).
+// reserved lists address space where no public service can be: "this network", private, shared, loopback, link-local,
+// documentation, multicast and future use (https://www.iana.org/assignments/iana-ipv4-special-registry and
+// https://www.iana.org/assignments/iana-ipv6-special-registry).
 var reserved = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"),
 	netip.MustParsePrefix("10.0.0.0/8"),
@@ -48,16 +48,16 @@ var reserved = []netip.Prefix{
 	netip.MustParsePrefix("ff00::/8"),
 }
 
-// validateDocument returns an error for the first content that AWS's document cannot have. That is a sync token
-// that is not a number, a row wider than /10 (IPv4) or /24 (IPv6), or a row in reserved space. It skips the
-// rows of accepted, which may be nil, because they passed this check before.
-func validateDocument(accepted *Table, d *document) error {
+// validateDocument returns an error if d has content that AWS's document cannot have: a sync token that is not a
+// number, a row wider than /10 (IPv4) or /24 (IPv6), or a row in reserved space. It skips the rows that acceptedTable
+// has, because they have already passed this check. acceptedTable may be nil.
+func validateDocument(acceptedTable *Table, d *document) error {
 	if _, err := d.publishedAt(); err != nil {
 		return err
 	}
 	rows := d.rows
-	if accepted != nil {
-		rows = subtractRows(d.rows, accepted.rows)
+	if acceptedTable != nil {
+		rows = subtractRows(d.rows, acceptedTable.rows)
 	}
 	for _, row := range rows {
 		minBits := minBitsIPv4
@@ -79,7 +79,7 @@ func describeRow(row Row) string {
 	return fmt.Sprintf("%s (%s, %s)", row.Prefix, escape(row.Service), escape(row.Region))
 }
 
-// escape replaces control characters in a document's text. They would otherwise act on a terminal.
+// escape replaces control characters in a document's text. A terminal would otherwise obey them.
 func escape(text string) string {
 	quoted := strconv.Quote(text)
 	return quoted[1 : len(quoted)-1]
@@ -104,18 +104,18 @@ func isTooFarAhead(publishedAt int64, now time.Time) bool {
 	return publishedAt > now.Add(maxClockSkew).Unix()
 }
 
-// validateSuccessor returns an error if d does not look like a later version of accepted. Its sync token must
-// not be older. It must have 85 % of the accepted IPv4 rows and of the IPv6 rows. It must not open too many
-// addresses. The caller has validated d. covered is coveredPrefixes(accepted).
+// validateSuccessor returns an error if d is not a plausible successor of the accepted document. The sync token of d
+// must not be older. d must have 85 % of the accepted IPv4 rows and 85 % of the accepted IPv6 rows. It must not open
+// too many addresses. d must have passed validateDocument. covered is coveredPrefixes(acceptedTable).
 //
-// Held rows do not count. If accepted is nil, every document is accepted. An earlier version of this program
-// accepted documents from the future. If accepted is such a document, validateSuccessor does not compare the
-// ages.
-func validateSuccessor(accepted *Table, covered []netip.Prefix, d *document, now time.Time) error {
-	if accepted == nil {
+// Held rows do not count as accepted rows. If acceptedTable is nil, validateSuccessor returns no error. An earlier
+// version of this program accepted documents from the future. If acceptedTable is such a document, validateSuccessor
+// does not compare the ages.
+func validateSuccessor(acceptedTable *Table, covered []netip.Prefix, d *document, now time.Time) error {
+	if acceptedTable == nil {
 		return nil
 	}
-	acceptedAt, err := accepted.publishedAt()
+	acceptedAt, err := acceptedTable.publishedAt()
 	if err != nil {
 		return err
 	}
@@ -130,12 +130,12 @@ func validateSuccessor(accepted *Table, covered []netip.Prefix, d *document, now
 	case publishedAt < acceptedAt:
 		reasons = append(reasons, fmt.Sprintf("syncToken %d is older than the accepted %d", publishedAt, acceptedAt))
 	}
-	acceptedRows := accepted.publishedRows()
-	lost, added := subtractRows(acceptedRows, d.rows), subtractRows(d.rows, acceptedRows)
+	acceptedRows := acceptedTable.publishedRows()
+	missingRows, addedRows := subtractRows(acceptedRows, d.rows), subtractRows(d.rows, acceptedRows)
 	for _, err := range []error{
-		checkRowLoss("IPv4", countFamily(acceptedRows, 32), countFamily(lost, 32)),
-		checkRowLoss("IPv6", countFamily(acceptedRows, 128), countFamily(lost, 128)),
-		checkGrowth(covered, added, publishedAt-acceptedAt),
+		checkRowLoss("IPv4", countFamily(acceptedRows, 32), countFamily(missingRows, 32)),
+		checkRowLoss("IPv6", countFamily(acceptedRows, 128), countFamily(missingRows, 128)),
+		checkGrowth(covered, addedRows, publishedAt-acceptedAt),
 	} {
 		if err != nil {
 			reasons = append(reasons, err.Error())
@@ -147,11 +147,11 @@ func validateSuccessor(accepted *Table, covered []netip.Prefix, d *document, now
 	return errors.New(strings.Join(reasons, "; "))
 }
 
-// checkRowLoss returns an error if a document lacks too many of the accepted rows of a family. lost is the
-// number of missing rows.
-func checkRowLoss(family string, accepted, lost int) error {
-	if kept := accepted - lost; kept*100 < accepted*minKeptPercent {
-		return fmt.Errorf("the document has only %d of the accepted %d %s rows; the minimum is %d %%", kept, accepted, family, minKeptPercent)
+// checkRowLoss returns an error if a document lacks too many of the accepted rows of a family. missingCount is the
+// number of accepted rows that the document lacks.
+func checkRowLoss(family string, acceptedCount, missingCount int) error {
+	if keptCount := acceptedCount - missingCount; keptCount*100 < acceptedCount*minKeptPercent {
+		return fmt.Errorf("the document has only %d of the accepted %d %s rows; the minimum is %d %%", keptCount, acceptedCount, family, minKeptPercent)
 	}
 	return nil
 }

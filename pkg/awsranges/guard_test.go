@@ -81,7 +81,7 @@ func TestValidateSuccessor(t *testing.T) {
 	onlyIPv4 := *both
 	onlyIPv4.rows = slices.DeleteFunc(slices.Clone(both.rows), func(r Row) bool { return r.Prefix.Addr().Is6() })
 	require.EqualError(t, validateSuccessor(both, coveredPrefixes(both), &onlyIPv4.document, time.Unix(1_700_000_000, 0)), "the document has only 0 of the accepted 5 IPv6 rows; the minimum is 85 %")
-	require.EqualError(t, validateSuccessor(&onlyIPv4, coveredPrefixes(&onlyIPv4), &both.document, time.Unix(1_700_000_000, 0)), "the document opens IPv6 addresses; the accepted document has none")
+	require.EqualError(t, validateSuccessor(&onlyIPv4, coveredPrefixes(&onlyIPv4), &both.document, time.Unix(1_700_000_000, 0)), "the document opens IPv6 addresses; the accepted document has no IPv6 addresses")
 	require.NoError(t, validateSuccessor(nil, nil, &both.document, time.Unix(1_700_000_000, 0)))
 	held := applyHolds(accepted, &mustParse(t, documentWith(200, evenNumbers(17)...)).document, time.Unix(200, 0), time.Hour)
 	require.NoError(t, validateSuccessor(held, coveredPrefixes(held), &mustParse(t, documentWith(300, evenNumbers(15)...)).document, time.Unix(300, 0)), "a held row does not count as lost")
@@ -159,27 +159,27 @@ func TestFeedRefusesAdditions(t *testing.T) {
 func FuzzCheckGrowth(f *testing.F) {
 	f.Add([]byte{0, 24, 128, 25, 7, 32}, []byte{1, 32}, uint32(0))
 	f.Add([]byte{0, 16}, []byte{128, 14, 130, 15}, uint32(86400*20))
-	f.Fuzz(func(t *testing.T, data, more []byte, seconds uint32) {
+	f.Fuzz(func(t *testing.T, acceptedData, addedData []byte, seconds uint32) {
 		rows := func(prefixes []netip.Prefix) (rows []Row) {
 			for _, prefix := range prefixes {
 				rows = append(rows, Row{Prefix: prefix.Masked()})
 			}
 			return rows
 		}
-		before, then := prefixtest.FromBytes(data)
-		added, now := prefixtest.FromBytes(more)
+		acceptedPrefixes, acceptedBits := prefixtest.FromBytes(acceptedData)
+		addedPrefixes, addedBits := prefixtest.FromBytes(addedData)
 		tooMuch := false
-		for space := range then {
+		for space := range acceptedBits {
 			covered, opened := 0.0, 0.0
-			for i := range then[space] {
-				if then[space][i] {
+			for i := range acceptedBits[space] {
+				if acceptedBits[space][i] {
 					covered++
-				} else if now[space][i] {
+				} else if addedBits[space][i] {
 					opened++
 				}
 			}
 			tooMuch = tooMuch || opened*100*secondsPerDay > covered*(maxGrowthPercent*secondsPerDay+float64(seconds))
 		}
-		require.Equal(t, tooMuch, checkGrowth(prefixes.Aggregate(before), rows(added), int64(seconds)) != nil)
+		require.Equal(t, tooMuch, checkGrowth(prefixes.Aggregate(acceptedPrefixes), rows(addedPrefixes), int64(seconds)) != nil)
 	})
 }

@@ -5,64 +5,65 @@ import (
 	"time"
 )
 
-// applyHolds returns the table to use after the feed accepts d. It returns accepted itself if nothing changed.
-// accepted is the table in use, or nil, and now is the time when the feed read d.
+// applyHolds returns the table to use after the feed accepts d. previous is the table in use, or nil. now is the time
+// when the feed read d. applyHolds returns previous itself if nothing changed.
 //
-// The result has all rows of d. A row that accepted has and d lacks is held: it stays for hold, counted from
-// the first document that lacked it. AWS adds more than one in five removed prefixes again within a day.
+// The result has all rows of d. If d lacks a row of previous, the row is held: it stays in the table for holdTime,
+// which begins with the first document that lacks the row. AWS adds more than one in five removed prefixes again within
+// a day.
 //
-//	in the document  ████████████░░░░░░░░░░        ████
-//	in the table     ██████████████████████        ████
-//	                             ├─ hold ─┤
-func applyHolds(accepted *Table, d *document, now time.Time, hold time.Duration) *Table {
+//	a row in the document  ████████████░░░░░░░░░░░░        ████
+//	the row in the table   ████████████████████████        ████
+//	                                   ├─holdTime─┤
+func applyHolds(previous *Table, d *document, now time.Time, holdTime time.Duration) *Table {
 	rows := d.publishedRows()
-	if accepted != nil {
+	if previous != nil {
 		var held []Row
-		for _, row := range subtractRows(accepted.rows, rows) {
+		for _, row := range subtractRows(previous.rows, rows) {
 			if row.Removed == 0 || row.Removed > now.Unix() {
 				row.Removed = now.Unix()
 			}
-			if now.Sub(time.Unix(row.Removed, 0)) < hold {
+			if now.Sub(time.Unix(row.Removed, 0)) < holdTime {
 				held = append(held, row)
 			}
 		}
 		rows = mergeRows(rows, held)
-		if accepted.syncToken == d.syncToken && accepted.createDate == d.createDate && slices.Equal(rows, accepted.rows) {
-			return accepted
+		if previous.syncToken == d.syncToken && previous.createDate == d.createDate && slices.Equal(rows, previous.rows) {
+			return previous
 		}
 	}
-	return newTable(&document{d.syncToken, d.createDate, rows}, accepted)
+	return newTable(&document{d.syncToken, d.createDate, rows}, previous)
 }
 
-// mergeRows returns all rows of a and b, sorted. Both are sorted and have no key in common.
-func mergeRows(a, b []Row) []Row {
-	if len(b) == 0 {
-		return a
+// mergeRows returns all rows of x and y, sorted. x and y must be sorted and must have no key in common.
+func mergeRows(x, y []Row) []Row {
+	if len(y) == 0 {
+		return x
 	}
-	merged := make([]Row, 0, len(a)+len(b))
-	for _, row := range b {
-		i, _ := slices.BinarySearchFunc(a, row, compareKeys)
-		merged = append(append(merged, a[:i]...), row)
-		a = a[i:]
+	merged := make([]Row, 0, len(x)+len(y))
+	for _, row := range y {
+		i, _ := slices.BinarySearchFunc(x, row, compareKeys)
+		merged = append(append(merged, x[:i]...), row)
+		x = x[i:]
 	}
-	return append(merged, a...)
+	return append(merged, x...)
 }
 
-// subtractRows returns the rows of a whose keys b lacks, in the order of a. Both are sorted.
-func subtractRows(a, b []Row) []Row {
+// subtractRows returns the rows of x whose keys y lacks, in the order of x. x and y must be sorted.
+func subtractRows(x, y []Row) []Row {
 	var missing []Row
-	for i, row := range a {
-		if len(b) == 0 {
-			return append(missing, a[i:]...)
+	for i, row := range x {
+		if len(y) == 0 {
+			return append(missing, x[i:]...)
 		}
-		if b[0] == row { // the usual case: compare no strings
-			b = b[1:]
+		if y[0] == row { // the usual case, which needs no comparison of keys
+			y = y[1:]
 			continue
 		}
-		for len(b) > 0 && compareKeys(b[0], row) < 0 {
-			b = b[1:]
+		for len(y) > 0 && compareKeys(y[0], row) < 0 {
+			y = y[1:]
 		}
-		if len(b) == 0 || compareKeys(b[0], row) != 0 {
+		if len(y) == 0 || compareKeys(y[0], row) != 0 {
 			missing = append(missing, row)
 		}
 	}

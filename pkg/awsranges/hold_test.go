@@ -66,10 +66,10 @@ func TestDiff(t *testing.T) {
 		return fmt.Sprintf(`{"ip_prefix": %q, "service": %q, "region": %q}`, prefix, service, region)
 	}
 	s3, ec2 := row("3.0.0.0/24", "S3", "us-east-1"), row("3.1.0.0/24", "EC2", "us-east-1")
-	before := document(s3, ec2)
+	previous := document(s3, ec2)
 	for _, test := range []struct {
 		name           string
-		after          *Table
+		table          *Table
 		serviceRegions []ServiceRegion
 		namesChanged   bool
 	}{
@@ -81,11 +81,11 @@ func TestDiff(t *testing.T) {
 		{"a removed region", document(row("3.0.0.0/24", "S3", "x"), row("3.1.0.0/24", "EC2", "x")),
 			[]ServiceRegion{{"S3", "us-east-1"}, {"S3", "x"}, {"EC2", "us-east-1"}, {"EC2", "x"}}, true},
 	} {
-		c := test.after.Diff(before)
+		c := test.table.Diff(previous)
 		require.ElementsMatch(t, test.serviceRegions, c.ServiceRegions, test.name)
 		require.Equal(t, test.namesChanged, c.NamesChanged, test.name)
 	}
-	c := before.Diff(nil)
+	c := previous.Diff(nil)
 	require.Len(t, c.ServiceRegions, 4)
 	require.Equal(t, 2, c.Added)
 }

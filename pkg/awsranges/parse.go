@@ -14,22 +14,22 @@ import (
 	"egress-agent/pkg/internal/prefixes"
 )
 
-// format is the origin of a document, which decides the fields that the document may have.
+// format is the origin of a document. It decides which fields the document may have.
 type format int
 
 const (
 	// storedFormat is the format of Encode: a row may have the field "removed". Unknown fields are ignored,
 	// because a later version may have written them.
 	storedFormat format = iota
-	// sourceFormat is AWS's own format. An unknown field is an error, because it may change the meaning of a
-	// row. In particular, "removed" would make a row look like one that AWS has removed.
+	// sourceFormat is AWS's own format. An unknown field is an error, because it may change the meaning of a row. In
+	// particular, "removed" would mark a row as removed by AWS.
 	sourceFormat
 	// customFormat is AWS's format in an organisation's own file. An unknown field is an error, so that a typo
 	// cannot empty the document. The document itself may be empty.
 	customFormat
 )
 
-// jsonRow is a row of AWS's ip-ranges.json, with one of the two prefixes.
+// jsonRow is a row of AWS's ip-ranges.json. It has either an IPv4 or an IPv6 prefix.
 type jsonRow struct {
 	IPv4    string `json:"ip_prefix,omitempty"`
 	IPv6    string `json:"ipv6_prefix,omitempty"`
@@ -89,7 +89,7 @@ type parser struct {
 	document
 	format         format
 	decoder        *json.Decoder
-	rowsBySpelling map[ServiceRegion]*[]Row // by the spelling in the document: Canonical runs once a key
+	rowsBySpelling map[ServiceRegion]*[]Row // keys have the document's spelling, so Canonical runs once for each key
 	rowCount       int                      // the number of rows in all lists
 }
 
@@ -136,13 +136,13 @@ func (p *parser) parse() error {
 	return nil
 }
 
-// parseRows parses the rows of one address family. prefix returns the prefix of a row. isFamily reports whether an
-// address has the family. Errors contain field, the name of the list.
-func (p *parser) parseRows(field string, prefix func(*jsonRow) string, isFamily func(netip.Addr) bool) error {
+// parseRows parses the rows of one address family. listField is the name of their list, for errors. prefixOf returns
+// the prefix of a row. isFamily reports whether an address belongs to the family.
+func (p *parser) parseRows(listField string, prefixOf func(*jsonRow) string, isFamily func(netip.Addr) bool) error {
 	if err := p.readDelimiter('['); err != nil {
 		return err
 	}
-	var r storedRow // declared once for all rows: each Decode target allocates
+	var r storedRow // one variable for all rows, because each new target of Decode allocates memory
 	var target any = &r
 	if p.format != storedFormat {
 		target = &r.jsonRow
@@ -150,11 +150,11 @@ func (p *parser) parseRows(field string, prefix func(*jsonRow) string, isFamily 
 	for i := 0; p.decoder.More(); i++ {
 		r = storedRow{}
 		if err := p.decode(target); err != nil {
-			return locateUnknownField(field, i, err)
+			return locateUnknownField(listField, i, err)
 		}
-		parsed, err := r.parse(prefix(&r.jsonRow), isFamily)
+		parsed, err := r.parse(prefixOf(&r.jsonRow), isFamily)
 		if err != nil {
-			return fmt.Errorf("%s[%d]: %w", field, i, err)
+			return fmt.Errorf("%s[%d]: %w", listField, i, err)
 		}
 		rows, ok := p.rowsBySpelling[ServiceRegion{r.Service, r.Region}]
 		if !ok {
@@ -175,12 +175,12 @@ func (p *parser) parseRows(field string, prefix func(*jsonRow) string, isFamily 
 
 // locateUnknownField adds the position to the decoder's error about an unknown field. It returns other errors
 // unchanged.
-func locateUnknownField(list string, i int, err error) error {
+func locateUnknownField(listField string, i int, err error) error {
 	_, name, found := strings.Cut(err.Error(), "json: unknown field ") // the decoder's error has no type
 	if !found {
 		return err
 	}
-	return fmt.Errorf("%s[%d]: unknown field %s; a row has ip_prefix or ipv6_prefix, region, service and network_border_group", list, i, name)
+	return fmt.Errorf("%s[%d]: unknown field %s; a row has ip_prefix or ipv6_prefix, region, service and network_border_group", listField, i, name)
 }
 
 func (r *storedRow) parse(prefix string, isFamily func(netip.Addr) bool) (netip.Prefix, error) {
@@ -202,8 +202,8 @@ func (r *storedRow) parse(prefix string, isFamily func(netip.Addr) bool) (netip.
 	return parsed.Masked(), nil
 }
 
-// readDelimiter reads one delimiter: { } [ or ]. It returns an error if the next token is not want.
-func (p *parser) readDelimiter(want json.Delim) error {
+// readDelimiter reads the next token. It returns an error if the token is not the wanted delimiter: { } [ or ].
+func (p *parser) readDelimiter(wanted json.Delim) error {
 	token, err := p.decoder.Token()
 	if err != nil {
 		return malformedError(err)
@@ -211,8 +211,8 @@ func (p *parser) readDelimiter(want json.Delim) error {
 	if token == nil {
 		token = "null"
 	}
-	if token != want {
-		return fmt.Errorf("not an ip-ranges document: found %v, expected %v", token, want)
+	if token != wanted {
+		return fmt.Errorf("not an ip-ranges document: found %v, expected %v", token, wanted)
 	}
 	return nil
 }

@@ -31,9 +31,9 @@ func readFile(path string, f format) (*Table, error) {
 	return newTable(d, nil), nil
 }
 
-// ReadFiles reads AWS's document from path and the organisation's own documents, and merges them. If path is
-// empty, the result has no AWS rows. The Table is nil if neither is given.
-func ReadFiles(path string, custom Custom) (*Table, error) {
+// ReadFiles reads AWS's document from path and the organisation's own documents, and merges them. If path is empty, the
+// result has no AWS rows. If path and custom.Files are empty, the Table is nil.
+func ReadFiles(path string, custom CustomFiles) (*Table, error) {
 	tables, err := custom.read()
 	if err != nil {
 		return nil, err
@@ -50,8 +50,8 @@ func ReadFiles(path string, custom Custom) (*Table, error) {
 	return Merge(aws, tables...), nil
 }
 
-// Read reads and parses a document, plain or gzip, in AWS's format or in the format of Encode. A *RefusedError
-// is about the content of the document. Any other error is about reading it.
+// Read reads and parses a document, plain or gzip, in AWS's format or in the format of Encode. A *RefusedError means
+// that the content of the document is invalid. Any other error means that the read failed.
 func Read(r io.Reader) (*Table, error) {
 	d, err := read(r, storedFormat)
 	if err != nil {
@@ -83,7 +83,7 @@ func read(r io.Reader, f format) (*document, error) {
 
 func parsePlainOrGzip(r io.Reader, f format) (*document, error) {
 	buffered := bufio.NewReader(&maxBytesReader{r, maxBytes})
-	magic, _ := buffered.Peek(len(gzipMagic)) // a read error returns again below
+	magic, _ := buffered.Peek(len(gzipMagic)) // the reads below return the same error again
 	if !bytes.Equal(magic, gzipMagic) {
 		return parse(fullReader{buffered}, f)
 	}
@@ -106,7 +106,7 @@ func (f fullReader) Read(data []byte) (int, error) {
 	return n, err
 }
 
-// errorRecorder separates read errors from bad content.
+// errorRecorder records the error of a failed read. The caller needs it to separate read errors from invalid content.
 type errorRecorder struct {
 	reader io.Reader
 	err    error
@@ -120,15 +120,15 @@ func (r *errorRecorder) Read(data []byte) (int, error) {
 	return n, err
 }
 
-// maxBytesReader returns an error if reader has more than remaining bytes.
+// maxBytesReader reads from reader, and returns an error if reader has more than bytesLeft bytes.
 type maxBytesReader struct {
 	reader    io.Reader
-	remaining int
+	bytesLeft int
 }
 
 func (b *maxBytesReader) Read(data []byte) (int, error) {
 	n, err := b.reader.Read(data)
-	if b.remaining -= n; b.remaining < 0 {
+	if b.bytesLeft -= n; b.bytesLeft < 0 {
 		return 0, fmt.Errorf("the document is larger than %d MiB", maxBytes>>20)
 	}
 	return n, err

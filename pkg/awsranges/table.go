@@ -1,7 +1,7 @@
-// Package awsranges parses AWS's ranges document, ip-ranges.json, into a Table of the prefixes of each service
-// and region. An organisation's own documents have the same format. The package also refreshes a table (Feed)
-// and lists the names of AWS's services and regions without a table (LookupService, Table.KnowsRegion).
-// AWS documents the format at https://docs.aws.amazon.com/vpc/latest/userguide/aws-ip-ranges.html.
+// Package awsranges parses AWS's ranges document, ip-ranges.json, into a Table of the prefixes of each service and
+// region. An organisation's own documents have the same format. The package also refreshes a table (Feed), and it knows
+// the names of AWS's services and regions without a table (LookupService, Table.KnowsRegion). AWS documents the format
+// at https://docs.aws.amazon.com/vpc/latest/userguide/aws-ip-ranges.html.
 package awsranges
 
 import (
@@ -18,8 +18,8 @@ import (
 type Table struct {
 	document
 	byServiceRegion map[ServiceRegion]indexEntry
-	regions         map[string][]string // by service, sorted
-	regionNames     []string            // of the whole table, sorted
+	regions         map[string][]string // the sorted regions of each service
+	regionNames     []string            // the regions of all services, sorted
 }
 
 // ServiceRegion is the key of a lookup: a service, by its canonical name, and a region. An empty Region means
@@ -42,7 +42,8 @@ type Row struct {
 	Region string
 	// Custom reports whether the row is from an organisation's own document.
 	Custom bool
-	// Removed is the time when the document lost the row, in epoch seconds; 0 if the document has the row.
+	// Removed is the time of the first read of a document without the row, in epoch seconds. It is 0 if the document
+	// has the row.
 	Removed int64
 }
 
@@ -62,8 +63,8 @@ func compareKeys(a, b Row) int {
 	return prefixes.Compare(a.Prefix, b.Prefix)
 }
 
-// compareRows orders rows by key. Of rows with equal keys the one to use comes first: AWS's before custom ones,
-// then present ones before removed ones.
+// compareRows orders rows by key. Among rows with equal keys, the row to use comes first: AWS's row before a custom
+// row, then a row of the document before a removed row.
 func compareRows(a, b Row) int {
 	if c := compareKeys(a, b); c != 0 {
 		return c
@@ -77,8 +78,8 @@ func compareRows(a, b Row) int {
 	return cmp.Compare(a.Removed, b.Removed)
 }
 
-// sortUnique sorts rows in place and returns them with one row for each key. It skips the sort if the rows are
-// already sorted, the usual case.
+// sortUnique sorts rows in place and returns them with one row for each key. Usually the rows are already sorted, and
+// sortUnique does not sort them again.
 func sortUnique(rows []Row) []Row {
 	for i := 1; i < len(rows); i++ {
 		if compareKeys(rows[i-1], rows[i]) >= 0 {
@@ -89,15 +90,15 @@ func sortUnique(rows []Row) []Row {
 	return rows
 }
 
-// HasAWS reports whether the table contains AWS's own document, which has a sync token. Without it, in a nil
-// table or one of custom documents only, AWS may have services that the table lacks.
+// HasAWS reports whether the table contains AWS's own document, which has a sync token. If HasAWS returns false, AWS
+// may have services that the table lacks. It returns false for a nil table.
 func (t *Table) HasAWS() bool { return t != nil && t.syncToken != "" }
 
-// SyncToken returns the sync token of AWS's document: its publication time in epoch seconds, as a string. It is
-// empty if the document has none, which only a custom document may lack.
+// SyncToken returns the sync token of AWS's document: its publication time in epoch seconds, as a string. It is empty
+// if the table has no sync token. Only custom documents may lack a sync token.
 func (t *Table) SyncToken() string { return t.syncToken }
 
-// CreateDate returns the createDate of the same document: YYYY-MM-DD-hh-mm-ss in UTC.
+// CreateDate returns the createDate of AWS's document: YYYY-MM-DD-hh-mm-ss in UTC.
 func (t *Table) CreateDate() string { return t.createDate }
 
 // Rows returns all rows, not aggregated, sorted by service, region and prefix, without duplicates. The caller
@@ -156,44 +157,44 @@ func Merge(aws *Table, custom ...*Table) *Table {
 	return newTable(merged, aws)
 }
 
-// newTable builds the index of a document. It shares the prefixes of unchanged service-regions with before,
-// which may be nil.
-func newTable(d *document, before *Table) *Table {
+// newTable builds the index of a document. It shares the prefixes of unchanged service-regions with previous, which may
+// be nil.
+func newTable(d *document, previous *Table) *Table {
 	t := &Table{document: *d, byServiceRegion: make(map[ServiceRegion]indexEntry), regions: make(map[string][]string)}
-	if before == nil {
-		before = &Table{}
+	if previous == nil {
+		previous = &Table{}
 	}
 	regionSet := make(map[string]bool)
 	for rest := t.rows; len(rest) > 0; {
-		ofService := takeWhile(rest, func(row Row) bool { return row.Service == rest[0].Service })
-		all := ServiceRegion{Service: rest[0].Service}
-		var allPrefixes []netip.Prefix
-		for rest := ofService; len(rest) > 0; {
-			ofRegion := takeWhile(rest, func(row Row) bool { return row.Region == rest[0].Region })
-			key := ServiceRegion{all.Service, rest[0].Region}
-			e := before.byServiceRegion[key]
-			if !slices.Equal(ofRegion, e.rows) {
-				e.prefixes = slices.Clone(prefixes.AggregateSorted(prefixesOf(ofRegion)))
+		serviceRows := takeWhile(rest, func(row Row) bool { return row.Service == rest[0].Service })
+		serviceKey := ServiceRegion{Service: rest[0].Service}
+		var servicePrefixes []netip.Prefix
+		for rest := serviceRows; len(rest) > 0; {
+			regionRows := takeWhile(rest, func(row Row) bool { return row.Region == rest[0].Region })
+			key := ServiceRegion{serviceKey.Service, rest[0].Region}
+			entry := previous.byServiceRegion[key]
+			if !slices.Equal(regionRows, entry.rows) {
+				entry.prefixes = slices.Clone(prefixes.AggregateSorted(prefixesOf(regionRows)))
 			}
-			t.byServiceRegion[key] = indexEntry{ofRegion, e.prefixes}
+			t.byServiceRegion[key] = indexEntry{regionRows, entry.prefixes}
 			t.regions[key.Service] = append(t.regions[key.Service], key.Region)
 			regionSet[key.Region] = true
-			allPrefixes = append(allPrefixes, e.prefixes...)
-			rest = rest[len(ofRegion):]
+			servicePrefixes = append(servicePrefixes, entry.prefixes...)
+			rest = rest[len(regionRows):]
 		}
-		e := before.byServiceRegion[all]
-		if !slices.Equal(ofService, e.rows) {
-			slices.SortFunc(allPrefixes, prefixes.Compare)
-			e.prefixes = slices.Clone(prefixes.AggregateSorted(allPrefixes)) // Clone: the longer backing array would stay alive
+		entry := previous.byServiceRegion[serviceKey]
+		if !slices.Equal(serviceRows, entry.rows) {
+			slices.SortFunc(servicePrefixes, prefixes.Compare)
+			entry.prefixes = slices.Clone(prefixes.AggregateSorted(servicePrefixes)) // without Clone, the longer backing array would stay alive
 		}
-		t.byServiceRegion[all] = indexEntry{ofService, e.prefixes}
-		rest = rest[len(ofService):]
+		t.byServiceRegion[serviceKey] = indexEntry{serviceRows, entry.prefixes}
+		rest = rest[len(serviceRows):]
 	}
 	t.regionNames = slices.Sorted(maps.Keys(regionSet))
 	return t
 }
 
-// takeWhile returns the rows before the first one that does not match.
+// takeWhile returns the rows before the first row that does not match.
 func takeWhile(rows []Row, matches func(Row) bool) []Row {
 	n := 0
 	for n < len(rows) && matches(rows[n]) {

@@ -95,18 +95,18 @@ func TestReadFiles(t *testing.T) {
 		require.NoError(t, os.WriteFile(path, data, 0o600))
 		return path
 	}
-	table, err := ReadFiles(write("ranges.json.gz", zipped.Bytes()), Custom{Files: []string{custom}})
+	table, err := ReadFiles(write("ranges.json.gz", zipped.Bytes()), CustomFiles{Files: []string{custom}})
 	require.NoError(t, err)
 	require.Len(t, table.Rows(), 18+3)
 
-	table, err = ReadFiles("", Custom{})
+	table, err = ReadFiles("", CustomFiles{})
 	require.NoError(t, err)
 	require.Nil(t, table)
-	_, err = ReadFiles(custom, Custom{})
+	_, err = ReadFiles(custom, CustomFiles{})
 	require.EqualError(t, err, custom+": no syncToken, so this is not AWS's document; pass an organisation's own document with --custom-ranges")
-	_, err = ReadFiles(filepath.Join(dir, "none"), Custom{})
+	_, err = ReadFiles(filepath.Join(dir, "none"), CustomFiles{})
 	require.ErrorIs(t, err, os.ErrNotExist)
-	_, err = ReadFiles(write("cut.gz", zipped.Bytes()[:100]), Custom{})
+	_, err = ReadFiles(write("cut.gz", zipped.Bytes()[:100]), CustomFiles{})
 	require.ErrorContains(t, err, "cut.gz: not an ip-ranges document: unexpected EOF")
 
 	var bomb bytes.Buffer
@@ -114,7 +114,7 @@ func TestReadFiles(t *testing.T) {
 	_, err = writer.Write(bytes.Repeat([]byte{' '}, maxBytes+1))
 	require.NoError(t, err)
 	require.NoError(t, writer.Close())
-	_, err = ReadFiles(write("bomb.gz", bomb.Bytes()), Custom{})
+	_, err = ReadFiles(write("bomb.gz", bomb.Bytes()), CustomFiles{})
 	require.ErrorContains(t, err, "bomb.gz: not an ip-ranges document: the document is larger than 16 MiB")
 }
 
@@ -123,10 +123,10 @@ func TestCustomFileFormat(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "own.json")
 	for _, empty := range []string{"", " \n", "{}", `{"prefixes": []}`, `{"syncToken": "1", "prefixes": [], "ipv6_prefixes": []}`} {
 		require.NoError(t, os.WriteFile(path, []byte(empty), 0o600))
-		table, err := ReadFiles(sample, Custom{Files: []string{path, custom}})
+		table, err := ReadFiles(sample, CustomFiles{Files: []string{path, custom}})
 		require.NoError(t, err, empty)
 		require.Equal(t, 18+3, len(table.Rows()), empty)
-		table, err = ReadFiles("", Custom{Files: []string{path}})
+		table, err = ReadFiles("", CustomFiles{Files: []string{path}})
 		require.NoError(t, err, empty)
 		require.Empty(t, table.Services(), empty)
 	}
@@ -139,7 +139,7 @@ func TestCustomFileFormat(t *testing.T) {
 		{`{"prefixes": [{` + row + `, "removed": 5}]}`, `prefixes[0]: unknown field "removed"; a row has ip_prefix or ipv6_prefix, region, service and network_border_group`},
 	} {
 		require.NoError(t, os.WriteFile(path, []byte(test.document), 0o600))
-		_, err := ReadFiles("", Custom{Files: []string{path}})
+		_, err := ReadFiles("", CustomFiles{Files: []string{path}})
 		require.EqualError(t, err, path+": "+test.want)
 	}
 	_, err := Parse([]byte(`{"version": 2, "prefixes": [{` + row + `, "removed": 5, "note": "x"}]}`))
@@ -162,7 +162,7 @@ func TestCatalogue(t *testing.T) {
 	}
 }
 
-// FuzzParse checks that an error means no table, and that Encode and Parse return an equal table. It also
+// FuzzParse checks that an error means no table, and that Parse of the result of Encode returns an equal table. It also
 // checks that the strict formats accept no held rows and parse to the same table.
 func FuzzParse(f *testing.F) {
 	data, err := os.ReadFile(sample)

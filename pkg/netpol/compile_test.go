@@ -76,7 +76,7 @@ func TestEmptyDestinationOpensNothing(t *testing.T) {
 func TestCompileWithoutTable(t *testing.T) {
 	document := `{"allowedDestinations": [{"name": "s3", "awsService": "s3", "ports": [443]}, {"name": "db", "cidr": "10.1.0.0/24", "ports": [443]},
 		{"name": "bills", "awsService": "billing", "ports": [443]}]}`
-	custom, err := awsranges.ReadFiles("", awsranges.Custom{Files: []string{"../../testdata/ranges/custom.json"}})
+	custom, err := awsranges.ReadFiles("", awsranges.CustomFiles{Files: []string{"../../testdata/ranges/custom.json"}})
 	require.NoError(t, err)
 	configMap := &corev1.ConfigMap{Data: map[string]string{policy.Key: document}}
 	_, problems := compileDocument(configMap, nil, Options{})

@@ -27,7 +27,7 @@ func checkCompile(t *testing.T, p *policy.Policy, table *awsranges.Table, family
 	checkSlots(t, compiled.Spec, p, table, family)
 	blocks := policytest.BlocksOf(compiled.Spec)
 	_, tooMany := compile(p, table, Options{Family: family, MaxPortSlots: DefaultPortSlots})
-	for _, address := range policytest.Points(p, table, random) {
+	for _, address := range policytest.ProbeAddresses(p, table, random) {
 		for _, protocol := range []policy.Protocol{policy.TCP, policy.UDP, policy.SCTP} {
 			for _, port := range []uint16{1, 52, 53, 54, 79, 80, 81, 442, 443, 444, 445, 450, 451, 1001, 1019, 1119, 65535} {
 				want := policyAllows(p, table, family, address, protocol, port)
@@ -67,7 +67,7 @@ func checkShape(t *testing.T, spec networkingv1.NetworkPolicySpec) {
 		seenPorts[string(ports)] = true
 		for i, port := range rule.Ports[:max(len(rule.Ports)-1, 0)] {
 			next := rule.Ports[i+1]
-			require.False(t, *port.Protocol == *next.Protocol && next.Port.IntVal <= policytest.Last(port)+1, "ports %s can merge", ports)
+			require.False(t, *port.Protocol == *next.Protocol && next.Port.IntVal <= policytest.LastPort(port)+1, "ports %s can merge", ports)
 		}
 		var previous netip.Prefix
 		for _, peer := range rule.To {
@@ -137,7 +137,7 @@ func enforces(blocks []policytest.Block, address netip.Addr, protocol policy.Pro
 			slots = append(slots, slot{string(protocol), 0, 65535})
 		}
 		for _, open := range b.Ports {
-			if s := (slot{string(*open.Protocol), open.Port.IntVal, policytest.Last(open)}); !slices.Contains(slots, s) {
+			if s := (slot{string(*open.Protocol), open.Port.IntVal, policytest.LastPort(open)}); !slices.Contains(slots, s) {
 				slots = append(slots, s)
 			}
 		}

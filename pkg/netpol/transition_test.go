@@ -93,7 +93,7 @@ func TestTransitionUnion(t *testing.T) {
 		widened++
 		blocksBefore, blocksAfter, blocksUnion := policytest.BlocksOf(before.Spec), policytest.BlocksOf(after.Spec), policytest.BlocksOf(union)
 		_, slots := SlotsOf(union).Max(union)
-		for _, address := range append(policytest.Points(one, table, random), policytest.Points(other, table, random)...) {
+		for _, address := range append(policytest.ProbeAddresses(one, table, random), policytest.ProbeAddresses(other, table, random)...) {
 			for _, protocol := range []policy.Protocol{policy.TCP, policy.UDP, "ICMP"} {
 				for _, port := range []uint16{1, 53, 80, 443, 444, 450} {
 					want := policytest.Allows(blocksBefore, address, protocol, port) || policytest.Allows(blocksAfter, address, protocol, port)

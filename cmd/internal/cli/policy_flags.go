@@ -67,15 +67,15 @@ func (f *PolicyFlags) Options() (netpol.Options, error) {
 }
 
 // Custom returns the files of --custom-ranges, and whether the user trusts them.
-func (f *PolicyFlags) Custom() awsranges.Custom {
-	return awsranges.Custom{Files: f.CustomRanges, Trusted: f.TrustCustom}
+func (f *PolicyFlags) Custom() awsranges.CustomFiles {
+	return awsranges.CustomFiles{Files: f.CustomRanges, Trusted: f.TrustCustom}
 }
 
 // Table reads the files of --ranges-file and --custom-ranges. It returns nil if there are no such files. It calls note
 // for each custom row that needs --trust-custom-ranges.
 func (f *PolicyFlags) Table(note func(message string)) (*awsranges.Table, error) {
 	custom := f.Custom()
-	custom.Note = note
+	custom.OnSuspicious = note
 	return awsranges.ReadFiles(f.RangesFile, custom)
 }
 

@@ -25,8 +25,8 @@ type row struct {
 	pure bool
 }
 
-// table has the packages from the bottom to the top. Each may import only packages of earlier rows, so there are no
-// cycles. A path that is not a folder of this module allows every package under it.
+// table has the packages from the bottom to the top. A package may import only packages of earlier rows, so there are
+// no cycles. A path that is not a folder of this module allows every package under it.
 //
 // Admission and cmd/egress-webhook never import client-go: the webhook needs no access to the API server.
 var table = []row{
@@ -132,20 +132,20 @@ func readImports(top string, imports map[string][]string) error {
 func check(table []row, imports map[string][]string) []string {
 	var problems []string
 	add := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
-	var above []string
+	var earlier []string
 	for _, r := range table {
 		for _, allowed := range r.imports {
-			if isOwn(allowed) && !slices.Contains(above, allowed) {
-				add("%s may not import %s: its row is not above", r.folder, allowed)
+			if isOwn(allowed) && !slices.Contains(earlier, allowed) {
+				add("%s may not import %s: %s has no row above", r.folder, allowed, allowed)
 			}
 		}
-		if slices.Contains(above, r.folder) {
+		if slices.Contains(earlier, r.folder) {
 			add("%s has two rows", r.folder)
 		}
-		above = append(above, r.folder)
+		earlier = append(earlier, r.folder)
 		found, exists := imports[r.folder]
 		if !exists {
-			add("%s has a row and no package: remove the row", r.folder)
+			add("%s has a row but no package: remove the row", r.folder)
 		}
 		for _, imported := range slices.Compact(slices.Sorted(slices.Values(found))) {
 			if !r.allows(imported) {
@@ -154,8 +154,8 @@ func check(table []row, imports map[string][]string) []string {
 		}
 	}
 	for _, folder := range slices.Sorted(maps.Keys(imports)) {
-		if !slices.Contains(above, folder) {
-			add("%s has no row: add one that says what it may import", folder)
+		if !slices.Contains(earlier, folder) {
+			add("%s has no row: add a row with its allowed imports", folder)
 		}
 	}
 	return problems
@@ -184,15 +184,15 @@ func TestCheck(t *testing.T) {
 		imports map[string][]string
 		want    []string
 	}{
-		{"as the table says", small, map[string][]string{"pkg/low": {"net/netip"}, "pkg/high": {"pkg/low", "k8s.io/api/core/v1", "os", "os"}}, nil},
+		{"only allowed imports", small, map[string][]string{"pkg/low": {"net/netip"}, "pkg/high": {"pkg/low", "k8s.io/api/core/v1", "os", "os"}}, nil},
 		{"an import that points up", small, map[string][]string{"pkg/low": {"pkg/high"}, "pkg/high": nil},
 			[]string{"pkg/low imports pkg/high: its row does not allow this"}},
 		{"a row that points up", []row{{folder: "pkg/low", imports: []string{"pkg/high"}}, {folder: "pkg/high"}}, map[string][]string{"pkg/low": nil, "pkg/high": nil},
-			[]string{"pkg/low may not import pkg/high: its row is not above"}},
+			[]string{"pkg/low may not import pkg/high: pkg/high has no row above"}},
 		{"a package without a row", small, map[string][]string{"pkg/low": nil, "pkg/high": nil, "pkg/new": nil},
-			[]string{"pkg/new has no row: add one that says what it may import"}},
+			[]string{"pkg/new has no row: add a row with its allowed imports"}},
 		{"a row without a package", small, map[string][]string{"pkg/low": nil},
-			[]string{"pkg/high has a row and no package: remove the row"}},
+			[]string{"pkg/high has a row but no package: remove the row"}},
 		{"two rows", append(small, row{folder: "pkg/low"}), map[string][]string{"pkg/low": nil, "pkg/high": nil}, []string{"pkg/low has two rows"}},
 		{"another module", small, map[string][]string{"pkg/low": nil, "pkg/high": {"k8s.io/api", "k8s.io/apimachinery/pkg/types"}},
 			[]string{"pkg/high imports k8s.io/apimachinery/pkg/types: its row does not allow this"}},

@@ -14,11 +14,11 @@ const Interval = 2 * time.Second
 // Files is a set of watched files. Only one goroutine may use it.
 type Files struct {
 	paths []string
-	infos []os.FileInfo // by index of paths, at the last call of Changed; nil for a missing file
+	infos []os.FileInfo // the state of each path at the last call of Changed; nil for a missing file
 }
 
-// Watch returns a set of the files at paths in their current state. It ignores empty paths.
-func Watch(paths ...string) *Files {
+// New returns the set of the files at paths, and records their current state. It ignores empty paths.
+func New(paths ...string) *Files {
 	f := &Files{}
 	for _, path := range paths {
 		if path != "" {
@@ -30,7 +30,7 @@ func Watch(paths ...string) *Files {
 	return f
 }
 
-// Changed reports whether a file has changed since the last call, or since Watch. A file changes if it appears
+// Changed reports whether a file has changed since the last call of Changed, or since New. A file changes if it appears
 // or disappears, if another file replaces it, or if its size or modification time changes.
 func (f *Files) Changed() bool {
 	changed := false
@@ -39,15 +39,15 @@ func (f *Files) Changed() bool {
 		if err != nil {
 			info = nil
 		}
-		if !isSameFile(f.infos[i], info) {
+		if !isUnchanged(f.infos[i], info) {
 			f.infos[i], changed = info, true
 		}
 	}
 	return changed
 }
 
-// Follow polls the files every Interval and calls changed after each change, until ctx ends.
-func (f *Files) Follow(ctx context.Context, changed func()) {
+// Follow polls the files every Interval and calls onChange after each change, until ctx ends.
+func (f *Files) Follow(ctx context.Context, onChange func()) {
 	poll := time.NewTicker(Interval)
 	defer poll.Stop()
 	for {
@@ -56,16 +56,17 @@ func (f *Files) Follow(ctx context.Context, changed func()) {
 			return
 		case <-poll.C:
 			if f.Changed() {
-				changed()
+				onChange()
 			}
 		}
 	}
 }
 
-// isSameFile reports whether two results of os.Stat show the same unchanged file. nil is a missing file.
-func isSameFile(a, b os.FileInfo) bool {
-	if a == nil || b == nil {
-		return a == nil && b == nil
+// isUnchanged reports whether two results of os.Stat describe the same unchanged file. A nil result means a missing
+// file.
+func isUnchanged(previous, current os.FileInfo) bool {
+	if previous == nil || current == nil {
+		return previous == nil && current == nil
 	}
-	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
+	return os.SameFile(previous, current) && previous.Size() == current.Size() && previous.ModTime().Equal(current.ModTime())
 }

@@ -14,7 +14,7 @@ func TestChanged(t *testing.T) {
 	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
 	write := func(path, content string) { require.NoError(t, os.WriteFile(path, []byte(content), 0o600)) }
 	write(a, "1")
-	files := Watch(a, "", b)
+	files := New(a, "", b)
 	require.False(t, files.Changed())
 	write(a, "12")
 	require.True(t, files.Changed())
@@ -40,7 +40,7 @@ func TestChangedLink(t *testing.T) {
 	version("..1")
 	mounted := filepath.Join(dir, "ranges")
 	require.NoError(t, os.Symlink("..data/ranges", mounted))
-	files := Watch(mounted)
+	files := New(mounted)
 	require.False(t, files.Changed())
 	version("..2")
 	require.True(t, files.Changed())

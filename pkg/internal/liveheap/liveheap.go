@@ -16,7 +16,7 @@ func Peak(f func()) int {
 	const percent = 5 // collect after the heap grows by a twentieth
 	defer debug.SetGCPercent(debug.SetGCPercent(percent))
 	runtime.GC()
-	before, peak, done := live(), 0, make(chan struct{})
+	initial, peak, done := live(), 0, make(chan struct{})
 	go func() {
 		defer close(done)
 		f()
@@ -24,9 +24,9 @@ func Peak(f func()) int {
 	for {
 		select {
 		case <-done:
-			return max(peak, live()-before)
+			return max(peak, live()-initial)
 		case <-time.After(100 * time.Microsecond):
-			peak = max(peak, live()-before)
+			peak = max(peak, live()-initial)
 		}
 	}
 }

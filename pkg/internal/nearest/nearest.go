@@ -5,10 +5,10 @@ package nearest
 // and its comparison would take quadratic time.
 const maxLength = 64
 
-// Name returns the candidate that needs the fewest single-letter changes to become name. A change inserts,
-// deletes or replaces a letter, or swaps two neighbours. Letter case does not count. Name allows one change for
-// every three letters of name, and at least one. It returns the first of equally close candidates, or "" if
-// none is close enough.
+// Name returns the candidate that needs the fewest single-letter changes to become name. A change inserts, deletes or
+// replaces a letter, or swaps two neighbours. Letter case does not count. Name allows one change for every three
+// letters of name, and at least one change. It returns the first of equally close candidates, or "" if no candidate is
+// close enough.
 func Name(name string, candidates []string) string {
 	best, fewest := "", max(len(name)/3, 1)+1
 	for _, candidate := range candidates {
@@ -19,20 +19,20 @@ func Name(name string, candidates []string) string {
 	return best
 }
 
-// Within reports whether at most changes single-letter changes turn name into meant. Letter case does not
+// IsWithin reports whether at most maxChanges single-letter changes turn name into candidate. Letter case does not
 // count.
-func Within(name, meant string, changes int) bool {
-	return distance(name, meant, changes+1) <= changes
+func IsWithin(name, candidate string, maxChanges int) bool {
+	return distance(name, candidate, maxChanges+1) <= maxChanges
 }
 
-// distance returns the optimal string alignment distance of a and b, in bytes. It returns limit if the distance
-// is not smaller.
+// distance returns the optimal string alignment distance between two strings, in bytes. It returns limit if the
+// distance is limit or more.
 func distance(a, b string, limit int) int {
 	if len(a) > maxLength || len(b) > maxLength || max(len(a)-len(b), len(b)-len(a)) >= limit {
 		return limit
 	}
 	var rows [3][maxLength + 1]int8 // int8: a distance is at most maxLength
-	before, previous, current := &rows[0], &rows[1], &rows[2]
+	beforePrevious, previous, current := &rows[0], &rows[1], &rows[2]
 	for j := range len(b) + 1 {
 		previous[j] = int8(j)
 	}
@@ -51,17 +51,17 @@ func distance(a, b string, limit int) int {
 		}
 		letter, fewest := lower(a[i-1]), current[first-1]
 		for j := first; j <= last; j++ {
-			other := lower(b[j-1])
+			otherLetter := lower(b[j-1])
 			cell := previous[j-1]
-			if letter != other {
+			if letter != otherLetter {
 				cell++
 			}
 			cell = min(cell, current[j-1]+1)
 			if j < i+limit-1 {
 				cell = min(cell, previous[j]+1)
 			}
-			if letter != other && i > 1 && j > 1 && letter == lower(b[j-2]) && lower(a[i-2]) == other {
-				cell = min(cell, before[j-2]+1)
+			if letter != otherLetter && i > 1 && j > 1 && letter == lower(b[j-2]) && lower(a[i-2]) == otherLetter {
+				cell = min(cell, beforePrevious[j-2]+1)
 			}
 			current[j] = cell
 			fewest = min(fewest, cell)
@@ -69,7 +69,7 @@ func distance(a, b string, limit int) int {
 		if int(fewest) >= limit {
 			return limit
 		}
-		before, previous, current = previous, current, before
+		beforePrevious, previous, current = previous, current, beforePrevious
 	}
 	return min(int(previous[len(b)]), limit)
 }

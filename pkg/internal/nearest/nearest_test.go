@@ -24,11 +24,11 @@ func TestName(t *testing.T) {
 	}
 }
 
-func TestWithin(t *testing.T) {
+func TestIsWithin(t *testing.T) {
 	for _, test := range []struct {
-		name, meant string
-		changes     int
-		want        bool
+		name, candidate string
+		maxChanges      int
+		want            bool
 	}{
 		{"amazn", "AMAZON", 1, true},
 		{"maazon", "AMAZON", 1, true},
@@ -38,12 +38,12 @@ func TestWithin(t *testing.T) {
 		{strings.Repeat("x", 65), strings.Repeat("x", 65), 1, false},
 		{"", strings.Repeat("x", 64), 64, true},
 	} {
-		require.Equal(t, test.want, Within(test.name, test.meant, test.changes), "%s %s", test.name, test.meant)
+		require.Equal(t, test.want, IsWithin(test.name, test.candidate, test.maxChanges), "%s %s", test.name, test.candidate)
 	}
 }
 
-// FuzzWithin compares Within with the definition of the distance, computed in full.
-func FuzzWithin(f *testing.F) {
+// FuzzIsWithin compares IsWithin with the definition of the distance, computed in full.
+func FuzzIsWithin(f *testing.F) {
 	f.Add("amazn", "AMAZON", 1)
 	f.Add("ab", "bca", 2)
 	f.Add("us-esat-1", "us-east-1", 3)
@@ -69,7 +69,7 @@ func FuzzWithin(f *testing.F) {
 				}
 			}
 		}
-		require.Equal(t, table[len(a)][len(b)] <= changes, Within(a, b, changes))
+		require.Equal(t, table[len(a)][len(b)] <= changes, IsWithin(a, b, changes))
 	})
 }
 

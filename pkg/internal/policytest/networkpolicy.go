@@ -11,12 +11,12 @@ import (
 
 // Block is a CIDR of a spec with the ports of its rule.
 type Block struct {
-	Prefix netip.Prefix                     // the zero Prefix means every address
+	Prefix netip.Prefix                     // the zero value means every address
 	Ports  []networkingv1.NetworkPolicyPort // empty means every port
 }
 
-// BlocksOf returns the CIDRs of a spec, in the order of the rules. A rule without peers returns one Block with every
-// address.
+// BlocksOf returns the CIDRs of a spec, in the order of the rules. For a rule without peers, it returns one Block with
+// every address.
 func BlocksOf(spec networkingv1.NetworkPolicySpec) []Block {
 	var blocks []Block
 	for _, rule := range spec.Egress {
@@ -40,14 +40,14 @@ func (b Block) Contains(address netip.Addr) bool {
 // Allows reports whether the blocks of a spec allow a connection, by the definition of the Kubernetes API.
 func Allows(blocks []Block, address netip.Addr, protocol policy.Protocol, port uint16) bool {
 	return slices.ContainsFunc(blocks, func(b Block) bool {
-		return b.Contains(address) && (len(b.Ports) == 0 || slices.ContainsFunc(b.Ports, func(open networkingv1.NetworkPolicyPort) bool {
-			return string(*open.Protocol) == string(protocol) && open.Port.IntVal <= int32(port) && int32(port) <= Last(open)
+		return b.Contains(address) && (len(b.Ports) == 0 || slices.ContainsFunc(b.Ports, func(allowedPort networkingv1.NetworkPolicyPort) bool {
+			return string(*allowedPort.Protocol) == string(protocol) && allowedPort.Port.IntVal <= int32(port) && int32(port) <= LastPort(allowedPort)
 		}))
 	})
 }
 
-// Last returns the last port of a port range.
-func Last(port networkingv1.NetworkPolicyPort) int32 {
+// LastPort returns the last port of a port range.
+func LastPort(port networkingv1.NetworkPolicyPort) int32 {
 	if port.EndPort != nil {
 		return *port.EndPort
 	}

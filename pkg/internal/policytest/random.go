@@ -12,7 +12,7 @@ import (
 )
 
 // RandomPolicy returns a policy of at most 11 destinations. It uses few addresses and ports, so destinations overlap,
-// nest and touch, and the services and regions of testdata/ranges.
+// nest and touch. It uses the services and regions of testdata/ranges.
 func RandomPolicy(random *rand.Rand) *policy.Policy {
 	p := &policy.Policy{DefaultAction: policy.Deny}
 	for i := range random.IntN(12) {
@@ -34,7 +34,7 @@ func RandomPolicy(random *rand.Rand) *policy.Policy {
 			}
 			d.Ports = append(d.Ports, port)
 		}
-		if random.IntN(8) == 0 { // enough for a few entries to take more slots than there are
+		if random.IntN(8) == 0 { // so many ports that a few destinations exceed the port slots
 			for port := uint16(1001); port < 1021; port += 2 {
 				d.Ports = append(d.Ports, policy.Port{Protocol: policy.TCP, First: port + uint16(i%2)*100, Last: port + uint16(i%2)*100})
 			}
@@ -53,9 +53,9 @@ func randomPrefix(random *rand.Rand) netip.Prefix {
 	return netip.PrefixFrom(address, []int{0, 15, 21, 22, 23, 24, 25, 26, 27, 32}[random.IntN(10)]).Masked()
 }
 
-// Points returns addresses to compare at: the first and the last address of some prefixes, and the addresses just
-// outside them. The prefixes are the CIDRs of the policy, four random rows of the table and four random prefixes.
-func Points(p *policy.Policy, table *awsranges.Table, random *rand.Rand) []netip.Addr {
+// ProbeAddresses returns addresses to compare at: the first and the last address of some prefixes, and the addresses
+// just outside them. The prefixes are the CIDRs of the policy, four random rows of the table and four random prefixes.
+func ProbeAddresses(p *policy.Policy, table *awsranges.Table, random *rand.Rand) []netip.Addr {
 	var edges []netip.Prefix
 	for _, d := range p.Destinations {
 		if d.Service == "" {
@@ -65,16 +65,16 @@ func Points(p *policy.Policy, table *awsranges.Table, random *rand.Rand) []netip
 	for range 4 {
 		edges = append(edges, table.Rows()[random.IntN(len(table.Rows()))].Prefix, randomPrefix(random))
 	}
-	var all []netip.Addr
+	var addresses []netip.Addr
 	for _, prefix := range edges {
 		first, final := prefix.Addr(), lastAddress(prefix)
 		for _, address := range []netip.Addr{first, first.Prev(), final, final.Next()} {
 			if address.IsValid() {
-				all = append(all, address)
+				addresses = append(addresses, address)
 			}
 		}
 	}
-	return all
+	return addresses
 }
 
 func lastAddress(prefix netip.Prefix) netip.Addr {

@@ -15,7 +15,7 @@ import (
 // deployment. A URL that fails now may succeed later, so LoadInitial returns no error for it.
 func (u *Updater) LoadInitial(ctx context.Context) (next time.Duration, err error) {
 	feed := u.source.Feed
-	u.watched = watchedFiles{ranges: filewatch.Watch(feed.File), custom: filewatch.Watch(u.source.Custom.Files...)}
+	u.watched = watchedFiles{ranges: filewatch.New(feed.File), custom: filewatch.New(u.source.Custom.Files...)}
 	custom, err := u.loadCustom()
 	if err != nil {
 		return 0, err

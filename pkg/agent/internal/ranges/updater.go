@@ -21,9 +21,9 @@ import (
 
 // Source is the source of the ranges.
 type Source struct {
-	Feed     *awsranges.Feed  // of AWS's ranges; the updater owns it
-	Custom   awsranges.Custom // an organisation's services; the updater sets its Note, which logs
-	Interval time.Duration    // between two refreshes
+	Feed     *awsranges.Feed       // of AWS's ranges; the updater owns it
+	Custom   awsranges.CustomFiles // an organisation's services; the updater sets OnSuspicious, which logs
+	Interval time.Duration         // between two refreshes
 }
 
 // minRetryDelay is the wait after a failed refresh. It doubles with each further failure, up to the interval.
@@ -78,7 +78,7 @@ func New(client kubernetes.Interface, source Source, options Options, hooks Hook
 		metrics: newMetrics(registry, source.Feed.Now),
 		store:   Store{client: client, options: options},
 	}
-	u.source.Custom.Note = func(message string) { log.Warn("suspicious custom ranges accepted", "reason", message) }
+	u.source.Custom.OnSuspicious = func(message string) { log.Warn("suspicious custom ranges accepted", "reason", message) }
 	return u
 }
 
