@@ -55,7 +55,7 @@ func (o *statusOptions) kubeconfigName(rules *clientcmd.ClientConfigLoadingRules
 // connect returns a client for the cluster that kubectl would use. server is the URL of the API server, and source the
 // name of the kubeconfig.
 func (o *statusOptions) connect() (client *kubernetes.Clientset, server, source string, err error) {
-	// Without this, client-go also logs the errors that connect and describeError return.
+	// Otherwise client-go also logs the errors that connect and describeError return.
 	klog.SetSlogLogger(slog.New(slog.DiscardHandler))
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = o.kubeconfig
@@ -79,7 +79,7 @@ func (o *statusOptions) connect() (client *kubernetes.Clientset, server, source 
 }
 
 // read reads the policies, the NetworkPolicies of the same namespaces, and the AWS ranges. It uses options if the agent
-// has saved none. note prints a note.
+// has not saved its options in the cluster. note prints a note.
 func (o *statusOptions) read(ctx context.Context, options netpol.Options, progress *progress, note func(format string, args ...any)) (*clusterState, error) {
 	table, err := o.policyFlags.Table(func(message string) { note("note: %s", message) })
 	if err != nil {
@@ -119,19 +119,19 @@ func (o *statusOptions) read(ctx context.Context, options netpol.Options, progre
 
 // listAll reads all objects of a kind, page by page, and counts them for progress. It removes managedFields: status
 // does not need them, and they can be larger than the rest of an object.
-func listAll[T metav1.Object](ctx context.Context, progress *progress, selector string, page pager.ListPageFunc) ([]T, error) {
-	var all []T
-	err := pager.New(page).EachListItem(ctx, metav1.ListOptions{LabelSelector: selector}, func(object runtime.Object) error {
+func listAll[T metav1.Object](ctx context.Context, progress *progress, selector string, listPage pager.ListPageFunc) ([]T, error) {
+	var items []T
+	err := pager.New(listPage).EachListItem(ctx, metav1.ListOptions{LabelSelector: selector}, func(object runtime.Object) error {
 		item, ok := object.(T)
 		if !ok {
 			return fmt.Errorf("the API server lists a %T", object)
 		}
 		item.SetManagedFields(nil)
-		all = append(all, item)
+		items = append(items, item)
 		progress.count.Add(1)
 		return nil
 	})
-	return all, err
+	return items, err
 }
 
 // readRanges reads the AWS ranges that the agent saved in a ConfigMap. Without permission, or if the data is broken, it
@@ -176,10 +176,10 @@ func (s *clusterState) readRanges(ctx context.Context, client kubernetes.Interfa
 	return nil
 }
 
-// readOptions replaces the options by the saved options of the agent. If saved is not valid, it sets RangesIncomplete:
-// the agent is older than this program, or has ranges that it could not save.
-func (s *clusterState) readOptions(saved string) {
-	options, err := netpol.ParseOptions(saved)
+// readOptions replaces the options by the options in annotation, which the agent saved. If annotation is not valid, it
+// sets RangesIncomplete: the agent is older than this program, or has ranges that it could not save.
+func (s *clusterState) readOptions(annotation string) {
+	options, err := netpol.ParseOptions(annotation)
 	if err != nil {
 		s.cluster.RangesIncomplete = true
 		return
@@ -213,8 +213,8 @@ func (o *statusOptions) describeError(err error, object, server, source string) 
 	return fmt.Errorf("read %s from %s: %w", object, server, err)
 }
 
-// oneLine replaces line breaks and unprintable characters by spaces, so that a foreign text fits on one line of a
-// terminal.
+// oneLine replaces line breaks and unprintable characters by spaces, so that a text from elsewhere fits on one line of
+// a terminal.
 func oneLine(message string) string {
 	return strings.Join(strings.FieldsFunc(message, func(r rune) bool { return r == '\n' || !strconv.IsPrint(r) }), " ")
 }

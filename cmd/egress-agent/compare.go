@@ -14,7 +14,7 @@ import (
 
 // comparison compares two versions of one policy. -o json prints it.
 type comparison struct {
-	File      string `json:"file"` // the file of the new version, or of the old one if the policy was removed
+	File      string `json:"file"` // the file of the new version, or of the old version if the policy was removed
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
 	State     string `json:"state"` // changed, unchanged, new or removed
@@ -22,64 +22,64 @@ type comparison struct {
 	source cli.Source
 }
 
-// versionPair has two versions of a policy. before is nil for a new policy, and after for a removed one. If only the
-// ranges differ, both are the same.
-type versionPair struct{ before, after *cli.Source }
+// versionPair has the sources of two versions of a policy. oldSource is nil if the policy is new, and newSource is nil
+// if the policy was removed. If only the ranges differ, the two pointers are equal.
+type versionPair struct{ oldSource, newSource *cli.Source }
 
-// matchVersions matches policies by namespace and name. It returns pairs in the order of sources, then the removed
-// policies in the order of base. It matches a single bare policy.json with another single one.
+// matchVersions matches policies by namespace and name. It returns pairs in the order of newSources, then the removed
+// policies in the order of oldSources. If both lists are a single bare policy.json, it matches the two.
 //
 // Kustomize appends a hash of the content to a name, so each edit changes the name. matchVersions therefore ignores the
 // hash for the remaining policies. It does so only if each version has exactly one policy of that name.
-func matchVersions(base, sources []cli.Source) []versionPair {
-	if len(base) == 1 && len(sources) == 1 && base[0].IsBarePolicy() && sources[0].IsBarePolicy() {
-		return []versionPair{{&base[0], &sources[0]}}
+func matchVersions(oldSources, newSources []cli.Source) []versionPair {
+	if len(oldSources) == 1 && len(newSources) == 1 && oldSources[0].IsBarePolicy() && newSources[0].IsBarePolicy() {
+		return []versionPair{{&oldSources[0], &newSources[0]}}
 	}
-	var all []versionPair
-	indexOf := make(map[string]int) // in all, by name
-	for i := range sources {
-		indexOf[sources[i].PolicyName()] = len(all)
-		all = append(all, versionPair{nil, &sources[i]})
+	var pairs []versionPair
+	indexByName := make(map[string]int) // in pairs
+	for i := range newSources {
+		indexByName[newSources[i].PolicyName()] = len(pairs)
+		pairs = append(pairs, versionPair{nil, &newSources[i]})
 	}
-	for i := range base {
-		if same, ok := indexOf[base[i].PolicyName()]; ok {
-			all[same].before = &base[i]
+	for i := range oldSources {
+		if index, ok := indexByName[oldSources[i].PolicyName()]; ok {
+			pairs[index].oldSource = &oldSources[i]
 		} else {
-			all = append(all, versionPair{&base[i], nil})
+			pairs = append(pairs, versionPair{&oldSources[i], nil})
 		}
 	}
-	return matchHashedNames(all)
+	return matchHashedNames(pairs)
 }
 
-// matchHashedNames joins a pair without an old version and a pair without a new one, if the names differ only in the
+// matchHashedNames joins the pair of a new policy and the pair of a removed policy if their names differ only in the
 // hash.
-func matchHashedNames(all []versionPair) []versionPair {
-	type unmatched struct{ added, removed []int } // indexes in all
-	byName := make(map[string]unmatched)
-	for i, p := range all {
+func matchHashedNames(pairs []versionPair) []versionPair {
+	type candidates struct{ added, removed []int } // indexes in pairs
+	byName := make(map[string]candidates)
+	for i, p := range pairs {
 		switch {
-		case p.before == nil:
-			name := nameWithoutHash(p.after)
-			u := byName[name]
-			u.added = append(u.added, i)
-			byName[name] = u
-		case p.after == nil:
-			name := nameWithoutHash(p.before)
-			u := byName[name]
-			u.removed = append(u.removed, i)
-			byName[name] = u
+		case p.oldSource == nil:
+			name := nameWithoutHash(p.newSource)
+			c := byName[name]
+			c.added = append(c.added, i)
+			byName[name] = c
+		case p.newSource == nil:
+			name := nameWithoutHash(p.oldSource)
+			c := byName[name]
+			c.removed = append(c.removed, i)
+			byName[name] = c
 		}
 	}
-	joined := make(map[int]bool)
-	for _, u := range byName {
-		if len(u.added) == 1 && len(u.removed) == 1 {
-			all[u.added[0]].before = all[u.removed[0]].before
-			joined[u.removed[0]] = true
+	isJoined := make(map[int]bool)
+	for _, c := range byName {
+		if len(c.added) == 1 && len(c.removed) == 1 {
+			pairs[c.added[0]].oldSource = pairs[c.removed[0]].oldSource
+			isJoined[c.removed[0]] = true
 		}
 	}
 	var remaining []versionPair
-	for i, p := range all {
-		if !joined[i] {
+	for i, p := range pairs {
+		if !isJoined[i] {
 			remaining = append(remaining, p)
 		}
 	}
@@ -90,43 +90,43 @@ func nameWithoutHash(source *cli.Source) string {
 	return source.ConfigMap.Namespace + "/" + policy.WithoutHash(source.ConfigMap.Name)
 }
 
-// sameVersions pairs each policy with itself, to compare it under two tables.
-func sameVersions(sources []cli.Source) []versionPair {
-	all := make([]versionPair, len(sources))
+// pairWithItself pairs each policy with itself, to compare the policy under two tables.
+func pairWithItself(sources []cli.Source) []versionPair {
+	pairs := make([]versionPair, len(sources))
 	for i := range sources {
-		all[i] = versionPair{&sources[i], &sources[i]}
+		pairs[i] = versionPair{&sources[i], &sources[i]}
 	}
-	return all
+	return pairs
 }
 
-// compare compares the two versions of each pair: the old version under the table of input, and the new one under
+// compare compares the two versions of each pair: the old version under input.Table, and the new version under
 // newTable. It skips a pair with an invalid version and prints its problems. It returns ExitInvalid if a version is
 // invalid, or ExitUsage if a service has no ranges.
 func compare(pairs []versionPair, input *cli.Input, newTable *awsranges.Table, stderr cli.Output) (comparisons []comparison, status int) {
 	comparisons = []comparison{}
 	for _, p := range pairs {
-		before, beforeStatus := readVersion(p.before, input.Table, input.Options, "", stderr)
-		status = max(status, beforeStatus)
+		oldVersion, oldStatus := readVersion(p.oldSource, input.Table, input.Options, "", stderr)
+		status = max(status, oldStatus)
 		prefix := ""
-		if p.before == p.after {
-			if before == nil {
-				continue // do not print its problems twice
+		if p.oldSource == p.newSource {
+			if oldVersion == nil {
+				continue // do not print the problems of the policy twice
 			}
 			prefix = "with the new ranges: "
 		}
-		after, afterStatus := readVersion(p.after, newTable, input.Options, prefix, stderr)
-		status = max(status, afterStatus)
-		if before == nil || after == nil {
+		newVersion, newStatus := readVersion(p.newSource, newTable, input.Options, prefix, stderr)
+		status = max(status, newStatus)
+		if oldVersion == nil || newVersion == nil {
 			continue
 		}
-		c := comparison{State: "changed", Comparison: analysis.Compare(*before, *after, input.Options.Family)}
+		c := comparison{State: "changed", Comparison: analysis.Compare(*oldVersion, *newVersion, input.Options.Family)}
 		switch {
-		case p.before == nil:
-			c.State, c.source = "new", *p.after
-		case p.after == nil:
-			c.State, c.source = "removed", *p.before
+		case p.oldSource == nil:
+			c.State, c.source = "new", *p.newSource
+		case p.newSource == nil:
+			c.State, c.source = "removed", *p.oldSource
 		default:
-			c.source = *p.after
+			c.source = *p.newSource
 			if len(c.Opens)+len(c.Closes) == 0 {
 				c.State = "unchanged"
 			}
@@ -137,8 +137,8 @@ func compare(pairs []versionPair, input *cli.Input, newTable *awsranges.Table, s
 	return comparisons, status
 }
 
-// readVersion reads one version of a policy. It returns a policy that allows nothing if source is nil, and nil if the
-// version is invalid. It prints the problems, each with the prefix, and returns the exit status.
+// readVersion reads one version of a policy. If source is nil, it returns a policy that allows nothing. If the version
+// is invalid, it prints each problem with prefix and returns nil. It also returns the exit status.
 func readVersion(source *cli.Source, table *awsranges.Table, options netpol.Options, prefix string, stderr cli.Output) (*analysis.PolicyVersion, int) {
 	if source == nil {
 		return &analysis.PolicyVersion{Policy: &policy.Policy{DefaultAction: policy.Deny}}, cli.ExitOK
@@ -160,18 +160,18 @@ func printComparison(out cli.Output, c comparison) {
 	if c.State != "changed" {
 		out.Line("%s: %s", c.source, c.State)
 	}
-	print := func(sign string, differences []analysis.Difference) {
+	printDifferences := func(sign string, differences []analysis.Difference) {
 		for _, d := range differences {
 			for _, prefix := range d.Prefixes {
 				out.Line("%s: %s: %s %s %s", c.source, entryLabel(d.Name, d.Path), sign, prefix, strings.Join(d.Ports, ", "))
 			}
 		}
 	}
-	print("+", c.Opens)
-	print("-", c.Closes)
+	printDifferences("+", c.Opens)
+	printDifferences("-", c.Closes)
 }
 
-// entryLabel returns "NAME (PATH)" for a part of a policy, or only the path if it has no name.
+// entryLabel returns "NAME (PATH)" for a part of a policy, or PATH if name is empty.
 func entryLabel(name, path string) string {
 	if name == "" {
 		return path
@@ -216,7 +216,7 @@ func printMarkdownRow(out cli.Output, effect string, d analysis.Difference) {
 	out.Markdown(format, args...)
 }
 
-// cellFormat returns the format of a cell with a number of lines.
+// cellFormat returns the format of a cell with lineCount lines.
 func cellFormat(lineCount int) string {
 	return strings.TrimSuffix(strings.Repeat("%s<br>", lineCount), "<br>")
 }

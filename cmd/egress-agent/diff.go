@@ -23,13 +23,14 @@ Examples:
   egress-agent diff -f new/ --base old/ --ranges-file ip-ranges.json
   egress-agent diff -f policy.yaml --ranges-file ip-ranges.json --against ip-ranges-new.json
 
-FILE is as for render. diff matches policies by namespace and name, without the
-hash that Kustomize appends to a name. It matches a single policy.json with
-another single one. It compares a new or a removed policy with one that allows
-nothing. But in a namespace without any policy, pods may connect to everything.
+FILE has the same forms as for render. diff matches policies by namespace and
+name, without the hash that Kustomize appends to a name. If both sides are a
+single policy.json, diff matches the two. It compares a new or a removed policy
+with a policy that allows nothing. But in a namespace without any policy, pods
+may connect to everything.
 
-Exit status: 0 compared, equal or not, 1 a policy is invalid, before or after, 2
-wrong usage, unreadable input, or a service without --ranges-file.
+Exit status: 0 compared, equal or not, 1 the old or the new version of a policy
+is invalid, 2 wrong usage, unreadable input, or a service without --ranges-file.
 `
 
 func diff(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
@@ -71,7 +72,7 @@ func diff(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 			stderr.Line("%s: %v", flags.Name(), err)
 			return cli.ExitUsage
 		}
-		pairs = sameVersions(input.Sources)
+		pairs = pairWithItself(input.Sources)
 	}
 	comparisons, status := compare(pairs, input, newTable, stderr)
 	if *format == "json" {

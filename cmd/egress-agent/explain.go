@@ -24,14 +24,14 @@ Examples:
   egress-agent explain -f policy.yaml --to [2001:db8::1]:53/UDP --to 198.18.0.1:443 --ranges-file ip-ranges.json
 
 Policies add up: a connection is allowed in a namespace if any of its policies
-allows it. -o json prints a list with one item for each policy and --to, in the
-order of both: {file, namespace, name, to, allowed, reasons, nearest}.
+allows it. -o json prints a list with one item for each policy and --to, in
+order: {file, namespace, name, to, allowed, reasons, nearest}.
 
 Exit status: 0 every namespace of the files allows every --to, 1 a namespace
 denies a --to, or a policy is invalid, 2 wrong usage or unreadable input.
 `
 
-// answer is one policy's answer for one target. -o json prints it.
+// answer says whether one policy allows one target. -o json prints it.
 type answer struct {
 	File      string `json:"file"`
 	Namespace string `json:"namespace"`
@@ -73,8 +73,8 @@ func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 		}
 		for _, target := range targets {
 			e := analysis.Explain(compiled.Policy, input.Table, input.Options, target)
-			this := connection{source.ConfigMap.Namespace, target}
-			allowed[this] = allowed[this] || e.Allowed
+			key := connection{source.ConfigMap.Namespace, target}
+			allowed[key] = allowed[key] || e.Allowed
 			answers = append(answers, answer{source.File, source.ConfigMap.Namespace, source.ConfigMap.Name, target.String(), e})
 			if *format == "text" {
 				printExplanation(stdout, source, target, e)
@@ -92,15 +92,15 @@ func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	return input.ReportUnread(stderr, flags.Name(), status)
 }
 
-// parseTargets parses the values of --to. The error joins the problems of the values. Without a value, parseTargets
-// returns an error.
-func parseTargets(to []string) ([]analysis.Target, error) {
-	if len(to) == 0 {
-		to = []string{""}
+// parseTargets parses values, the values of --to. It joins the errors of all values. If values is empty, it returns an
+// error.
+func parseTargets(values []string) ([]analysis.Target, error) {
+	if len(values) == 0 {
+		values = []string{""}
 	}
 	var targets []analysis.Target
 	var errs []error
-	for _, text := range to {
+	for _, text := range values {
 		target, err := analysis.ParseTarget(text)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("invalid --to: %w", err))
@@ -114,7 +114,7 @@ func printExplanation(out cli.Output, source cli.Source, target analysis.Target,
 	for _, reason := range e.Reasons {
 		out.Line("%s: %s allowed by %s", source, target, reason)
 	}
-	for _, near := range e.Nearest {
-		out.Line("%s: %s denied: %s", source, target, near)
+	for _, nearest := range e.Nearest {
+		out.Line("%s: %s denied: %s", source, target, nearest)
 	}
 }

@@ -8,8 +8,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestProgramsAvoidTemplates keeps the programs small. text/template calls methods by name, so the linker must keep all
-// exported methods: egress-agent would grow from 31 to 49 MB, mostly by client-go. html/template imports text/template.
+// TestProgramsAvoidTemplates limits the size of the programs. text/template calls methods by name, so the linker must
+// keep all exported methods: egress-agent would grow from 31 to 49 MB, mostly by client-go. html/template imports
+// text/template.
 func TestProgramsAvoidTemplates(t *testing.T) {
 	for _, program := range []string{"egress-agent", "egress-webhook"} {
 		for _, avoided := range []string{"text/template", "html/template"} {
@@ -18,14 +19,15 @@ func TestProgramsAvoidTemplates(t *testing.T) {
 	}
 }
 
-// TestWebhookAvoidsClientGo: the webhook needs no access to the API server, so it has no client for it.
+// TestWebhookAvoidsClientGo requires that the webhook has no client for the API server, because it needs no access to
+// it.
 func TestWebhookAvoidsClientGo(t *testing.T) {
 	for _, imported := range dependencies(t, "egress-webhook") {
 		require.False(t, strings.HasPrefix(imported, "k8s.io/client-go"), imported)
 	}
 }
 
-// dependencies returns all packages that a program of this repository imports, itself included.
+// dependencies returns all packages that a program of this repository imports, and the program itself.
 func dependencies(t *testing.T, program string) []string {
 	output, err := exec.Command("go", "list", "-deps", "../"+program).Output()
 	require.NoError(t, err)

@@ -1,5 +1,5 @@
-// Command egress-agent writes one NetworkPolicy for each policy ConfigMap of a cluster. Its commands do the same from
-// files, without a cluster, and show the state of a cluster's policies.
+// Command egress-agent writes one NetworkPolicy for each policy ConfigMap of a cluster. Its commands render and explain
+// policies in files, without a cluster, or show the state of a cluster's policies.
 package main
 
 import (
@@ -16,7 +16,7 @@ const program = "egress-agent"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // after that, a second signal ends the program at once
+	context.AfterFunc(ctx, stop) // after the first signal, a second signal ends the program at once
 	status := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(status)

@@ -108,7 +108,7 @@ func TestHelpAndUsageErrors(t *testing.T) {
 				"egress-agent: invalid --accept-ranges \"latest\": must be a document's syncToken, such as 1787411825\n"},
 		{[]string{"--workers", "0", "--refresh-interval", "1ms"},
 			"egress-agent: invalid --workers 0: must be at least 1\negress-agent: invalid --refresh-interval 1ms: must be at least 1s\n"},
-		{[]string{"--dns-cidr", "10.0.0.0/8", "--allow-dns=false"}, "egress-agent: DNS CIDRs need the DNS rule: leave out --dns-cidr, or --allow-dns=false\n"},
+		{[]string{"--dns-cidr", "10.0.0.0/8", "--allow-dns=false"}, "egress-agent: DNS CIDRs need the DNS rule: remove either --dns-cidr or --allow-dns=false\n"},
 	} {
 		status, stdout, stderr := shell(t, "", test.args...)
 		require.Equal(t, 2, status)
@@ -121,8 +121,8 @@ func TestHelpAndUsageErrors(t *testing.T) {
 }
 
 func TestExplainAnswersEachTarget(t *testing.T) {
-	both := []string{"explain", "-f", demo, "../../examples/demo/tenant-b.yaml", "--ranges-file", ranges}
-	status, stdout, stderr := shell(t, "", append(both, "--to", "198.18.0.1:443")...)
+	twoPolicies := []string{"explain", "-f", demo, "../../examples/demo/tenant-b.yaml", "--ranges-file", ranges}
+	status, stdout, stderr := shell(t, "", append(twoPolicies, "--to", "198.18.0.1:443")...)
 	require.Equal(t, 1, status, "one namespace denies it")
 	require.Empty(t, stderr)
 	require.Equal(t, demo+": tenant-a/egress: 198.18.0.1:443/TCP allowed by s3 (allowedDestinations[0]): S3 us-east-1: 198.18.0.0/25, syncToken 1700000000\n"+

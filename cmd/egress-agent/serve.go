@@ -79,13 +79,13 @@ func (o *options) addFlags(flags *flag.FlagSet) {
 	o.Service.AddFlags(flags)
 	flags.StringVar(&o.kubeconfig, "kubeconfig", o.kubeconfig, "kubeconfig `FILE`; default: the Pod's service account")
 	flags.StringVar(&o.namespace, "namespace", o.namespace, "the agent's own `namespace`, which has its Lease and the ConfigMap "+agent.RangesName)
-	flags.BoolVar(&o.leaderElect, "leader-elect", o.leaderElect, "write only while this agent holds the Lease, so that one of several agents writes")
+	flags.BoolVar(&o.leaderElect, "leader-elect", o.leaderElect, "write only while this agent holds the Lease, so that only one of several agents writes")
 	flags.StringVar(&o.rangesURL, "ranges-url", o.rangesURL, "https `URL` of AWS's ip-ranges.json; unused with --ranges-file")
 	flags.DurationVar(&o.refreshInterval, "refresh-interval", o.refreshInterval, "interval between refreshes of the AWS ranges; a changed file is also reloaded")
-	flags.DurationVar(&o.removalHold, "removal-hold", o.removalHold, "how long a prefix stays open after AWS or a custom file removes it: many return within a day")
-	flags.StringVar(&o.acceptRanges, "accept-ranges", o.acceptRanges, "`SYNCTOKEN` of a refused ranges document to accept: one that is older, lacks too many rows or opens too much")
+	flags.DurationVar(&o.removalHold, "removal-hold", o.removalHold, "how long a prefix stays open after AWS or a custom file removes it: many prefixes return within a day")
+	flags.StringVar(&o.acceptRanges, "accept-ranges", o.acceptRanges, "`SYNCTOKEN` of a ranges document to accept, although it is older, lacks too many rows or opens too much")
 	flags.IntVar(&o.workers, "workers", o.workers, "number of policies to sync in parallel")
-	flags.IntVar(&o.chunkPeers, "chunk-peers", o.chunkPeers, "number of CIDRs up to which the agent changes a policy in one write; larger policies first get the union of old and new")
+	flags.IntVar(&o.chunkPeers, "chunk-peers", o.chunkPeers, "highest number of CIDRs of a policy that the agent changes in one write; a larger policy first gets the union of its old and new rules")
 	flags.DurationVar(&o.settle, "settle", o.settle, "wait between the two writes of a large change")
 }
 
@@ -172,8 +172,8 @@ func (o *options) source() agent.Source {
 	}
 }
 
-// clients returns clients without a rate limit, because the API server limits them by priority and fairness. Only that
-// for Events is slow.
+// clients returns clients without a rate limit, because the API server limits them by priority and fairness. Only the
+// client for Events has a rate limit.
 func (o *options) clients() (clients agent.Clients, err error) {
 	config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
 	if err != nil {
@@ -181,7 +181,7 @@ func (o *options) clients() (clients agent.Clients, err error) {
 	}
 	config.UserAgent = agent.Name
 	useProtobuf(config)
-	config.DisableCompression = true // as the control plane's own controllers do: compression costs both ends more than it saves
+	config.DisableCompression = true // like the control plane's own controllers: compression costs client and server more time than it saves
 	if clients.API, err = kubernetes.NewForConfig(config); err != nil {
 		return clients, err
 	}
@@ -193,7 +193,8 @@ func (o *options) clients() (clients agent.Clients, err error) {
 	return clients, err
 }
 
-// useProtobuf sets up config for a client that costs both ends the least time, without a rate limit.
+// useProtobuf selects the encoding that costs the client and the API server the least time. It also removes the rate
+// limit of the client.
 func useProtobuf(config *rest.Config) {
 	config.ContentType = runtime.ContentTypeProtobuf
 	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON

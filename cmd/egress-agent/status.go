@@ -42,10 +42,10 @@ The states:
   Pending            the agent is behind or not running
 
 Standard error shows why a policy is not applied; with json and html, the output
-does. The columns of the table:
+shows this. The columns of the table:
   DESTINATIONS  the number of destinations
   CIDRS         the number of CIDRs in force
-  PORT SLOTS    the port slots of the CIDR that uses most of them, over all
+  PORT SLOTS    the port slots of the CIDR that uses the most, counted over all
                 policies of the namespace, and the limit of the dataplane
   RANGES        the time since the agent last confirmed the AWS ranges as the
                 latest; it writes that time to the cluster once a day
@@ -77,7 +77,7 @@ applied, 2 wrong usage or unreadable cluster.
 type statusOptions struct {
 	policyFlags     *cli.PolicyFlags
 	kubeconfig      string
-	tenantNamespace string // whose policies status shows; empty for all namespaces
+	tenantNamespace string // the namespace whose policies status shows; empty means all namespaces
 	agentNamespace  string
 	format          string
 }
@@ -113,15 +113,15 @@ func printStatus(ctx context.Context, args []string, stdout, stderr cli.Output) 
 
 func (o *statusOptions) validate() error {
 	errs := []error{cli.CheckFormat(o.format, "text", "wide", "json", "html")}
-	for _, given := range []struct{ flag, namespace string }{{"-n", o.tenantNamespace}, {"--namespace", o.agentNamespace}} {
-		if problems := validation.IsDNS1123Label(given.namespace); given.namespace != "" && len(problems) > 0 {
-			errs = append(errs, fmt.Errorf("invalid %s %q: %s", given.flag, given.namespace, problems[0]))
+	for _, option := range []struct{ flag, namespace string }{{"-n", o.tenantNamespace}, {"--namespace", o.agentNamespace}} {
+		if problems := validation.IsDNS1123Label(option.namespace); option.namespace != "" && len(problems) > 0 {
+			errs = append(errs, fmt.Errorf("invalid %s %q: %s", option.flag, option.namespace, problems[0]))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// noPoliciesMessage returns the words of kubectl. An empty namespace stands for all.
+// noPoliciesMessage returns the message that kubectl prints. An empty namespace means all namespaces.
 func noPoliciesMessage(namespace string) string {
 	if namespace == "" {
 		return "No policies found."
@@ -129,8 +129,8 @@ func noPoliciesMessage(namespace string) string {
 	return fmt.Sprintf("No policies found in %s namespace.", namespace)
 }
 
-// writeReport writes a report in one of the formats. It returns the exit status, which is ExitInvalid if a policy is not
-// applied. table may be nil.
+// writeReport writes a report in one of the formats. It returns the exit status, which is ExitInvalid if a policy is
+// not applied. table may be nil.
 func writeReport(report *status.Report, table *awsranges.Table, format, program string, stdout, stderr io.Writer) int {
 	exit := cli.ExitOK
 	for _, p := range report.Policies {

@@ -12,13 +12,13 @@ import (
 	"egress-agent/pkg/status"
 )
 
-// TestStatusEscapesNames has names that no API server accepts. A hostile server or proxy can still answer with them.
+// TestStatusEscapesNames uses names that no API server accepts. A hostile server or proxy can still answer with them.
 func TestStatusEscapesNames(t *testing.T) {
 	const name = "::error::\x1b[31m\u009b\u202e##[error]<b>\ufffd\n::error::\t"
 	r := &status.Report{Cluster: name, Ranges: &status.Ranges{Source: name, SyncToken: name, Refused: name}, Policies: []status.Policy{{
 		Namespace: name, Name: name, State: status.Pending, Messages: []string{name}, NetworkPolicy: name, DefaultAction: "deny",
 		Destinations:  []status.Destination{{Name: name, CIDR: name, Ports: []string{name}}, {Name: "s", Service: name, Regions: []string{name}}},
-		OtherPolicies: []status.OtherPolicy{{Name: name, Pods: name}},
+		OtherPolicies: []status.OtherPolicy{{Name: name, PodSelector: name}},
 	}}}
 	for _, format := range []string{"text", "wide", "json", "html"} {
 		var stdout, stderr bytes.Buffer

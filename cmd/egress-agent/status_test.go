@@ -25,7 +25,7 @@ import (
 // hostile is a name of a destination that a tenant may choose.
 const hostile = `</script><script>alert(1)</script>"'&` + "`"
 
-// sampleReport returns a report with policies in several states, and the table that it was made with.
+// sampleReport returns a report with policies in several states, and the table of its ranges.
 func sampleReport(t *testing.T) (*status.Report, *awsranges.Table) {
 	table, err := awsranges.ReadFile(ranges)
 	require.NoError(t, err)
@@ -109,7 +109,7 @@ func TestStatusExitStatus(t *testing.T) {
 func TestStatusColoursStates(t *testing.T) {
 	r, _ := sampleReport(t)
 	require.Equal(t, "HEADING Applied\ntenant-a   \x1b[32mApplied\x1b[0m   1\ntenant-b   \x1b[31mInvalid\x1b[0m\ntenant-c   \x1b[33mPending\x1b[0m\n",
-		coloured("HEADING Applied\ntenant-a   Applied   1\ntenant-b   Invalid\ntenant-c   Pending\n",
+		colourStates("HEADING Applied\ntenant-a   Applied   1\ntenant-b   Invalid\ntenant-c   Pending\n",
 			[]status.Policy{{State: status.Applied}, {State: status.Invalid}, {State: status.Pending}}))
 	var text bytes.Buffer
 	require.NoError(t, writeTable(&text, r, false))
@@ -124,7 +124,7 @@ func TestPageEscapes(t *testing.T) {
 		p := &r.Policies[i]
 		p.Namespace, p.Name, p.NetworkPolicy, p.Messages = hostile, hostile, hostile, []string{hostile}
 		p.Destinations = []status.Destination{{Name: hostile, CIDR: hostile, Ports: []string{hostile}}, {Name: hostile, Service: hostile, Regions: []string{hostile}}, {Name: hostile, Service: "S3", Regions: []string{hostile}}}
-		p.OtherPolicies = []status.OtherPolicy{{Name: hostile, Pods: hostile}}
+		p.OtherPolicies = []status.OtherPolicy{{Name: hostile, PodSelector: hostile}}
 	}
 	template, err := os.ReadFile("internal/page/page.html")
 	require.NoError(t, err)
@@ -136,7 +136,7 @@ func TestPageEscapes(t *testing.T) {
 	require.Contains(t, html.String(), "&lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt;&#34;&#39;&amp;`")
 }
 
-// TestPageHasPrefixesOnce has a thousand policies that name the same large service.
+// TestPageHasPrefixesOnce writes the page for a thousand policies that name the same large service.
 func TestPageHasPrefixesOnce(t *testing.T) {
 	r, table := manyPolicies(t, 1000)
 	var html bytes.Buffer
@@ -165,7 +165,7 @@ func manyPolicies(t *testing.T, n int) (*status.Report, *awsranges.Table) {
 	return &status.Report{Cluster: "https://10.0.0.1:6443", Policies: status.Policies(cluster)}, table
 }
 
-// TestStatusExplainsWrongUsage has the errors that need no cluster.
+// TestStatusExplainsWrongUsage checks the errors that status finds without a cluster.
 func TestStatusExplainsWrongUsage(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, content string) string {

@@ -18,7 +18,7 @@ import (
 	"egress-agent/pkg/status"
 )
 
-// kubectl writes the same words for no value and for an unknown one.
+// kubectl writes the same words if a value does not exist or is unknown.
 const (
 	none    = "<none>"
 	unknown = "<unknown>"
@@ -52,15 +52,15 @@ func writeTable(w io.Writer, report *status.Report, wide bool) error {
 	}
 	output := text.String()
 	if takesColour(w) {
-		output = coloured(output, report.Policies)
+		output = colourStates(output, report.Policies)
 	}
 	_, err := io.WriteString(w, output)
 	return err
 }
 
-// coloured colours the state in each row of a table. It runs after the alignment of the columns, which would count the
-// control sequences as text. The first match is the state: names of namespaces and ConfigMaps have no capitals.
-func coloured(table string, policies []status.Policy) string {
+// colourStates colours the state in each row of a table. It runs after the alignment of the columns, which would count
+// the control sequences as text. The first match is the state: names of namespaces and ConfigMaps have no capitals.
+func colourStates(table string, policies []status.Policy) string {
 	lines := strings.SplitAfter(table, "\n")
 	for i, p := range policies {
 		colour := "31" // red
@@ -98,20 +98,21 @@ func rangesAge(ranges *status.Ranges, p status.Policy) string {
 	return duration.HumanDuration(ranges.Age())
 }
 
-// formatOthers returns the number and the names of the other policies: the first two names, or all.
-func formatOthers(p status.Policy, all bool) string {
+// formatOthers returns the number and the names of the other policies. It returns all names if allNames is true, and
+// else the first two.
+func formatOthers(p status.Policy, allNames bool) string {
 	const shownCount = 2
 	if len(p.OtherPolicies) == 0 {
 		return none
 	}
 	var names []string
 	for i, other := range p.OtherPolicies {
-		if i == shownCount && !all {
+		if i == shownCount && !allNames {
 			names = append(names, "...")
 			break
 		}
 		name := other.Name
-		if other.Everything {
+		if other.AllowsEverything {
 			name += "=everything"
 		}
 		names = append(names, name)

@@ -20,7 +20,7 @@ func isTerminal(w io.Writer) bool {
 // takesColour reports whether output to w may have colours. NO_COLOR turns them off (https://no-color.org).
 func takesColour(w io.Writer) bool { return isTerminal(w) && os.Getenv("NO_COLOR") == "" }
 
-// progress shows on a terminal how many objects have been read. It shows nothing in the first second.
+// progress shows on a terminal how many objects status has read. It shows nothing in the first second.
 type progress struct {
 	terminal io.Writer // nil if the output is not a terminal
 	count    atomic.Int64

@@ -20,7 +20,8 @@ type PolicyVersion struct {
 }
 
 // Comparison has the differences between two versions of a policy. If two destinations of a version open the same
-// address, the list has a Difference for each of the two. Both lists are empty, and not nil, without differences.
+// address, the list has a Difference for each of the two destinations. A list without differences is empty, and not
+// nil.
 type Comparison struct {
 	// Opens are the differences of the new version's destinations, in the new version's order.
 	Opens []Difference `json:"opens"`
@@ -33,18 +34,19 @@ type Difference struct {
 	// Name and Path identify the destination. Name is empty for defaultAction.
 	Name string `json:"name,omitempty"`
 	Path string `json:"path"`
-	// Ports have the form "TCP 443" or "UDP 8000-8100"; or the only item is "every port".
+	// Ports have the form "TCP 443" or "UDP 8000-8100", or are "protocols without ports". If the list has "every port", it
+	// has no other item.
 	Ports []string `json:"ports"`
 	// Prefixes are the addresses in the fewest CIDRs, sorted, IPv4 first. All Ports are open on every prefix.
 	Prefixes []netip.Prefix `json:"prefixes"`
 }
 
-// Compare returns the differences that take effect when the version after replaces the version before. It ignores
-// addresses outside the cluster's family. To compare ranges, give two versions with the same policy and two tables.
-func Compare(before, after PolicyVersion, family netpol.Family) Comparison {
-	old, recent := entriesOf(before, family), entriesOf(after, family)
-	spans := spansOf(append(slices.Clone(old), recent...))
-	return Comparison{Opens: notIn(recent, old, spans), Closes: notIn(old, recent, spans)}
+// Compare returns the differences that take effect when newVersion replaces oldVersion. It ignores addresses outside
+// the cluster's family. To compare ranges, give two versions with the same policy and different tables.
+func Compare(oldVersion, newVersion PolicyVersion, family netpol.Family) Comparison {
+	oldEntries, newEntries := entriesOf(oldVersion, family), entriesOf(newVersion, family)
+	spans := spansOf(append(slices.Clone(oldEntries), newEntries...))
+	return Comparison{Opens: onlyIn(newEntries, oldEntries, spans), Closes: onlyIn(oldEntries, newEntries, spans)}
 }
 
 // entry is a destination, or defaultAction allow, with its addresses.
@@ -56,23 +58,23 @@ type entry struct {
 
 func entriesOf(v PolicyVersion, family netpol.Family) []entry {
 	if v.Policy.DefaultAction == policy.Allow {
-		everywhere := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
-		return []entry{{path: "defaultAction", prefixes: inFamily(family, everywhere)}}
+		everyAddress := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
+		return []entry{{path: "defaultAction", prefixes: inFamily(family, everyAddress)}}
 	}
 	entries := make([]entry, 0, len(v.Policy.Destinations))
 	for i, d := range v.Policy.Destinations {
-		all, _ := netpol.Resolve(d, v.Table)
-		entries = append(entries, entry{d.Name, fmt.Sprintf("allowedDestinations[%d]", i), d.Ports, inFamily(family, slices.Clone(all))})
+		found, _ := netpol.Resolve(d, v.Table)
+		entries = append(entries, entry{d.Name, fmt.Sprintf("allowedDestinations[%d]", i), d.Ports, inFamily(family, slices.Clone(found))})
 	}
 	return entries
 }
 
-// inFamily returns the prefixes that pods of the family can reach. It works in place.
-func inFamily(family netpol.Family, all []netip.Prefix) []netip.Prefix {
-	return slices.DeleteFunc(all, func(prefix netip.Prefix) bool { return !family.Includes(prefix) })
+// inFamily returns the prefixes that pods of the family can reach. It reuses the memory of its argument.
+func inFamily(family netpol.Family, found []netip.Prefix) []netip.Prefix {
+	return slices.DeleteFunc(found, func(prefix netip.Prefix) bool { return !family.Includes(prefix) })
 }
 
-// otherProtocols are the protocols without ports. An entry without ports opens them with every port.
+// otherProtocols are the protocols without ports, such as ICMP. An entry that opens every port opens them too.
 const otherProtocols policy.Protocol = prefixes.OtherProtocols
 
 // spansOf splits the ports of each protocol at the first and last port of every range. An entry then opens a span
@@ -111,11 +113,12 @@ func (e entry) opens(span policy.Port) bool {
 	})
 }
 
-// notIn returns the differences of the entries: the addresses and ports that an entry opens and no other entry opens.
-func notIn(entries, others []entry, spans []policy.Port) []Difference {
-	allowed := make([][]netip.Prefix, len(spans)) // by the others
+// onlyIn returns the addresses and ports that the entries of one version open, and that no entry of the other version
+// opens.
+func onlyIn(entries, otherVersion []entry, spans []policy.Port) []Difference {
+	allowed := make([][]netip.Prefix, len(spans)) // the prefixes that otherVersion opens in each span
 	for i, span := range spans {
-		for _, other := range others {
+		for _, other := range otherVersion {
 			if other.opens(span) {
 				allowed[i] = append(allowed[i], other.prefixes...)
 			}
@@ -137,12 +140,12 @@ func notIn(entries, others []entry, spans []policy.Port) []Difference {
 			if len(rest) == 0 {
 				continue
 			}
-			same := slices.IndexFunc(groups, func(g group) bool { return slices.Equal(g.prefixes, rest) })
-			if same < 0 {
-				same = len(groups)
+			index := slices.IndexFunc(groups, func(g group) bool { return slices.Equal(g.prefixes, rest) })
+			if index < 0 {
+				index = len(groups)
 				groups = append(groups, group{prefixes: rest})
 			}
-			groups[same].spans = append(groups[same].spans, span)
+			groups[index].spans = append(groups[index].spans, span)
 		}
 		for _, g := range groups {
 			differences = append(differences, Difference{e.name, e.path, portNames(g.spans, len(spans)), g.prefixes})
@@ -151,7 +154,7 @@ func notIn(entries, others []entry, spans []policy.Port) []Difference {
 	return differences
 }
 
-// portNames returns the names of the ports in spans. spanCount is the number of spans that every port has.
+// portNames returns the names of the ports in spans. If spans has spanCount items, they are all ports of all protocols.
 func portNames(spans []policy.Port, spanCount int) []string {
 	if len(spans) == spanCount {
 		return []string{"every port"}

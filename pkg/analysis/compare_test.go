@@ -15,32 +15,33 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// TestCompareAgreesWithExplain compares random pairs of versions at each address and port. Compare opens what Explain
-// allows after and not before, and both name the same entries. Every second pair is one policy with two tables.
+// TestCompareAgreesWithExplain compares random pairs of versions at each address and port. Opens must have what Explain
+// allows in the new version and not in the old version, with the same entries. Every second pair is one policy with two
+// tables.
 func TestCompareAgreesWithExplain(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	opened := 0
 	for i := range 200 {
-		before, after := randomVersion(t, random), randomVersion(t, random)
+		oldVersion, newVersion := randomVersion(t, random), randomVersion(t, random)
 		if i%2 == 0 {
-			after.Policy = before.Policy
+			newVersion.Policy = oldVersion.Policy
 		}
-		comparison := Compare(before, after, netpol.IPv4)
+		comparison := Compare(oldVersion, newVersion, netpol.IPv4)
 		opened += len(comparison.Opens)
 		for address := range byte(17) {
 			for port := range uint16(9) {
 				for _, protocol := range []policy.Protocol{policy.TCP, policy.UDP, policy.SCTP} {
 					target := Target{netip.AddrFrom4([4]byte{10, 0, 0, address}), port + 1, protocol}
-					old, recent := allowing(before, target), allowing(after, target)
-					opens, closes := recent, old
-					if len(old) > 0 {
+					oldPaths, newPaths := allowing(oldVersion, target), allowing(newVersion, target)
+					opens, closes := newPaths, oldPaths
+					if len(oldPaths) > 0 {
 						opens = nil
 					}
-					if len(recent) > 0 {
+					if len(newPaths) > 0 {
 						closes = nil
 					}
-					require.Equal(t, opens, pathsOpening(comparison.Opens, target), "%s: %+v to %+v: %+v", target, before, after, comparison)
-					require.Equal(t, closes, pathsOpening(comparison.Closes, target), "%s: %+v to %+v: %+v", target, before, after, comparison)
+					require.Equal(t, opens, pathsOpening(comparison.Opens, target), "%s: %+v to %+v: %+v", target, oldVersion, newVersion, comparison)
+					require.Equal(t, closes, pathsOpening(comparison.Closes, target), "%s: %+v to %+v: %+v", target, oldVersion, newVersion, comparison)
 				}
 			}
 		}
@@ -142,13 +143,13 @@ func TestCompareEveryPort(t *testing.T) {
 	}, Compare(PolicyVersion{every, nil}, PolicyVersion{&policy.Policy{}, nil}, netpol.IPv4))
 }
 
-// TestCompareTables compares a policy with two tables. An address that one destination loses and another one still
-// opens is not closed. The second destination of the policy is S3 in us-east-1.
+// TestCompareTables compares a policy under two tables. If one destination no longer opens an address, but another
+// destination does, the address is not closed. The second destination of the policy is S3 in us-east-1.
 func TestCompareTables(t *testing.T) {
 	ec2 := row("10.9.0.0/24", "EC2", "us-east-1")
-	before := tableOf(t, ec2, row("10.0.0.0/24", "S3", "us-east-1"))
-	after := tableOf(t, ec2, row("10.0.0.0/25", "S3", "us-east-1"), row("10.0.1.0/24", "S3", "us-east-1"))
-	moved := tableOf(t, ec2, row("10.0.0.0/24", "S3", "us-west-2"))
+	oldTable := tableOf(t, ec2, row("10.0.0.0/24", "S3", "us-east-1"))
+	newTable := tableOf(t, ec2, row("10.0.0.0/25", "S3", "us-east-1"), row("10.0.1.0/24", "S3", "us-east-1"))
+	movedTable := tableOf(t, ec2, row("10.0.0.0/24", "S3", "us-west-2"))
 	service := func(name, region string) policy.Destination {
 		return policy.Destination{Name: "first", Service: name, Regions: []string{region}, Ports: []policy.Port{tcp(443)}}
 	}
@@ -164,27 +165,27 @@ func TestCompareTables(t *testing.T) {
 		return []Difference{{"s3", "allowedDestinations[1]", []string{"TCP 443"}, []netip.Prefix{netip.MustParsePrefix(prefix)}}}
 	}
 	for _, test := range []struct {
-		name          string
-		first         policy.Destination
-		before, after *awsranges.Table
-		family        netpol.Family
-		opens, closes string
+		name               string
+		first              policy.Destination
+		oldTable, newTable *awsranges.Table
+		family             netpol.Family
+		opens, closes      string
 	}{
-		{"another entry elsewhere", service("ec2", "us-east-1"), before, after, netpol.IPv4, "10.0.1.0/24", "10.0.0.128/25"},
-		{"the same table", service("ec2", "us-east-1"), before, before, netpol.IPv4, "", ""},
-		{"no address of the family", service("ec2", "us-east-1"), before, after, netpol.IPv6, "", ""},
-		{"no table before", cidr("10.9.0.0/24"), nil, before, netpol.IPv4, "10.0.0.0/24", ""},
-		{"another entry keeps it open", cidr("10.0.0.0/8"), before, after, netpol.IPv4, "", ""},
-		{"another entry keeps some of it open", cidr("10.0.0.192/26", tcp(443)), before, after, netpol.IPv4, "10.0.1.0/24", "10.0.0.128/26"},
-		{"another entry keeps other ports open", cidr("10.0.0.0/8", tcp(80)), before, after, netpol.IPv4, "10.0.1.0/24", "10.0.0.128/25"},
-		{"from one entry to another", service("s3", "us-west-2"), before, moved, netpol.IPv4, "", ""},
+		{"another entry elsewhere", service("ec2", "us-east-1"), oldTable, newTable, netpol.IPv4, "10.0.1.0/24", "10.0.0.128/25"},
+		{"the same table", service("ec2", "us-east-1"), oldTable, oldTable, netpol.IPv4, "", ""},
+		{"no address of the family", service("ec2", "us-east-1"), oldTable, newTable, netpol.IPv6, "", ""},
+		{"no old table", cidr("10.9.0.0/24"), nil, oldTable, netpol.IPv4, "10.0.0.0/24", ""},
+		{"another entry still opens the addresses", cidr("10.0.0.0/8"), oldTable, newTable, netpol.IPv4, "", ""},
+		{"another entry still opens some addresses", cidr("10.0.0.192/26", tcp(443)), oldTable, newTable, netpol.IPv4, "10.0.1.0/24", "10.0.0.128/26"},
+		{"another entry still opens other ports", cidr("10.0.0.0/8", tcp(80)), oldTable, newTable, netpol.IPv4, "10.0.1.0/24", "10.0.0.128/25"},
+		{"from one entry to another", service("s3", "us-west-2"), oldTable, movedTable, netpol.IPv4, "", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			p := &policy.Policy{Destinations: []policy.Destination{test.first, s3}}
 			require.Equal(t, Comparison{Opens: opening(test.opens), Closes: opening(test.closes)},
-				Compare(PolicyVersion{p, test.before}, PolicyVersion{p, test.after}, test.family))
+				Compare(PolicyVersion{p, test.oldTable}, PolicyVersion{p, test.newTable}, test.family))
 			p.DefaultAction = policy.Allow
-			require.Equal(t, Comparison{Opens: []Difference{}, Closes: []Difference{}}, Compare(PolicyVersion{p, test.before}, PolicyVersion{p, test.after}, test.family))
+			require.Equal(t, Comparison{Opens: []Difference{}, Closes: []Difference{}}, Compare(PolicyVersion{p, test.oldTable}, PolicyVersion{p, test.newTable}, test.family))
 		})
 	}
 }

@@ -27,19 +27,19 @@ type Target struct {
 // ParseTarget reads ADDRESS:PORT or ADDRESS:PORT/PROTOCOL, with an IPv6 address in brackets. The default protocol is
 // TCP.
 func ParseTarget(s string) (Target, error) {
-	text, protocol, named := strings.Cut(s, "/")
+	addressAndPort, protocol, hasProtocol := strings.Cut(s, "/")
 	target := Target{Protocol: policy.TCP}
-	if named {
+	if hasProtocol {
 		target.Protocol = policy.Protocol(strings.ToUpper(protocol))
 		if !slices.Contains([]policy.Protocol{policy.TCP, policy.UDP, policy.SCTP}, target.Protocol) {
 			return Target{}, fmt.Errorf("unknown protocol %q: must be TCP, UDP or SCTP", protocol)
 		}
 	}
-	where, err := netip.ParseAddrPort(text)
-	if err != nil || where.Port() == 0 || where.Addr().Zone() != "" {
+	parsed, err := netip.ParseAddrPort(addressAndPort)
+	if err != nil || parsed.Port() == 0 || parsed.Addr().Zone() != "" {
 		return Target{}, fmt.Errorf("%q is not ADDRESS:PORT or ADDRESS:PORT/PROTOCOL, such as 10.1.0.5:5432 or [2001:db8::1]:53/UDP", s)
 	}
-	target.Address, target.Port = where.Addr().Unmap(), where.Port()
+	target.Address, target.Port = parsed.Addr().Unmap(), parsed.Port()
 	return target, nil
 }
 
@@ -66,7 +66,8 @@ type Reason struct {
 	Path string `json:"path"`
 	// Prefix is the destination's CIDR or the row's prefix that contains the address; empty for defaultAction.
 	Prefix string `json:"prefix,omitempty"`
-	// Service, Region and SyncToken describe the row. All are empty for a CIDR, and SyncToken for a custom document.
+	// Service, Region and SyncToken describe the row; all three are empty for a CIDR. SyncToken is also empty for a row of
+	// a custom document.
 	Service   string `json:"service,omitempty"`
 	Region    string `json:"region,omitempty"`
 	SyncToken string `json:"syncToken,omitempty"`
@@ -134,35 +135,36 @@ func (e *Explanation) explainDNS(options netpol.Options, target Target) {
 
 func (e *Explanation) explainDestination(i int, d policy.Destination, table *awsranges.Table, target Target) {
 	path := fmt.Sprintf("allowedDestinations[%d]", i)
-	near := func(format string, args ...any) {
+	addNearest := func(format string, args ...any) {
 		e.Nearest = append(e.Nearest, fmt.Sprintf("%s (%s) ", d.Name, path)+fmt.Sprintf(format, args...))
 	}
 	if _, resolved := netpol.Resolve(d, table); !resolved {
-		near("cannot be checked: no AWS ranges are loaded (give --ranges-file)")
+		addNearest("cannot be checked: no AWS ranges are loaded (give --ranges-file)")
 		return
 	}
-	covering, elsewhere := matchDestination(d, path, table, target.Address)
-	open := d.Ports == nil || slices.ContainsFunc(d.Ports, func(p policy.Port) bool {
+	reasons, otherRegions := matchDestination(d, path, table, target.Address)
+	opensPort := d.Ports == nil || slices.ContainsFunc(d.Ports, func(p policy.Port) bool {
 		return p.Protocol == target.Protocol && p.First <= target.Port && target.Port <= p.Last
 	})
 	switch {
-	case len(covering) > 0 && open:
-		e.Reasons = append(e.Reasons, covering...)
-	case len(covering) > 0:
-		near("covers %s, but opens %s only", target.Address, portList(d.Ports))
-	case len(elsewhere) > 0:
-		near("names %s in %s, and %s is its address in %s", awsranges.Canonical(d.Service), strings.Join(d.Regions, ", "), target.Address, strings.Join(elsewhere, ", "))
+	case len(reasons) > 0 && opensPort:
+		e.Reasons = append(e.Reasons, reasons...)
+	case len(reasons) > 0:
+		addNearest("covers %s, but opens %s only", target.Address, portList(d.Ports))
+	case len(otherRegions) > 0:
+		service := awsranges.Canonical(d.Service)
+		addNearest("names %s in %s, but %s is an address of %s in %s", service, strings.Join(d.Regions, ", "), target.Address, service, strings.Join(otherRegions, ", "))
 	}
 }
 
-// matchDestination returns a reason for each prefix of the destination that contains the address. elsewhere are the
-// other regions in which the service has the address.
-func matchDestination(d policy.Destination, path string, table *awsranges.Table, address netip.Addr) (covering []Reason, elsewhere []string) {
+// matchDestination returns a reason for each prefix of the destination that contains the address. otherRegions are the
+// regions in which the service has the address, but which the destination does not name.
+func matchDestination(d policy.Destination, path string, table *awsranges.Table, address netip.Addr) (reasons []Reason, otherRegions []string) {
 	if d.Service == "" {
 		if d.CIDR.Contains(address) {
-			covering = []Reason{{Name: d.Name, Path: path, Prefix: d.CIDR.String()}}
+			reasons = []Reason{{Name: d.Name, Path: path, Prefix: d.CIDR.String()}}
 		}
-		return covering, nil
+		return reasons, nil
 	}
 	service := awsranges.Canonical(d.Service)
 	for _, row := range table.Rows() {
@@ -173,12 +175,12 @@ func matchDestination(d policy.Destination, path string, table *awsranges.Table,
 			if !row.Custom {
 				reason.SyncToken = table.SyncToken()
 			}
-			covering = append(covering, reason)
-		case !slices.Contains(elsewhere, row.Region):
-			elsewhere = append(elsewhere, row.Region)
+			reasons = append(reasons, reason)
+		case !slices.Contains(otherRegions, row.Region):
+			otherRegions = append(otherRegions, row.Region)
 		}
 	}
-	return covering, elsewhere
+	return reasons, otherRegions
 }
 
 // serviceRanges are the IPv4 ranges from which EKS assigns the cluster IPs of Services
@@ -195,17 +197,17 @@ func mayBeService(address netip.Addr) bool {
 		return slices.ContainsFunc(serviceRanges, func(p netip.Prefix) bool { return p.Contains(address) })
 	}
 	b := address.As16()
-	zero := !slices.ContainsFunc(b[6:13], func(c byte) bool { return c != 0 }) && b[13]>>4 == 0
-	return b[0]&0xfe == 0xfc && zero && !localToAWS.Contains(address)
+	isZeroBetween := !slices.ContainsFunc(b[6:13], func(c byte) bool { return c != 0 }) && b[13]>>4 == 0
+	return b[0]&0xfe == 0xfc && isZeroBetween && !localToAWS.Contains(address)
 }
 
 // serviceHint returns how to allow a connection to a Service. AWS's dataplane checks the cluster IP and the Service's
-// port, before their translation (aws/aws-network-policy-agent#73). AWS's controller adds no cluster IP for a CIDR that
+// port before it translates them (aws/aws-network-policy-agent#73). AWS's controller adds no cluster IP for a CIDR that
 // contains the pods (aws/amazon-network-policy-controller-k8s, pkg/resolvers/endpoints.go). Other dataplanes check the
 // pod's address.
 func serviceHint(target Target) string {
 	return fmt.Sprintf("if %s is the cluster IP of a Service, VPC CNI checks this address and the Service's port, and other dataplanes check the addresses and ports of its pods: "+
-		"allow %s with port %d as a cidr, and the pods' addresses and ports as another", target.Address, netip.PrefixFrom(target.Address, target.Address.BitLen()), target.Port)
+		"allow %s with port %d as a cidr, and the pods' addresses and ports as another cidr", target.Address, netip.PrefixFrom(target.Address, target.Address.BitLen()), target.Port)
 }
 
 // portList returns ports as "TCP 443, UDP 53, TCP 8000-8100".
@@ -217,7 +219,8 @@ func portList(ports []policy.Port) string {
 	return strings.Join(list, ", ")
 }
 
-// describeOwners returns which services have an address that no destination covers.
+// describeOwners returns a message about an address that no destination covers. It names the services that have the
+// address.
 func describeOwners(table *awsranges.Table, address netip.Addr) string {
 	if table == nil {
 		return fmt.Sprintf("no destination covers %s", address)
@@ -229,7 +232,7 @@ func describeOwners(table *awsranges.Table, address netip.Addr) string {
 		}
 	}
 	if owners == nil {
-		return fmt.Sprintf("no destination covers %s, and no published range does", address)
+		return fmt.Sprintf("no destination covers %s, and no published range contains it", address)
 	}
 	return fmt.Sprintf("no destination covers %s, an address of %s", address, strings.Join(owners, ", "))
 }

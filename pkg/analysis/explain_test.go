@@ -74,10 +74,10 @@ func TestExplain(t *testing.T) {
 		{"another port", "10.1.0.1:80", custom, nil, []string{"db (allowedDestinations[2]) covers 10.1.0.1, but opens TCP 5432, UDP 8000-8100 only"}},
 		{"another protocol", "10.1.0.1:5432/UDP", custom, nil, []string{"db (allowedDestinations[2]) covers 10.1.0.1, but opens TCP 5432, UDP 8000-8100 only"}},
 		{"another region", "198.18.8.1:443", custom, nil, []string{
-			"s3 (allowedDestinations[0]) names S3 in us-east-1, and 198.18.8.1 is its address in us-west-2",
-			"all (allowedDestinations[1]) names AMAZON in us-east-1, and 198.18.8.1 is its address in us-west-2"}},
-		{"another service", "198.18.16.1:443", custom, nil, []string{"all (allowedDestinations[1]) names AMAZON in us-east-1, and 198.18.16.1 is its address in GLOBAL"}},
-		{"nowhere", "192.0.2.1:443", custom, nil, []string{"no destination covers 192.0.2.1, and no published range does"}},
+			"s3 (allowedDestinations[0]) names S3 in us-east-1, but 198.18.8.1 is an address of S3 in us-west-2",
+			"all (allowedDestinations[1]) names AMAZON in us-east-1, but 198.18.8.1 is an address of AMAZON in us-west-2"}},
+		{"another service", "198.18.16.1:443", custom, nil, []string{"all (allowedDestinations[1]) names AMAZON in us-east-1, but 198.18.16.1 is an address of AMAZON in GLOBAL"}},
+		{"nowhere", "192.0.2.1:443", custom, nil, []string{"no destination covers 192.0.2.1, and no published range contains it"}},
 		{"another family", "[2001:db8::1]:443", custom, nil, []string{"2001:db8::1 is not in the cluster's address family, IPv4"}},
 		{"without ranges", "198.18.4.9:443", nil, nil, []string{
 			"s3 (allowedDestinations[0]) cannot be checked: no AWS ranges are loaded (give --ranges-file)",
@@ -103,8 +103,8 @@ func TestExplain(t *testing.T) {
 	require.Equal(t, []string{"no destination covers 198.18.7.7, an address of AMAZON us-east-1, EC2 us-east-1"}, e.Nearest)
 }
 
-// TestExplainHintsAtServices explains addresses inside and outside the ranges of cluster IPs.
-func TestExplainHintsAtServices(t *testing.T) {
+// TestExplainAddsHintForServices explains addresses inside and outside the ranges of cluster IPs.
+func TestExplainAddsHintForServices(t *testing.T) {
 	p := &policy.Policy{DefaultAction: policy.Deny, Destinations: []policy.Destination{
 		{Name: "pods", CIDR: netip.MustParsePrefix("10.1.0.0/16")},
 		{Name: "api", CIDR: netip.MustParsePrefix("172.20.0.1/32"), Ports: []policy.Port{{Protocol: policy.TCP, First: 443, Last: 443}}},
@@ -126,7 +126,7 @@ func TestExplainHintsAtServices(t *testing.T) {
 	}
 	require.True(t, Explain(p, nil, netpol.Options{Family: netpol.IPv4}, Target{netip.MustParseAddr("172.20.0.1"), 443, policy.TCP}).Allowed)
 	require.Equal(t, "if 10.100.0.10 is the cluster IP of a Service, VPC CNI checks this address and the Service's port, and other dataplanes check the addresses and ports of its pods: "+
-		"allow 10.100.0.10/32 with port 80 as a cidr, and the pods' addresses and ports as another", serviceHint(Target{netip.MustParseAddr("10.100.0.10"), 80, policy.TCP}))
+		"allow 10.100.0.10/32 with port 80 as a cidr, and the pods' addresses and ports as another cidr", serviceHint(Target{netip.MustParseAddr("10.100.0.10"), 80, policy.TCP}))
 }
 
 func TestParseTarget(t *testing.T) {

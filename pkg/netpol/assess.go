@@ -26,7 +26,7 @@ const (
 	Applied State = "Applied"
 	// Invalid: the policy has problems. Its last valid version stays in force.
 	Invalid State = "Invalid"
-	// NameConflict: the agent may not write the NetworkPolicy of that name.
+	// NameConflict: the agent does not manage the NetworkPolicy with the policy's name, so it must not write it.
 	NameConflict State = "NameConflict"
 	// NamespaceExempt: the agent writes nothing in the namespace.
 	NamespaceExempt State = "NamespaceExempt"
@@ -53,17 +53,18 @@ const (
 type Current struct {
 	// ObjectMeta may lack PolicyAnnotation.
 	*metav1.ObjectMeta
-	// SpecDigest is SpecDigestOf the spec.
+	// SpecDigest is the result of SpecDigestOf for the spec.
 	SpecDigest string
-	// Usage is UsageOf the spec.
+	// Usage is the result of UsageOf for the spec.
 	Usage Usage
-	// DocumentDigest is the digest of PolicyAnnotation; empty without one.
+	// DocumentDigest is the digest of PolicyAnnotation; empty if the NetworkPolicy lacks PolicyAnnotation.
 	DocumentDigest string
-	// Document is PolicyAnnotation; empty without one, and if the caller has not read it.
+	// Document is the value of PolicyAnnotation. It is empty if the NetworkPolicy lacks PolicyAnnotation, or if the caller
+	// has not read the value.
 	Document string
 }
 
-// CurrentOf returns the Current of a whole NetworkPolicy, whose metadata it shares.
+// CurrentOf returns the Current of a NetworkPolicy that has its spec. Both share the metadata.
 func CurrentOf(networkPolicy *networkingv1.NetworkPolicy) *Current {
 	document := networkPolicy.Annotations[PolicyAnnotation]
 	return &Current{
@@ -73,8 +74,9 @@ func CurrentOf(networkPolicy *networkingv1.NetworkPolicy) *Current {
 	}
 }
 
-// CurrentOfMetadata returns the Current of a NetworkPolicy without a spec, from its annotations. ok is false if somebody
+// CurrentOfMetadata returns the Current of a NetworkPolicy from its metadata, without the spec. ok is false if somebody
 // may have edited the spec since the agent wrote it. The caller must then read the full object and use CurrentOf.
+// documentDigest becomes the DocumentDigest of the result.
 func CurrentOfMetadata(metadata *metav1.ObjectMeta, documentDigest string) (current *Current, ok bool) {
 	usage, isUsage := ParseUsage(metadata.Annotations[UsageAnnotation])
 	digest := metadata.Annotations[SpecDigestAnnotation]
@@ -82,7 +84,8 @@ func CurrentOfMetadata(metadata *metav1.ObjectMeta, documentDigest string) (curr
 	return &Current{ObjectMeta: metadata, SpecDigest: digest, Usage: usage, DocumentDigest: documentDigest}, ok
 }
 
-// DocumentDigest returns the SHA-256 of a PolicyAnnotation, in hex; empty for an empty one.
+// DocumentDigest returns the SHA-256 of document, a value of PolicyAnnotation, in hex. It returns "" if document is
+// empty.
 func DocumentDigest(document string) string {
 	if document == "" {
 		return ""
@@ -91,31 +94,35 @@ func DocumentDigest(document string) string {
 	return hex.EncodeToString(digest[:])
 }
 
-// Assessment is the state of a policy with the writes that it needs.
+// Assessment is the state of a policy, and the writes that the policy needs.
 type Assessment struct {
 	*Compiled
 	State State
-	// Desired are the full objects to write, without the labels and annotations of others; nil if nothing changes.
+	// Desired are the full objects to write; nil if there is nothing to write. They have only the labels and annotations
+	// that the agent sets.
 	Desired []*networkingv1.NetworkPolicy
-	// Cause is the reason for Desired; empty without Desired.
+	// Cause is the reason for the next write; empty if the policy needs no write. With Inputs.TrustCurrent, Cause may be
+	// set although Desired is nil.
 	Cause Cause
 	// Opens reports whether Desired may open more than the cluster allows now. The caller must then compare Desired with
-	// the other policies of the namespace, and call Assess again with the bounds that they exceed together.
+	// the other policies of the namespace. If all policies together exceed bounds, the caller must call Assess again with
+	// these bounds in Inputs.Exceeded.
 	Opens bool
-	// Gone are the names of services and regions that the table no longer has, each once, in the policy's order. The policy
-	// was valid before, so it stays in force without these names.
-	Gone []string
-	// LastPolicy is the last valid version of an invalid policy; nil without one, and if Current lacks Document.
+	// MissingNames are the names of services and regions that the table no longer has, without duplicates, in the policy's
+	// order. The policy was valid when the table had the names, so it stays in force without them.
+	MissingNames []string
+	// LastPolicy is the last valid version of an invalid policy. It is nil if no version was ever valid, or if Assess did
+	// not parse Current.Document.
 	LastPolicy *policy.Policy
-	// NeedsDocument reports that Current lacks Document. A second call of Assess with Document may return Desired.
+	// NeedsDocument reports that Assess needs Current.Document. A second call of Assess with it may return Desired.
 	NeedsDocument bool
 
-	// text explains State; empty if there is nothing to explain. For Invalid it follows the problems.
+	// text explains State; empty if there is nothing to explain. If State is Invalid, Message writes the problems first.
 	text string
 }
 
-// Message returns one line for an Event or a log: why the agent does not apply the policy, and what to do. It is empty if
-// the agent applies the policy.
+// Message returns one line for an Event or a log: what is wrong with the policy, and what to do. It returns "" if
+// nothing is wrong.
 func (a *Assessment) Message() string {
 	if a.State == Invalid {
 		return a.Problems.Error() + "; " + a.text
@@ -123,7 +130,7 @@ func (a *Assessment) Message() string {
 	return a.text
 }
 
-// Messages returns Message as a list with one item for each problem; nil if Message is empty.
+// Messages returns the text of Message as a list, with one item for each problem. It returns nil if Message returns "".
 func (a *Assessment) Messages() []string {
 	if a.text == "" {
 		return nil
@@ -137,13 +144,14 @@ func (a *Assessment) Messages() []string {
 	return append(messages, strings.ToUpper(a.text[:1])+a.text[1:])
 }
 
-// Assess compares a policy with the cluster. current describes the NetworkPolicy of that name; nil without one.
+// Assess compares a policy with the cluster. current describes the NetworkPolicy that has the policy's name; nil if the
+// cluster has no such NetworkPolicy.
 func Assess(configMap *corev1.ConfigMap, current *Current, in Inputs) *Assessment {
 	in.PolicyDigest = cmp.Or(in.PolicyDigest, PolicyDigestOf(configMap))
 	a := &Assessment{Compiled: CompileConfigMap(configMap, in)}
-	isMade := current != nil && IsOwned(configMap, current.ObjectMeta) && current.Annotations[PolicyDigestAnnotation] == in.PolicyDigest
-	if isMade {
-		a.acceptGoneNames(configMap, in)
+	isFromThisVersion := current != nil && IsOwned(configMap, current.ObjectMeta) && current.Annotations[PolicyDigestAnnotation] == in.PolicyDigest
+	if isFromThisVersion {
+		a.acceptMissingNames(configMap, in)
 	}
 	switch {
 	case in.isExempt(configMap.Namespace):
@@ -155,26 +163,26 @@ func Assess(configMap *corev1.ConfigMap, current *Current, in Inputs) *Assessmen
 	case current != nil && current.DeletionTimestamp != nil:
 		a.State = Pending
 		a.text = fmt.Sprintf("NetworkPolicy %s is being deleted; the agent creates it again after that", current.Name)
-	case in.TrustCurrent && isMade:
-		a.assessMade(current, in)
+	case in.TrustCurrent && isFromThisVersion:
+		a.assessByAnnotations(current, in)
 	case a.Problems != nil:
 		a.assessInvalid(configMap, current, in)
-	case len(a.Unresolved) > 0 && !in.Incomplete:
+	case len(a.Unresolved) > 0 && !in.RangesIncomplete:
 		a.assessUnresolved(configMap, current, in)
 	default:
 		a.State = Applied
-		a.want(current, desiredFor(configMap, a.Compiled, in))
+		a.setDesired(current, desiredFor(configMap, a.Compiled, in))
 		a.Opens = a.Desired != nil && a.Cause != CauseEdited && (current == nil || current.SpecDigest != a.Desired[0].Annotations[SpecDigestAnnotation])
-		if len(a.Gone) > 0 {
-			a.text = goneText(a.Gone)
+		if len(a.MissingNames) > 0 {
+			a.text = missingNamesText(a.MissingNames)
 		}
 	}
 	return a
 }
 
-// acceptGoneNames compiles a policy again without the names that the table no longer has. The cluster already has a
-// NetworkPolicy of this policy, so the names were valid before.
-func (a *Assessment) acceptGoneNames(configMap *corev1.ConfigMap, in Inputs) {
+// acceptMissingNames compiles a policy with problems again, and then accepts names that the table lacks. The agent made
+// the current NetworkPolicy from this version of the policy, so the names were valid then.
+func (a *Assessment) acceptMissingNames(configMap *corev1.ConfigMap, in Inputs) {
 	if a.Problems == nil || in.Exceeded != nil || !in.TrustCurrent && !in.Table.HasAWS() {
 		return
 	}
@@ -183,16 +191,17 @@ func (a *Assessment) acceptGoneNames(configMap *corev1.ConfigMap, in Inputs) {
 		return
 	}
 	a.Compiled = compiled
-	if in.Table.HasAWS() && !in.Incomplete {
-		a.Gone = missingNames(compiled.Policy, in.Table)
+	if in.Table.HasAWS() && !in.RangesIncomplete {
+		a.MissingNames = missingNames(compiled.Policy, in.Table)
 	}
 }
 
-// missingNames returns the services and regions of a policy that the table lacks, each once, in the policy's order.
+// missingNames returns the services and regions of a policy that the table lacks, without duplicates, in the policy's
+// order.
 func missingNames(p *policy.Policy, table *awsranges.Table) []string {
 	var missing []string
-	add := func(name string, known bool) {
-		if !known && !slices.Contains(missing, name) {
+	addUnlessKnown := func(name string, isKnown bool) {
+		if !isKnown && !slices.Contains(missing, name) {
 			missing = append(missing, name)
 		}
 	}
@@ -200,19 +209,20 @@ func missingNames(p *policy.Policy, table *awsranges.Table) []string {
 		if d.Service == "" {
 			continue
 		}
-		add(d.Service, table.KnowsService(awsranges.Canonical(d.Service)))
+		addUnlessKnown(d.Service, table.KnowsService(awsranges.Canonical(d.Service)))
 		for _, region := range d.Regions {
-			add(region, table.KnowsRegion(region))
+			addUnlessKnown(region, table.KnowsRegion(region))
 		}
 	}
 	return missing
 }
 
-// assessMade derives the state from the annotations of a NetworkPolicy that the agent made from this very policy.
-func (a *Assessment) assessMade(current *Current, in Inputs) {
+// assessByAnnotations derives the state from the annotations of current, which the agent made from the current version
+// of the policy.
+func (a *Assessment) assessByAnnotations(current *Current, in Inputs) {
 	a.Problems = nil
-	noRanges := !in.Incomplete && !in.Table.HasAWS()
-	a.Unresolved = uncounted(a.Policy, current.Annotations[DestinationsAnnotation], noRanges)
+	lacksAWS := !in.RangesIncomplete && !in.Table.HasAWS()
+	a.Unresolved = uncounted(a.Policy, current.Annotations[DestinationsAnnotation], lacksAWS)
 	switch {
 	case len(a.Unresolved) > 0 && in.Table.HasAWS():
 		a.State, a.Cause = Pending, CauseRanges
@@ -223,16 +233,16 @@ func (a *Assessment) assessMade(current *Current, in Inputs) {
 		a.State, a.Cause = Pending, CauseEdited
 	default:
 		a.State = Applied
-		if len(a.Gone) > 0 {
-			a.text = goneText(a.Gone)
+		if len(a.MissingNames) > 0 {
+			a.text = missingNamesText(a.MissingNames)
 		}
 	}
 }
 
-// uncounted returns the destinations with a service that a DestinationsAnnotation does not count, because their ranges
-// were not loaded. If no AWS ranges are loaded now, it returns every destination with a service of AWS: the agent cannot
-// update these.
-func uncounted(p *policy.Policy, annotation string, noRanges bool) []string {
+// uncounted returns the names of destinations with a service that annotation, a DestinationsAnnotation, does not count:
+// their ranges were not loaded when the agent wrote it. lacksAWS means that no AWS ranges are loaded now. Then
+// uncounted also returns every destination with a service of AWS, because the agent cannot update such a destination.
+func uncounted(p *policy.Policy, annotation string, lacksAWS bool) []string {
 	counts, complete := ParseCounts(annotation)
 	if p == nil || p.DefaultAction == policy.Allow || !complete {
 		return nil
@@ -244,29 +254,31 @@ func uncounted(p *policy.Policy, annotation string, noRanges bool) []string {
 		}
 		isCounted := slices.ContainsFunc(counts, func(count Count) bool { return count.Name == d.Name })
 		_, isAWS := awsranges.LookupService(awsranges.Canonical(d.Service))
-		if !isCounted || noRanges && isAWS {
+		if !isCounted || lacksAWS && isAWS {
 			names = append(names, d.Name)
 		}
 	}
 	return names
 }
 
-// assessInvalid leaves the last valid version in force. If Current has Document, this version follows the ranges, and
-// the agent restores it after an edit. If no version was ever valid, assessInvalid denies all egress.
+// assessInvalid leaves the last valid version in force. If current has Document, assessInvalid compiles that version
+// again, so the version follows the ranges, and the agent restores it after an edit of the NetworkPolicy. If no version
+// was ever valid, Desired denies all egress.
 func (a *Assessment) assessInvalid(configMap *corev1.ConfigMap, current *Current, in Inputs) {
 	a.State = Invalid
 	if current == nil || current.Annotations[PolicyDigestAnnotation] == "" {
 		a.text = "until it is corrected, all egress" + in.Options.exceptDNS() + " is denied"
 		denyAll := DenyAllFor(configMap, in.Options)
 		denyAll.Annotations[OptionsAnnotation] = in.Options.specOptions()
-		a.want(current, denyAll)
+		a.setDesired(current, denyAll)
 		return
 	}
 	a.text = "until it is corrected, the last valid policy stays in force"
 	if in.TrustCurrent || current.DocumentDigest == "" {
 		return
 	}
-	if a.NeedsDocument = current.Document == ""; a.NeedsDocument {
+	if current.Document == "" {
+		a.NeedsDocument = true
 		return
 	}
 	last := *configMap
@@ -277,22 +289,22 @@ func (a *Assessment) assessInvalid(configMap *corev1.ConfigMap, current *Current
 	if compiled.Problems != nil || len(compiled.Unresolved) > 0 {
 		return
 	}
-	a.want(current, desiredFor(&last, compiled, in))
+	a.setDesired(current, desiredFor(&last, compiled, in))
 	a.Opens = a.Desired != nil && a.Cause != CauseEdited
 }
 
-// assessUnresolved writes the destinations that need no ranges if no NetworkPolicy exists, and else writes nothing.
+// assessUnresolved sets Desired only if no NetworkPolicy exists. Desired then has the destinations that need no ranges.
 func (a *Assessment) assessUnresolved(configMap *corev1.ConfigMap, current *Current, in Inputs) {
 	partial := desiredFor(configMap, a.Compiled, in)
 	isPartial := current == nil || current.SpecDigest == partial.Annotations[SpecDigestAnnotation]
 	a.State, a.text = RangesUnavailable, unresolvedText(a.Unresolved, isPartial)
 	if current == nil {
-		a.want(nil, partial)
+		a.setDesired(nil, partial)
 	}
 }
 
-func goneText(names []string) string {
-	return fmt.Sprintf("The ranges no longer have %q, so what they opened is closed; remove them from the policy, or name their successors", names)
+func missingNamesText(names []string) string {
+	return fmt.Sprintf("The ranges no longer have the names %q, so their addresses are closed; remove these names from the policy, or replace them", names)
 }
 
 func unresolvedText(names []string, isPartial bool) string {
@@ -300,11 +312,11 @@ func unresolvedText(names []string, isPartial bool) string {
 	if isPartial {
 		return text + "the other destinations are applied"
 	}
-	return text + "the NetworkPolicy stays as it is until they are"
+	return text + "the NetworkPolicy stays as it is until they are loaded"
 }
 
-// want sets Desired and Cause unless current matches desired already.
-func (a *Assessment) want(current *Current, desired *networkingv1.NetworkPolicy) {
+// setDesired sets Desired and Cause if current does not match desired. current is nil if no NetworkPolicy exists.
+func (a *Assessment) setDesired(current *Current, desired *networkingv1.NetworkPolicy) {
 	desired.Annotations[UsageAnnotation] = UsageOf(desired.Spec).String()
 	desired.Annotations[GenerationAnnotation] = strconv.FormatInt(current.generationAfter(desired), 10)
 	if current != nil && current.matches(desired) {
@@ -316,7 +328,7 @@ func (a *Assessment) want(current *Current, desired *networkingv1.NetworkPolicy)
 	}
 }
 
-// desiredFor returns NetworkPolicyFor with the annotations that only the agent reads.
+// desiredFor returns the result of NetworkPolicyFor, and adds the annotations that only the agent reads.
 func desiredFor(configMap *corev1.ConfigMap, compiled *Compiled, in Inputs) *networkingv1.NetworkPolicy {
 	desired := NetworkPolicyFor(configMap, compiled)
 	desired.Annotations[PolicyDigestAnnotation] = in.PolicyDigest
@@ -327,7 +339,8 @@ func desiredFor(configMap *corev1.ConfigMap, compiled *Compiled, in Inputs) *net
 	return desired
 }
 
-// generationAfter returns the generation that writing desired gives a NetworkPolicy; c may be nil.
+// generationAfter returns the metadata.generation that c has after the agent has written desired. c is nil if no
+// NetworkPolicy exists.
 func (c *Current) generationAfter(desired *networkingv1.NetworkPolicy) int64 {
 	switch {
 	case c == nil:
@@ -343,13 +356,13 @@ func (c *Current) isEdited() bool {
 	return !HasManagedLabel(c.ObjectMeta) || c.SpecDigest != c.Annotations[SpecDigestAnnotation]
 }
 
-// matches reports whether c has everything of desired.
+// matches reports whether c has the spec, labels, annotations and owners of desired. c may have more of them.
 func (c *Current) matches(desired *networkingv1.NetworkPolicy) bool {
 	if c.SpecDigest != desired.Annotations[SpecDigestAnnotation] || c.DocumentDigest != DocumentDigest(desired.Annotations[PolicyAnnotation]) {
 		return false
 	}
 	for key, value := range desired.Annotations {
-		if current, ok := c.Annotations[key]; key != PolicyAnnotation && (!ok || current != value) {
+		if currentValue, ok := c.Annotations[key]; key != PolicyAnnotation && (!ok || currentValue != value) {
 			return false
 		}
 	}
@@ -359,14 +372,14 @@ func (c *Current) matches(desired *networkingv1.NetworkPolicy) bool {
 		}
 	}
 	for _, owner := range desired.OwnerReferences {
-		if !slices.Contains(c.OwnerReferences, owner) { // the pointers in it are nil
+		if !slices.Contains(c.OwnerReferences, owner) { // compares pointers, which are nil in the agent's owners
 			return false
 		}
 	}
 	return true
 }
 
-// causeOf returns why c, which may be nil, does not match desired.
+// causeOf returns why c does not match desired. c is nil if no NetworkPolicy exists.
 func (c *Current) causeOf(desired *networkingv1.NetworkPolicy) Cause {
 	differs := func(key string) bool { return c.Annotations[key] != desired.Annotations[key] }
 	switch {

@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	assessed = `{"allowedDestinations": [{"name": "s3", "awsService": "s3", "regions": ["us-east-1"], "ports": [443]}]}`
-	mistaken = `{"allowedDestinations": [{"name": "db", "cidr": "10.1.0.0/99"}]}`
+	validDocument   = `{"allowedDestinations": [{"name": "s3", "awsService": "s3", "regions": ["us-east-1"], "ports": [443]}]}`
+	invalidDocument = `{"allowedDestinations": [{"name": "db", "cidr": "10.1.0.0/99"}]}`
 )
 
 func policyConfigMap(document string) *corev1.ConfigMap {
@@ -42,21 +42,21 @@ func fromMetadata(t *testing.T, object *networkingv1.NetworkPolicy) *Current {
 	return current
 }
 
-// TestAssessCause has every cause of a write, and none once it is written.
+// TestAssessCause checks every cause of a write. After the write, Assess must return no cause.
 func TestAssessCause(t *testing.T) {
 	in := Inputs{Table: testTable(t), Options: Options{Family: IPv4, AllowDNS: true, MaxPortSlots: DefaultPortSlots}}
 	written := func(change func(*networkingv1.NetworkPolicy)) *Current {
-		object := stored(Assess(policyConfigMap(assessed), nil, in))
+		object := stored(Assess(policyConfigMap(validDocument), nil, in))
 		change(object)
 		return CurrentOf(object)
 	}
-	same := func(*networkingv1.NetworkPolicy) {}
-	other := in
-	other.Options.DNSCIDRs = []netip.Prefix{netip.MustParsePrefix("169.254.20.10/32")}
+	unchanged := func(*networkingv1.NetworkPolicy) {}
+	otherOptions := in
+	otherOptions.Options.DNSCIDRs = []netip.Prefix{netip.MustParsePrefix("169.254.20.10/32")}
 	noRows := in
 	noRows.Table = costTable(t, 1)
-	slots := in
-	slots.Options.MaxPortSlots = 0
+	noSlotLimit := in
+	noSlotLimit.Options.MaxPortSlots = 0
 	for _, test := range []struct {
 		name    string
 		current *Current
@@ -65,18 +65,18 @@ func TestAssessCause(t *testing.T) {
 		opens   bool
 	}{
 		{"missing", nil, in, CauseMissing, true},
-		{"the same", written(same), in, "", false},
-		{"another limit of slots", written(same), slots, "", false},
+		{"the same", written(unchanged), in, "", false},
+		{"no limit of slots", written(unchanged), noSlotLimit, "", false},
 		{"spec edited", written(func(n *networkingv1.NetworkPolicy) { n.Spec.Egress = nil }), in, CauseEdited, false},
 		{"label removed", written(func(n *networkingv1.NetworkPolicy) { n.Labels = nil }), in, CauseEdited, false},
 		{"document edited", written(func(n *networkingv1.NetworkPolicy) { n.Annotations[PolicyAnnotation] = "{}" }), in, CauseMetadata, false},
 		{"counts removed", written(func(n *networkingv1.NetworkPolicy) { delete(n.Annotations, DestinationsAnnotation) }), in, CauseMetadata, false},
-		{"another policy", CurrentOf(stored(Assess(policyConfigMap(strings.Replace(assessed, "443", "80", 1)), nil, in))), in, CausePolicy, true},
-		{"other options", written(same), other, CauseOptions, true},
-		{"other ranges", written(same), noRows, CauseRanges, true},
+		{"another policy", CurrentOf(stored(Assess(policyConfigMap(strings.Replace(validDocument, "443", "80", 1)), nil, in))), in, CausePolicy, true},
+		{"other options", written(unchanged), otherOptions, CauseOptions, true},
+		{"other ranges", written(unchanged), noRows, CauseRanges, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			a := Assess(policyConfigMap(assessed), test.current, test.in)
+			a := Assess(policyConfigMap(validDocument), test.current, test.in)
 			require.Equal(t, test.want, a.Cause)
 			require.Equal(t, test.opens, a.Opens)
 			require.Equal(t, test.want == "", a.Desired == nil)
@@ -87,7 +87,7 @@ func TestAssessCause(t *testing.T) {
 			}
 			require.Equal(t, Pending, a.State)
 			for _, current := range []*Current{CurrentOf(stored(a)), fromMetadata(t, stored(a))} {
-				again := Assess(policyConfigMap(assessed), current, test.in)
+				again := Assess(policyConfigMap(validDocument), current, test.in)
 				require.Equal(t, Applied, again.State)
 				require.Nil(t, again.Desired)
 			}
@@ -95,33 +95,34 @@ func TestAssessCause(t *testing.T) {
 	}
 }
 
-// TestAssessKeepsLastValidPolicy requires that an invalid policy never closes or opens what its last valid version decides.
+// TestAssessKeepsLastValidPolicy requires that an invalid policy changes nothing: the last valid version stays in
+// force.
 func TestAssessKeepsLastValidPolicy(t *testing.T) {
 	in := Inputs{Table: testTable(t), Options: Options{Family: IPv4, MaxPortSlots: DefaultPortSlots}}
-	first := Assess(policyConfigMap(mistaken), nil, in)
+	first := Assess(policyConfigMap(invalidDocument), nil, in)
 	require.Equal(t, Invalid, first.State)
 	require.Equal(t, []string{"Invalid CIDR format: 10.1.0.0/99 (allowedDestinations[0].cidr)", "Until it is corrected, all egress is denied"}, first.Messages())
 	require.Empty(t, first.Desired[0].Spec.Egress)
 	require.False(t, first.Opens)
 
-	whole := CurrentOf(stored(Assess(policyConfigMap(assessed), nil, in)))
-	a := Assess(policyConfigMap(mistaken), whole, in)
+	current := CurrentOf(stored(Assess(policyConfigMap(validDocument), nil, in)))
+	a := Assess(policyConfigMap(invalidDocument), current, in)
 	require.Equal(t, "Policy validation failed: Invalid CIDR format: 10.1.0.0/99 (allowedDestinations[0].cidr); until it is corrected, the last valid policy stays in force", a.Message())
 	require.Nil(t, a.Desired)
 	require.Equal(t, "s3", a.LastPolicy.Destinations[0].Name)
 
-	cached := *whole
+	cached := *current
 	cached.Document = ""
-	require.True(t, Assess(policyConfigMap(mistaken), &cached, in).NeedsDocument)
+	require.True(t, Assess(policyConfigMap(invalidDocument), &cached, in).NeedsDocument)
 	exceeded := in
 	exceeded.Exceeded = policy.Problems{{Path: policy.Key, Message: "too much"}}
-	a = Assess(policyConfigMap(assessed), whole, exceeded)
+	a = Assess(policyConfigMap(validDocument), current, exceeded)
 	require.Equal(t, Invalid, a.State)
 	require.Nil(t, a.Desired, "the same version stays in force")
 }
 
-// TestAssessKeepsDocumentsOfABound: a longer policy.json is not stored a second time.
-func TestAssessKeepsDocumentsOfABound(t *testing.T) {
+// TestAssessOmitsLongDocuments requires that PolicyAnnotation has no policy.json over MaxPolicyAnnotation.
+func TestAssessOmitsLongDocuments(t *testing.T) {
 	in := Inputs{Options: Options{Family: IPv4}}
 	long := func(n int) *corev1.ConfigMap {
 		return policyConfigMap(`{"allowedDestinations": [` + repeated(n, func(i int) string {

@@ -18,9 +18,9 @@ type collector struct {
 	table      *awsranges.Table
 	family     Family
 	builder    *prefixes.Builder
-	resolved   map[serviceRegions]addresses
+	addresses  map[serviceRegions]addresses
 	partOf     map[serviceRegions]*part
-	parts      []*part // the values of partOf, each at the position of the first destination that needs it
+	parts      []*part // the values of partOf, in the order of the first destination that needs each part
 	regionSets int     // the number of parts of two or more regions
 }
 
@@ -42,38 +42,39 @@ type addresses struct {
 	cidr netip.Prefix
 	// count is the number of prefixes in the cluster's family.
 	count int
-	// resolved is false if the table lacks both the service and AWS's document.
-	resolved bool
+	// isResolved is false if the table lacks both the service and AWS's document.
+	isResolved bool
 }
 
+// prefixes returns the prefixes of a service.
 func (a addresses) prefixes() []netip.Prefix {
 	if len(a.parts) == 1 {
 		return a.parts[0].prefixes
 	}
-	var all []netip.Prefix
+	var joined []netip.Prefix
 	for _, part := range a.parts {
-		all = append(all, part.prefixes...)
+		joined = append(joined, part.prefixes...)
 	}
-	return all
+	return joined
 }
 
-func newCollector(table *awsranges.Table, family Family, destinations int) *collector {
+func newCollector(table *awsranges.Table, family Family, destinationCount int) *collector {
 	return &collector{
-		table: table, family: family, builder: prefixes.NewBuilder(destinations),
-		resolved: make(map[serviceRegions]addresses), partOf: make(map[serviceRegions]*part),
+		table: table, family: family, builder: prefixes.NewBuilder(destinationCount),
+		addresses: make(map[serviceRegions]addresses), partOf: make(map[serviceRegions]*part),
 	}
 }
 
-// lookup returns the addresses of a destination. Destinations with the same service and regions share them.
-func (c *collector) lookup(d policy.Destination) addresses {
+// addressesOf returns the addresses of a destination. Destinations with the same service and regions share them.
+func (c *collector) addressesOf(d policy.Destination) addresses {
 	if d.Service == "" {
 		if !c.family.Includes(d.CIDR) {
-			return addresses{resolved: true}
+			return addresses{isResolved: true}
 		}
-		return addresses{cidr: d.CIDR, count: 1, resolved: true}
+		return addresses{cidr: d.CIDR, count: 1, isResolved: true}
 	}
 	service := awsranges.Canonical(d.Service)
-	if !canLookUp(service, c.table) {
+	if !isServiceLoaded(service, c.table) {
 		return addresses{}
 	}
 	key := serviceRegions{service: service}
@@ -82,65 +83,66 @@ func (c *collector) lookup(d policy.Destination) addresses {
 		regions = slices.Compact(slices.Sorted(slices.Values(regions)))
 	}
 	key.regions = strings.Join(regions, ",")
-	a, known := c.resolved[key]
-	if !known {
-		a = addresses{parts: c.partsOf(key, regions), resolved: true}
-		for _, part := range a.parts {
-			a.count += len(part.prefixes)
+	found, ok := c.addresses[key]
+	if !ok {
+		found = addresses{parts: c.getOrCreateParts(key, regions), isResolved: true}
+		for _, part := range found.parts {
+			found.count += len(part.prefixes)
 		}
-		c.resolved[key] = a
+		c.addresses[key] = found
 	}
-	return a
+	return found
 }
 
 // maxRegionSets is the number of sets of two or more regions that get a separate part, with prefixes aggregated over
-// the regions. Each further set uses one part for each region, which opens the same addresses. Without this bound, a
+// the regions. Each further set uses one part for each region, which opens the same addresses. Without this limit, a
 // policy could need a copy of a service's prefixes for each destination.
 const maxRegionSets = 16
 
-func (c *collector) partsOf(key serviceRegions, regions []string) []*part {
+// getOrCreateParts returns the parts whose prefixes together are the prefixes of the service in the regions.
+func (c *collector) getOrCreateParts(key serviceRegions, regions []string) []*part {
 	if len(regions) > 1 && c.regionSets >= maxRegionSets {
 		parts := make([]*part, len(regions))
 		for i, region := range regions {
-			parts[i] = c.part(serviceRegions{key.service, region}, regions[i:i+1])
+			parts[i] = c.getOrCreatePart(serviceRegions{key.service, region}, regions[i:i+1])
 		}
 		return parts
 	}
 	if len(regions) > 1 {
 		c.regionSets++
 	}
-	return []*part{c.part(key, regions)}
+	return []*part{c.getOrCreatePart(key, regions)}
 }
 
-func (c *collector) part(key serviceRegions, regions []string) *part {
+func (c *collector) getOrCreatePart(key serviceRegions, regions []string) *part {
 	p := c.partOf[key]
 	if p == nil {
-		p = &part{prefixes: c.family.of(lookUp(key.service, regions, c.table))}
+		p = &part{prefixes: c.family.filter(servicePrefixes(key.service, regions, c.table))}
 		c.partOf[key] = p
 		c.parts = append(c.parts, p)
 	}
 	return p
 }
 
-// add adds a port set to the addresses.
-func (c *collector) add(a addresses, ports prefixes.PortSetID) {
-	if a.cidr.IsValid() {
-		c.builder.Add(ports, a.cidr)
+// add opens a port set on the addresses of a destination.
+func (c *collector) add(opened addresses, ports prefixes.PortSetID) {
+	if opened.cidr.IsValid() {
+		c.builder.Add(ports, opened.cidr)
 	}
-	for _, part := range a.parts {
+	for _, part := range opened.parts {
 		if n := len(part.ports); n == 0 || part.ports[n-1] != ports {
 			part.ports = append(part.ports, ports)
 		}
 	}
 }
 
-// blocks returns the union of all added addresses and ports. The caller must not call add afterwards.
+// blocks returns the union of the addresses and ports that add opened. The caller must not call add after blocks.
 func (c *collector) blocks() (prefixes.Blocks, policy.Problems) {
-	total := 0
+	prefixCount := 0
 	for _, part := range c.parts {
-		total += len(part.prefixes)
+		prefixCount += len(part.prefixes)
 	}
-	c.builder.Grow(total)
+	c.builder.Grow(prefixCount)
 	for _, part := range c.parts {
 		c.builder.Add(c.builder.Union(part.ports), part.prefixes...)
 	}
@@ -152,7 +154,7 @@ func (c *collector) blocks() (prefixes.Blocks, policy.Problems) {
 	return blocks, nil
 }
 
-// portRanges converts ports to the type of package prefixes. It returns nil for nil, which means every port.
+// portRanges converts ports to the type of package prefixes. It returns nil if ports is nil; both mean every port.
 func portRanges(ports []policy.Port) []prefixes.PortRange {
 	if ports == nil {
 		return nil

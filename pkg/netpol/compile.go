@@ -19,31 +19,35 @@ type Inputs struct {
 	Options Options
 	// AgentNamespace is the namespace of the agent; empty means DefaultNamespace.
 	AgentNamespace string
-	// PolicyDigest is the PolicyDigestOf of the stored ConfigMap. If it is empty, Assess computes it from the ConfigMap
-	// of its call. The agent sets it, because its cache holds policy.json without white space.
+	// PolicyDigest is the result of PolicyDigestOf for the stored ConfigMap. If it is empty, Assess computes it from its
+	// argument configMap. The agent sets it, because the agent's cache has policy.json without white space.
 	PolicyDigest string
-	// Exceeded are the bounds that the policy exceeds by its size or together with the other policies of its namespace.
-	// With any, the policy is invalid, and CompileConfigMap does not read policy.json: the caller may lack it.
+	// Exceeded are the bounds that the policy exceeds by its size or together with the other policies of its namespace. If
+	// there are any such bounds, the policy is invalid. CompileConfigMap then does not read policy.json, which the caller
+	// may lack.
 	Exceeded policy.Problems
-	// Incomplete reports that the agent may use ranges that Table lacks. Assess then reports no missing ranges or names.
-	Incomplete bool
-	// TrustCurrent makes Assess accept a NetworkPolicy that the agent made from the current policy. A program that only
-	// reads the cluster, such as status, sets it, because its version and ranges may differ from the agent's.
+	// RangesIncomplete reports that the agent may use ranges that Table lacks. Assess then reports no missing ranges or
+	// names.
+	RangesIncomplete bool
+	// TrustCurrent makes Assess accept a NetworkPolicy that the agent made from the current version of the policy. A
+	// program that only reads the cluster, such as status, sets TrustCurrent: its ranges, and the version of the program,
+	// may differ from the agent's.
 	TrustCurrent bool
 }
 
 // Compiled is the result of CompileConfigMap: a policy with its rules, or its problems.
 type Compiled struct {
-	// Policy is nil if policy.json itself has problems. A policy that only exceeds a limit is here, and has Problems.
+	// Policy is nil if policy.json itself has problems. If the policy only exceeds a limit, both Policy and Problems are
+	// set.
 	Policy *policy.Policy
-	// Problems make the policy invalid: problems of policy.json in document order, or limits that the policy exceeds. It
-	// is nil for a valid policy.
+	// Problems make the policy invalid: problems of policy.json in document order, or limits that the policy exceeds.
+	// Problems is nil if the policy is valid.
 	Problems policy.Problems
-	// Warnings describe what the policy opens, or fails to open, against expectation, the most severe first. It is nil if
-	// there are Problems.
+	// Warnings describe what the policy opens, or does not open, although its author may not expect it. The most severe
+	// warnings come first. Warnings is nil if there are Problems.
 	Warnings policy.Problems
-	// Counts are in the policy's order, without the destinations of Unresolved; empty if defaultAction is allow or if the
-	// policy has Problems.
+	// Counts are in the policy's order, without the destinations of Unresolved. Counts is empty if defaultAction is allow
+	// or if the policy has Problems.
 	Counts []Count
 	// Unresolved are the names of destinations with a service that the table lacks, because AWS's document is not loaded.
 	// They are in the policy's order. Spec lacks these destinations.
@@ -68,20 +72,21 @@ func CompileConfigMap(configMap *corev1.ConfigMap, in Inputs) *Compiled {
 	return compileConfigMap(configMap, in, NameCheck(in.Table))
 }
 
-// compileConfigMap is CompileConfigMap with another check of names. If names is nil, it accepts every name.
-func compileConfigMap(configMap *corev1.ConfigMap, in Inputs, names policy.NameCheck) *Compiled {
+// compileConfigMap does the work of CompileConfigMap, but checks names with checkName. If checkName is nil, every name
+// is valid.
+func compileConfigMap(configMap *corev1.ConfigMap, in Inputs, checkName policy.NameCheck) *Compiled {
 	c := &Compiled{Problems: in.Exceeded, options: in.Options}
 	if c.Problems != nil {
 		return c
 	}
 	data, ok := configMap.Data[policy.Key]
 	if !ok {
-		c.Problems = policy.Problems{missing(configMap)}
+		c.Problems = policy.Problems{missingPolicyProblem(configMap)}
 		return c
 	}
 	document, problems := policy.Parse([]byte(data))
 	if problems == nil {
-		c.Policy, problems = policy.Validate(document, names)
+		c.Policy, problems = policy.Validate(document, checkName)
 	}
 	if problems != nil {
 		c.Problems = problems
@@ -115,16 +120,16 @@ func (c *Compiled) compile(table *awsranges.Table, warnings *policy.Warnings) {
 	}
 	collected := newCollector(table, c.options.Family, len(p.Destinations))
 	for i, d := range p.Destinations {
-		a := collected.lookup(d)
-		warn(i, d, a, table, c.options.Family, warnings)
-		if !a.resolved {
+		found := collected.addressesOf(d)
+		warnOfDestination(i, d, found, table, c.options.Family, warnings)
+		if !found.isResolved {
 			c.Unresolved = append(c.Unresolved, d.Name)
 			continue
 		}
-		collected.add(a, collected.builder.Ports(portRanges(d.Ports)))
-		c.Counts = append(c.Counts, Count{d.Name, a.count})
+		collected.add(found, collected.builder.Ports(portRanges(d.Ports)))
+		c.Counts = append(c.Counts, Count{d.Name, found.count})
 	}
-	if c.Problems = collected.tooLarge(p, c.options); c.Problems == nil {
+	if c.Problems = collected.portCountProblems(p, c.options); c.Problems == nil {
 		c.blocks, c.Problems = collected.blocks()
 	}
 	if c.Problems == nil {
@@ -138,7 +143,7 @@ func (c *Compiled) compile(table *awsranges.Table, warnings *policy.Warnings) {
 	c.Warnings = warnings.List()
 }
 
-// limitProblems returns the limits of the dataplane that the blocks exceed, or nil.
+// limitProblems returns a problem for each limit of the dataplane that the blocks exceed, or nil.
 func (c *Compiled) limitProblems(collected *collector) policy.Problems {
 	return append(slotProblems(c.blocks, c.Policy, collected, c.options), peerProblems(c.blocks.Len(), c.Counts)...)
 }
@@ -150,59 +155,61 @@ func (c *Compiled) Spec() networkingv1.NetworkPolicySpec {
 	case c.Problems != nil:
 		return DenyAll(c.options)
 	case c.Policy.DefaultAction == policy.Allow:
-		return spec([]networkingv1.NetworkPolicyEgressRule{allowAllRule()})
+		return newSpec([]networkingv1.NetworkPolicyEgressRule{allowAllRule()})
 	}
-	return spec(appendPrefixRules(baseRules(c.options), c.blocks))
+	return newSpec(appendPrefixRules(baseRules(c.options), c.blocks))
 }
 
-// DenyAll returns the spec that allows only DNS, and not even DNS if the options do not allow it.
-func DenyAll(options Options) networkingv1.NetworkPolicySpec { return spec(baseRules(options)) }
+// DenyAll returns the spec that denies all egress. If the options allow DNS, the spec allows DNS.
+func DenyAll(options Options) networkingv1.NetworkPolicySpec { return newSpec(baseRules(options)) }
 
 // Resolve returns a destination's prefixes of both families, which the caller must not modify. ok is false if the table
 // lacks both the service and AWS's document.
-func Resolve(d policy.Destination, table *awsranges.Table) (all []netip.Prefix, ok bool) {
+func Resolve(d policy.Destination, table *awsranges.Table) (found []netip.Prefix, ok bool) {
 	if d.Service == "" {
 		return []netip.Prefix{d.CIDR}, true
 	}
 	service := awsranges.Canonical(d.Service)
-	if !canLookUp(service, table) {
+	if !isServiceLoaded(service, table) {
 		return nil, false
 	}
-	return lookUp(service, d.Regions, table), true
+	return servicePrefixes(service, d.Regions, table), true
 }
 
-// canLookUp reports whether the table is complete for a service, even if the service has no prefixes.
-func canLookUp(service string, table *awsranges.Table) bool {
+// isServiceLoaded reports whether the table has the service, or has AWS's document. If AWS's document lacks the
+// service, the service has no prefixes.
+func isServiceLoaded(service string, table *awsranges.Table) bool {
 	return table.HasAWS() || table != nil && table.Regions(service) != nil
 }
 
-// lookUp returns the prefixes of a service in the regions, or in every region if regions is empty. They are disjoint
-// and sorted. The caller must not modify them.
-func lookUp(service string, regions []string, table *awsranges.Table) []netip.Prefix {
+// servicePrefixes returns the prefixes of a service in the regions, or in every region if regions is empty. The
+// prefixes are disjoint and sorted. The caller must not modify them.
+func servicePrefixes(service string, regions []string, table *awsranges.Table) []netip.Prefix {
 	switch len(regions) {
 	case 0:
 		return table.Lookup(service, "")
 	case 1:
 		return table.Lookup(service, regions[0])
 	}
-	var all []netip.Prefix
+	var joined []netip.Prefix
 	for _, region := range regions {
-		all = append(all, table.Lookup(service, region)...)
+		joined = append(joined, table.Lookup(service, region)...)
 	}
-	return prefixes.Aggregate(all)
+	return prefixes.Aggregate(joined)
 }
 
+// baseRules returns the DNS rule, or nil if the options do not allow DNS.
 func baseRules(options Options) []networkingv1.NetworkPolicyEgressRule {
 	if !options.AllowDNS {
 		return nil
 	}
-	const usual = 3 // the DNS rule, and the usual number of rules for prefixes
-	return append(make([]networkingv1.NetworkPolicyEgressRule, 0, usual), dnsRule(options.DNSCIDRs).toAPI())
+	const usualRuleCount = 3 // most policies have the DNS rule and at most two rules for prefixes
+	return append(make([]networkingv1.NetworkPolicyEgressRule, 0, usualRuleCount), dnsRule(options.DNSCIDRs).toAPI())
 }
 
-// spec always sets the policy type Egress. Without it, Kubernetes would read a NetworkPolicy without rules as one for
-// ingress, and egress would stay open.
-func spec(egress []networkingv1.NetworkPolicyEgressRule) networkingv1.NetworkPolicySpec {
+// newSpec always sets the policy type Egress. Without this type, Kubernetes applies a NetworkPolicy that has no egress
+// rules only to ingress, so egress would stay open.
+func newSpec(egress []networkingv1.NetworkPolicyEgressRule) networkingv1.NetworkPolicySpec {
 	return networkingv1.NetworkPolicySpec{
 		PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress},
 		Egress:      egress,

@@ -138,7 +138,7 @@ func TestNetworkPolicyNameFitsLimit(t *testing.T) {
 		{strings.Repeat("x", 46) + "." + strings.Repeat("y", 20), ""},
 	} {
 		got := NetworkPolicyName(test.configMap)
-		require.LessOrEqual(t, len(got), longestName)
+		require.LessOrEqual(t, len(got), maxNameLength)
 		require.Regexp(t, `^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`, got)
 		if test.want != "" {
 			require.Equal(t, test.want, got)

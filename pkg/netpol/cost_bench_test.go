@@ -187,7 +187,7 @@ func BenchmarkCost(b *testing.B) {
 				halfTook, halfBytes = halfTook+t, halfBytes+n
 			}
 			ratio := float64(took) / float64(halfTook)
-			b.ReportMetric(0, "ns/op") // of both sizes together it says nothing
+			b.ReportMetric(0, "ns/op") // the mean time of both sizes has no meaning
 			b.ReportMetric(float64(took.Microseconds())/float64(b.N), "µs-of-1000")
 			b.ReportMetric(bytes/float64(b.N)/1e6, "MB-of-1000")
 			b.ReportMetric(ratio, fmt.Sprintf("x-time(at-most-%.1f)", maxGrowth))

@@ -13,13 +13,13 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// SpecDigestOf returns the SHA-256 of a spec, in hex. Equal specs have equal digests, and so does a spec that the API
-// server returns: it leaves out empty fields. Specs that differ in anything else have different digests; order is a
-// difference.
+// SpecDigestOf returns the SHA-256 of a spec, in hex. Equal specs have equal digests. An API server drops empty fields
+// of a spec, and the digest stays the same. Specs with any other difference, such as another order of rules, have
+// different digests.
 //
 // The agent calls it for every NetworkPolicy of the cluster when it starts. JSON would be too slow for the ports and
-// peers that every spec has. Each value has a tag and a length or a type, so no two specs give the same text. Rare
-// fields are JSON.
+// peers that every spec has. Each value has a tag and a length or a type, so no two different specs give the same text.
+// Rare fields are JSON.
 func SpecDigestOf(spec networkingv1.NetworkPolicySpec) string {
 	text := make([]byte, 0, 1024)
 	text = appendSelector(text, 's', &spec.PodSelector)

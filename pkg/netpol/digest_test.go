@@ -85,9 +85,9 @@ func TestSpecDigestDiffersForEachField(t *testing.T) {
 	}
 	empty := base()
 	empty.Egress[0].Ports, empty.Ingress = []networkingv1.NetworkPolicyPort{}, []networkingv1.NetworkPolicyIngressRule{}
-	left := base()
-	left.Egress[0].Ports = nil
-	require.Equal(t, SpecDigestOf(*left), SpecDigestOf(*empty))
+	withoutPorts := base()
+	withoutPorts.Egress[0].Ports = nil
+	require.Equal(t, SpecDigestOf(*withoutPorts), SpecDigestOf(*empty))
 }
 
 // TestParseCountsReadsFormattedCounts also requires that ParseCounts refuses text that formatCounts cannot write.

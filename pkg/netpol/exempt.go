@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// DefaultNamespace is the namespace of the agent, unless a flag names another.
+// DefaultNamespace is the namespace of the agent, unless a flag names another namespace.
 const DefaultNamespace = "egress-system"
 
 // systemNamespaces hold the components of the cluster. A policy in one of them could close the cluster's DNS.

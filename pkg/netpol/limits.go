@@ -10,18 +10,20 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// The limits of AWS VPC CNI's dataplane. A CIDR has 24 port slots. If a policy takes more, AWS VPC CNI enforces a
-// random 24 after each update (aws/containers-roadmap#2481, MAX_PORT_PROTOCOL in aws/aws-network-policy-agent). A pod's
-// map has 65,536 entries. During an update it holds the new entries and the entries that they replace.
+// The limits of AWS VPC CNI's dataplane. A CIDR has 24 port slots. If a policy needs more slots, AWS VPC CNI enforces
+// 24 random ports after each update (aws/containers-roadmap#2481, MAX_PORT_PROTOCOL in aws/aws-network-policy-agent). A
+// pod's map has 65,536 entries. During an update it holds the new entries and the entries that they replace.
 const (
 	// DefaultPortSlots is the number of port slots of a CIDR.
 	DefaultPortSlots = 24
 	// DNSSlots is the number of slots that the DNS rule may take of any CIDR, because the address of the DNS Service may
 	// be in any CIDR.
 	DNSSlots = 2
-	// manyPeers is the number of peers in one PolicyEndpoints object; the dataplane updates more in several steps.
-	manyPeers = 1000
-	// maxPeers is the number of peers that fit twice into a pod's map, with room to spare.
+	// maxPeersInOneStep is the highest number of peers in one PolicyEndpoints object. The dataplane updates more peers in
+	// several steps.
+	maxPeersInOneStep = 1000
+	// maxPeers is the highest number of peers that the agent writes for a pod. Twice as many fit into the pod's map, and
+	// leave room.
 	maxPeers = 30000
 )
 
@@ -35,7 +37,7 @@ type prefixSlots struct {
 // for the ports of every block that contains it. The blocks with the most slots come first. If the same destinations
 // open several blocks, slotProblems reports only the first block.
 func slotProblems(blocks prefixes.Blocks, p *policy.Policy, c *collector, options Options) policy.Problems {
-	const maxReported = 100 // a policy can have thousands of problems, and one shows what to do
+	const maxReported = 100 // a policy can have thousands of problems, and the first show what to do
 	if options.MaxPortSlots == 0 {
 		return nil
 	}
@@ -59,19 +61,19 @@ func slotProblems(blocks prefixes.Blocks, p *policy.Policy, c *collector, option
 	return problems
 }
 
-// slotProblem returns the problem of a CIDR, or of a destination, that takes too many port slots. names are the
-// destinations to change.
-func slotProblem(of string, slots int, names string, options Options) policy.Problem {
+// slotProblem returns the problem of subject, a CIDR or a destination that takes too many port slots. The message tells
+// the user to change portOwners, such as "db, web".
+func slotProblem(subject string, slots int, portOwners string, options Options) policy.Problem {
 	note := ""
 	if options.AllowDNS {
 		note = fmt.Sprintf(", and DNS takes %d", DNSSlots)
 	}
 	return policy.Problem{Path: "allowedDestinations", Message: fmt.Sprintf(
 		"Too many ports: %s has %d ports and port ranges%s; AWS VPC CNI enforces at most %d for a CIDR: merge or remove ports of %s",
-		of, slots, note, options.MaxPortSlots, names)}
+		subject, slots, note, options.MaxPortSlots, portOwners)}
 }
 
-// exceedsSlots reports whether a CIDR with so many slots, and the slots of DNS, exceeds MaxPortSlots.
+// exceedsSlots reports whether the slots of a CIDR exceed MaxPortSlots. It adds the slots of DNS if o allows DNS.
 func (o Options) exceedsSlots(slots int) bool {
 	if o.AllowDNS {
 		slots += DNSSlots
@@ -79,9 +81,9 @@ func (o Options) exceedsSlots(slots int) bool {
 	return o.MaxPortSlots != 0 && slots > o.MaxPortSlots
 }
 
-// tooLarge returns a problem for each destination with too many ports, if the policy has too many ports to merge them.
-// For fewer ports it returns nil, and slotProblems also names the CIDR.
-func (c *collector) tooLarge(p *policy.Policy, options Options) policy.Problems {
+// portCountProblems returns a problem for each destination with too many ports, if the policy has so many ports that
+// merging them costs too much. Otherwise it returns nil, and slotProblems finds the problems and names the CIDRs.
+func (c *collector) portCountProblems(p *policy.Policy, options Options) policy.Problems {
 	const manyRanges = prefixes.MaxPortRanges / 8
 	var problems policy.Problems
 	for _, d := range p.Destinations {
@@ -95,10 +97,10 @@ func (c *collector) tooLarge(p *policy.Policy, options Options) policy.Problems 
 	return problems
 }
 
-// destinationsOpening returns the names of the destinations that open any address in prefix. It returns at most 10
-// names and the number of the others.
+// destinationsOpening returns the names of the destinations that open any address in prefix, such as "db, web". After
+// 10 names it returns the number of the remaining destinations.
 func destinationsOpening(prefix netip.Prefix, p *policy.Policy, c *collector) string {
-	const shown = 10
+	const maxShown = 10
 	overlapping := make(map[*part]bool)
 	for _, part := range c.parts {
 		if overlapsAny(part.prefixes, prefix) {
@@ -108,12 +110,12 @@ func destinationsOpening(prefix netip.Prefix, p *policy.Policy, c *collector) st
 	var names []string
 	for _, d := range p.Destinations {
 		if d.Service == "" && prefix.Overlaps(d.CIDR) ||
-			d.Service != "" && slices.ContainsFunc(c.lookup(d).parts, func(part *part) bool { return overlapping[part] }) {
+			d.Service != "" && slices.ContainsFunc(c.addressesOf(d).parts, func(part *part) bool { return overlapping[part] }) {
 			names = append(names, d.Name)
 		}
 	}
-	if more := len(names) - shown; more > 0 {
-		names = append(names[:shown], fmt.Sprintf("%d more", more))
+	if more := len(names) - maxShown; more > 0 {
+		names = append(names[:maxShown], fmt.Sprintf("%d more", more))
 	}
 	return strings.Join(names, ", ")
 }
@@ -125,30 +127,30 @@ func overlapsAny(sorted []netip.Prefix, prefix netip.Prefix) bool {
 }
 
 // warnOfPeers adds a warning if a policy has more CIDRs than fit into one PolicyEndpoints object.
-func warnOfPeers(peers int, counts []Count, warnings *policy.Warnings) {
-	if peers > manyPeers && peers <= maxPeers {
+func warnOfPeers(peerCount int, counts []Count, warnings *policy.Warnings) {
+	if peerCount > maxPeersInOneStep && peerCount <= maxPeers {
 		warnings.AddProblem(policy.ManyCIDRs, policy.Problem{Path: "allowedDestinations", Message: fmt.Sprintf(
-			"the policy has %d CIDRs; the dataplane updates more than %d in several steps: %s", peers, manyPeers, formatLargest(counts))})
+			"the policy has %d CIDRs; the dataplane updates more than %d in several steps: %s", peerCount, maxPeersInOneStep, formatLargest(counts))})
 	}
 }
 
 // peerProblems returns a problem if a policy has more CIDRs than fit into a pod's map, or nil.
-func peerProblems(peers int, counts []Count) policy.Problems {
-	if peers <= maxPeers {
+func peerProblems(peerCount int, counts []Count) policy.Problems {
+	if peerCount <= maxPeers {
 		return nil
 	}
 	return policy.Problems{{Path: "allowedDestinations", Message: fmt.Sprintf(
-		"Too many CIDRs: %d; at most %d fit in the dataplane, which holds old and new CIDRs during an update: %s", peers, maxPeers, formatLargest(counts))}}
+		"Too many CIDRs: %d; at most %d fit in the dataplane, which holds old and new CIDRs during an update: %s", peerCount, maxPeers, formatLargest(counts))}}
 }
 
 // formatLargest returns the two destinations with the most CIDRs, as "a has 15, b has 2, 3 more".
 func formatLargest(counts []Count) string {
-	const shown = 2 // two names fit into a warning
+	const maxShown = 2 // two names fit into a warning
 	sorted := slices.Clone(counts)
 	slices.SortStableFunc(sorted, func(a, b Count) int { return b.CIDRs - a.CIDRs })
 	var parts []string
 	for i, c := range sorted {
-		if i == shown {
+		if i == maxShown {
 			parts = append(parts, fmt.Sprintf("%d more", len(sorted)-i))
 			break
 		}

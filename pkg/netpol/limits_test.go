@@ -131,7 +131,7 @@ func TestTooManyPeers(t *testing.T) {
 	require.Len(t, result.Spec.Egress[0].To, maxPeers)
 }
 
-// TestBesideRefusesTooMuchTogether checks policies that each fit, but not together.
+// TestBesideRefusesTooMuchTogether checks specs that are within the limits alone, but not together.
 func TestBesideRefusesTooMuchTogether(t *testing.T) {
 	specOf := func(cidr string, ports []policy.Port) networkingv1.NetworkPolicySpec {
 		p := &policy.Policy{Destinations: []policy.Destination{{Name: "x", CIDR: netip.MustParsePrefix(cidr), Ports: ports}}}
@@ -146,7 +146,7 @@ func TestBesideRefusesTooMuchTogether(t *testing.T) {
 		"merge or remove ports of this or the namespace's other policies, which apply to the same pods (allowedDestinations)"
 	for _, test := range []struct {
 		name    string
-		own     networkingv1.NetworkPolicySpec
+		spec    networkingv1.NetworkPolicySpec
 		others  []networkingv1.NetworkPolicySpec
 		options Options
 		want    string
@@ -165,9 +165,9 @@ func TestBesideRefusesTooMuchTogether(t *testing.T) {
 			"Policy validation failed: Too many CIDRs: 30001 together with the namespace's other policies, which apply to the same pods; at most 30000 fit in the dataplane, which holds old and new CIDRs during an update (allowedDestinations)"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			problems := Beside(test.own, test.others, test.options)
+			problems := Beside(test.spec, test.others, test.options)
 			cidrs, ports := 0, make(map[PortKey]bool)
-			for _, spec := range append(test.others, test.own) {
+			for _, spec := range append(test.others, test.spec) {
 				usage := UsageOf(spec)
 				cidrs += usage.CIDRs
 				for _, port := range usage.Ports {

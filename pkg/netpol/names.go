@@ -9,8 +9,8 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// NameCheck returns a check of service and region names. A name is valid if the catalogue or the table has it. The
-// table may be nil.
+// NameCheck returns a function that checks names of services and regions. A name is valid if the catalogue or the table
+// has it. The table may be nil.
 func NameCheck(table *awsranges.Table) policy.NameCheck {
 	return func(service, region string) func() string {
 		switch {
@@ -24,24 +24,24 @@ func NameCheck(table *awsranges.Table) policy.NameCheck {
 }
 
 func serviceProblem(table *awsranges.Table, service string) string {
-	return "Invalid service: " + policy.Sanitize(service) + after(table.ServiceHint(service))
+	return "Invalid service: " + policy.Sanitize(service) + hintSuffix(table.ServiceHint(service))
 }
 
 func regionProblem(table *awsranges.Table, region string) string {
-	return "Invalid region: " + policy.Sanitize(region) + after(table.RegionHint(region))
+	return "Invalid region: " + policy.Sanitize(region) + hintSuffix(table.RegionHint(region))
 }
 
-// after returns a hint with the separator that follows a message, or "" if the hint is empty.
-func after(hint string) string {
+// hintSuffix returns the hint as the end of a message, with a separator, or "" if the hint is empty.
+func hintSuffix(hint string) string {
 	if hint == "" {
 		return ""
 	}
 	return "; " + hint
 }
 
-// warn adds warnings if the i-th destination opens more than its name suggests, or opens nothing. a is the result of
-// lookup for it.
-func warn(i int, d policy.Destination, a addresses, table *awsranges.Table, family Family, warnings *policy.Warnings) {
+// warnOfDestination adds warnings if destination d, with index i, opens more than its name suggests, or opens nothing.
+// found has the addresses of d.
+func warnOfDestination(i int, d policy.Destination, found addresses, table *awsranges.Table, family Family, warnings *policy.Warnings) {
 	if d.Service == "" {
 		if !family.Includes(d.CIDR) {
 			warnings.Add(policy.OpensNothing, i, "cidr", "%s opens nothing: %s is not in the cluster's address family, %s", d.Name, d.CIDR, family)
@@ -54,26 +54,26 @@ func warn(i int, d policy.Destination, a addresses, table *awsranges.Table, fami
 		warnings.Add(policy.InboundOnly, i, "awsService", "%s names %s, from where AWS connects to you; pods do not connect to it", d.Name, service)
 	}
 	if catalogued.AlsoCovers != "" {
-		counted := ""
-		if a.count > 0 && warnings.Wants(policy.AlsoCovers) {
-			counted = ": " + formatAddressCount(a.prefixes(), family)
+		addressCount := ""
+		if found.count > 0 && warnings.Wants(policy.AlsoCovers) {
+			addressCount = ": " + formatAddressCount(found.prefixes(), family)
 		}
-		warnings.Add(policy.AlsoCovers, i, "awsService", "%s opens %s, which also covers %s%s", d.Name, service, catalogued.AlsoCovers, counted)
+		warnings.Add(policy.AlsoCovers, i, "awsService", "%s opens %s, which also covers %s%s", d.Name, service, catalogued.AlsoCovers, addressCount)
 	}
-	if a.resolved {
-		warnOfNothing(i, d, service, a, table, family, warnings)
+	if found.isResolved {
+		warnIfServiceIsEmpty(i, d, service, found, table, family, warnings)
 	}
 }
 
-// warnOfNothing adds a warning if a service has no prefix in the cluster's family. Otherwise it adds one for each named
-// region without such a prefix.
-func warnOfNothing(i int, d policy.Destination, service string, a addresses, table *awsranges.Table, family Family, warnings *policy.Warnings) {
-	if a.count == 0 {
+// warnIfServiceIsEmpty adds a warning if a service has no prefix in the cluster's family. Otherwise it adds a warning
+// for each region in d.Regions without such a prefix.
+func warnIfServiceIsEmpty(i int, d policy.Destination, service string, found addresses, table *awsranges.Table, family Family, warnings *policy.Warnings) {
+	if found.count == 0 {
 		warnings.Add(policy.OpensNothing, i, "", "%s opens nothing: %s has no %s prefixes in its regions", d.Name, service, family)
 		return
 	}
 	for k, region := range d.Regions {
-		if len(family.of(table.Lookup(service, region))) == 0 {
+		if len(family.filter(table.Lookup(service, region))) == 0 {
 			warnings.Add(policy.OpensNothing, i, fmt.Sprintf("regions[%d]", k), "%s opens nothing in %s: %s has no %s prefixes there", d.Name, policy.Sanitize(region), service, family)
 		}
 	}
@@ -94,15 +94,15 @@ func formatAddressCount(prefixes []netip.Prefix, family Family) string {
 			ipv6.Add(&ipv6, new(big.Int).Lsh(big.NewInt(1), uint(hostBits)))
 		}
 	}
-	var counted string
+	var text string
 	if ipv4 > 0 {
-		counted = fmt.Sprintf("%d IPv4 addresses", ipv4)
+		text = fmt.Sprintf("%d IPv4 addresses", ipv4)
 	}
 	if ipv6.Sign() > 0 {
-		if counted != "" {
-			counted += " and "
+		if text != "" {
+			text += " and "
 		}
-		counted += fmt.Sprintf("over 2^%d IPv6 addresses", ipv6.BitLen()-1)
+		text += fmt.Sprintf("over 2^%d IPv6 addresses", ipv6.BitLen()-1)
 	}
-	return counted
+	return text
 }

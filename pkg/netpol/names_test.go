@@ -63,54 +63,54 @@ func TestWarnings(t *testing.T) {
 
 // objectMessages returns the messages about a ConfigMap itself, and not about its policy.json.
 func objectMessages() policy.Problems {
-	all := policy.ObjectWarnings("egress-9bc7dm28fk", nil, map[string]string{
+	messages := policy.ObjectWarnings("egress-9bc7dm28fk", nil, map[string]string{
 		"argocd.argoproj.io/sync-options": "Replace=true,Force=true", "kustomize.toolkit.fluxcd.io/force": "enabled", "helm.sh/hook": "pre-upgrade",
 	})
 	for _, binary := range []string{"\xff\xfe", "{}"} {
 		_, problems := compileDocument(&corev1.ConfigMap{BinaryData: map[string][]byte{policy.Key: []byte(binary)}}, nil, Options{})
-		all = append(all, problems...)
+		messages = append(messages, problems...)
 	}
 	_, problems := compileDocument(&corev1.ConfigMap{Data: map[string]string{"Policy.json": "{}"}}, nil, Options{})
-	return append(all, problems...)
+	return append(messages, problems...)
 }
 
 // TestDocumentedMessages requires that each message in the tables of WEBHOOK.md is a message of the corpus or of
 // warningCases. Only the name and the path of the destination may differ.
 func TestDocumentedMessages(t *testing.T) {
-	var real []string
+	var messages []string
 	for _, pattern := range []string{"invalid/*.err", "valid/*.warn"} {
 		paths, err := filepath.Glob(filepath.Join(corpus, pattern))
 		require.NoError(t, err)
 		for _, path := range paths {
 			data, err := os.ReadFile(path)
 			require.NoError(t, err)
-			real = append(real, strings.Split(string(data), "\n")...)
+			messages = append(messages, strings.Split(string(data), "\n")...)
 		}
 	}
 	_, keyless := compileDocument(&corev1.ConfigMap{}, nil, Options{})
-	real = append(append(real, lines(keyless)...), lines(objectMessages())...)
+	messages = append(append(messages, lines(keyless)...), lines(objectMessages())...)
 	counts := func(n int) []Count { return []Count{{"b", 5}, {"big", n - 10}, {"c", 5}} }
 	var many policy.Warnings
-	warnOfPeers(manyPeers+1, counts(manyPeers+1), &many)
+	warnOfPeers(maxPeersInOneStep+1, counts(maxPeersInOneStep+1), &many)
 	ports := &policy.Policy{}
 	for i := range 40 {
 		ports.Destinations = append(ports.Destinations, policy.Destination{CIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i)}), 24), Ports: everyOther(1+2*i, 1000)})
 	}
 	_, tooMany := compile(ports, nil, Options{})
-	real = append(real, lines(tooMany)...)
+	messages = append(messages, lines(tooMany)...)
 	exempt, problems := compileDocument(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system"}, Data: map[string]string{policy.Key: `{"allowedDestinations": []}`}}, nil, Options{})
 	require.Empty(t, problems)
-	real = append(real, lines(exempt.Warnings)...)
+	messages = append(messages, lines(exempt.Warnings)...)
 	for i := range 120 {
 		many.Add(policy.EveryPort, i, "", "x opens every port and protocol; name ports to open fewer")
 	}
 	for _, large := range []string{strings.Repeat("x", policy.MaxDocumentBytes+1), `{"allowedDestinations": [` + strings.Repeat("1,", policy.MaxDestinations) + `1]}`} {
 		_, problems := evaluate(large)
-		real = append(real, lines(problems)...)
+		messages = append(messages, lines(problems)...)
 	}
-	real = append(append(real, lines(many.List())...), lines(peerProblems(maxPeers+1, counts(maxPeers+1)))...)
+	messages = append(append(messages, lines(many.List())...), lines(peerProblems(maxPeers+1, counts(maxPeers+1)))...)
 	for _, test := range warningCases {
-		real = append(real, test.want...)
+		messages = append(messages, test.want...)
 	}
 	documentation, err := os.ReadFile("../../WEBHOOK.md")
 	require.NoError(t, err)
@@ -121,7 +121,7 @@ func TestDocumentedMessages(t *testing.T) {
 	for _, row := range rows {
 		quoted := strings.TrimSuffix(row[1], " (…)")
 		found := false
-		for _, line := range real {
+		for _, line := range messages {
 			_, afterName, _ := strings.Cut(line, " ")
 			_, quotedAfterName, _ := strings.Cut(quoted, " ")
 			found = found || strings.HasPrefix(line, quoted) || strings.HasPrefix(afterName, quotedAfterName+" (")

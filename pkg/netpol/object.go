@@ -19,13 +19,15 @@ import (
 const (
 	ManagedByLabel = "app.kubernetes.io/managed-by"
 	ManagedBy      = "egress-agent"
-	// PolicyDigestAnnotation is the SHA-256, in hex, of the policy.json in force; absent if no version was ever valid.
+	// PolicyDigestAnnotation has the SHA-256, in hex, of the policy.json in force. It is absent if no version was ever
+	// valid.
 	PolicyDigestAnnotation = "egress-controller/policy-digest"
-	// PolicyAnnotation is the policy.json in force, without white space. It is absent if no version was ever valid, and
-	// if the text is longer than MaxPolicyAnnotation. While a newer version is invalid, the agent applies this one.
+	// PolicyAnnotation has the policy.json in force, without white space. It is absent if no version was ever valid, and
+	// if the text is longer than MaxPolicyAnnotation. While a newer version is invalid, the agent applies the version
+	// here.
 	PolicyAnnotation = "egress-controller/policy"
-	// SpecDigestAnnotation is the SpecDigestOf of the spec that the agent wrote. If the spec has another digest, a person
-	// edited it.
+	// SpecDigestAnnotation has the result of SpecDigestOf for the spec that the agent wrote. If the spec has another
+	// digest, a person edited the spec.
 	SpecDigestAnnotation = "egress-controller/spec-digest"
 	// DestinationsAnnotation has the number of prefixes of each destination, such as "s3=15 db=1".
 	DestinationsAnnotation = "egress-controller/destinations"
@@ -33,7 +35,7 @@ const (
 	OptionsAnnotation = "egress-controller/options"
 )
 
-// MaxPolicyAnnotation bounds PolicyAnnotation, in bytes: an API server takes 256 KiB of annotations on an object
+// MaxPolicyAnnotation limits PolicyAnnotation, in bytes: an API server accepts 256 KiB of annotations on an object
 // (TotalAnnotationSizeLimitB of k8s.io/apimachinery/pkg/api/validation).
 const MaxPolicyAnnotation = 64 << 10
 
@@ -46,9 +48,9 @@ func IsMade(networkPolicy *metav1.ObjectMeta) bool {
 	})
 }
 
-// NetworkPolicyFor returns the NetworkPolicy for a ConfigMap. compiled is the result of CompileConfigMap for it. The
-// NetworkPolicy has an ownerReference if the ConfigMap has a UID. For a policy with problems, NetworkPolicyFor returns
-// DenyAllFor.
+// NetworkPolicyFor returns the NetworkPolicy for a ConfigMap. compiled is the result of CompileConfigMap for the same
+// ConfigMap. The NetworkPolicy has an ownerReference if the ConfigMap has a UID. If the policy has problems,
+// NetworkPolicyFor returns the result of DenyAllFor.
 func NetworkPolicyFor(configMap *corev1.ConfigMap, compiled *Compiled) *networkingv1.NetworkPolicy {
 	object := newNetworkPolicy(sourceOf(configMap), compiled.Spec())
 	if compiled.Problems == nil {
@@ -63,10 +65,11 @@ func DenyAllFor(configMap *corev1.ConfigMap, options Options) *networkingv1.Netw
 	return newNetworkPolicy(sourceOf(configMap), DenyAll(options))
 }
 
-// source says where a NetworkPolicy belongs. It need not be a ConfigMap of the same namespace.
+// source has the metadata that a NetworkPolicy takes from its source. The source need not be a ConfigMap, and need not
+// be in the same namespace.
 type source struct {
 	namespace, name string
-	owner           *metav1.OwnerReference // nil for none: an owner cannot be in another namespace
+	owner           *metav1.OwnerReference // nil if there is no owner: an owner cannot be in another namespace
 }
 
 func sourceOf(configMap *corev1.ConfigMap) source {
@@ -94,7 +97,8 @@ func newNetworkPolicy(s source, spec networkingv1.NetworkPolicySpec) *networking
 	return object
 }
 
-// PolicyDigestOf returns the PolicyDigestAnnotation of a NetworkPolicy that the agent makes from the ConfigMap.
+// PolicyDigestOf returns the value of PolicyDigestAnnotation for a NetworkPolicy that the agent makes from the
+// ConfigMap.
 func PolicyDigestOf(configMap *corev1.ConfigMap) string {
 	digest := sha256.Sum256([]byte(configMap.Data[policy.Key]))
 	return hex.EncodeToString(digest[:])
@@ -105,37 +109,38 @@ func HasManagedLabel(networkPolicy *metav1.ObjectMeta) bool {
 	return networkPolicy.Labels[ManagedByLabel] == ManagedBy
 }
 
-// IsOwned reports whether the agent may write the NetworkPolicy of a ConfigMap's name. It checks the managed-by label
-// and, if a user removed it, the owner's UID.
+// IsOwned reports whether the agent may write networkPolicy for a ConfigMap. It checks the managed-by label and, if a
+// user removed it, the owner's UID.
 func IsOwned(configMap *corev1.ConfigMap, networkPolicy *metav1.ObjectMeta) bool {
 	return HasManagedLabel(networkPolicy) || slices.ContainsFunc(networkPolicy.OwnerReferences, func(owner metav1.OwnerReference) bool {
 		return owner.UID == configMap.UID
 	})
 }
 
-// longestName is the longest name that AWS VPC CNI handles. AWS VPC CNI derives the names of other objects from the
-// name of a NetworkPolicy. From 58 characters on, those collide (aws/amazon-network-policy-controller-k8s#59).
-const longestName = 57
+// maxNameLength is the length of the longest name that AWS VPC CNI handles. AWS VPC CNI derives the names of other
+// objects from the name of a NetworkPolicy. If the name of the NetworkPolicy has 58 or more characters, the derived
+// names collide (aws/amazon-network-policy-controller-k8s#59).
+const maxNameLength = 57
 
-// NetworkPolicyName returns the name of the NetworkPolicy for a ConfigMap's name. It is the same name or, if that has
-// more than 57 characters, its start and a hash of the complete name.
+// NetworkPolicyName returns the name of the NetworkPolicy for a ConfigMap with the name configMap. The two names are
+// equal if configMap has at most 57 characters. Otherwise the result is the start of configMap and a hash of configMap.
 func NetworkPolicyName(configMap string) string {
-	const hashed = 10
-	if len(configMap) <= longestName {
+	const hashLength = 10
+	if len(configMap) <= maxNameLength {
 		return configMap
 	}
 	hash := sha256.Sum256([]byte(configMap))
-	cut := strings.TrimRight(configMap[:longestName-hashed-1], "-.")
-	return cut + "-" + hex.EncodeToString(hash[:])[:hashed]
+	start := strings.TrimRight(configMap[:maxNameLength-hashLength-1], "-.")
+	return start + "-" + hex.EncodeToString(hash[:])[:hashLength]
 }
 
 // formatCounts returns the value of DestinationsAnnotation, which ParseCounts reads. It stops well before 256 KiB, the
-// limit of an object's annotations together.
+// limit of all annotations of an object together.
 func formatCounts(counts []Count) string {
-	const longest = 32 << 10
+	const maxBytes = 32 << 10
 	var b strings.Builder
 	for i, c := range counts {
-		if b.Len() > longest {
+		if b.Len() > maxBytes {
 			fmt.Fprintf(&b, " and %d more", len(counts)-i)
 			break
 		}
@@ -151,8 +156,9 @@ func formatCounts(counts []Count) string {
 	return b.String()
 }
 
-// ParseCounts parses a DestinationsAnnotation and returns its counts in its order; nil if it is empty. complete is
-// false if the annotation ends before the last destination, or if the agent did not write it.
+// ParseCounts parses annotation, a value of DestinationsAnnotation. It returns the counts in the same order, or nil if
+// annotation is empty. complete is false if annotation ends before the last destination, or if the agent did not write
+// annotation.
 func ParseCounts(annotation string) (counts []Count, complete bool) {
 	for rest := annotation; rest != ""; {
 		quoted := ""
@@ -160,7 +166,7 @@ func ParseCounts(annotation string) (counts []Count, complete bool) {
 			quoted, _ = strconv.QuotedPrefix(rest)
 		}
 		name, value, _ := strings.Cut(rest[len(quoted):], "=")
-		number, after, _ := strings.Cut(value, " ")
+		number, remaining, _ := strings.Cut(value, " ")
 		cidrs, err := strconv.ParseUint(number, 10, 31)
 		if quoted != "" && name == "" {
 			name, _ = strconv.Unquote(quoted)
@@ -170,7 +176,7 @@ func ParseCounts(annotation string) (counts []Count, complete bool) {
 		if err != nil || name == "" {
 			return counts, false
 		}
-		counts, rest = append(counts, Count{name, int(cidrs)}), after
+		counts, rest = append(counts, Count{name, int(cidrs)}), remaining
 	}
 	return counts, true
 }

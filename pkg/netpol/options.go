@@ -43,8 +43,8 @@ func (f Family) Includes(prefix netip.Prefix) bool {
 	return prefix.IsValid() && (f == Dual || (f == IPv6) == prefix.Addr().Is6())
 }
 
-// of returns the sorted prefixes that pods of the family can reach.
-func (f Family) of(sorted []netip.Prefix) []netip.Prefix {
+// filter returns the part of a sorted list of prefixes that pods of the family can reach.
+func (f Family) filter(sorted []netip.Prefix) []netip.Prefix {
 	if f == Dual {
 		return sorted
 	}
@@ -66,20 +66,20 @@ func (f Family) String() string {
 	return "IPv4 and IPv6"
 }
 
-// Options are the properties of the cluster that every NetworkPolicy depends on.
+// Options are the properties of the cluster that shape every NetworkPolicy.
 type Options struct {
 	// Family limits every NetworkPolicy to the addresses that pods can reach. An invalid Family allows only IPv4.
 	Family Family
 	// AllowDNS adds the rule that lets pods ask kube-dns.
 	AllowDNS bool
-	// DNSCIDRs are further DNS servers in that rule, such as NodeLocal DNSCache's 169.254.20.10/32.
+	// DNSCIDRs are further DNS servers in the DNS rule, such as NodeLocal DNSCache's 169.254.20.10/32.
 	DNSCIDRs []netip.Prefix
 	// MaxPortSlots is the number of ports and port ranges that a CIDR may have. The ports of containing CIDRs and of DNS
 	// count as well. 0 means unlimited.
 	MaxPortSlots int
 }
 
-// String returns all options, such as "ipv4 dns 169.254.20.10/32 max-port-slots=24"; ParseOptions reads it.
+// String returns all options, such as "ipv4 dns 169.254.20.10/32 max-port-slots=24". ParseOptions parses the result.
 func (o Options) String() string {
 	return fmt.Sprintf("%s %s%d", o.specOptions(), slotsPrefix, o.MaxPortSlots)
 }
@@ -98,7 +98,7 @@ func (o Options) specOptions() string {
 	return strings.Join(words, " ")
 }
 
-// ParseOptions reads what String returned. It returns an error for any other text.
+// ParseOptions parses a text that Options.String returned. It returns an error for any other text.
 func ParseOptions(text string) (Options, error) {
 	words := strings.Fields(text)
 	if len(words) < 2 {
@@ -128,7 +128,7 @@ func ParseOptions(text string) (Options, error) {
 	return options, options.Validate()
 }
 
-// exceptDNS returns " but DNS" if the DNS rule is always there.
+// exceptDNS returns " but DNS" for a message about denied egress, or "" if the options do not allow DNS.
 func (o Options) exceptDNS() string {
 	if o.AllowDNS {
 		return " but DNS"
@@ -136,11 +136,11 @@ func (o Options) exceptDNS() string {
 	return ""
 }
 
-// Validate returns an error that joins all mistakes in the options.
+// Validate returns an error that joins all errors in the options.
 func (o Options) Validate() error {
 	var errs []error
 	if len(o.DNSCIDRs) > 0 && !o.AllowDNS {
-		errs = append(errs, errors.New("DNS CIDRs need the DNS rule: leave out --dns-cidr, or --allow-dns=false"))
+		errs = append(errs, errors.New("DNS CIDRs need the DNS rule: remove either --dns-cidr or --allow-dns=false"))
 	}
 	if o.MaxPortSlots < 0 {
 		errs = append(errs, fmt.Errorf("%d port slots: must be at least 1, or 0 for no limit", o.MaxPortSlots))

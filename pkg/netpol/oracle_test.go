@@ -17,7 +17,7 @@ import (
 )
 
 // checkCompile compares the connections that the NetworkPolicy allows, as Kubernetes defines it, with a naive reading
-// of the policy. It also checks that the NetworkPolicy has nothing twice, and nothing that could merge.
+// of the policy. It also checks that the NetworkPolicy has no duplicates, and nothing that could merge.
 func checkCompile(t *testing.T, p *policy.Policy, table *awsranges.Table, family Family, random *rand.Rand) {
 	t.Helper()
 	options := Options{Family: family}
@@ -96,8 +96,8 @@ func policyAllows(p *policy.Policy, table *awsranges.Table, family Family, addre
 		return false
 	}
 	for _, d := range p.Destinations {
-		opens := d.Ports == nil || slices.ContainsFunc(d.Ports, func(open policy.Port) bool {
-			return open.Protocol == protocol && open.First <= port && port <= open.Last
+		opens := d.Ports == nil || slices.ContainsFunc(d.Ports, func(opened policy.Port) bool {
+			return opened.Protocol == protocol && opened.First <= port && port <= opened.Last
 		})
 		if !opens {
 			continue
@@ -116,7 +116,7 @@ func policyAllows(p *policy.Policy, table *awsranges.Table, family Family, addre
 
 // enforces reports whether AWS VPC CNI's node agent would allow a connection. The node agent has one entry for each
 // CIDR in a longest-prefix map. An entry has 24 slots for the distinct ports of its CIDR and of every CIDR that
-// contains it. Of more ports, the node agent takes a random 24, and enforces takes the first 24.
+// contains it. If there are more ports, the node agent takes 24 of them at random, and enforces takes the first 24.
 func enforces(blocks []policytest.Block, address netip.Addr, protocol policy.Protocol, port uint16) bool {
 	type slot struct {
 		protocol    string
@@ -136,8 +136,8 @@ func enforces(blocks []policytest.Block, address netip.Addr, protocol policy.Pro
 		if len(b.Ports) == 0 {
 			slots = append(slots, slot{string(protocol), 0, 65535})
 		}
-		for _, open := range b.Ports {
-			if s := (slot{string(*open.Protocol), open.Port.IntVal, policytest.LastPort(open)}); !slices.Contains(slots, s) {
+		for _, opened := range b.Ports {
+			if s := (slot{string(*opened.Protocol), opened.Port.IntVal, policytest.LastPort(opened)}); !slices.Contains(slots, s) {
 				slots = append(slots, s)
 			}
 		}
@@ -147,11 +147,11 @@ func enforces(blocks []policytest.Block, address netip.Addr, protocol policy.Pro
 	})
 }
 
-// checkSlots counts the port slots that the dataplane needs for each CIDR. compile must accept the policy with that
-// limit, and refuse it with a lower one.
+// checkSlots counts the port slots that the dataplane needs for each CIDR. compile must accept the policy if the
+// limit is that number, and refuse it if the limit is lower.
 func checkSlots(t *testing.T, spec networkingv1.NetworkPolicySpec, p *policy.Policy, table *awsranges.Table, family Family) {
 	t.Helper()
-	most := 0
+	maxSlots := 0
 	for _, inner := range policytest.BlocksOf(spec) {
 		slots := 0
 		for _, outer := range policytest.BlocksOf(spec) {
@@ -159,10 +159,10 @@ func checkSlots(t *testing.T, spec networkingv1.NetworkPolicySpec, p *policy.Pol
 				slots += max(len(outer.Ports), 1)
 			}
 		}
-		most = max(most, slots)
+		maxSlots = max(maxSlots, slots)
 	}
 	for _, allowDNS := range []bool{false, true} {
-		limit := most
+		limit := maxSlots
 		if allowDNS {
 			limit += 2
 		}
@@ -170,7 +170,7 @@ func checkSlots(t *testing.T, spec networkingv1.NetworkPolicySpec, p *policy.Pol
 			_, problems := compile(p, table, Options{Family: family, AllowDNS: allowDNS, MaxPortSlots: limit})
 			require.Empty(t, problems, "%d slots are enough", limit)
 		}
-		if limit > 1 && most > 0 {
+		if limit > 1 && maxSlots > 0 {
 			_, problems := compile(p, table, Options{Family: family, AllowDNS: allowDNS, MaxPortSlots: limit - 1})
 			require.NotEmpty(t, problems, "%d slots are not enough", limit-1)
 		}

@@ -14,14 +14,14 @@ import (
 	"egress-agent/pkg/internal/prefixes"
 )
 
-// rule opens its ports to its peers. A rule cannot lack peers, because it has a first one: Kubernetes reads
-// a rule with an empty "to" as open to every destination
+// rule opens its ports to its peers. A rule cannot lack peers, because first is always a peer. Kubernetes reads a rule
+// with an empty "to" as open to every destination
 // (https://kubernetes.io/docs/reference/generated/kubernetes-api/v1.37/#networkpolicyegressrule-v1-networking-k8s-io).
 // The peer of the zero rule is empty, and an API server refuses such a peer.
 type rule struct {
 	first networkingv1.NetworkPolicyPeer
 	rest  []networkingv1.NetworkPolicyPeer
-	ports []networkingv1.NetworkPolicyPort // nil is every port
+	ports []networkingv1.NetworkPolicyPort // nil means every port
 }
 
 func (r rule) toAPI() networkingv1.NetworkPolicyEgressRule {
@@ -29,13 +29,14 @@ func (r rule) toAPI() networkingv1.NetworkPolicyEgressRule {
 	return networkingv1.NetworkPolicyEgressRule{To: append(append(to, r.first), r.rest...), Ports: r.ports}
 }
 
-// prefixPeers returns one peer for each of n prefixes. A policy may have thousands, so they share three allocations.
-func prefixPeers(n int, each iter.Seq[netip.Prefix]) []networkingv1.NetworkPolicyPeer {
-	const usual, longest = len("255.255.255.255/32"), len("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128")
+// prefixPeers returns one peer for each prefix of the sequence, which has n prefixes. A policy may have thousands of
+// peers, so the peers share three allocations.
+func prefixPeers(n int, sequence iter.Seq[netip.Prefix]) []networkingv1.NetworkPolicyPeer {
+	const usualLength, maxLength = len("255.255.255.255/32"), len("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128")
 	var text strings.Builder
-	text.Grow(n * usual)
-	buffer, ends := make([]byte, 0, longest), make([]int, 0, n)
-	for prefix := range each {
+	text.Grow(n * usualLength)
+	buffer, ends := make([]byte, 0, maxLength), make([]int, 0, n)
+	for prefix := range sequence {
 		text.Write(prefix.AppendTo(buffer))
 		ends = append(ends, text.Len())
 	}
@@ -67,7 +68,7 @@ func rulePorts(set prefixes.PortSet) []networkingv1.NetworkPolicyPort {
 	return ports
 }
 
-// appendPrefixRules appends one rule for each distinct port set, sorted by it.
+// appendPrefixRules appends one rule for each distinct port set, sorted by port set.
 func appendPrefixRules(rules []networkingv1.NetworkPolicyEgressRule, blocks prefixes.Blocks) []networkingv1.NetworkPolicyEgressRule {
 	groups := blocks.ByPorts()
 	peers := prefixPeers(blocks.Len(), func(yield func(netip.Prefix) bool) {
@@ -98,13 +99,13 @@ var (
 	}
 )
 
-// dnsRule opens port 53 to the cluster's DNS and to more DNS servers. Without it, a pod can look up no name. On AWS VPC
-// CNI the selector also selects the cluster IP of the DNS Service.
-func dnsRule(more []netip.Prefix) rule {
-	return rule{first: dnsPods, rest: prefixPeers(len(more), slices.Values(more)), ports: dnsPorts}
+// dnsRule opens port 53 to the cluster's DNS and to further DNS servers. Without this rule, a pod cannot look up names.
+// On AWS VPC CNI the selector also selects the cluster IP of the DNS Service.
+func dnsRule(furtherServers []netip.Prefix) rule {
+	return rule{first: dnsPods, rest: prefixPeers(len(furtherServers), slices.Values(furtherServers)), ports: dnsPorts}
 }
 
-// allowAllRule is the only rule without peers. Only "defaultAction": "allow" has it.
+// allowAllRule is the only rule without peers. Only a policy with "defaultAction": "allow" has this rule.
 func allowAllRule() networkingv1.NetworkPolicyEgressRule {
 	return networkingv1.NetworkPolicyEgressRule{}
 }

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -14,12 +13,12 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// Usage is how much of a pod's limits in the dataplane a spec uses.
+// Usage has the parts of a spec that count against a pod's limits in the dataplane.
 type Usage struct {
 	CIDRs int
 	// Ports are the distinct ports and port ranges of the rules that have CIDRs, in no order.
 	Ports []PortKey
-	// Many reports that Ports lacks some: there are too many for UsageAnnotation.
+	// Many reports that Ports is incomplete, because a UsageAnnotation cannot hold so many ports.
 	Many bool
 }
 
@@ -39,43 +38,43 @@ func UsageOf(spec networkingv1.NetworkPolicySpec) Usage {
 	return usage
 }
 
-// MayExceed reports whether specs that apply to the same pods may exceed a pod's limits. cidrs is the sum of their
-// CIDRs, and ports the number of their distinct ports and port ranges. If it is false, Beside finds nothing and need
-// not run.
-func (o Options) MayExceed(cidrs, ports int) bool { return cidrs > maxPeers || o.exceedsSlots(ports) }
+// MayExceed reports whether specs that apply to the same pods may exceed a pod's limits. cidrCount is the sum of the
+// CIDRs of all specs, and portCount the number of distinct ports and port ranges of all specs. If MayExceed returns
+// false, Beside would return nil.
+func (o Options) MayExceed(cidrCount, portCount int) bool {
+	return cidrCount > maxPeers || o.exceedsSlots(portCount)
+}
 
-// Beside returns the limits of a pod that own exceeds together with other specs that apply to the same pods. Each spec
-// by itself is within the limits. The limits are the number of CIDRs, and the port slots of a CIDR that is in own or
-// inside a CIDR of own. It returns nil if the specs fit.
-func Beside(own networkingv1.NetworkPolicySpec, others []networkingv1.NetworkPolicySpec, options Options) policy.Problems {
-	slots := SlotsOf(append([]networkingv1.NetworkPolicySpec{own}, others...)...)
+// Beside returns a problem if spec and otherSpecs together exceed a limit of a pod. All these specs apply to the same
+// pods, and each spec alone is within the limits. The limits are the number of CIDRs, and the port slots of each CIDR
+// that is in spec or inside a CIDR of spec. Beside returns nil if the specs are within the limits.
+func Beside(spec networkingv1.NetworkPolicySpec, otherSpecs []networkingv1.NetworkPolicySpec, options Options) policy.Problems {
+	slots := SlotsOf(append([]networkingv1.NetworkPolicySpec{spec}, otherSpecs...)...)
 	if count := len(slots.cidrs); count > maxPeers {
 		return tooManyBeside(count)
 	}
-	prefix, most := slots.Max(own)
-	if !options.exceedsSlots(most) {
+	prefix, maxSlots := slots.Max(spec)
+	if !options.exceedsSlots(maxSlots) {
 		return nil
 	}
-	problem := slotProblem(prefix.String(), most, "", options)
-	problem.Message = strings.TrimSuffix(problem.Message, " of ") + " of this or the namespace's other policies, which apply to the same pods"
-	return policy.Problems{problem}
+	return policy.Problems{slotProblem(prefix.String(), maxSlots, "this or the namespace's other policies, which apply to the same pods", options)}
 }
 
-// TooManyBeside returns the problem of specs with so many CIDRs in sum that Beside need not read them. It returns nil
-// for fewer CIDRs.
-func TooManyBeside(cidrs int) policy.Problems {
-	if cidrs <= 2*maxPeers {
+// TooManyBeside returns the problem of specs that have so many CIDRs together that the caller need not read the specs
+// and call Beside. cidrCount is the sum of the CIDRs of all specs. TooManyBeside returns nil for fewer CIDRs.
+func TooManyBeside(cidrCount int) policy.Problems {
+	if cidrCount <= 2*maxPeers {
 		return nil
 	}
-	return tooManyBeside(cidrs)
+	return tooManyBeside(cidrCount)
 }
 
-func tooManyBeside(count int) policy.Problems {
+func tooManyBeside(cidrCount int) policy.Problems {
 	return policy.Problems{{Path: "allowedDestinations", Message: fmt.Sprintf(
-		"Too many CIDRs: %d together with the namespace's other policies, which apply to the same pods; at most %d fit in the dataplane, which holds old and new CIDRs during an update", count, maxPeers)}}
+		"Too many CIDRs: %d together with the namespace's other policies, which apply to the same pods; at most %d fit in the dataplane, which holds old and new CIDRs during an update", cidrCount, maxPeers)}}
 }
 
-// Slots are the port slots of each CIDR of some specs that apply to the same pods.
+// Slots has the number of port slots of each CIDR of several specs that apply to the same pods.
 type Slots struct {
 	cidrs []prefixSlots // sorted
 }
@@ -83,26 +82,26 @@ type Slots struct {
 // SlotsOf counts the port slots of specs together. A CIDR may be in several rules and specs. It takes one slot for each
 // distinct port or port range of its rules, and of the rules of CIDRs that contain it.
 func SlotsOf(specs ...networkingv1.NetworkPolicySpec) Slots {
-	open := make(map[netip.Prefix]map[PortKey]bool) // the ports of each CIDR; those of other peers under the zero Prefix
+	portsOf := make(map[netip.Prefix]map[PortKey]bool) // by CIDR; the zero Prefix has the ports of peers that are no CIDR
 	for _, spec := range specs {
 		for _, rule := range spec.Egress {
 			ports := portKeys(rule.Ports)
 			for _, peer := range rule.To {
 				prefix := peerPrefix(peer)
-				if open[prefix] == nil {
-					open[prefix] = make(map[PortKey]bool, len(ports))
+				if portsOf[prefix] == nil {
+					portsOf[prefix] = make(map[PortKey]bool, len(ports))
 				}
 				for _, port := range ports {
-					open[prefix][port] = true
+					portsOf[prefix][port] = true
 				}
 			}
 		}
 	}
-	delete(open, netip.Prefix{})
-	sorted := slices.SortedFunc(maps.Keys(open), prefixes.Compare)
+	delete(portsOf, netip.Prefix{})
+	sorted := slices.SortedFunc(maps.Keys(portsOf), prefixes.Compare)
 	cidrs := make([]prefixSlots, 0, len(sorted))
 	for prefix, slots := range prefixes.CountSlots(len(sorted), func(i int) (netip.Prefix, []PortKey) {
-		return sorted[i], slices.Collect(maps.Keys(open[sorted[i]]))
+		return sorted[i], slices.Collect(maps.Keys(portsOf[sorted[i]]))
 	}, func(PortKey) int { return 1 }) {
 		cidrs = append(cidrs, prefixSlots{prefix, slots})
 	}
@@ -110,17 +109,18 @@ func SlotsOf(specs ...networkingv1.NetworkPolicySpec) Slots {
 }
 
 // Max returns the CIDR with the most slots among the CIDRs of spec and the CIDRs inside them. spec is one of the specs
-// that SlotsOf counted. The slots of DNS are not included. On a tie Max returns the first prefix; without any, 0 slots.
+// that SlotsOf counted. The slots of DNS are not included. If several CIDRs have the most slots, Max returns the first.
+// If spec has no CIDR, Max returns 0 slots.
 func (s Slots) Max(spec networkingv1.NetworkPolicySpec) (prefix netip.Prefix, slots int) {
-	own := make(map[netip.Prefix]bool)
+	isInSpec := make(map[netip.Prefix]bool)
 	for _, rule := range spec.Egress {
 		for _, peer := range rule.To {
-			own[peerPrefix(peer)] = true
+			isInSpec[peerPrefix(peer)] = true
 		}
 	}
-	var outer netip.Prefix // the last outermost CIDR of spec: a containing CIDR comes before the CIDRs inside it
+	var outer netip.Prefix // the latest CIDR of spec that no other CIDR of spec contains; the CIDRs inside a CIDR follow it
 	for _, c := range s.cidrs {
-		if own[c.prefix] && !prefixes.Contains(outer, c.prefix) {
+		if isInSpec[c.prefix] && !prefixes.Contains(outer, c.prefix) {
 			outer = c.prefix
 		}
 		if c.slots > slots && prefixes.Contains(outer, c.prefix) {
@@ -130,8 +130,8 @@ func (s Slots) Max(spec networkingv1.NetworkPolicySpec) (prefix netip.Prefix, sl
 	return prefix, slots
 }
 
-// OpensDNS reports whether a spec that the agent wrote has the rule for the cluster's DNS. It is the only rule with a
-// pod selector.
+// OpensDNS reports whether a spec that the agent wrote has the rule for the cluster's DNS. No other rule has a pod
+// selector.
 func OpensDNS(spec networkingv1.NetworkPolicySpec) bool {
 	return slices.ContainsFunc(spec.Egress, func(rule networkingv1.NetworkPolicyEgressRule) bool {
 		return slices.ContainsFunc(rule.To, func(peer networkingv1.NetworkPolicyPeer) bool { return peer.PodSelector != nil })
@@ -145,7 +145,8 @@ func AllowsEverything(spec networkingv1.NetworkPolicySpec) bool {
 	})
 }
 
-// PortNames returns a rule's ports as "TCP 443" or "UDP 8000-8100", or nil for every port.
+// PortNames returns a rule's ports as "TCP 443" or "UDP 8000-8100". It returns nil if ports is empty, which means every
+// port.
 func PortNames(ports []networkingv1.NetworkPolicyPort) []string {
 	var names []string
 	for _, port := range ports {

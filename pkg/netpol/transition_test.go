@@ -51,8 +51,8 @@ func TestTransition(t *testing.T) {
 		{"more CIDRs than a pod's map takes", compiled(t, "10.0.0.0", 15001, tcp(443)), compiled(t, "11.0.0.0", 15001, tcp(443)), []Step{Replace}},
 		{"more bytes than etcd takes", compiled(t, "2001:db8:1111:2222:3333:4444:5555:0", 13000, tcp(443)), compiled(t, "2001:db8:1111:2222:3333:4444:6666:0", 13000, tcp(443)), []Step{Replace}},
 		{"as many as it takes", compiled(t, "10.0.0.0", 15000, tcp(443)), compiled(t, "11.0.0.0", 15000, tcp(443)), []Step{Widen, Narrow}},
-		{"to everything", https, spec([]networkingv1.NetworkPolicyEgressRule{allowAllRule()}), []Step{Widen, Narrow}},
-		{"from everything", spec([]networkingv1.NetworkPolicyEgressRule{allowAllRule()}), https, []Step{Widen, Narrow}},
+		{"to everything", https, newSpec([]networkingv1.NetworkPolicyEgressRule{allowAllRule()}), []Step{Widen, Narrow}},
+		{"from everything", newSpec([]networkingv1.NetworkPolicyEgressRule{allowAllRule()}), https, []Step{Widen, Narrow}},
 		{"more slots than there are", compiled(t, "10.0.0.0", 300, everyOther(1000, 12)...), compiled(t, "10.0.0.0", 300, everyOther(3000, 11)...), []Step{Replace}},
 		{"as many slots as there are", compiled(t, "10.0.0.0", 300, everyOther(1000, 11)...), compiled(t, "10.0.0.0", 300, everyOther(3000, 11)...), []Step{Widen, Narrow}},
 	} {
@@ -81,39 +81,39 @@ func TestTransitionUnion(t *testing.T) {
 	widened := 0
 	for seed := range uint64(200) {
 		random := rand.New(rand.NewPCG(seed, 1))
-		one, other := policytest.RandomPolicy(random), policytest.RandomPolicy(random)
-		before, problems := compile(one, table, Options{Family: Dual})
+		currentPolicy, desiredPolicy := policytest.RandomPolicy(random), policytest.RandomPolicy(random)
+		current, problems := compile(currentPolicy, table, Options{Family: Dual})
 		require.Empty(t, problems)
-		after, problems := compile(other, table, Options{Family: Dual})
+		desired, problems := compile(desiredPolicy, table, Options{Family: Dual})
 		require.Empty(t, problems)
-		step, union := Transition(before.Spec, after.Spec, 0, Options{})
+		step, union := Transition(current.Spec, desired.Spec, 0, Options{})
 		if step != Widen {
 			continue
 		}
 		widened++
-		blocksBefore, blocksAfter, blocksUnion := policytest.BlocksOf(before.Spec), policytest.BlocksOf(after.Spec), policytest.BlocksOf(union)
+		currentBlocks, desiredBlocks, unionBlocks := policytest.BlocksOf(current.Spec), policytest.BlocksOf(desired.Spec), policytest.BlocksOf(union)
 		_, slots := SlotsOf(union).Max(union)
-		for _, address := range append(policytest.ProbeAddresses(one, table, random), policytest.ProbeAddresses(other, table, random)...) {
+		for _, address := range append(policytest.ProbeAddresses(currentPolicy, table, random), policytest.ProbeAddresses(desiredPolicy, table, random)...) {
 			for _, protocol := range []policy.Protocol{policy.TCP, policy.UDP, "ICMP"} {
 				for _, port := range []uint16{1, 53, 80, 443, 444, 450} {
-					want := policytest.Allows(blocksBefore, address, protocol, port) || policytest.Allows(blocksAfter, address, protocol, port)
-					require.Equal(t, want, policytest.Allows(blocksUnion, address, protocol, port))
+					want := policytest.Allows(currentBlocks, address, protocol, port) || policytest.Allows(desiredBlocks, address, protocol, port)
+					require.Equal(t, want, policytest.Allows(unionBlocks, address, protocol, port))
 					if slots+DNSSlots <= DefaultPortSlots {
-						require.Equal(t, want, enforces(blocksUnion, address, protocol, port))
+						require.Equal(t, want, enforces(unionBlocks, address, protocol, port))
 					}
 				}
 			}
 		}
-		step, last := Transition(union, after.Spec, 0, Options{})
+		step, last := Transition(union, desired.Spec, 0, Options{})
 		require.Equal(t, Narrow, step)
-		require.Equal(t, after.Spec, last)
+		require.Equal(t, desired.Spec, last)
 	}
 	require.Greater(t, widened, 50)
 }
 
 // TestTransitionUnionWithEverything merges a rule for every port with a rule for every port and peer.
 func TestTransitionUnionWithEverything(t *testing.T) {
-	some, all := compiled(t, "10.0.0.0", 300), spec([]networkingv1.NetworkPolicyEgressRule{allowAllRule()})
+	some, all := compiled(t, "10.0.0.0", 300), newSpec([]networkingv1.NetworkPolicyEgressRule{allowAllRule()})
 	for _, change := range [][2]networkingv1.NetworkPolicySpec{{some, all}, {all, some}} {
 		step, union := Transition(change[0], change[1], 200, Options{AllowDNS: true, MaxPortSlots: DefaultPortSlots})
 		require.Equal(t, Widen, step)

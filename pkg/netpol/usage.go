@@ -11,24 +11,26 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 )
 
-// UsageAnnotation is Usage.String of the spec as the agent wrote it, so that the agent need not read specs to add up what
-// the policies of a namespace take.
+// UsageAnnotation has the result of Usage.String for the spec that the agent wrote. With it, the agent need not read
+// the specs to add up the usage of a namespace's policies.
 const UsageAnnotation = "egress-controller/usage"
 
-// GenerationAnnotation is the metadata.generation that the agent's last write gave the NetworkPolicy. An API server raises
-// the generation with each change of the spec, so another value shows that the spec may have been edited.
+// GenerationAnnotation has the metadata.generation of the NetworkPolicy after the agent's last write. An API server
+// raises the generation with each change of the spec. If the generation has another value, somebody may have edited the
+// spec.
 const GenerationAnnotation = "egress-controller/generation"
 
-// maxUsagePorts bounds the ports of a UsageAnnotation.
+// maxUsagePorts limits the number of ports in a UsageAnnotation.
 const maxUsagePorts = 64
 
 // PortKey identifies a port or port range of a rule, in one word of memory.
 type PortKey struct{ text unique.Handle[string] }
 
-// everyPort is every port of every protocol.
+// everyPort means every port of every protocol.
 var everyPort = PortKey{unique.Make("*")}
 
-// String returns PROTOCOL/PORT, PROTOCOL/PORT-END, PROTOCOL/* for every port of a protocol, or "*".
+// String returns PROTOCOL/PORT, PROTOCOL/PORT-END, PROTOCOL/* for every port of a protocol, or "*" for every port of
+// every protocol.
 func (k PortKey) String() string { return k.text.Value() }
 
 func portKeys(ports []networkingv1.NetworkPolicyPort) []PortKey {
@@ -67,7 +69,7 @@ func (u Usage) String() string {
 	return strings.Join(append([]string{strconv.Itoa(u.CIDRs)}, words...), " ")
 }
 
-// ParseUsage reads what String returned. ok is false for any other text.
+// ParseUsage parses a text that Usage.String returned. ok is false for any other text.
 func ParseUsage(text string) (usage Usage, ok bool) {
 	words := strings.Fields(text)
 	if len(words) == 0 || len(words) > 1+maxUsagePorts {
@@ -96,7 +98,8 @@ func ParseUsage(text string) (usage Usage, ok bool) {
 
 var isPortKey = regexp.MustCompile(`^(\*|(TCP|UDP|SCTP)/(\*|[0-9]{1,5}(-[0-9]{1,5})?))$`)
 
-// Stamp sets the annotations that describe the spec of a NetworkPolicy. generation is what the write will give it.
+// Stamp sets the annotations that describe the spec of a NetworkPolicy. generation is the metadata.generation that the
+// NetworkPolicy has after the write.
 func Stamp(networkPolicy *networkingv1.NetworkPolicy, generation int64) {
 	networkPolicy.Annotations[SpecDigestAnnotation] = SpecDigestOf(networkPolicy.Spec)
 	networkPolicy.Annotations[UsageAnnotation] = UsageOf(networkPolicy.Spec).String()

@@ -11,8 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// TestUsageSurvivesItsAnnotation requires that an annotation tells as much of a spec as the spec itself.
-func TestUsageSurvivesItsAnnotation(t *testing.T) {
+// TestParseUsageReadsString requires that ParseUsage returns the usage that Usage.String wrote.
+func TestParseUsageReadsString(t *testing.T) {
 	udp, port, end := corev1.ProtocolUDP, intstr.FromInt32(8000), int32(8100)
 	rules := func(ports ...networkingv1.NetworkPolicyPort) networkingv1.NetworkPolicySpec {
 		return networkingv1.NetworkPolicySpec{Egress: []networkingv1.NetworkPolicyEgressRule{{

@@ -11,36 +11,36 @@ import (
 // "egress-agent status -o json".
 type Report struct {
 	Cluster  string    `json:"cluster"` // the URL of the API server
-	Made     time.Time `json:"made"`
+	MadeAt   time.Time `json:"made"`
 	Ranges   *Ranges   `json:"ranges"`   // nil if unknown
 	Policies []Policy  `json:"policies"` // sorted by namespace and name; never nil
 }
 
 // Ranges describes the AWS ranges that the policies use.
 type Ranges struct {
-	Source     string     `json:"source"` // the file or the ConfigMap they were read from
+	Source     string     `json:"source"` // the name of the file or the ConfigMap that has the ranges
 	SyncToken  string     `json:"syncToken"`
 	Published  time.Time  `json:"published"`
-	Confirmed  *time.Time `json:"confirmed"` // when the agent last found them to be the latest; nil for a file
+	Confirmed  *time.Time `json:"confirmed"` // when the agent last confirmed the ranges as the latest; nil for a file
 	AgeSeconds int64      `json:"ageSeconds"`
-	Held       int        `json:"held"`    // prefixes that AWS removed and that stay allowed for a time
+	Held       int        `json:"held"`    // the number of prefixes that AWS removed and that stay allowed for a time
 	Refused    string     `json:"refused"` // why the agent refused a later document; empty if it refused none
 }
 
 // NewReport returns the report of a cluster. server is the URL of the API server. ranges may be nil. NewReport copies
 // ranges and sets AgeSeconds in the copy.
-func NewReport(server string, made time.Time, ranges *Ranges, cluster Cluster) *Report {
-	report := &Report{Cluster: server, Made: made, Policies: Policies(cluster)}
+func NewReport(server string, madeAt time.Time, ranges *Ranges, cluster Cluster) *Report {
+	report := &Report{Cluster: server, MadeAt: madeAt, Policies: Policies(cluster)}
 	if ranges != nil {
-		aged := *ranges
-		aged.setAge(made)
-		report.Ranges = &aged
+		withAge := *ranges
+		withAge.setAge(madeAt)
+		report.Ranges = &withAge
 	}
 	return report
 }
 
-// NewRanges describes the ranges of a table that was read from source. AWS's syncToken is the time of publication, in
-// seconds since 1970. If it is not a number, Published stays zero.
+// NewRanges describes the ranges of a table. source is the name of the file or the ConfigMap that has the ranges. AWS's
+// syncToken is the time of publication, in seconds since 1970. If it is not a number, Published stays zero.
 func NewRanges(source string, table *awsranges.Table) *Ranges {
 	ranges := &Ranges{Source: source, SyncToken: table.SyncToken(), Held: len(table.Held())}
 	if seconds, err := strconv.ParseInt(ranges.SyncToken, 10, 64); err == nil {
@@ -49,7 +49,8 @@ func NewRanges(source string, table *awsranges.Table) *Ranges {
 	return ranges
 }
 
-// setAge sets AgeSeconds to the time since Confirmed or, for a file, since Published. A clock that runs behind gives 0.
+// setAge sets AgeSeconds to the time since Confirmed or, for a file, since Published. It sets 0 if now is earlier,
+// because a clock is wrong.
 func (r *Ranges) setAge(now time.Time) {
 	since := r.Published
 	if r.Confirmed != nil {
@@ -58,11 +59,11 @@ func (r *Ranges) setAge(now time.Time) {
 	r.AgeSeconds = int64(max(now.Sub(since), 0) / time.Second)
 }
 
-// Age returns the age of the ranges when the report was made.
+// Age returns the age of the ranges at the time of the report.
 func (r *Ranges) Age() time.Duration { return time.Duration(r.AgeSeconds) * time.Second }
 
-// FormatPortSlots returns the used port slots and the limit, such as "3/24". Without a limit it returns only the used
-// port slots.
+// FormatPortSlots returns the used port slots and the limit, such as "3/24". If there is no limit, it returns only the
+// used port slots.
 func (p *Policy) FormatPortSlots() string {
 	used := strconv.Itoa(p.PortSlots)
 	if p.MaxPortSlots == 0 {

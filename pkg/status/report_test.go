@@ -21,7 +21,7 @@ func TestReportAgesRanges(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		ranges *Ranges
-		made   time.Time
+		madeAt time.Time
 		age    time.Duration
 	}{
 		{"a file since publication", fromFile, published.Add(3 * time.Hour), 3 * time.Hour},
@@ -29,7 +29,7 @@ func TestReportAgesRanges(t *testing.T) {
 		{"a clock that runs behind", fromFile, published.Add(-time.Hour), 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			report := NewReport("https://10.0.0.1:6443", test.made, test.ranges, Cluster{})
+			report := NewReport("https://10.0.0.1:6443", test.madeAt, test.ranges, Cluster{})
 			require.Equal(t, test.age, report.Ranges.Age())
 			require.Equal(t, published, report.Ranges.Published)
 			require.Zero(t, test.ranges.AgeSeconds, "NewReport must not change its argument")

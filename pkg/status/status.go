@@ -1,7 +1,7 @@
 // Package status derives the state of each policy of a cluster from its ConfigMaps and NetworkPolicies, without asking
 // the agent.
 //
-// Everything here is pure: equal input gives equal output.
+// The package is pure: equal input gives equal output.
 package status
 
 import (
@@ -18,7 +18,7 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// State is the State of netpol, because status and the agent use the same assessment.
+// State is netpol.State, because status and the agent use the same assessment.
 type State = netpol.State
 
 // The states. Package netpol documents them.
@@ -40,7 +40,7 @@ type Cluster struct {
 	ConfigMaps []*corev1.ConfigMap
 	// NetworkPolicies are all NetworkPolicies of the same namespaces, in any order.
 	NetworkPolicies []*networkingv1.NetworkPolicy
-	// Table has the ranges that the agent uses; nil if it has none.
+	// Table has the ranges that the agent uses; nil if the agent has no ranges.
 	Table *awsranges.Table
 	// RangesIncomplete reports that the agent may use ranges that Table lacks, because the reader lacks the permission
 	// to read them. Policies then trusts the annotations of a NetworkPolicy: they show whether the agent had the ranges.
@@ -66,13 +66,13 @@ type Policy struct {
 	NetworkPolicy string `json:"networkPolicy"`
 	// CIDRs is the number of CIDRs of the NetworkPolicy.
 	CIDRs int `json:"cidrs"`
-	// PortSlots is the highest number of port slots of a CIDR of the NetworkPolicy, or of a CIDR inside one. It counts
-	// the policies of the namespace together, and adds two slots if one of them opens DNS.
+	// PortSlots is the highest number of port slots of a CIDR of the NetworkPolicy, or of a CIDR inside such a CIDR. It
+	// counts the policies of the namespace together, and adds two slots if one of them opens DNS.
 	PortSlots int `json:"portSlots"`
 	// MaxPortSlots is the limit of PortSlots; 0 means no limit.
 	MaxPortSlots int `json:"maxPortSlots"`
 	// OtherPolicies are the other NetworkPolicies of the namespace that allow egress, sorted by name. NetworkPolicies add
-	// up, so a pod may connect wherever one of them allows it.
+	// up, so a pod may make each connection that one of them allows.
 	OtherPolicies []OtherPolicy `json:"others"`
 
 	// Current is the NetworkPolicy; nil if the policy has none.
@@ -97,16 +97,16 @@ type Destination struct {
 // OtherPolicy is another NetworkPolicy that allows egress.
 type OtherPolicy struct {
 	Name string `json:"name"`
-	// Policy reports whether the agent made it from another policy of the namespace.
-	Policy bool `json:"policy"`
-	// Everything reports whether it allows every destination and port.
-	Everything bool `json:"everything"`
-	// Pods is its pod selector; empty if it selects every pod of the namespace.
-	Pods string `json:"pods,omitempty"`
+	// IsFromPolicy reports whether the agent made the NetworkPolicy from another policy of the namespace.
+	IsFromPolicy bool `json:"policy"`
+	// AllowsEverything reports whether the NetworkPolicy allows every destination and port.
+	AllowsEverything bool `json:"everything"`
+	// PodSelector is the pod selector; empty if it selects every pod of the namespace.
+	PodSelector string `json:"pods,omitempty"`
 }
 
-// Policies returns the state of each policy of a cluster, sorted by namespace and name. The list is empty, and not nil,
-// without policies.
+// Policies returns the state of each policy of a cluster, sorted by namespace and name. If the cluster has no policies,
+// the list is empty, and not nil.
 func Policies(c Cluster) []Policy {
 	namespaces := make(map[string]*namespace)
 	for _, networkPolicy := range c.NetworkPolicies {
@@ -142,9 +142,9 @@ func (c Cluster) policy(configMap *corev1.ConfigMap, n *namespace) Policy {
 	}
 	if current != nil && p.State != NameConflict {
 		p.Current, p.NetworkPolicy, p.CIDRs = current, name, netpol.CIDRCount(current.Spec)
-		p.PortSlots = n.slots(current.Spec)
+		p.PortSlots = n.maxSlots(current.Spec)
 	}
-	p.OtherPolicies = n.others(p.NetworkPolicy)
+	p.OtherPolicies = n.otherPolicies(p.NetworkPolicy)
 	if assessment.Policy == nil {
 		return p
 	}
@@ -159,7 +159,7 @@ func (c Cluster) policy(configMap *corev1.ConfigMap, n *namespace) Policy {
 // assess assesses a policy as the agent does: first alone, and then together with the other policies of the namespace.
 func (c Cluster) assess(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy, n *namespace) *netpol.Assessment {
 	in := netpol.Inputs{
-		Table: c.Table, Options: c.Options, AgentNamespace: c.AgentNamespace, Incomplete: c.RangesIncomplete, TrustCurrent: true,
+		Table: c.Table, Options: c.Options, AgentNamespace: c.AgentNamespace, RangesIncomplete: c.RangesIncomplete, TrustCurrent: true,
 	}
 	var inCluster *netpol.Current
 	if current != nil {
@@ -169,19 +169,19 @@ func (c Cluster) assess(configMap *corev1.ConfigMap, current *networkingv1.Netwo
 	if !assessment.Opens {
 		return assessment
 	}
-	in.Exceeded = netpol.Beside(assessment.Desired[0].Spec, n.made(netpol.NetworkPolicyName(configMap.Name)), c.Options)
+	in.Exceeded = netpol.Beside(assessment.Desired[0].Spec, n.specsExcept(netpol.NetworkPolicyName(configMap.Name)), c.Options)
 	if in.Exceeded == nil {
 		return assessment
 	}
 	p := assessment.Policy
 	assessment = netpol.Assess(configMap, inCluster, in)
-	assessment.Policy = p
+	assessment.Policy = p // Assess does not parse policy.json if a bound is exceeded
 	return assessment
 }
 
-// messages explains a state. The list is empty, and not nil, if there is nothing to explain.
+// messages returns the texts that explain a state. If there is nothing to explain, the list is empty, and not nil.
 func messages(assessment *netpol.Assessment, current *networkingv1.NetworkPolicy) []string {
-	const isBehind = "; the agent is behind or not running"
+	const behindNote = "; the agent is behind or not running"
 	if messages := assessment.Messages(); messages != nil {
 		return messages
 	}
@@ -190,33 +190,33 @@ func messages(assessment *netpol.Assessment, current *networkingv1.NetworkPolicy
 	}
 	switch {
 	case len(assessment.Unresolved) > 0 && assessment.Cause == netpol.CauseRanges:
-		return []string{fmt.Sprintf("NetworkPolicy %s was made before the AWS ranges of these destinations were loaded: %q", current.Name, assessment.Unresolved) + isBehind}
+		return []string{fmt.Sprintf("NetworkPolicy %s was made before the AWS ranges of these destinations were loaded: %q", current.Name, assessment.Unresolved) + behindNote}
 	case assessment.Cause == netpol.CauseMissing:
-		return []string{"There is no NetworkPolicy yet" + isBehind}
+		return []string{"There is no NetworkPolicy yet" + behindNote}
 	case assessment.Cause == netpol.CauseEdited:
-		return []string{fmt.Sprintf("A person edited NetworkPolicy %s, and the agent has not restored it yet", current.Name) + isBehind}
+		return []string{fmt.Sprintf("A person edited NetworkPolicy %s, and the agent has not restored it yet", current.Name) + behindNote}
 	}
-	return []string{fmt.Sprintf("NetworkPolicy %s was made from an earlier version of the policy", current.Name) + isBehind}
+	return []string{fmt.Sprintf("NetworkPolicy %s was made from an earlier version of the policy", current.Name) + behindNote}
 }
 
 func destination(d policy.Destination, counts map[string]int) Destination {
-	shown := Destination{Name: d.Name, Regions: d.Regions}
+	result := Destination{Name: d.Name, Regions: d.Regions}
 	if d.Service == "" {
-		shown.CIDR = d.CIDR.String()
+		result.CIDR = d.CIDR.String()
 	} else {
-		shown.Service = awsranges.Canonical(d.Service)
+		result.Service = awsranges.Canonical(d.Service)
 	}
 	for _, port := range d.Ports {
-		shown.Ports = append(shown.Ports, port.String())
+		result.Ports = append(result.Ports, port.String())
 	}
 	if count, known := counts[d.Name]; known {
-		shown.CIDRs = &count
+		result.CIDRs = &count
 	}
-	return shown
+	return result
 }
 
-// countsOf returns the number of CIDRs in force for each destination, by its name. The map is empty if the agent did
-// not make the NetworkPolicy from the current policy.
+// countsOf returns the number of CIDRs in force for each destination, by the destination's name. The map is empty if
+// the agent did not make the NetworkPolicy from the current policy.
 func countsOf(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy) map[string]int {
 	byName := make(map[string]int)
 	if current == nil || current.Annotations[netpol.PolicyDigestAnnotation] != netpol.PolicyDigestOf(configMap) {

@@ -34,13 +34,13 @@ func configMap(name, document string) *corev1.ConfigMap {
 	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "tenant-a", Name: name, UID: "uid-1"}, Data: map[string]string{policy.Key: document}}
 }
 
-// made returns the NetworkPolicy that the agent makes from a policy and a table, and applies the changes in after. The
-// table may be nil.
-func made(t *testing.T, name, document string, table *awsranges.Table, after ...func(*networkingv1.NetworkPolicy)) *networkingv1.NetworkPolicy {
+// made returns the NetworkPolicy that the agent makes from a policy and a table, with the edits that a person then
+// makes. The table may be nil.
+func made(t *testing.T, name, document string, table *awsranges.Table, edits ...func(*networkingv1.NetworkPolicy)) *networkingv1.NetworkPolicy {
 	source := configMap(name, document)
 	networkPolicy := netpol.NetworkPolicyFor(source, netpol.CompileConfigMap(source, netpol.Inputs{Table: table, Options: options}))
-	for _, change := range after {
-		change(networkPolicy)
+	for _, edit := range edits {
+		edit(networkPolicy)
 	}
 	return networkPolicy
 }
@@ -59,7 +59,7 @@ func TestPoliciesReturnsStates(t *testing.T) {
 		earlier  = "NetworkPolicy egress was made from an earlier version of the policy; the agent is behind or not running"
 		byHand   = "A person edited NetworkPolicy egress, and the agent has not restored it yet; the agent is behind or not running"
 		noRanges = `The AWS ranges of these destinations are not loaded yet: ["s3"]; the other destinations are applied`
-		stays    = `The AWS ranges of these destinations are not loaded yet: ["s3"]; the NetworkPolicy stays as it is until they are`
+		stays    = `The AWS ranges of these destinations are not loaded yet: ["s3"]; the NetworkPolicy stays as it is until they are loaded`
 		mistake  = "Invalid CIDR format: 10.1.0.0/99 (allowedDestinations[0].cidr)"
 	)
 	for _, test := range []struct {
@@ -77,7 +77,7 @@ func TestPoliciesReturnsStates(t *testing.T) {
 		{"edited policy", edited, made(t, "egress", valid, table), table, false, options, Pending, []string{earlier}},
 		{"corrected policy", edited, made(t, "egress", invalid, table), table, false, options, Pending, []string{earlier}},
 		{"edited by hand", valid, made(t, "egress", valid, table, openRule), table, false, options, Pending, []string{byHand}},
-		{"label taken off", valid, made(t, "egress", valid, table, func(n *networkingv1.NetworkPolicy) { n.Labels = nil }), table, false, options, Pending, []string{byHand}},
+		{"label removed", valid, made(t, "egress", valid, table, func(n *networkingv1.NetworkPolicy) { n.Labels = nil }), table, false, options, Pending, []string{byHand}},
 		{"being deleted", valid, made(t, "egress", valid, table, func(n *networkingv1.NetworkPolicy) { n.DeletionTimestamp = &metav1.Time{} }), table, false, options, Pending,
 			[]string{"NetworkPolicy egress is being deleted; the agent creates it again after that"}},
 		{"of others", valid, made(t, "egress", edited, table, notOurs), table, false, options, NameConflict,
@@ -91,7 +91,7 @@ func TestPoliciesReturnsStates(t *testing.T) {
 		{"invalid without DNS", invalid, made(t, "egress", invalid, table), table, false, netpol.Options{Family: netpol.IPv4}, Invalid, []string{mistake, "Until it is corrected, all egress is denied"}},
 		{"no ranges, edited since", valid, made(t, "egress", edited, nil), nil, false, options, RangesUnavailable, []string{stays}},
 		{"no ranges needed", edited, made(t, "egress", edited, nil), nil, false, options, Applied, nil},
-		{"ranges that have come", valid, made(t, "egress", valid, nil), table, false, options, Pending,
+		{"ranges loaded since", valid, made(t, "egress", valid, nil), table, false, options, Pending,
 			[]string{`NetworkPolicy egress was made before the AWS ranges of these destinations were loaded: ["s3"]; the agent is behind or not running`}},
 		{"hidden ranges, applied", valid, made(t, "egress", valid, table), nil, true, options, Applied, nil},
 		{"hidden ranges, applied in part", valid, made(t, "egress", valid, nil), nil, true, options, RangesUnavailable, []string{noRanges}},
@@ -100,7 +100,7 @@ func TestPoliciesReturnsStates(t *testing.T) {
 		{"other flags than the agent's", valid, made(t, "egress", valid, table), table, false, netpol.Options{Family: netpol.IPv6, MaxPortSlots: 1}, Applied, nil},
 		{"custom ranges that only the agent has", ours, made(t, "egress", ours, withCustom), table, true, options, Applied, nil},
 		{"custom ranges that are gone", ours, made(t, "egress", ours, withCustom), table, false, options, Applied,
-			[]string{`The ranges no longer have ["OUR_OWN"], so what they opened is closed; remove them from the policy, or name their successors`}},
+			[]string{`The ranges no longer have the names ["OUR_OWN"], so their addresses are closed; remove these names from the policy, or replace them`}},
 		{"everything", open, made(t, "egress", open, table), table, false, options, Applied, nil},
 		{"everything, without ranges", open, made(t, "egress", open, nil), nil, false, options, Applied, nil},
 	} {
@@ -157,17 +157,17 @@ func TestPoliciesReturnsDestinationsAndOthers(t *testing.T) {
 		{Name: "db", CIDR: "10.1.0.0/24", Ports: []string{"TCP 5432", "UDP 8000-8100"}, CIDRs: &one},
 	}, p.Destinations)
 	require.Equal(t, 3, p.CIDRs)
-	require.Equal(t, 5, p.PortSlots, "two of its own, one of the other policy's 10.1.0.0/16, and DNS's")
-	require.Equal(t, []OtherPolicy{{Name: "all", Everything: true}, {Name: "more", Policy: true}, {Name: "web", Pods: "app=web"}}, p.OtherPolicies)
+	require.Equal(t, 5, p.PortSlots, "two of the policy, one of 10.1.0.0/16 in the other policy, and two of DNS")
+	require.Equal(t, []OtherPolicy{{Name: "all", AllowsEverything: true}, {Name: "more", IsFromPolicy: true}, {Name: "web", PodSelector: "app=web"}}, p.OtherPolicies)
 
 	conflict := Policies(Cluster{ConfigMaps: []*corev1.ConfigMap{configMap("web", valid)}, NetworkPolicies: []*networkingv1.NetworkPolicy{some}, Options: options})[0]
 	require.Equal(t, NameConflict, conflict.State)
-	require.Equal(t, []OtherPolicy{{Name: "web", Pods: "app=web"}}, conflict.OtherPolicies, "what has its name opens egress all the same")
+	require.Equal(t, []OtherPolicy{{Name: "web", PodSelector: "app=web"}}, conflict.OtherPolicies, "the NetworkPolicy with the policy's name allows egress too")
 	require.Zero(t, conflict.CIDRs)
 
 	require.Equal(t, "more", policies[2].Name)
 	require.Equal(t, 5, policies[2].PortSlots, "10.1.0.0/24 is inside its 10.1.0.0/16")
-	require.Equal(t, []OtherPolicy{{Name: "all", Everything: true}, {Name: "egress", Policy: true}, {Name: "web", Pods: "app=web"}}, policies[2].OtherPolicies)
+	require.Equal(t, []OtherPolicy{{Name: "all", AllowsEverything: true}, {Name: "egress", IsFromPolicy: true}, {Name: "web", PodSelector: "app=web"}}, policies[2].OtherPolicies)
 }
 
 // TestPoliciesChecksNamespace checks policies that are not applied because of their namespace, or because of the other

@@ -12,8 +12,8 @@ import (
 	"egress-agent/pkg/status"
 )
 
-// service names the service in each region of the destination. It links each to its prefixes if the table has the
-// service.
+// service returns phrases with the service and each region of the destination. If the table has the service, each
+// phrase links to its prefixes.
 func (b *builder) service(d status.Destination) []phrase {
 	regions := d.Regions
 	if len(regions) == 0 {
@@ -59,8 +59,8 @@ func (b *builder) link(text, title string, prefixes []string) phrase {
 	return phrase{text, id}
 }
 
-// showsInForce reports whether the page lists the rules in force. It does if the destinations do not show them: they
-// differ from the NetworkPolicy, or the table lacks the prefixes of a service.
+// showsInForce reports whether the page lists the rules in force. It returns true if the destinations do not show these
+// rules: the destinations differ from the NetworkPolicy, or the table lacks the prefixes of a service.
 func (b *builder) showsInForce(p *status.Policy) bool {
 	if p.Current == nil {
 		return false
@@ -107,8 +107,8 @@ func (b *builder) rule(rule networkingv1.NetworkPolicyEgressRule) []phrase {
 	return append(phrases, phrase{text: ": " + portsText(netpol.PortNames(rule.Ports))})
 }
 
-// familiesOf returns the address families of the CIDRs in force: 32 bits for IPv4, 128 for IPv6. status does not know
-// the agent's --ip-family, but the CIDRs in force show it. Without CIDRs, familiesOf returns an empty map.
+// familiesOf returns the address families of the CIDRs in force: 32 bits for IPv4, 128 for IPv6. status does not read
+// the agent's --ip-family, but the CIDRs in force show it. If there are no CIDRs, familiesOf returns an empty map.
 func familiesOf(policies []status.Policy) map[int]bool {
 	families := make(map[int]bool)
 	for _, p := range policies {

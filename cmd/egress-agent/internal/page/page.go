@@ -7,8 +7,8 @@
 // The package belongs to the command, as the command's tables do. It uses the escapes of cmd/internal/cli, and packages
 // in pkg must not import cmd.
 //
-// The package does not use html/template, which would make the agent half as large again. html/template calls methods
-// by name, so the linker would keep all exported methods of client-go.
+// The package does not use html/template, which would make the agent 50 % larger. html/template calls methods by name,
+// so the linker would keep all exported methods of client-go.
 package page
 
 import (
@@ -104,20 +104,21 @@ func fillDestination(row element, d destinationView) {
 	row.setText("cidr-count", d.cidrCount)
 }
 
-// fillPhrases replaces the content of e by phrases. The content in page.html is the sample of a link.
+// fillPhrases replaces the content of e by phrases. In page.html, e has one sample link, which fillPhrases copies for
+// each link.
 func fillPhrases(e element, phrases []phrase) {
 	sample := e.slot("list")
 	for e.FirstChild != nil {
 		e.RemoveChild(e.FirstChild)
 	}
-	for _, each := range phrases {
-		if each.listID == "" {
-			e.appendLines(each.text)
+	for _, p := range phrases {
+		if p.listID == "" {
+			e.appendLines(p.text)
 			continue
 		}
 		link := element{cloneNode(sample.Node)}
-		link.setAttribute("href", "#"+each.listID)
-		link.setLines(each.text)
+		link.setAttribute("href", "#"+p.listID)
+		link.setLines(p.text)
 		e.AppendChild(link.Node)
 	}
 }

@@ -20,7 +20,7 @@ import (
 	"egress-agent/pkg/status"
 )
 
-// markup ends every context in which the page could hold text.
+// markup ends every element and attribute in which the page could have text.
 const markup = `</td></script></style>--><script>alert(1)</script><img src=x onerror=alert(1)> " onclick="alert(1)" '&lt;`
 
 func readTable(t *testing.T) *awsranges.Table {
@@ -34,11 +34,11 @@ func networkPolicy(rules ...networkingv1.NetworkPolicyEgressRule) *networkingv1.
 }
 
 func peers(cidrs ...string) []networkingv1.NetworkPolicyPeer {
-	var all []networkingv1.NetworkPolicyPeer
+	var list []networkingv1.NetworkPolicyPeer
 	for _, cidr := range cidrs {
-		all = append(all, networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: cidr}})
+		list = append(list, networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: cidr}})
 	}
-	return all
+	return list
 }
 
 // fullReport fills every slot of the page with the text.
@@ -55,7 +55,7 @@ func fullReport(text string) *status.Report {
 					{Name: text, Service: text, Regions: []string{text}},
 					{Name: text, Service: "S3", Regions: []string{text, "us-east-1"}},
 				},
-				OtherPolicies: []status.OtherPolicy{{Name: text, Pods: text, Policy: true, Everything: true}},
+				OtherPolicies: []status.OtherPolicy{{Name: text, PodSelector: text, IsFromPolicy: true, AllowsEverything: true}},
 				Current:       networkPolicy(networkingv1.NetworkPolicyEgressRule{To: peers(text)}),
 			},
 			{Namespace: text, Name: text, State: status.Applied, DefaultAction: policy.Allow, Current: networkPolicy(networkingv1.NetworkPolicyEgressRule{})},
@@ -74,7 +74,7 @@ func written(t *testing.T, report *status.Report, table *awsranges.Table) string
 func outline(t *testing.T, page string) []string {
 	root, err := html.Parse(strings.NewReader(page))
 	require.NoError(t, err)
-	var all []string
+	var lines []string
 	for node := range root.Descendants() {
 		if node.Type == html.TextNode {
 			continue
@@ -83,9 +83,9 @@ func outline(t *testing.T, page string) []string {
 		for _, attribute := range node.Attr {
 			line += " " + attribute.Key
 		}
-		all = append(all, line)
+		lines = append(lines, line)
 	}
-	return all
+	return lines
 }
 
 func TestWriteNeverMakesMarkupOfText(t *testing.T) {
@@ -169,7 +169,7 @@ func TestViewOfPolicy(t *testing.T) {
 
 	first := v.policies[0]
 	require.Equal(t, "s3, db; 1 CIDR in force", first.summary)
-	require.Equal(t, "NetworkPolicy egress: 1 CIDR, at most 3/24 port slots for one CIDR", first.usage)
+	require.Equal(t, "NetworkPolicy egress: 1 CIDR, most port slots that a CIDR uses: 3/24", first.usage)
 	require.Equal(t, []destinationView{
 		{name: "s3", ports: "TCP 443", cidrCount: "3", service: []phrase{{"S3 us-east-1", "ranges-1"}, {text: ", "}, {"S3 us-west-2", "ranges-2"}}},
 		{name: "db", cidr: "10.1.0.0/24", ports: "every port", cidrCount: "unknown"},

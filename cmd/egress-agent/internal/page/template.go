@@ -21,8 +21,8 @@ var source string
 
 const slotAttribute = "data-slot"
 
-// element is an element of the page. Its methods panic if page.html lacks the slot: both are parts of one program, so
-// only a programming error can cause that.
+// element is an element of the page. Its methods panic if page.html lacks the slot. page.html is a part of the program,
+// so only a programming error can cause the panic.
 type element struct{ *html.Node }
 
 // parseTemplate returns the root of page.html.
@@ -66,8 +66,8 @@ func (e element) setLines(lines ...string) {
 	e.appendLines(lines...)
 }
 
-// appendLines adds lines of text as one text node; html.Render escapes it. It is the only way for a text into the page.
-// Control characters and the like become visible escapes.
+// appendLines adds lines of text as one text node; html.Render escapes it. No other function adds text to the page.
+// Unprintable characters become visible escapes.
 //
 // It panics for elements whose content html.Render does not escape, such as script: a text could end the element there
 // (https://html.spec.whatwg.org/multipage/parsing.html#serialising-html-fragments).
@@ -95,7 +95,7 @@ func (e element) setAttribute(key, value string) {
 	e.Attr = append(e.Attr, html.Attribute{Key: key, Val: value})
 }
 
-// addClass adds a class to those the element has in page.html.
+// addClass adds a class to the classes that the element has in page.html.
 func (e element) addClass(name string) {
 	for _, attribute := range e.Attr {
 		if attribute.Key == "class" {
@@ -120,7 +120,8 @@ func (e element) remove() {
 	e.Parent.RemoveChild(e.Node)
 }
 
-// repeat replaces the slot's element by one copy for each item, in order, and fills the copies. No items leave nothing.
+// repeat replaces the slot's element by one copy for each item, in order, and fills the copies. If there are no items,
+// it only removes the element.
 func repeat[T any](e element, slot string, items []T, fill func(element, T)) {
 	template := e.slot(slot)
 	for _, item := range items {
@@ -147,13 +148,14 @@ func isSpace(node *html.Node) bool {
 	return node != nil && node.Type == html.TextNode && strings.TrimSpace(node.Data) == ""
 }
 
-// contentSecurityPolicy lets a browser use the style and the script of the page, and load nothing.
+// contentSecurityPolicy returns a policy with which a browser uses the style and the script of the page, and loads
+// nothing else.
 func contentSecurityPolicy(root element) string {
 	return "default-src 'none'; style-src " + root.digestOf(atom.Style) + "; script-src " + root.digestOf(atom.Script) +
 		"; base-uri 'none'; form-action 'none'"
 }
 
-// digestOf returns the digest of the first element of a kind, as a Content-Security-Policy names it.
+// digestOf returns the digest of the first element of a kind, in the form that a Content-Security-Policy uses.
 func (e element) digestOf(kind atom.Atom) string {
 	for node := range e.Descendants() {
 		if node.DataAtom == kind {

@@ -22,7 +22,7 @@ type view struct {
 	refused  string // why the agent refused a later document
 	states   []stateCount
 	policies []policyView
-	lists    []prefixList // the targets of the links, in the order of the first link
+	lists    []prefixList // the lists that the page links to, in the order of the first link
 }
 
 type stateCount struct {
@@ -39,7 +39,7 @@ type policyView struct {
 	defaultAllow     bool
 	onlyDNS          bool
 	destinations     []destinationView
-	inForce          [][]phrase // one item a rule of the NetworkPolicy
+	inForce          [][]phrase // one item for each rule of the NetworkPolicy
 	othersTitle      string
 	others           []otherView
 	usage            string // the NetworkPolicy's CIDRs and port slots
@@ -56,7 +56,7 @@ type otherView struct {
 	everything bool
 }
 
-// phrase is a part of a line. It links to the prefixList with listID if that is not empty.
+// phrase is a part of a line. If listID is not empty, the phrase links to the prefixList with this id.
 type phrase struct{ text, listID string }
 
 // prefixList is a list of prefixes at the end of the page.
@@ -65,20 +65,20 @@ type prefixList struct {
 	prefixes  []string
 }
 
-// builder builds a view. Policies share the lists: a thousand policies may name AMAZON, and the page has its prefixes
-// once.
+// builder builds a view. Policies share the lists: a thousand policies may name AMAZON, and the page has the prefixes
+// of AMAZON once.
 type builder struct {
 	table    *awsranges.Table // nil if unknown
 	families map[int]bool     // the address lengths of the CIDRs in force, in bits
 	lists    []prefixList
-	listIDs  map[string]string // from title and prefixes
+	listIDs  map[string]string // by the title and the prefixes of a list
 }
 
 // newView returns the view of a report. table may be nil.
 func newView(report *status.Report, table *awsranges.Table) *view {
 	b := &builder{table: table, families: familiesOf(report.Policies), listIDs: make(map[string]string)}
 	v := &view{
-		scope:  fmt.Sprintf("Egress policies of %s, as of %s", report.Cluster, formatTime(report.Made)),
+		scope:  fmt.Sprintf("Egress policies of %s, as of %s", report.Cluster, formatTime(report.MadeAt)),
 		ranges: rangesText(report.Ranges),
 		states: stateCounts(report.Policies),
 	}
@@ -98,24 +98,25 @@ func rangesText(ranges *status.Ranges) string {
 	}
 	text := fmt.Sprintf("AWS ranges: syncToken %s, published %s", ranges.SyncToken, formatTime(ranges.Published))
 	if ranges.Confirmed != nil {
-		text += fmt.Sprintf(", confirmed as the latest %s earlier", duration.HumanDuration(ranges.Age()))
+		text += fmt.Sprintf(", confirmed as the latest document %s before this report", duration.HumanDuration(ranges.Age()))
 	}
 	return text + "; from " + ranges.Source
 }
 
 func formatTime(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
 
-// stateCounts returns the number of policies in each state, also 0, in the order of status.States.
+// stateCounts returns the number of policies in each state, in the order of status.States. It includes states without
+// policies.
 func stateCounts(policies []status.Policy) []stateCount {
 	counts := make(map[status.State]int)
 	for _, p := range policies {
 		counts[p.State]++
 	}
-	var all []stateCount
+	var ordered []stateCount
 	for _, state := range status.States {
-		all = append(all, stateCount{state, counts[state]})
+		ordered = append(ordered, stateCount{state, counts[state]})
 	}
-	return all
+	return ordered
 }
 
 func (b *builder) policy(p *status.Policy) policyView {
@@ -140,10 +141,10 @@ func (b *builder) policy(p *status.Policy) policyView {
 		v.othersTitle = "Other NetworkPolicies that allow egress in " + p.Namespace
 	}
 	for _, other := range p.OtherPolicies {
-		v.others = append(v.others, otherView{otherText(other), other.Everything})
+		v.others = append(v.others, otherView{otherText(other), other.AllowsEverything})
 	}
 	if p.NetworkPolicy != "" {
-		v.usage = fmt.Sprintf("NetworkPolicy %s: %s, at most %s port slots for one CIDR",
+		v.usage = fmt.Sprintf("NetworkPolicy %s: %s, most port slots that a CIDR uses: %s",
 			p.NetworkPolicy, formatCount(p.CIDRs, "CIDR"), p.FormatPortSlots())
 	}
 	return v
@@ -193,11 +194,11 @@ func portsText(ports []string) string { return cmp.Or(strings.Join(ports, ", "),
 
 func otherText(other status.OtherPolicy) string {
 	text := "NetworkPolicy " + other.Name
-	if other.Policy {
+	if other.IsFromPolicy {
 		text += ", made from another policy"
 	}
-	if other.Pods != "" {
-		text += ", for Pods with " + other.Pods
+	if other.PodSelector != "" {
+		text += ", for Pods with " + other.PodSelector
 	}
 	return text
 }

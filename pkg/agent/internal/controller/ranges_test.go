@@ -64,7 +64,7 @@ func TestDisappearedServiceIsClosed(t *testing.T) {
 	require.NoError(t, f.sync(t.Context(), key))
 	reason, message := f.nextEvent()
 	require.Equal(t, plan.ReasonServiceGone, reason)
-	require.Equal(t, `The ranges no longer have ["our_own"], so what they opened is closed; remove them from the policy, or name their successors`, message)
+	require.Equal(t, `The ranges no longer have the names ["our_own"], so their addresses are closed; remove these names from the policy, or replace them`, message)
 	require.Equal(t, 1, netpol.CIDRCount(getNamed(t, f, "egress").Spec))
 	f.updateCache(t)
 	require.NoError(t, f.sync(t.Context(), key))

@@ -59,7 +59,7 @@ func Decide(a *netpol.Assessment, current *netpol.Current, wasInPlace bool, opti
 	switch {
 	case a.State != netpol.Applied && a.State != netpol.Pending:
 		d.Warning, d.Problem = string(a.State), a.Message()
-	case len(a.Gone) > 0:
+	case len(a.MissingNames) > 0:
 		d.Warning, d.Problem = ReasonServiceGone, a.Message()
 	}
 	if len(a.Desired) == 0 {
