@@ -131,8 +131,8 @@ func TestTooManyPeers(t *testing.T) {
 	require.Len(t, result.Spec.Egress[0].To, maxPeers)
 }
 
-// TestBesideRefusesTooMuchTogether checks specs that are within the limits alone, but not together.
-func TestBesideRefusesTooMuchTogether(t *testing.T) {
+// TestSharedLimitProblemsAddsUpSpecs checks specs that are within the limits alone, but not together.
+func TestSharedLimitProblemsAddsUpSpecs(t *testing.T) {
 	specOf := func(cidr string, ports []policy.Port) networkingv1.NetworkPolicySpec {
 		p := &policy.Policy{Destinations: []policy.Destination{{Name: "x", CIDR: netip.MustParsePrefix(cidr), Ports: ports}}}
 		result, problems := compile(p, nil, Options{AllowDNS: true})
@@ -165,7 +165,7 @@ func TestBesideRefusesTooMuchTogether(t *testing.T) {
 			"Policy validation failed: Too many CIDRs: 30001 together with the namespace's other policies, which apply to the same pods; at most 30000 fit in the dataplane, which holds old and new CIDRs during an update (allowedDestinations)"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			problems := Beside(test.spec, test.others, test.options)
+			problems := SharedLimitProblems(test.spec, test.others, test.options)
 			cidrs, ports := 0, make(map[PortKey]bool)
 			for _, spec := range append(test.others, test.spec) {
 				usage := UsageOf(spec)
@@ -179,11 +179,11 @@ func TestBesideRefusesTooMuchTogether(t *testing.T) {
 				return
 			}
 			require.Equal(t, test.want, problems.Error())
-			require.True(t, test.options.MayExceed(cidrs, len(ports)), "MayExceed must report a policy that Beside refuses")
+			require.True(t, test.options.MayExceed(cidrs, len(ports)), "MayExceed must report a policy that SharedLimitProblems refuses")
 		})
 	}
-	require.Nil(t, TooManyBeside(60000))
-	require.NotNil(t, TooManyBeside(60001))
+	require.Nil(t, SharedCIDRProblems(60000))
+	require.NotNil(t, SharedCIDRProblems(60001))
 }
 
 // TestTooManyRanges checks the bound on the ports of all rules together, which needs no limit of port slots. With such

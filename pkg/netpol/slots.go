@@ -40,18 +40,19 @@ func UsageOf(spec networkingv1.NetworkPolicySpec) Usage {
 
 // MayExceed reports whether specs that apply to the same pods may exceed a pod's limits. cidrCount is the sum of the
 // CIDRs of all specs, and portCount the number of distinct ports and port ranges of all specs. If MayExceed returns
-// false, Beside would return nil.
+// false, SharedLimitProblems would return nil.
 func (o Options) MayExceed(cidrCount, portCount int) bool {
 	return cidrCount > maxPeers || o.exceedsSlots(portCount)
 }
 
-// Beside returns a problem if spec and otherSpecs together exceed a limit of a pod. All these specs apply to the same
-// pods, and each spec alone is within the limits. The limits are the number of CIDRs, and the port slots of each CIDR
-// that is in spec or inside a CIDR of spec. Beside returns nil if the specs are within the limits.
-func Beside(spec networkingv1.NetworkPolicySpec, otherSpecs []networkingv1.NetworkPolicySpec, options Options) policy.Problems {
+// SharedLimitProblems returns a problem if spec and otherSpecs together exceed a limit of a pod. All these specs apply
+// to the same pods, and each spec alone is within the limits. The limits are the number of CIDRs, and the port slots of
+// each CIDR that is in spec or inside a CIDR of spec. SharedLimitProblems returns nil if the specs are within the
+// limits.
+func SharedLimitProblems(spec networkingv1.NetworkPolicySpec, otherSpecs []networkingv1.NetworkPolicySpec, options Options) policy.Problems {
 	slots := SlotsOf(append([]networkingv1.NetworkPolicySpec{spec}, otherSpecs...)...)
 	if count := len(slots.cidrs); count > maxPeers {
-		return tooManyBeside(count)
+		return tooManySharedCIDRs(count)
 	}
 	prefix, maxSlots := slots.Max(spec)
 	if !options.exceedsSlots(maxSlots) {
@@ -60,16 +61,17 @@ func Beside(spec networkingv1.NetworkPolicySpec, otherSpecs []networkingv1.Netwo
 	return policy.Problems{slotProblem(prefix.String(), maxSlots, "this or the namespace's other policies, which apply to the same pods", options)}
 }
 
-// TooManyBeside returns the problem of specs that have so many CIDRs together that the caller need not read the specs
-// and call Beside. cidrCount is the sum of the CIDRs of all specs. TooManyBeside returns nil for fewer CIDRs.
-func TooManyBeside(cidrCount int) policy.Problems {
+// SharedCIDRProblems returns the problem of specs that have so many CIDRs together that the caller need not read the
+// specs and call SharedLimitProblems. cidrCount is the sum of the CIDRs of all specs. SharedCIDRProblems returns nil
+// for fewer CIDRs.
+func SharedCIDRProblems(cidrCount int) policy.Problems {
 	if cidrCount <= 2*maxPeers {
 		return nil
 	}
-	return tooManyBeside(cidrCount)
+	return tooManySharedCIDRs(cidrCount)
 }
 
-func tooManyBeside(cidrCount int) policy.Problems {
+func tooManySharedCIDRs(cidrCount int) policy.Problems {
 	return policy.Problems{{Path: "allowedDestinations", Message: fmt.Sprintf(
 		"Too many CIDRs: %d together with the namespace's other policies, which apply to the same pods; at most %d fit in the dataplane, which holds old and new CIDRs during an update", cidrCount, maxPeers)}}
 }

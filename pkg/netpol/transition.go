@@ -109,9 +109,9 @@ func jsonKey(value any) string {
 	return string(data)
 }
 
-// Holds reports whether outer has every peer of inner, with every port and port range that inner opens to this peer. If
-// so, outer allows everything that inner allows.
-func Holds(outer, inner networkingv1.NetworkPolicySpec) bool {
+// Contains reports whether outer has every peer of inner, with every port and port range that inner opens to this peer.
+// If so, outer allows everything that inner allows.
+func Contains(outer, inner networkingv1.NetworkPolicySpec) bool {
 	type peerPort struct {
 		peer string
 		port PortKey

@@ -98,9 +98,9 @@ func ParseUsage(text string) (usage Usage, ok bool) {
 
 var isPortKey = regexp.MustCompile(`^(\*|(TCP|UDP|SCTP)/(\*|[0-9]{1,5}(-[0-9]{1,5})?))$`)
 
-// Stamp sets the annotations that describe the spec of a NetworkPolicy. generation is the metadata.generation that the
-// NetworkPolicy has after the write.
-func Stamp(networkPolicy *networkingv1.NetworkPolicy, generation int64) {
+// SetSpecAnnotations sets the annotations that describe the spec of a NetworkPolicy. generation is the
+// metadata.generation that the NetworkPolicy has after the write.
+func SetSpecAnnotations(networkPolicy *networkingv1.NetworkPolicy, generation int64) {
 	networkPolicy.Annotations[SpecDigestAnnotation] = SpecDigestOf(networkPolicy.Spec)
 	networkPolicy.Annotations[UsageAnnotation] = UsageOf(networkPolicy.Spec).String()
 	networkPolicy.Annotations[GenerationAnnotation] = strconv.FormatInt(generation, 10)

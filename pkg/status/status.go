@@ -169,7 +169,7 @@ func (c Cluster) assess(configMap *corev1.ConfigMap, current *networkingv1.Netwo
 	if !assessment.Opens {
 		return assessment
 	}
-	in.Exceeded = netpol.Beside(assessment.Desired[0].Spec, n.specsExcept(netpol.NetworkPolicyName(configMap.Name)), c.Options)
+	in.Exceeded = netpol.SharedLimitProblems(assessment.Desired[0].Spec, n.specsExcept(netpol.NetworkPolicyName(configMap.Name)), c.Options)
 	if in.Exceeded == nil {
 		return assessment
 	}

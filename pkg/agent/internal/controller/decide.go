@@ -67,8 +67,8 @@ func (c *Controller) loadSpec(ctx context.Context, configMap *corev1.ConfigMap, 
 	return netpol.CurrentOf(full), nil
 }
 
-// loadDocument returns the ConfigMap of a cached one, with its policy document. If the cache does not hold the document,
-// it reads the ConfigMap. It returns problems instead if the document exceeds a limit.
+// loadDocument returns the ConfigMap of a cached one, with its policy document. If the cache does not hold the
+// document, it reads the ConfigMap. It returns problems instead if the document exceeds a limit.
 func (c *Controller) loadDocument(ctx context.Context, source *cached.ConfigMap) (*corev1.ConfigMap, policy.Problems, error) {
 	configMap := source.ConfigMap()
 	if size := source.DocumentSize(); size > policy.MaxDocumentBytes {
@@ -126,7 +126,7 @@ func (c *Controller) checkDesired(ctx context.Context, key cache.ObjectName, cur
 		return problems, err
 	}
 	full, err := c.api.readNetworkPolicy(ctx, current)
-	if err != nil || netpol.Holds(full.Spec, desired) {
+	if err != nil || netpol.Contains(full.Spec, desired) {
 		return nil, err
 	}
 	return problems, nil
@@ -166,7 +166,7 @@ func (c *Controller) checkNamespace(ctx context.Context, key cache.ObjectName, o
 	if len(others) == 0 || !c.options.Plan.Compile.MayExceed(cidrs, ports) {
 		return nil, nil
 	}
-	if problems := netpol.TooManyBeside(cidrs); problems != nil {
+	if problems := netpol.SharedCIDRProblems(cidrs); problems != nil {
 		return problems, nil
 	}
 	if len(others) > maxOthersRead {
@@ -177,5 +177,5 @@ func (c *Controller) checkNamespace(ctx context.Context, key cache.ObjectName, o
 	if err != nil {
 		return nil, err
 	}
-	return netpol.Beside(own, specs, c.options.Plan.Compile), nil
+	return netpol.SharedLimitProblems(own, specs, c.options.Plan.Compile), nil
 }

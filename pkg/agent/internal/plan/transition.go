@@ -32,7 +32,7 @@ func Transition(d Decision, cause netpol.Cause, current *networkingv1.NetworkPol
 	case step == netpol.Widen:
 		wide := current.DeepCopy()
 		wide.Spec = spec
-		netpol.Stamp(wide, current.Generation+1)
+		netpol.SetSpecAnnotations(wide, current.Generation+1)
 		d.Desired = wide
 		if !isSamePolicy(cause) {
 			d.Reason = ""
