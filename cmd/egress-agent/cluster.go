@@ -187,7 +187,7 @@ func (s *clusterState) readOptions(annotation string) {
 	s.cluster.Options = options
 }
 
-// readCustom returns the custom ranges that the agent saved, or nil if it saved none.
+// readCustom returns the custom ranges that the agent saved, or nil if the agent saved no custom ranges.
 func readCustom(configMap *corev1.ConfigMap) (*awsranges.Table, error) {
 	data, ok := configMap.BinaryData[agent.CustomKey]
 	if !ok {
@@ -196,8 +196,8 @@ func readCustom(configMap *corev1.ConfigMap) (*awsranges.Table, error) {
 	return awsranges.DecodeCustom(data)
 }
 
-// describeError returns an error that explains err, an error from the API server, and how to solve it. object is the
-// kind of object that status could not read. source is the name of the kubeconfig.
+// describeError returns an error that explains err and says what to do. err is an error from the API server. object is
+// the kind of object that status could not read. source is the name of the kubeconfig.
 func (o *statusOptions) describeError(err error, object, server, source string) error {
 	var requestError *url.Error
 	switch {

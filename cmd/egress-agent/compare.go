@@ -27,7 +27,7 @@ type comparison struct {
 type versionPair struct{ oldSource, newSource *cli.Source }
 
 // matchVersions matches policies by namespace and name. It returns pairs in the order of newSources, then the removed
-// policies in the order of oldSources. If both lists are a single bare policy.json, it matches the two.
+// policies in the order of oldSources. If each list is one bare policy.json, matchVersions matches the two files.
 //
 // Kustomize appends a hash of the content to a name, so each edit changes the name. matchVersions therefore ignores the
 // hash for the remaining policies. It does so only if each version has exactly one policy of that name.

@@ -25,7 +25,7 @@ const (
 )
 
 // writeTable writes one row for each policy, in columns as kubectl prints them. A wide table has more columns and
-// shortens no cell. Without policies it writes nothing.
+// shortens no cell. If the report has no policies, it writes nothing.
 func writeTable(w io.Writer, report *status.Report, wide bool) error {
 	if len(report.Policies) == 0 {
 		return nil
@@ -86,7 +86,7 @@ func destinationCount(p status.Policy) string {
 	return strconv.Itoa(len(p.Destinations))
 }
 
-// rangesAge returns the age of the AWS ranges, or none if the policy names no service.
+// rangesAge returns the age of the AWS ranges, or "<none>" if the policy names no service.
 func rangesAge(ranges *status.Ranges, p status.Policy) string {
 	namesService := slices.ContainsFunc(p.Destinations, func(d status.Destination) bool { return d.Service != "" })
 	switch {

@@ -154,7 +154,8 @@ func onlyIn(entries, otherVersion []entry, spans []policy.Port) []Difference {
 	return differences
 }
 
-// portNames returns the names of the ports in spans. If spans has spanCount items, they are all ports of all protocols.
+// portNames returns the names of the ports in spans. If spans has spanCount items, the name is "every
+// port".
 func portNames(spans []policy.Port, spanCount int) []string {
 	if len(spans) == spanCount {
 		return []string{"every port"}

@@ -157,8 +157,8 @@ func (e *Explanation) explainDestination(i int, d policy.Destination, table *aws
 	}
 }
 
-// matchDestination returns a reason for each prefix of the destination that contains the address. otherRegions are the
-// regions in which the service has the address, but which the destination does not name.
+// matchDestination returns a reason for each prefix of the destination that contains the address. otherRegions are
+// regions that the destination does not name, and in which the service has the address.
 func matchDestination(d policy.Destination, path string, table *awsranges.Table, address netip.Addr) (reasons []Reason, otherRegions []string) {
 	if d.Service == "" {
 		if d.CIDR.Contains(address) {

@@ -39,7 +39,7 @@ const (
 // Cause is the reason for a write.
 type Cause string
 
-// The causes. An empty Cause means that nothing differs.
+// The causes. An empty Cause means that the agent has nothing to write.
 const (
 	CauseMissing  Cause = "Missing"  // no NetworkPolicy exists
 	CauseEdited   Cause = "Edited"   // somebody edited the NetworkPolicy
@@ -105,8 +105,8 @@ type Assessment struct {
 	// set although Desired is nil.
 	Cause Cause
 	// Opens reports whether Desired may open more than the cluster allows now. The caller must then compare Desired with
-	// the other policies of the namespace. If all policies together exceed bounds, the caller must call Assess again with
-	// these bounds in Inputs.Exceeded.
+	// the other policies of the namespace. If the policies together exceed limits, the caller must call Assess again with
+	// these limits in Inputs.Exceeded.
 	Opens bool
 	// MissingNames are the names of services and regions that the table no longer has, without duplicates, in the policy's
 	// order. The policy was valid when the table had the names, so it stays in force without them.
@@ -239,9 +239,9 @@ func (a *Assessment) assessByAnnotations(current *Current, in Inputs) {
 	}
 }
 
-// uncounted returns the names of destinations with a service that annotation, a DestinationsAnnotation, does not count:
-// their ranges were not loaded when the agent wrote it. lacksAWS means that no AWS ranges are loaded now. Then
-// uncounted also returns every destination with a service of AWS, because the agent cannot update such a destination.
+// uncounted returns the names of destinations that have a service but no count in a DestinationsAnnotation: the ranges
+// were not loaded when the agent wrote the annotation. lacksAWS means that no AWS ranges are loaded now. Then uncounted
+// also returns every destination with a service of AWS, because the agent cannot update such a destination.
 func uncounted(p *policy.Policy, annotation string, lacksAWS bool) []string {
 	counts, complete := ParseCounts(annotation)
 	if p == nil || p.DefaultAction == policy.Allow || !complete {
@@ -356,7 +356,8 @@ func (c *Current) isEdited() bool {
 	return !HasManagedLabel(c.ObjectMeta) || c.SpecDigest != c.Annotations[SpecDigestAnnotation]
 }
 
-// matches reports whether c has the spec, labels, annotations and owners of desired. c may have more of them.
+// matches reports whether c has the spec, labels, annotations and owners of desired. c may have further labels,
+// annotations and owners.
 func (c *Current) matches(desired *networkingv1.NetworkPolicy) bool {
 	if c.SpecDigest != desired.Annotations[SpecDigestAnnotation] || c.DocumentDigest != DocumentDigest(desired.Annotations[PolicyAnnotation]) {
 		return false

@@ -22,9 +22,9 @@ type Inputs struct {
 	// PolicyDigest is the result of PolicyDigestOf for the stored ConfigMap. If it is empty, Assess computes it from its
 	// argument configMap. The agent sets it, because the agent's cache has policy.json without white space.
 	PolicyDigest string
-	// Exceeded are the bounds that the policy exceeds by its size or together with the other policies of its namespace. If
-	// there are any such bounds, the policy is invalid. CompileConfigMap then does not read policy.json, which the caller
-	// may lack.
+	// Exceeded has a problem for each limit that the policy exceeds by its size, or together with the other policies of
+	// the namespace. If Exceeded is not empty, the policy is invalid. CompileConfigMap then does not read policy.json,
+	// which the caller may lack.
 	Exceeded policy.Problems
 	// RangesIncomplete reports that the agent may use ranges that Table lacks. Assess then reports no missing ranges or
 	// names.
@@ -163,7 +163,7 @@ func (c *Compiled) Spec() networkingv1.NetworkPolicySpec {
 // DenyAll returns the spec that denies all egress. If the options allow DNS, the spec allows DNS.
 func DenyAll(options Options) networkingv1.NetworkPolicySpec { return newSpec(baseRules(options)) }
 
-// Resolve returns a destination's prefixes of both families, which the caller must not modify. ok is false if the table
+// Resolve returns a destination's prefixes, IPv4 and IPv6. The caller must not modify them. ok is false if the table
 // lacks both the service and AWS's document.
 func Resolve(d policy.Destination, table *awsranges.Table) (found []netip.Prefix, ok bool) {
 	if d.Service == "" {

@@ -72,8 +72,8 @@ func appendPeer(text []byte, peer networkingv1.NetworkPolicyPeer) []byte {
 	return appendSelector(text, 'w', peer.NamespaceSelector)
 }
 
-// appendSelector appends nothing for a nil selector, which selects nothing. An empty selector, which selects all,
-// appends its tag.
+// appendSelector appends no text if selector is nil, because a nil selector selects nothing. An empty selector selects
+// everything, and appendSelector appends the tag.
 func appendSelector(text []byte, tag byte, selector *metav1.LabelSelector) []byte {
 	if selector == nil {
 		return text

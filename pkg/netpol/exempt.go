@@ -8,7 +8,7 @@ import (
 // DefaultNamespace is the namespace of the agent, unless a flag names another namespace.
 const DefaultNamespace = "egress-system"
 
-// systemNamespaces hold the components of the cluster. A policy in one of them could close the cluster's DNS.
+// systemNamespaces hold the components of the cluster. A policy in such a namespace could close the cluster's DNS.
 var systemNamespaces = []string{"kube-system", "kube-public", "kube-node-lease"}
 
 // IsExempt reports whether the agent writes nothing in a namespace, because the cluster or the agent itself runs there.

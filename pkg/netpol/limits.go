@@ -61,8 +61,8 @@ func slotProblems(blocks prefixes.Blocks, p *policy.Policy, c *collector, option
 	return problems
 }
 
-// slotProblem returns the problem of subject, a CIDR or a destination that takes too many port slots. The message tells
-// the user to change portOwners, such as "db, web".
+// slotProblem returns the problem of subject, a CIDR or a destination that takes too many port slots. The message
+// names portOwners, the destinations whose ports the user must change, such as "db, web".
 func slotProblem(subject string, slots int, portOwners string, options Options) policy.Problem {
 	note := ""
 	if options.AllowDNS {

@@ -38,8 +38,8 @@ func UsageOf(spec networkingv1.NetworkPolicySpec) Usage {
 	return usage
 }
 
-// MayExceed reports whether specs that apply to the same pods may exceed a pod's limits. cidrCount is the sum of the
-// CIDRs of all specs, and portCount the number of distinct ports and port ranges of all specs. If MayExceed returns
+// MayExceed reports whether specs that apply to the same pods may exceed a pod's limits. cidrCount is the number of
+// CIDRs in the specs. portCount is the number of distinct ports and port ranges in the specs. If MayExceed returns
 // false, SharedLimitProblems would return nil.
 func (o Options) MayExceed(cidrCount, portCount int) bool {
 	return cidrCount > maxPeers || o.exceedsSlots(portCount)
@@ -61,9 +61,8 @@ func SharedLimitProblems(spec networkingv1.NetworkPolicySpec, otherSpecs []netwo
 	return policy.Problems{slotProblem(prefix.String(), maxSlots, "this or the namespace's other policies, which apply to the same pods", options)}
 }
 
-// SharedCIDRProblems returns the problem of specs that have so many CIDRs together that the caller need not read the
-// specs and call SharedLimitProblems. cidrCount is the sum of the CIDRs of all specs. SharedCIDRProblems returns nil
-// for fewer CIDRs.
+// SharedCIDRProblems returns a problem if cidrCount, the number of CIDRs in several specs, is so high that the caller
+// need not read the specs. If it returns nil, the caller must read them and call SharedLimitProblems.
 func SharedCIDRProblems(cidrCount int) policy.Problems {
 	if cidrCount <= 2*maxPeers {
 		return nil
@@ -120,7 +119,7 @@ func (s Slots) Max(spec networkingv1.NetworkPolicySpec) (prefix netip.Prefix, sl
 			isInSpec[peerPrefix(peer)] = true
 		}
 	}
-	var outer netip.Prefix // the latest CIDR of spec that no other CIDR of spec contains; the CIDRs inside a CIDR follow it
+	var outer netip.Prefix // the last CIDR of spec so far that is not inside another CIDR of spec; s.cidrs has outer CIDRs first
 	for _, c := range s.cidrs {
 		if isInSpec[c.prefix] && !prefixes.Contains(outer, c.prefix) {
 			outer = c.prefix

@@ -21,10 +21,10 @@ const (
 	// Replace writes the desired spec, because the transition only adds to the current spec, is small, or cannot use the
 	// union.
 	Replace Step = "whole"
-	// Widen writes the union of both specs, which allows everything that either allows.
+	// Widen writes the union of both specs, which allows every connection that one of the specs allows.
 	Widen Step = "widen"
-	// Narrow writes the desired spec over a superset of it. It is the second write, after the dataplane has applied the
-	// first write.
+	// Narrow replaces a superset of the desired spec with the desired spec. It is the second write, after the dataplane
+	// has applied the first write.
 	Narrow Step = "narrow"
 )
 

@@ -113,8 +113,8 @@ func TestTransitionUnion(t *testing.T) {
 
 // TestTransitionUnionWithEverything merges a rule for every port with a rule for every port and peer.
 func TestTransitionUnionWithEverything(t *testing.T) {
-	some, all := compiled(t, "10.0.0.0", 300), newSpec([]networkingv1.NetworkPolicyEgressRule{allowAllRule()})
-	for _, change := range [][2]networkingv1.NetworkPolicySpec{{some, all}, {all, some}} {
+	cidrs, everything := compiled(t, "10.0.0.0", 300), newSpec([]networkingv1.NetworkPolicyEgressRule{allowAllRule()})
+	for _, change := range [][2]networkingv1.NetworkPolicySpec{{cidrs, everything}, {everything, cidrs}} {
 		step, union := Transition(change[0], change[1], 200, Options{AllowDNS: true, MaxPortSlots: DefaultPortSlots})
 		require.Equal(t, Widen, step)
 		require.Contains(t, union.Egress, allowAllRule())

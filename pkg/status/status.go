@@ -67,15 +67,15 @@ type Policy struct {
 	// CIDRs is the number of CIDRs of the NetworkPolicy.
 	CIDRs int `json:"cidrs"`
 	// PortSlots is the highest number of port slots of a CIDR of the NetworkPolicy, or of a CIDR inside such a CIDR. It
-	// counts the policies of the namespace together, and adds two slots if one of them opens DNS.
+	// counts the policies of the namespace together, and adds two slots if any policy opens DNS.
 	PortSlots int `json:"portSlots"`
 	// MaxPortSlots is the limit of PortSlots; 0 means no limit.
 	MaxPortSlots int `json:"maxPortSlots"`
 	// OtherPolicies are the other NetworkPolicies of the namespace that allow egress, sorted by name. NetworkPolicies add
-	// up, so a pod may make each connection that one of them allows.
+	// up, so a pod may make every connection that any NetworkPolicy allows.
 	OtherPolicies []OtherPolicy `json:"others"`
 
-	// Current is the NetworkPolicy; nil if the policy has none.
+	// Current is the NetworkPolicy; nil if the policy has no NetworkPolicy.
 	Current *networkingv1.NetworkPolicy `json:"-"`
 }
 
@@ -156,7 +156,8 @@ func (c Cluster) policy(configMap *corev1.ConfigMap, n *namespace) Policy {
 	return p
 }
 
-// assess assesses a policy as the agent does: first alone, and then together with the other policies of the namespace.
+// assess assesses a policy as the agent does: first the policy alone, and then together with the other policies of the
+// namespace.
 func (c Cluster) assess(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy, n *namespace) *netpol.Assessment {
 	in := netpol.Inputs{
 		Table: c.Table, Options: c.Options, AgentNamespace: c.AgentNamespace, RangesIncomplete: c.RangesIncomplete, TrustCurrent: true,

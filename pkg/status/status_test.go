@@ -120,24 +120,24 @@ func TestPoliciesReturnsStates(t *testing.T) {
 func TestPoliciesReturnsDestinationsAndOthers(t *testing.T) {
 	table := testTable(t)
 	require.Equal(t, []Policy{}, Policies(Cluster{}))
-	other := func(name string, types []networkingv1.PolicyType, egress ...networkingv1.NetworkPolicyEgressRule) *networkingv1.NetworkPolicy {
+	newNetworkPolicy := func(name string, types []networkingv1.PolicyType, egress ...networkingv1.NetworkPolicyEgressRule) *networkingv1.NetworkPolicy {
 		return &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "tenant-a", Name: name}, Spec: networkingv1.NetworkPolicySpec{PolicyTypes: types, Egress: egress}}
 	}
 	egress := []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}
-	some := other("web", nil, networkingv1.NetworkPolicyEgressRule{To: []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.0.0/8"}}}})
-	some.Spec.PodSelector = metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}
-	elsewhere := other("elsewhere", egress, networkingv1.NetworkPolicyEgressRule{})
+	web := newNetworkPolicy("web", nil, networkingv1.NetworkPolicyEgressRule{To: []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.0.0/8"}}}})
+	web.Spec.PodSelector = metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}
+	elsewhere := newNetworkPolicy("elsewhere", egress, networkingv1.NetworkPolicyEgressRule{})
 	elsewhere.Namespace = "tenant-b"
-	more := strings.NewReplacer("10.1.0.0/24", "10.1.0.0/16", "5432", "5433").Replace(edited)
+	moreDocument := strings.NewReplacer("10.1.0.0/24", "10.1.0.0/16", "5432", "5433").Replace(edited)
 	first := configMap("a-first", valid)
 	first.Namespace = "tenant-0"
 	policies := Policies(Cluster{
-		ConfigMaps: []*corev1.ConfigMap{configMap("more", more), configMap("egress", valid), first},
+		ConfigMaps: []*corev1.ConfigMap{configMap("more", moreDocument), configMap("egress", valid), first},
 		NetworkPolicies: []*networkingv1.NetworkPolicy{
-			made(t, "more", more, table), made(t, "egress", valid, table), some, elsewhere,
-			other("all", egress, networkingv1.NetworkPolicyEgressRule{}),
-			other("deny", egress),
-			other("ingress", []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}),
+			made(t, "more", moreDocument, table), made(t, "egress", valid, table), web, elsewhere,
+			newNetworkPolicy("all", egress, networkingv1.NetworkPolicyEgressRule{}),
+			newNetworkPolicy("deny", egress),
+			newNetworkPolicy("ingress", []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}),
 		},
 		Table: table, Options: options,
 	})
@@ -160,7 +160,7 @@ func TestPoliciesReturnsDestinationsAndOthers(t *testing.T) {
 	require.Equal(t, 5, p.PortSlots, "two of the policy, one of 10.1.0.0/16 in the other policy, and two of DNS")
 	require.Equal(t, []OtherPolicy{{Name: "all", AllowsEverything: true}, {Name: "more", IsFromPolicy: true}, {Name: "web", PodSelector: "app=web"}}, p.OtherPolicies)
 
-	conflict := Policies(Cluster{ConfigMaps: []*corev1.ConfigMap{configMap("web", valid)}, NetworkPolicies: []*networkingv1.NetworkPolicy{some}, Options: options})[0]
+	conflict := Policies(Cluster{ConfigMaps: []*corev1.ConfigMap{configMap("web", valid)}, NetworkPolicies: []*networkingv1.NetworkPolicy{web}, Options: options})[0]
 	require.Equal(t, NameConflict, conflict.State)
 	require.Equal(t, []OtherPolicy{{Name: "web", PodSelector: "app=web"}}, conflict.OtherPolicies, "the NetworkPolicy with the policy's name allows egress too")
 	require.Zero(t, conflict.CIDRs)

@@ -67,8 +67,8 @@ func (c *Controller) loadSpec(ctx context.Context, configMap *corev1.ConfigMap, 
 	return netpol.CurrentOf(full), nil
 }
 
-// loadDocument returns the ConfigMap of a cached one, with its policy document. If the cache does not hold the
-// document, it reads the ConfigMap. It returns problems instead if the document exceeds a limit.
+// loadDocument returns the ConfigMap of a cached one, with its policy document. If the cache does not hold the document,
+// it reads the ConfigMap. It returns problems instead if the document exceeds a limit.
 func (c *Controller) loadDocument(ctx context.Context, source *cached.ConfigMap) (*corev1.ConfigMap, policy.Problems, error) {
 	configMap := source.ConfigMap()
 	if size := source.DocumentSize(); size > policy.MaxDocumentBytes {
