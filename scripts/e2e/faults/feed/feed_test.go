@@ -64,7 +64,7 @@ func TestFeedFaultsChangeNothing(t *testing.T) {
 				w.Write([]byte(good[:len(good)/2]))
 			})
 		}},
-		{"gzip bomb", "refused", "more than 16 MiB", func(t *testing.T, s *harness.RangesServer) {
+		{"gzip bomb", "refused", "larger than 16 MiB", func(t *testing.T, s *harness.RangesServer) {
 			var bomb bytes.Buffer
 			zipped := gzip.NewWriter(&bomb)
 			for range 1000 {
@@ -77,7 +77,7 @@ func TestFeedFaultsChangeNothing(t *testing.T) {
 				w.Write(bomb.Bytes())
 			})
 		}},
-		{"200 MB body", "refused", "more than 16 MiB", func(_ *testing.T, s *harness.RangesServer) {
+		{"200 MB body", "refused", "larger than 16 MiB", func(_ *testing.T, s *harness.RangesServer) {
 			s.SetAnswer(func(w http.ResponseWriter, _ *http.Request) {
 				for range 200 {
 					if _, err := w.Write(bytes.Repeat([]byte(" "), 1<<20)); err != nil {
@@ -87,7 +87,7 @@ func TestFeedFaultsChangeNothing(t *testing.T) {
 			})
 		}},
 		{"HTML", "refused", "not an ip-ranges document", func(_ *testing.T, s *harness.RangesServer) { s.SetAnswer(body("<html><body>Sign in</body></html>")) }},
-		{"an empty object", "refused", "it has no rows", func(_ *testing.T, s *harness.RangesServer) { s.SetAnswer(body("{}")) }},
+		{"an empty object", "refused", "no rows in", func(_ *testing.T, s *harness.RangesServer) { s.SetAnswer(body("{}")) }},
 		{"half the rows missing", "refused", "the document has only 6 of the accepted 13 IPv4 rows; the minimum is 85 %; to accept the document anyway, start with --accept-ranges 1700000001", func(_ *testing.T, s *harness.RangesServer) {
 			s.SetAnswer(body(without(`(?m)^.*"ip_prefix".*"(S3|DYNAMODB|EC2)".*\n`)))
 		}},
