@@ -1,7 +1,8 @@
 // Package agent keeps one NetworkPolicy beside each policy ConfigMap of a cluster.
 //
-// It only connects the parts, packages in internal: ranges keeps the table of ranges current, and controller writes the
-// NetworkPolicies. Both run only in the leader, the agent with the Lease. A standby only keeps its caches current.
+// This package only connects packages in internal: ranges keeps the table of ranges current, and controller writes the
+// NetworkPolicies. Both run only in the leader, the agent that holds the Lease. A standby only keeps its caches
+// current.
 package agent
 
 import (
@@ -38,7 +39,7 @@ const (
 	OptionsAnnotation   = ranges.OptionsAnnotation
 )
 
-// EventsPerSecond is how many Events the agent writes in a second.
+// EventsPerSecond is how many Events the agent writes in a second at most.
 const EventsPerSecond = events.PerSecond
 
 // Source is the source of the ranges.
@@ -46,13 +47,13 @@ type Source = ranges.Source
 
 // Options control an agent.
 type Options struct {
-	// Compile applies to every policy.
+	// Compile has the options of the compiler for every policy.
 	Compile netpol.Options
 	// Source is the source of the AWS ranges.
 	Source Source
-	// Namespace is the agent's, with its Lease and the ConfigMap of ranges.
+	// Namespace is the agent's namespace. It has the Lease and the ConfigMap of ranges.
 	Namespace string
-	// LeaderElect makes an agent wait for the Lease before it leads. An agent without it leads immediately.
+	// LeaderElect makes the agent wait for the Lease before it leads. If it is false, the agent leads immediately.
 	LeaderElect bool
 	// Workers is how many policies are synced concurrently; at least 1.
 	Workers int
@@ -64,7 +65,7 @@ type Options struct {
 	Metrics prometheus.Registerer
 }
 
-// Agent connects the parts. New returns one for a single Run.
+// Agent connects the parts. Run may be called once.
 type Agent struct {
 	options    Options
 	log        *slog.Logger
@@ -75,7 +76,7 @@ type Agent struct {
 	controller *controller.Controller
 }
 
-// Clients are the agent's clients of one API server. Events may be slower than the others, and then delay no
+// Clients are the agent's clients of one API server. Events has a client of its own, so that slow Events delay no
 // NetworkPolicy.
 type Clients struct {
 	API      kubernetes.Interface
@@ -110,18 +111,18 @@ func New(clients Clients, options Options, log *slog.Logger) *Agent {
 	return a
 }
 
-// Run works until ctx ends, and returns when the last sync has. A nil error means that it stopped because ctx ended.
+// Run works until ctx ends, and returns after the last sync has ended. It returns nil if it stopped because ctx ended.
 func (a *Agent) Run(ctx context.Context) error {
 	defer a.queue.ShutDown()
 	defer a.events.Shutdown()
 	go a.events.Run(ctx)
 
-	watching, stopWatching := context.WithCancel(ctx)
+	cacheCtx, stopCaches := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	defer running.Wait()
-	defer stopWatching() // also after the loss of the Lease, which does not end ctx
+	defer stopCaches() // also after the loss of the Lease, which does not end ctx
 	a.log.Info("waiting for caches")
-	running.Go(func() { a.controller.RunCaches(watching) })
+	running.Go(func() { a.controller.RunCaches(cacheCtx) })
 	if !a.options.LeaderElect {
 		return a.lead(ctx, context.WithoutCancel(ctx))
 	}
@@ -144,17 +145,17 @@ func (a *Agent) waitForCaches(ctx context.Context) bool {
 // stopTimeout is how long a stop waits for writes in flight.
 const stopTimeout = 10 * time.Second
 
-// lead does the work of the leader until ctx ends. It returns when all syncs in flight have. Their API requests end
-// with requests, and at the latest stopTimeout after ctx.
-func (a *Agent) lead(ctx, requests context.Context) error {
-	requests, cancel := context.WithCancel(requests)
+// lead does the work of the leader until ctx ends. It returns after all syncs in flight have ended. Their API requests
+// use requestCtx, which lead cancels stopTimeout after the end of ctx.
+func (a *Agent) lead(ctx, requestCtx context.Context) error {
+	requestCtx, cancel := context.WithCancel(requestCtx)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(stopTimeout, cancel) })()
 	a.controller.SetLeader(true)
 	defer a.controller.SetLeader(false)
 
 	// The saved ranges must be loaded before the first sync. The caches may still be filling meanwhile.
-	next, err := a.updater.LoadInitial(ctx)
+	firstDelay, err := a.updater.LoadInitial(ctx)
 	if err != nil {
 		return err
 	}
@@ -164,8 +165,8 @@ func (a *Agent) lead(ctx, requests context.Context) error {
 	synced := a.updater.Publish()
 	var running sync.WaitGroup
 	defer running.Wait()
-	running.Go(func() { a.updater.Run(ctx, next, synced) })
-	a.controller.Run(ctx, requests)
+	running.Go(func() { a.updater.Run(ctx, firstDelay, synced) })
+	a.controller.Run(ctx, requestCtx)
 	return nil
 }
 

@@ -16,20 +16,21 @@ import (
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 )
 
-// A leader that fails loses the Lease after leaseDuration. Its successor then takes it within two tries, 1 to 2.2 times
-// retryPeriod apart (leaderelection.JitterFactor). A leader that cannot renew for renewDeadline gives up before that.
+// If a leader fails, its Lease expires after leaseDuration. A standby then takes the Lease within two tries. The time
+// between two tries is 1 to 2.2 times retryPeriod (leaderelection.JitterFactor). A leader that cannot renew the Lease
+// stops after renewDeadline, which is before the Lease expires.
 const (
 	leaseDuration = 15 * time.Second
 	renewDeadline = 10 * time.Second
 	retryPeriod   = 500 * time.Millisecond
 )
 
-// lease is the agent's Lease. An agent that is not elected needs none.
+// lease is the agent's Lease. An agent without Options.LeaderElect does not use it.
 type lease struct {
 	client    kubernetes.Interface
 	namespace string
 	log       *slog.Logger
-	elector   atomic.Pointer[leaderelection.LeaderElector] // nil without an election
+	elector   atomic.Pointer[leaderelection.LeaderElector] // nil before elect, and if the agent leads without an election
 }
 
 func newLease(client kubernetes.Interface, namespace string, log *slog.Logger) *lease {
@@ -39,26 +40,26 @@ func newLease(client kubernetes.Interface, namespace string, log *slog.Logger) *
 // check returns an error if another agent may hold the Lease. Every write calls it first.
 func (l *lease) check() error {
 	elector := l.elector.Load()
-	// This allows less time than the Lease lasts, and more than a renewal takes. A process that was stopped for a while
-	// gets the error before its next renewal fails.
+	// elector.Check fails renewDeadline after the last renewal. That is before the Lease expires, and later than the
+	// next renewal. A process that was suspended gets this error before its next renewal fails.
 	if elector != nil && (!elector.IsLeader() || elector.Check(renewDeadline-leaseDuration) != nil) {
 		return errors.New("the Lease may be lost")
 	}
 	return nil
 }
 
-// elect waits for the Lease, calls lead, and releases the Lease when lead has returned. lead must return soon after its
-// first argument ends. Its API requests use the second, because that ends only with the Lease.
+// elect waits for the Lease, calls lead, and releases the Lease after lead has returned. lead must return soon after
+// its ctx ends. Its API requests use requestCtx, which ends only if the Lease is lost.
 //
-// An error means that lead failed, or that the Lease is lost. Another agent may have written since, so the process must
-// exit.
-func (l *lease) elect(ctx context.Context, lead func(ctx, requests context.Context) error) error {
+// elect returns an error if lead failed or the Lease is lost. Another agent may have written since then, so the process
+// must exit.
+func (l *lease) elect(ctx context.Context, lead func(ctx, requestCtx context.Context) error) error {
 	host, err := os.Hostname()
 	if err != nil {
 		return err
 	}
-	// Only the end of electing releases the Lease, and that comes after the last write.
-	electing, release := context.WithCancel(context.WithoutCancel(ctx))
+	// The Lease is released when electionCtx ends. That must be after the last write.
+	electionCtx, release := context.WithCancel(context.WithoutCancel(ctx))
 	defer release()
 	var started atomic.Bool
 	result := make(chan error, 1)
@@ -73,12 +74,12 @@ func (l *lease) elect(ctx context.Context, lead func(ctx, requests context.Conte
 		RetryPeriod:     retryPeriod,
 		ReleaseOnCancel: true,
 		Callbacks: leaderelection.LeaderCallbacks{
-			OnStartedLeading: func(holding context.Context) {
+			OnStartedLeading: func(leaseCtx context.Context) {
 				started.Store(true)
-				leading, cancel := context.WithCancel(holding)
+				leadCtx, cancel := context.WithCancel(leaseCtx)
 				defer cancel()
 				defer context.AfterFunc(ctx, cancel)()
-				result <- lead(leading, holding)
+				result <- lead(leadCtx, leaseCtx)
 				release()
 			},
 			OnStoppedLeading: func() {},
@@ -94,7 +95,7 @@ func (l *lease) elect(ctx context.Context, lead func(ctx, requests context.Conte
 		}
 	})()
 	l.log.Info("waiting for the Lease", "namespace", l.namespace, "lease", Name)
-	elector.Run(electing)
+	elector.Run(electionCtx)
 	if !started.Load() {
 		return nil
 	}
@@ -107,7 +108,7 @@ func (l *lease) elect(ctx context.Context, lead func(ctx, requests context.Conte
 // reference returns the object of an Event about the agent: its Lease.
 func (l *lease) reference(ctx context.Context) *corev1.ObjectReference {
 	reference := &corev1.ObjectReference{APIVersion: "coordination.k8s.io/v1", Kind: "Lease", Namespace: l.namespace, Name: Name}
-	// Without an election there may be no Lease. Then the Event has no UID, and its readers find it by the name.
+	// If the agent leads without an election, there may be no Lease. The Event then refers to the Lease by name only.
 	if lease, err := l.client.CoordinationV1().Leases(l.namespace).Get(ctx, Name, metav1.GetOptions{}); err == nil {
 		reference.UID = lease.UID
 	}

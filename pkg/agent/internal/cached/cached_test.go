@@ -27,7 +27,8 @@ func TestNetworkPolicyKeepsOnlyMetadata(t *testing.T) {
 	require.Nil(t, current.ManagedFields)
 }
 
-// TestNetworkPolicyLosesNoMetadata packs metadata of every shape, and requires what the agent reads of it.
+// TestNetworkPolicyLosesNoMetadata reduces metadata in many variants, and requires that Current returns it unchanged
+// except for the PolicyAnnotation.
 func TestNetworkPolicyLosesNoMetadata(t *testing.T) {
 	now := metav1.Now()
 	for name, change := range map[string]func(*metav1.ObjectMeta){
@@ -36,22 +37,22 @@ func TestNetworkPolicyLosesNoMetadata(t *testing.T) {
 			delete(m.Annotations, netpol.PolicyDigestAnnotation)
 			delete(m.Annotations, netpol.DestinationsAnnotation)
 		},
-		"edited spec":         func(m *metav1.ObjectMeta) { m.Generation = 7 },
-		"no labels":           func(m *metav1.ObjectMeta) { m.Labels = nil },
-		"another label":       func(m *metav1.ObjectMeta) { m.Labels["team"] = "x" },
-		"label of others":     func(m *metav1.ObjectMeta) { m.Labels = map[string]string{"team": "x"} },
-		"no annotations":      func(m *metav1.ObjectMeta) { m.Annotations = nil },
-		"another annotation":  func(m *metav1.ObjectMeta) { m.Annotations["x"] = "y" },
-		"no usage":            func(m *metav1.ObjectMeta) { delete(m.Annotations, netpol.UsageAnnotation) },
-		"empty destinations":  func(m *metav1.ObjectMeta) { m.Annotations[netpol.DestinationsAnnotation] = "" },
-		"no generation":       func(m *metav1.ObjectMeta) { delete(m.Annotations, netpol.GenerationAnnotation) },
-		"digest that is none": func(m *metav1.ObjectMeta) { m.Annotations[netpol.PolicyDigestAnnotation] = "x" },
-		"empty digest":        func(m *metav1.ObjectMeta) { m.Annotations[netpol.SpecDigestAnnotation] = "" },
-		"upper-case digest":   func(m *metav1.ObjectMeta) { m.Annotations[netpol.SpecDigestAnnotation] = "AB" },
-		"no owner":            func(m *metav1.ObjectMeta) { m.OwnerReferences = nil },
-		"controller":          func(m *metav1.ObjectMeta) { m.OwnerReferences[0].Controller = new(bool) },
-		"another kind":        func(m *metav1.ObjectMeta) { m.OwnerReferences[0].Kind = "Secret" },
-		"another name":        func(m *metav1.ObjectMeta) { m.OwnerReferences[0].Name = "other" },
+		"edited spec":        func(m *metav1.ObjectMeta) { m.Generation = 7 },
+		"no labels":          func(m *metav1.ObjectMeta) { m.Labels = nil },
+		"another label":      func(m *metav1.ObjectMeta) { m.Labels["team"] = "x" },
+		"label of others":    func(m *metav1.ObjectMeta) { m.Labels = map[string]string{"team": "x"} },
+		"no annotations":     func(m *metav1.ObjectMeta) { m.Annotations = nil },
+		"another annotation": func(m *metav1.ObjectMeta) { m.Annotations["x"] = "y" },
+		"no usage":           func(m *metav1.ObjectMeta) { delete(m.Annotations, netpol.UsageAnnotation) },
+		"empty destinations": func(m *metav1.ObjectMeta) { m.Annotations[netpol.DestinationsAnnotation] = "" },
+		"no generation":      func(m *metav1.ObjectMeta) { delete(m.Annotations, netpol.GenerationAnnotation) },
+		"no valid digest":    func(m *metav1.ObjectMeta) { m.Annotations[netpol.PolicyDigestAnnotation] = "x" },
+		"empty digest":       func(m *metav1.ObjectMeta) { m.Annotations[netpol.SpecDigestAnnotation] = "" },
+		"upper-case digest":  func(m *metav1.ObjectMeta) { m.Annotations[netpol.SpecDigestAnnotation] = "AB" },
+		"no owner":           func(m *metav1.ObjectMeta) { m.OwnerReferences = nil },
+		"controller":         func(m *metav1.ObjectMeta) { m.OwnerReferences[0].Controller = new(bool) },
+		"another kind":       func(m *metav1.ObjectMeta) { m.OwnerReferences[0].Kind = "Secret" },
+		"another name":       func(m *metav1.ObjectMeta) { m.OwnerReferences[0].Name = "other" },
 		"two owners": func(m *metav1.ObjectMeta) {
 			m.OwnerReferences = append(m.OwnerReferences, metav1.OwnerReference{Name: "x"})
 		},
@@ -97,6 +98,6 @@ func TestConfigMapKeepsOnlyThePolicy(t *testing.T) {
 	full.Data, full.BinaryData, full.Labels = nil, map[string][]byte{policy.Key: append([]byte{0xff, 0xfe}, make([]byte, 100)...)}, nil
 	reduced = ConfigMapOf(full, func(*corev1.ConfigMap, int, int) bool { return true })
 	require.Len(t, reduced.ConfigMap().BinaryData[policy.Key], 64)
-	require.True(t, reduced.HasDocument(), "there is none to read")
+	require.True(t, reduced.HasDocument(), "no document is stored in data")
 	require.Nil(t, reduced.ConfigMap().Labels)
 }

@@ -24,36 +24,39 @@ type ConfigMap struct {
 	isPolicy                         bool  // whether it has the label of policies
 
 	digest   string  // netpol.PolicyDigestOf the stored ConfigMap, as bytes
-	size     int     // bytes without white space of the stored policy document
-	document string  // without white space, if isHeld
-	isHeld   bool    // false if there is no document, or if the cache may not hold it
-	binary   *[]byte // the head of a policy document in binaryData; nil if there is none
+	size     int     // of the stored policy document without white space, in bytes
+	document string  // the policy document without white space; empty unless isCached
+	isCached bool    // false if the ConfigMap has no policy document, or if the cache may not hold it
+	binary   *[]byte // the head of a policy document in binaryData; nil if data has a document or binaryData has none
 }
 
-// ConfigMapOf returns the reduced form. It holds the policy document only if mayHold allows that.
-func ConfigMapOf(full *corev1.ConfigMap, mayHold func(configMap *corev1.ConfigMap, size, text int) bool) *ConfigMap {
+// ConfigMapOf returns the reduced form. It has the policy document only if mayCache returns true. Both arguments of
+// mayCache are bytes: size of the document without white space, cachedSize of the document that the cache would hold.
+func ConfigMapOf(full *corev1.ConfigMap, mayCache func(configMap *corev1.ConfigMap, size, cachedSize int) bool) *ConfigMap {
 	c := &ConfigMap{
-		namespace: share(full.Namespace), name: share(full.Name), resourceVersion: full.ResourceVersion, uid: types.UID(share(string(full.UID))),
+		namespace: share(full.Namespace), name: share(full.Name),
+		resourceVersion: full.ResourceVersion, uid: types.UID(share(string(full.UID))),
 		created: full.CreationTimestamp.Unix(), isPolicy: full.Labels[policy.Label] == policy.LabelValue,
 		digest: digestBytes(netpol.PolicyDigestOf(full)),
 	}
-	document, ok := full.Data[policy.Key]
+	document, hasDocument := full.Data[policy.Key]
 	compact, size := policy.Compact(document)
 	c.size = size
-	hold := mayHold(full, size, len(compact))
+	isAllowed := mayCache(full, size, len(compact)) // also without a document, to count the ConfigMap
 	switch {
-	case !ok:
+	case !hasDocument:
 		c.binary = binaryHead(full.BinaryData)
-	case hold:
-		c.document, c.isHeld = compact, true
+	case isAllowed:
+		c.document, c.isCached = compact, true
 	}
 	return c
 }
 
-// binaryHead returns the head of a policy document in binaryData. From it the compiler sees why the document is there.
-func binaryHead(data map[string][]byte) *[]byte {
+// binaryHead returns the first bytes of a policy document in binaryData; nil if binaryData has no such document. The
+// compiler derives from these bytes why the document is not in data. For valid UTF-8 it needs none of them.
+func binaryHead(binaryData map[string][]byte) *[]byte {
 	const headBytes = 64
-	binary, ok := data[policy.Key]
+	binary, ok := binaryData[policy.Key]
 	if !ok {
 		return nil
 	}
@@ -64,15 +67,16 @@ func binaryHead(data map[string][]byte) *[]byte {
 	return &head
 }
 
-// ConfigMap returns a new ConfigMap with what the reduced form holds.
+// ConfigMap returns a new ConfigMap with all that the reduced form holds.
 func (c *ConfigMap) ConfigMap() *corev1.ConfigMap {
 	configMap := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
-		Namespace: c.namespace, Name: c.name, UID: c.uid, ResourceVersion: c.resourceVersion, CreationTimestamp: metav1.Time{Time: time.Unix(c.created, 0)},
+		Namespace: c.namespace, Name: c.name, UID: c.uid, ResourceVersion: c.resourceVersion,
+		CreationTimestamp: metav1.Time{Time: time.Unix(c.created, 0)},
 	}}
 	if c.isPolicy {
 		configMap.Labels = map[string]string{policy.Label: policy.LabelValue}
 	}
-	if c.isHeld {
+	if c.isCached {
 		configMap.Data = map[string]string{policy.Key: c.document}
 	}
 	if c.binary != nil {
@@ -84,21 +88,23 @@ func (c *ConfigMap) ConfigMap() *corev1.ConfigMap {
 // PolicyDigest returns netpol.PolicyDigestOf the stored ConfigMap.
 func (c *ConfigMap) PolicyDigest() string { return hex.EncodeToString([]byte(c.digest)) }
 
-// DocumentSize returns how many bytes without white space the stored policy document has.
+// DocumentSize returns the size of the stored policy document without white space, in bytes.
 func (c *ConfigMap) DocumentSize() int { return c.size }
 
-// HasDocument reports whether ConfigMap returns the policy document as it is stored, apart from white space.
-func (c *ConfigMap) HasDocument() bool { return c.isHeld || c.size == 0 }
+// HasDocument reports whether ConfigMap returns the stored policy document, apart from white space. It returns true if
+// no document is stored.
+func (c *ConfigMap) HasDocument() bool { return c.isCached || c.size == 0 }
 
-// GetObjectMeta returns the metadata by which client-go stores the ConfigMap.
+// GetObjectMeta returns the metadata of the reduced form, which client-go needs to store the ConfigMap.
 func (c *ConfigMap) GetObjectMeta() metav1.Object {
 	return &metav1.ObjectMeta{
-		Namespace: c.namespace, Name: c.name, UID: c.uid, ResourceVersion: c.resourceVersion, CreationTimestamp: metav1.Time{Time: time.Unix(c.created, 0)},
+		Namespace: c.namespace, Name: c.name, UID: c.uid, ResourceVersion: c.resourceVersion,
+		CreationTimestamp: metav1.Time{Time: time.Unix(c.created, 0)},
 	}
 }
 
-// GetObjectKind makes it a runtime.Object, of which a list of the API consists.
+// GetObjectKind makes ConfigMap a runtime.Object, because slimlist puts only such objects into a list.
 func (c *ConfigMap) GetObjectKind() schema.ObjectKind { return schema.EmptyObjectKind }
 
-// DeepCopyObject returns c itself, which nobody modifies.
+// DeepCopyObject returns c itself, because c is immutable.
 func (c *ConfigMap) DeepCopyObject() runtime.Object { return c }

@@ -14,24 +14,27 @@ import (
 	"egress-agent/pkg/netpol"
 )
 
-// NetworkPolicy is the metadata of a NetworkPolicy without managed fields and without its PolicyAnnotation. A cluster
-// may have thousands, so one with nothing but the agent's metadata takes a third of the space of an ObjectMeta: without
-// maps, and with digests as bytes.
+// NetworkPolicy is the metadata of a NetworkPolicy without managed fields and without its PolicyAnnotation.
+//
+// A cluster may have thousands of NetworkPolicies. If all metadata comes from the agent, it is packed: it has no maps,
+// and its digests are bytes. It then takes a third of the space of an ObjectMeta.
 type NetworkPolicy struct {
 	documentDigest string             // netpol.DocumentDigest of the PolicyAnnotation, as bytes
-	full           *metav1.ObjectMeta // if others have set metadata, too; the fields below are then unset
+	full           *metav1.ObjectMeta // nil if the metadata is packed
+
+	// The fields below are the packed metadata. They are unset if full is set.
 
 	namespace, name, resourceVersion string
 	uid, ownerUID                    types.UID
 	ownerName                        string
 	generation                       int64
-	policyDigest, specDigest         string // as bytes; empty without the annotation
+	policyDigest, specDigest         string // as bytes; empty if the NetworkPolicy lacks the annotation
 	destinations                     string
-	options, usage                   unique.Handle[string] // which many NetworkPolicies share
-	hasDestinations                  bool
+	options, usage                   unique.Handle[string] // many NetworkPolicies share a value; unset without the annotation
+	hasDestinations                  bool                  // whether the annotation exists; destinations may be empty
 }
 
-// NetworkPolicyOf returns the reduced form, which takes over the metadata.
+// NetworkPolicyOf returns the reduced form. It may keep and modify metadata, so the caller must not use it afterwards.
 func NetworkPolicyOf(metadata *metav1.PartialObjectMetadata) *NetworkPolicy {
 	document := netpol.DocumentDigest(metadata.Annotations[netpol.PolicyAnnotation])
 	n := &NetworkPolicy{documentDigest: digestBytes(document)}
@@ -44,10 +47,11 @@ func NetworkPolicyOf(metadata *metav1.PartialObjectMetadata) *NetworkPolicy {
 	return n
 }
 
-// pack sets the fields from metadata. It returns false if metadata has anything that the agent has not written.
+// pack sets the packed fields from metadata. It returns false if metadata has anything that the agent does not write.
+// The fields are then undefined.
 func (n *NetworkPolicy) pack(metadata *metav1.ObjectMeta) bool {
-	if len(metadata.Labels) != 1 || !netpol.HasManagedLabel(metadata) || len(metadata.OwnerReferences) != 1 || len(metadata.Finalizers) > 0 ||
-		metadata.DeletionTimestamp != nil {
+	if len(metadata.Labels) != 1 || !netpol.HasManagedLabel(metadata) || len(metadata.OwnerReferences) != 1 ||
+		len(metadata.Finalizers) > 0 || metadata.DeletionTimestamp != nil {
 		return false
 	}
 	owner := metadata.OwnerReferences[0]
@@ -59,7 +63,7 @@ func (n *NetworkPolicy) pack(metadata *metav1.ObjectMeta) bool {
 	n.ownerName, n.ownerUID = share(owner.Name), types.UID(share(string(owner.UID)))
 	for key, value := range metadata.Annotations {
 		switch key {
-		case netpol.PolicyAnnotation:
+		case netpol.PolicyAnnotation: // documentDigest stands for it
 		case netpol.PolicyDigestAnnotation:
 			n.policyDigest = digestBytes(value)
 		case netpol.SpecDigestAnnotation:
@@ -70,50 +74,53 @@ func (n *NetworkPolicy) pack(metadata *metav1.ObjectMeta) bool {
 			n.options = unique.Make(value)
 		case netpol.UsageAnnotation:
 			n.usage = unique.Make(value)
-		case netpol.GenerationAnnotation:
+		case netpol.GenerationAnnotation: // its value must be generation, as checked below
 		default:
 			return false
 		}
 	}
-	annotations := n.annotations()
+	unpacked := n.annotations()
 	for key, value := range metadata.Annotations {
-		if packed, ok := annotations[key]; key != netpol.PolicyAnnotation && (!ok || packed != value) {
-			return false // not a digest, or the generation of another spec
+		if unpackedValue, ok := unpacked[key]; key != netpol.PolicyAnnotation && (!ok || unpackedValue != value) {
+			return false // the value is not a digest, or is the generation of another spec
 		}
 	}
 	_, hasGeneration := metadata.Annotations[netpol.GenerationAnnotation]
 	return hasGeneration
 }
 
-// unpack returns the metadata that pack took.
+// unpack returns the metadata, except for the PolicyAnnotation and what the agent never reads, such as
+// creationTimestamp.
 func (n *NetworkPolicy) unpack() *metav1.ObjectMeta {
 	if n.full != nil {
 		return n.full
 	}
 	return &metav1.ObjectMeta{
 		Namespace: n.namespace, Name: n.name, UID: n.uid, ResourceVersion: n.resourceVersion, Generation: n.generation,
-		Labels:      map[string]string{netpol.ManagedByLabel: netpol.ManagedBy},
-		Annotations: n.annotations(), OwnerReferences: []metav1.OwnerReference{ownerReference(n.ownerName, n.ownerUID)},
+		Labels:          map[string]string{netpol.ManagedByLabel: netpol.ManagedBy},
+		Annotations:     n.annotations(),
+		OwnerReferences: []metav1.OwnerReference{ownerReference(n.ownerName, n.ownerUID)},
 	}
 }
 
-// Current returns what the metadata tells of the NetworkPolicy, and ok as netpol.CurrentOfMetadata does.
-func (n *NetworkPolicy) Current() (current *netpol.Current, ok bool) {
+// Current returns the result of netpol.CurrentOfMetadata. isSpecKnown is false if someone may have edited the spec
+// since the agent wrote it.
+func (n *NetworkPolicy) Current() (current *netpol.Current, isSpecKnown bool) {
 	return netpol.CurrentOfMetadata(n.unpack(), hex.EncodeToString([]byte(n.documentDigest)))
 }
 
 // IsManaged reports whether the NetworkPolicy has the agent's label.
 func (n *NetworkPolicy) IsManaged() bool { return n.full == nil || netpol.HasManagedLabel(n.full) }
 
-// IsMade is netpol.IsMade.
+// IsMade returns the result of netpol.IsMade.
 func (n *NetworkPolicy) IsMade() bool { return netpol.IsMade(n.unpack()) }
 
-// Usage is what its annotation tells of the spec, as netpol.ParseUsage does.
+// Usage returns the usage in the UsageAnnotation. ok is false if netpol.ParseUsage cannot parse the annotation.
 func (n *NetworkPolicy) Usage() (usage netpol.Usage, ok bool) {
 	return netpol.ParseUsage(n.unpack().Annotations[netpol.UsageAnnotation])
 }
 
-// GetObjectMeta returns the metadata by which client-go stores the NetworkPolicy.
+// GetObjectMeta returns the metadata that client-go needs to store the NetworkPolicy: its key, UID and resourceVersion.
 func (n *NetworkPolicy) GetObjectMeta() metav1.Object {
 	if n.full != nil {
 		return n.full
@@ -121,20 +128,23 @@ func (n *NetworkPolicy) GetObjectMeta() metav1.Object {
 	return &metav1.ObjectMeta{Namespace: n.namespace, Name: n.name, UID: n.uid, ResourceVersion: n.resourceVersion}
 }
 
-// GetObjectKind makes it a runtime.Object, of which a list of the API consists.
+// GetObjectKind makes NetworkPolicy a runtime.Object, because slimlist puts only such objects into a list.
 func (n *NetworkPolicy) GetObjectKind() schema.ObjectKind { return schema.EmptyObjectKind }
 
-// DeepCopyObject returns n itself, which nobody modifies.
+// DeepCopyObject returns n itself, because n is immutable.
 func (n *NetworkPolicy) DeepCopyObject() runtime.Object { return n }
 
+// ownerReference returns the owner reference that the agent writes for a ConfigMap.
 func ownerReference(name string, uid types.UID) metav1.OwnerReference {
 	return metav1.OwnerReference{APIVersion: "v1", Kind: "ConfigMap", Name: name, UID: uid}
 }
 
-// share returns a string that shares the memory of equal ones: a namespace, a name, or the UID of an owner.
+// share returns a string equal to text. Equal strings from share use the same memory. This saves space, because many
+// objects have the same namespace, and a NetworkPolicy repeats the name and UID of its ConfigMap.
 func share(text string) string { return unique.Make(text).Value() }
 
-// digestBytes returns a digest in hex as bytes, which take half the space; empty if the text is no hex.
+// digestBytes decodes a digest in hex to bytes, which take half the space. It returns an empty string if text is not
+// hex.
 func digestBytes(text string) string {
 	digest, err := hex.DecodeString(text)
 	if err != nil {
@@ -145,9 +155,12 @@ func digestBytes(text string) string {
 
 // annotations returns the annotations of packed metadata.
 func (n *NetworkPolicy) annotations() map[string]string {
-	annotations := make(map[string]string, 7) // and the PolicyAnnotation
+	annotations := make(map[string]string, 7) // capacity for the agent's annotations, with the PolicyAnnotation
 	annotations[netpol.GenerationAnnotation] = strconv.FormatInt(n.generation, 10)
-	for _, digest := range []struct{ key, bytes string }{{netpol.PolicyDigestAnnotation, n.policyDigest}, {netpol.SpecDigestAnnotation, n.specDigest}} {
+	for _, digest := range []struct{ key, bytes string }{
+		{netpol.PolicyDigestAnnotation, n.policyDigest},
+		{netpol.SpecDigestAnnotation, n.specDigest},
+	} {
 		if digest.bytes != "" {
 			annotations[digest.key] = hex.EncodeToString([]byte(digest.bytes))
 		}

@@ -17,16 +17,19 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// api reads objects from the API server that the caches lack. It is the only writer of NetworkPolicies.
+// api reads full objects from the API server, because the caches hold only reduced forms. It is the only writer of
+// NetworkPolicies.
 type api struct {
 	client     kubernetes.Interface
 	checkLease func() error // returns an error if another agent may hold the Lease
 }
 
-// write creates the NetworkPolicy, or updates current, and returns the result and the verb. The update has the version
-// that the decision is based on, so it fails instead of undoing a change that the caches have not seen. It returns nil
-// if the namespace is being deleted.
-func (a *api) write(ctx context.Context, current *netpol.Current, desired *networkingv1.NetworkPolicy) (written *networkingv1.NetworkPolicy, verb string, err error) {
+// write creates the desired NetworkPolicy, or updates current, and returns the result and the verb. The update has the
+// resourceVersion of current. It therefore fails if the NetworkPolicy has changed since, and undoes no change that the
+// caches lack. written is nil if the namespace is being deleted or is gone.
+func (a *api) write(
+	ctx context.Context, current *netpol.Current, desired *networkingv1.NetworkPolicy,
+) (written *networkingv1.NetworkPolicy, verb string, err error) {
 	if err := a.checkLease(); err != nil {
 		return nil, "", err
 	}
@@ -48,7 +51,8 @@ func (a *api) write(ctx context.Context, current *netpol.Current, desired *netwo
 	return written, reporter.VerbCreate, nil
 }
 
-// delete deletes a NetworkPolicy with this very UID. It reports false if that does not exist.
+// delete deletes a NetworkPolicy. It fails for a NetworkPolicy with the same name and another UID. deleted is false if
+// the NetworkPolicy does not exist.
 func (a *api) delete(ctx context.Context, current *netpol.Current) (deleted bool, err error) {
 	if err := a.checkLease(); err != nil {
 		return false, err
@@ -78,7 +82,7 @@ func (a *api) readNetworkPolicy(ctx context.Context, current *netpol.Current) (*
 	return networkPolicy, nil
 }
 
-// readSpecs returns the specs of NetworkPolicies. It skips a missing one.
+// readSpecs returns the specs of the named NetworkPolicies. It skips a NetworkPolicy that does not exist.
 func (a *api) readSpecs(ctx context.Context, namespace string, names []string) ([]networkingv1.NetworkPolicySpec, error) {
 	var specs []networkingv1.NetworkPolicySpec
 	for _, name := range names {
@@ -109,9 +113,9 @@ func (a *api) readDocument(ctx context.Context, configMap *corev1.ConfigMap) (*c
 	return &withDocument, nil
 }
 
-// stillExists asks the API server whether the ConfigMap of a deleted NetworkPolicy exists. Deleting a ConfigMap deletes
-// its NetworkPolicy. An outdated cache would create that again each time the garbage collector deletes it. Once the
-// cache has caught up, the key is enqueued again.
+// stillExists asks the API server whether the ConfigMap of a deleted NetworkPolicy exists. After the deletion of a
+// ConfigMap the garbage collector deletes its NetworkPolicy. An agent whose cache still has the ConfigMap would create
+// the NetworkPolicy again. When the cache gets the deletion of the ConfigMap, its handler enqueues the key.
 func (a *api) stillExists(ctx context.Context, key cache.ObjectName, configMap *corev1.ConfigMap) (bool, error) {
 	stored, err := a.readPolicy(ctx, key, configMap.Name)
 	return stored != nil && stored.UID == configMap.UID, err

@@ -23,7 +23,7 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// caches hold the policy ConfigMaps and all NetworkPolicies, in reduced form. They count them in the ledger.
+// caches hold the policy ConfigMaps and all NetworkPolicies, in reduced form. They count these objects in the ledger.
 type caches struct {
 	configMaps      cache.Indexer // of *cached.ConfigMap
 	networkPolicies cache.Indexer // of *cached.NetworkPolicy
@@ -32,12 +32,15 @@ type caches struct {
 	synced          chan struct{} // closed when the informers have listed all objects
 }
 
-// byPolicyKey is the index of ConfigMaps by NetworkPolicy key. It has only those whose NetworkPolicy has
-// another name.
+// byPolicyKey is the index of ConfigMaps by NetworkPolicy key. It has only the ConfigMaps whose NetworkPolicy has
+// another name than the ConfigMap.
 const byPolicyKey = "policyKey"
 
 // newCaches returns empty caches, whose informers call the handlers.
-func newCaches(client kubernetes.Interface, metadataClient metadata.Interface, ledger *ledger.Ledger, configMapHandler, networkPolicyHandler cache.ResourceEventHandler) *caches {
+func newCaches(
+	client kubernetes.Interface, metadataClient metadata.Interface, ledger *ledger.Ledger,
+	configMapHandler, networkPolicyHandler cache.ResourceEventHandler,
+) *caches {
 	c := &caches{ledger: ledger, synced: make(chan struct{})}
 	core, networking := client.CoreV1(), client.NetworkingV1()
 	var configMaps, networkPolicies cache.Controller
@@ -57,16 +60,17 @@ func newCaches(client kubernetes.Interface, metadataClient metadata.Interface, l
 func (c *caches) run(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
-	var synced []cache.DoneChecker
+	var syncedCheckers []cache.DoneChecker
 	for _, informer := range c.informers {
 		running.Go(func() { informer.RunWithContext(ctx) })
-		synced = append(synced, informer.HasSyncedChecker())
+		syncedCheckers = append(syncedCheckers, informer.HasSyncedChecker())
 	}
-	if cache.WaitFor(ctx, "", synced...) {
+	if cache.WaitFor(ctx, "", syncedCheckers...) {
 		close(c.synced)
 	}
 }
 
+// reduceConfigMap returns the reduced form, and counts the policy document in the ledger.
 func (c *caches) reduceConfigMap(full *corev1.ConfigMap) *cached.ConfigMap {
 	return cached.ConfigMapOf(full, c.ledger.AddDocument)
 }
@@ -80,7 +84,7 @@ func (c *caches) reduceNetworkPolicy(metadata *metav1.PartialObjectMetadata) *ca
 	}
 	usage, ok := reduced.Usage()
 	if !ok {
-		usage.Many = true // so that a sync reads the spec
+		usage.Many = true // then the ledger assumes any number of ports, and a sync reads the spec
 	}
 	c.ledger.SetUsage(metadata.Namespace, metadata.Name, usage)
 	return reduced
@@ -113,7 +117,9 @@ func (c *caches) policyKeys() []cache.ObjectName {
 			configMaps = append(configMaps, reduced.GetObjectMeta())
 		}
 	}
-	slices.SortStableFunc(configMaps, func(x, y metav1.Object) int { return x.GetCreationTimestamp().Compare(y.GetCreationTimestamp().Time) })
+	slices.SortStableFunc(configMaps, func(x, y metav1.Object) int {
+		return x.GetCreationTimestamp().Compare(y.GetCreationTimestamp().Time)
+	})
 	keys := make([]cache.ObjectName, len(configMaps))
 	for i, configMap := range configMaps {
 		keys[i] = policyKey(configMap)
@@ -132,8 +138,8 @@ func (c *caches) managedKeys() []cache.ObjectName {
 	return keys
 }
 
-// networkPolicy returns the NetworkPolicy of this key; nil without one. isSpecKnown is false if someone may have edited
-// the spec since the agent wrote it.
+// networkPolicy returns the NetworkPolicy of this key; nil if the cache has no such NetworkPolicy. isSpecKnown is false
+// if someone may have edited the spec since the agent wrote it.
 func (c *caches) networkPolicy(key cache.ObjectName) (current *netpol.Current, isSpecKnown bool, err error) {
 	object, exists, err := c.networkPolicies.GetByKey(key.String())
 	if err != nil || !exists {
@@ -147,10 +153,13 @@ func (c *caches) networkPolicy(key cache.ObjectName) (current *netpol.Current, i
 	return current, isSpecKnown, nil
 }
 
-// configMapOf returns the ConfigMap of the NetworkPolicy with this key; nil without one. Several ConfigMaps may claim
-// one NetworkPolicy: the oldest gets it. Of those created in the same second, the owner of the current NetworkPolicy
-// gets it, and otherwise the first by name. The others are returned as younger. current may be nil.
-func (c *caches) configMapOf(key cache.ObjectName, current *netpol.Current) (oldest *cached.ConfigMap, younger []*corev1.ConfigMap, err error) {
+// configMapOf returns the ConfigMap of the NetworkPolicy with this key; nil if there is no such ConfigMap. Several
+// ConfigMaps may claim the same NetworkPolicy. The oldest ConfigMap gets it, and configMapOf returns the other
+// ConfigMaps as younger. If several were created in the same second, the owner of the current NetworkPolicy gets it. If
+// no ConfigMap owns it, the first by name gets it. current may be nil.
+func (c *caches) configMapOf(
+	key cache.ObjectName, current *netpol.Current,
+) (oldest *cached.ConfigMap, younger []*corev1.ConfigMap, err error) {
 	objects, err := c.configMaps.ByIndex(byPolicyKey, key.String())
 	if err != nil {
 		return nil, nil, err
@@ -173,15 +182,17 @@ func (c *caches) configMapOf(key cache.ObjectName, current *netpol.Current) (old
 	if len(claimants) == 0 {
 		return nil, nil, nil
 	}
-	ownersFirst := func(configMap metav1.Object) int {
-		if current != nil && slices.ContainsFunc(current.OwnerReferences, func(owner metav1.OwnerReference) bool { return owner.UID == configMap.GetUID() }) {
+	ownerRank := func(configMap metav1.Object) int { // an owner of current sorts before other ConfigMaps
+		owns := func(owner metav1.OwnerReference) bool { return owner.UID == configMap.GetUID() }
+		if current != nil && slices.ContainsFunc(current.OwnerReferences, owns) {
 			return 0
 		}
 		return 1
 	}
-	slices.SortFunc(claimants, func(x, y *cached.ConfigMap) int {
-		a, b := x.GetObjectMeta(), y.GetObjectMeta()
-		return cmp.Or(a.GetCreationTimestamp().Compare(b.GetCreationTimestamp().Time), cmp.Compare(ownersFirst(a), ownersFirst(b)), strings.Compare(a.GetName(), b.GetName()))
+	slices.SortFunc(claimants, func(first, second *cached.ConfigMap) int {
+		x, y := first.GetObjectMeta(), second.GetObjectMeta()
+		return cmp.Or(x.GetCreationTimestamp().Compare(y.GetCreationTimestamp().Time),
+			cmp.Compare(ownerRank(x), ownerRank(y)), strings.Compare(x.GetName(), y.GetName()))
 	})
 	for _, claimant := range claimants[1:] {
 		younger = append(younger, claimant.ConfigMap())

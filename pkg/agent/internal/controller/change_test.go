@@ -18,30 +18,30 @@ func TestLargeChangeTakesTwoWrites(t *testing.T) {
 	f := newTwoStepFixture(t, testobjects.ConfigMap(testobjects.Widened), testobjects.NetworkPolicy(t, testobjects.Valid))
 	require.NoError(t, f.sync(t.Context(), key))
 	require.Equal(t, []string{"update networkpolicies"}, f.writes())
-	require.Empty(t, f.event(t), "it is not applied yet")
-	wide := getPolicy(t, f)
-	before, after := testobjects.NetworkPolicy(t, testobjects.Valid), testobjects.NetworkPolicy(t, testobjects.Widened)
-	require.Subset(t, wide.Spec.Egress, before.Spec.Egress)
-	require.Subset(t, wide.Spec.Egress, after.Spec.Egress)
-	require.Equal(t, before.Annotations[netpol.PolicyDigestAnnotation], wide.Annotations[netpol.PolicyDigestAnnotation])
+	require.Empty(t, f.event(t), "the policy is not applied yet")
+	widened := getPolicy(t, f)
+	previous, desired := testobjects.NetworkPolicy(t, testobjects.Valid), testobjects.NetworkPolicy(t, testobjects.Widened)
+	require.Subset(t, widened.Spec.Egress, previous.Spec.Egress)
+	require.Subset(t, widened.Spec.Egress, desired.Spec.Egress)
+	require.Equal(t, previous.Annotations[netpol.PolicyDigestAnnotation], widened.Annotations[netpol.PolicyDigestAnnotation])
 
 	for range 3 {
 		f.updateCache(t)
 		require.NoError(t, f.sync(t.Context(), key))
-		require.Empty(t, f.writes(), "it has not settled")
+		require.Empty(t, f.writes(), "the settle time has not passed")
 	}
 	f.settle()
 	require.NoError(t, f.sync(t.Context(), key))
 	require.Equal(t, []string{"update networkpolicies"}, f.writes())
 	require.Equal(t, plan.ReasonApplied, f.event(t))
-	require.Equal(t, after.Spec, getPolicy(t, f).Spec)
+	require.Equal(t, desired.Spec, getPolicy(t, f).Spec)
 	require.Equal(t, int64(3), getPolicy(t, f).Generation)
-	after.Annotations[netpol.GenerationAnnotation] = "3"
-	require.Equal(t, after.Annotations, getPolicy(t, f).Annotations)
+	desired.Annotations[netpol.GenerationAnnotation] = "3"
+	require.Equal(t, desired.Annotations, getPolicy(t, f).Annotations)
 	f.updateCache(t)
 	require.NoError(t, f.sync(t.Context(), key))
 	require.Empty(t, f.writes())
-	require.Equal(t, f.options.Settle, f.tracker.StepDelay(key, netpol.Narrow, f.now()), "no earlier wait is left")
+	require.Equal(t, f.options.Settle, f.tracker.StepDelay(key, netpol.Narrow, f.now()), "the earlier wait has ended")
 }
 
 // TestOtherAgentCompletesLargeChange starts another agent after the first write.
@@ -51,7 +51,7 @@ func TestOtherAgentCompletesLargeChange(t *testing.T) {
 
 	second := newTwoStepFixture(t, testobjects.ConfigMap(testobjects.Widened), getPolicy(t, first))
 	require.NoError(t, second.sync(t.Context(), key))
-	require.Empty(t, second.writes(), "it does not know the time of the first write, so it waits")
+	require.Empty(t, second.writes(), "the second agent does not know the time of the first write, so it waits")
 	second.settle()
 	require.NoError(t, second.sync(t.Context(), key))
 	require.Equal(t, testobjects.NetworkPolicy(t, testobjects.Widened).Spec, getPolicy(t, second).Spec)
@@ -68,7 +68,8 @@ func TestLargeChangeIsTakenBack(t *testing.T) {
 	require.Equal(t, testobjects.NetworkPolicy(t, testobjects.Valid).Spec, getPolicy(t, f).Spec)
 }
 
-// TestLargeEditByOthersIsUndoneAtOnce requires one write: the first of two would keep open what others opened.
+// TestLargeEditByOthersIsUndoneAtOnce requires one write. Of two writes, the first would only widen, and all addresses
+// that others opened would stay open.
 func TestLargeEditByOthersIsUndoneAtOnce(t *testing.T) {
 	f := newTwoStepFixture(t, testobjects.ConfigMap(testobjects.Valid), testobjects.EditedByOthers(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) {
 		p.Spec.Egress = append(p.Spec.Egress, networkingv1.NetworkPolicyEgressRule{})
@@ -78,7 +79,8 @@ func TestLargeEditByOthersIsUndoneAtOnce(t *testing.T) {
 	require.Equal(t, plan.ReasonRestored, f.event(t))
 }
 
-// TestLargeChangeNeedsTheCurrentSpec requires an error without it: the cache only has its digest.
+// TestLargeChangeNeedsTheCurrentSpec requires an error if the current spec cannot be read. The cache only has the
+// digest of the spec.
 func TestLargeChangeNeedsTheCurrentSpec(t *testing.T) {
 	newer := testobjects.EditedByOthers(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) { p.ResourceVersion = "8" })
 	for _, test := range []struct {

@@ -1,8 +1,8 @@
 // Package controller keeps the NetworkPolicies of a cluster in line with its policy ConfigMaps.
 //
 // Handlers of two informers only put keys on one queue. Workers take a key and sync it: plan decides from the caches
-// what to do, and sync does it with at most one write. The caches have no specs, so a large change, or one of the
-// ranges, first reads the current NetworkPolicy.
+// what to do, and sync does it with at most one write. The caches have no specs. For a large change, or a change of the
+// ranges, sync therefore first reads the current NetworkPolicy.
 package controller
 
 import (
@@ -35,16 +35,16 @@ type Options struct {
 	Settle time.Duration
 	// Workers is how many policies are synced concurrently; at least 1.
 	Workers int
-	// Namespace is the agent's, where no policy is applied.
+	// Namespace is the agent's namespace. The agent applies no policy in it.
 	Namespace string
 }
 
-// Controller syncs policies. New returns one for a single Run.
+// Controller syncs policies. Run may be called once.
 type Controller struct {
 	options  Options
 	api      api
 	caches   *caches
-	queue    *fairqueue.Queue // of the keys of NetworkPolicies, existing or desired
+	queue    *fairqueue.Queue // of the keys of NetworkPolicies that exist or that a policy needs
 	ledger   *ledger.Ledger
 	tracker  *tracker.Tracker
 	rollout  rollout.Rollout
@@ -52,12 +52,15 @@ type Controller struct {
 	log      *slog.Logger
 	now      func() time.Time
 
-	table    atomic.Pointer[awsranges.Table] // current; nil without ranges
+	table    atomic.Pointer[awsranges.Table] // the current table; nil before the first Publish
 	isLeader atomic.Bool
 }
 
 // New returns a controller that writes only while checkLease returns nil.
-func New(client kubernetes.Interface, metadataClient metadata.Interface, options Options, queue *fairqueue.Queue, reporter *reporter.Reporter, checkLease func() error, log *slog.Logger) *Controller {
+func New(
+	client kubernetes.Interface, metadataClient metadata.Interface, options Options, queue *fairqueue.Queue,
+	reporter *reporter.Reporter, checkLease func() error, log *slog.Logger,
+) *Controller {
 	c := &Controller{
 		options:  options,
 		api:      api{client: client, checkLease: checkLease},
@@ -78,23 +81,23 @@ func (c *Controller) RunCaches(ctx context.Context) { c.caches.run(ctx) }
 // CachesSynced returns a channel that is closed when the caches have synced.
 func (c *Controller) CachesSynced() <-chan struct{} { return c.caches.synced }
 
-// SetLeader records whether this agent leads. Only a leader enqueues what its informers see.
+// SetLeader records whether this agent leads. The handlers enqueue keys only in a leader.
 func (c *Controller) SetLeader(isLeader bool) {
 	c.isLeader.Store(isLeader)
-	c.reporter.Leading(isLeader)
+	c.reporter.SetLeader(isLeader)
 }
 
 // IsLeader reports whether this agent leads.
 func (c *Controller) IsLeader() bool { return c.isLeader.Load() }
 
-// Run syncs every policy, and then each that changes, until ctx ends. It returns when the last sync has. The API
-// requests of a sync use requests.
-func (c *Controller) Run(ctx, requests context.Context) {
+// Run syncs every policy, and then each policy that changes, until ctx ends. It returns after the last sync has ended.
+// The API requests of a sync use requestCtx.
+func (c *Controller) Run(ctx, requestCtx context.Context) {
 	c.enqueueAll()
 	var running sync.WaitGroup
 	for range c.options.Workers {
 		running.Go(func() {
-			for ctx.Err() == nil && c.processNext(ctx, requests) {
+			for ctx.Err() == nil && c.processNext(ctx, requestCtx) {
 			}
 		})
 	}
@@ -106,7 +109,7 @@ func (c *Controller) Run(ctx, requests context.Context) {
 }
 
 // Publish makes a table current, and enqueues the policies that name a service-region whose prefixes changed. It
-// returns a channel that is closed when these policies have been synced.
+// returns a channel that is closed when all these policies have been synced.
 func (c *Controller) Publish(table *awsranges.Table) (synced <-chan struct{}) {
 	change := table.Diff(c.table.Load())
 	c.table.Store(table)
@@ -121,8 +124,8 @@ func (c *Controller) Publish(table *awsranges.Table) (synced <-chan struct{}) {
 	return synced
 }
 
-// keysAffected returns the keys of the synced policies that a change of the table may affect. The other policies are on
-// the queue, or in a sync that compares the table again before it ends.
+// keysAffected returns the keys of the synced policies that a change of the table may affect. A policy that no sync has
+// parsed is on the queue, or in a sync that compares the table again before it ends.
 func (c *Controller) keysAffected(change awsranges.Change) []cache.ObjectName {
 	if change.NamesChanged {
 		return c.caches.policyKeys()
@@ -132,14 +135,14 @@ func (c *Controller) keysAffected(change awsranges.Change) []cache.ObjectName {
 
 // processNext syncs the next key. It is the only place that retries. It returns false after the queue has been shut
 // down.
-func (c *Controller) processNext(ctx, requests context.Context) bool {
+func (c *Controller) processNext(ctx, requestCtx context.Context) bool {
 	key, shutdown := c.queue.Get()
 	if shutdown {
 		return false
 	}
 	defer c.queue.Done(key)
 	start := time.Now()
-	err := c.sync(requests, key)
+	err := c.sync(requestCtx, key)
 	c.reporter.Synced(time.Since(start))
 	if err == nil {
 		c.queue.Forget(key)
@@ -154,8 +157,7 @@ func (c *Controller) processNext(ctx, requests context.Context) bool {
 
 // sync brings the NetworkPolicy of this key in line with its ConfigMap. After an error the caller must retry.
 //
-// It takes the time of the change before it reads the caches: a change that comes later leaves a time for the next
-// sync.
+// It takes the time of the change before it reads the caches. The time of a later change then stays for the next sync.
 func (c *Controller) sync(ctx context.Context, key cache.ObjectName) error {
 	table := c.table.Load()
 	changedAt := c.tracker.TakeChangedAt(key)
@@ -172,7 +174,9 @@ func (c *Controller) sync(ctx context.Context, key cache.ObjectName) error {
 }
 
 // syncWith syncs with this table, and reports whether it has written the NetworkPolicy.
-func (c *Controller) syncWith(ctx context.Context, key cache.ObjectName, table *awsranges.Table) (written bool, err error) {
+func (c *Controller) syncWith(
+	ctx context.Context, key cache.ObjectName, table *awsranges.Table,
+) (written bool, err error) {
 	current, isSpecKnown, err := c.caches.networkPolicy(key)
 	if err != nil {
 		return false, err
@@ -185,23 +189,25 @@ func (c *Controller) syncWith(ctx context.Context, key cache.ObjectName, table *
 		return false, c.removeOrphan(ctx, key, current)
 	}
 	configMap := source.ConfigMap()
-	for _, loser := range younger {
-		c.warn(key, loser, loser.Name, plan.ReasonNameConflict, fmt.Sprintf(
-			"NetworkPolicy %s belongs to the older ConfigMap %s, so this policy is not applied; rename this ConfigMap", key.Name, configMap.Name))
+	for _, conflicting := range younger {
+		c.warn(key, conflicting, conflicting.Name, plan.ReasonNameConflict, fmt.Sprintf(
+			"NetworkPolicy %s belongs to the older ConfigMap %s, so this policy is not applied; rename this ConfigMap",
+			key.Name, configMap.Name))
 	}
-	in := netpol.Inputs{
-		Table: table, Options: c.options.Plan.Compile, AgentNamespace: c.options.Namespace, PolicyDigest: source.PolicyDigest(),
+	inputs := netpol.Inputs{
+		Table: table, Options: c.options.Plan.Compile, AgentNamespace: c.options.Namespace,
+		PolicyDigest: source.PolicyDigest(),
 	}
 	if netpol.IsExempt(key.Namespace, c.options.Namespace) {
-		c.reportDecision(key, configMap, plan.Decide(netpol.Assess(configMap, nil, in), nil, false, c.options.Plan))
-		return false, c.removeMade(ctx, key, current)
+		c.reportDecision(key, configMap, plan.Decide(netpol.Assess(configMap, nil, inputs), nil, false, c.options.Plan))
+		return false, c.deleteIfMade(ctx, key, current)
 	}
 	if current != nil && !isSpecKnown {
 		if current, err = c.loadSpec(ctx, configMap, current); err != nil {
 			return false, err
 		}
 	}
-	assessment, d, err := c.decide(ctx, key, source, current, in)
+	assessment, d, err := c.decide(ctx, key, source, current, inputs)
 	if err != nil {
 		return false, err
 	}
@@ -227,20 +233,24 @@ func (c *Controller) syncWith(ctx context.Context, key cache.ObjectName, table *
 	return written, nil
 }
 
-// write writes the desired NetworkPolicy of a decision. It reports false if the namespace is being deleted.
-func (c *Controller) write(ctx context.Context, key cache.ObjectName, current *netpol.Current, cause netpol.Cause, d plan.Decision) (written bool, err error) {
+// write writes the desired NetworkPolicy of a decision. written is false if the namespace is being deleted or is gone.
+func (c *Controller) write(
+	ctx context.Context, key cache.ObjectName, current *netpol.Current, cause netpol.Cause, d plan.Decision,
+) (written bool, err error) {
 	networkPolicy, verb, err := c.api.write(ctx, current, d.Desired)
 	if err != nil || networkPolicy == nil {
 		return false, err
 	}
 	c.ledger.SetUsage(key.Namespace, key.Name, netpol.UsageOf(d.Desired.Spec))
-	if d.Step != netpol.Widen { // after which another sync must follow
+	if d.Step != netpol.Widen { // after Widen another sync must follow
 		c.tracker.SetWrittenVersion(key, networkPolicy.ResourceVersion)
 	}
 	c.reporter.Written(key, verb, cause, d.Step)
 	if netpol.SpecDigestOf(networkPolicy.Spec) != d.Desired.Annotations[netpol.SpecDigestAnnotation] {
-		// The next sync trusts the generation, so this is the only place that sees it.
-		return false, fmt.Errorf("the API server stored another spec for NetworkPolicy %s than %s wrote: look for a mutating admission webhook", key.Name, plan.AgentName)
+		// Later syncs compare only the generation, so only this check finds the difference.
+		return false, fmt.Errorf(
+			"the API server stored another spec for NetworkPolicy %s than %s wrote: look for a mutating admission webhook",
+			key.Name, plan.AgentName)
 	}
 	return true, nil
 }
@@ -250,10 +260,10 @@ func (c *Controller) wasInPlace(key cache.ObjectName, configMap *corev1.ConfigMa
 	return c.tracker.OwnerUID(key) == configMap.UID
 }
 
-// reportDecision records the Events of a decision. It repeats no Warning that is still the last one.
+// reportDecision records the Events of a decision. It does not repeat a Warning that equals the last Warning.
 func (c *Controller) reportDecision(key cache.ObjectName, configMap *corev1.ConfigMap, d plan.Decision) {
 	if d.Warning == "" {
-		c.tracker.IsNewWarning(key, configMap.Name, "")
+		c.tracker.RecordWarning(key, configMap.Name, "")
 	} else {
 		c.warn(key, configMap, configMap.Name, d.Warning, d.Problem)
 	}
@@ -262,9 +272,10 @@ func (c *Controller) reportDecision(key cache.ObjectName, configMap *corev1.Conf
 	}
 }
 
-// warn records a Warning, unless it is still the last one on its topic. The topic of a ConfigMap is its name.
+// warn records a Warning, unless it equals the last Warning on the topic. For a problem of a policy, the topic is the
+// name of its ConfigMap.
 func (c *Controller) warn(key cache.ObjectName, object reporter.Object, topic, reason, message string) {
-	if c.tracker.IsNewWarning(key, topic, reason+message) {
+	if c.tracker.RecordWarning(key, topic, reason+message) {
 		c.reporter.Warning(object, reason, message)
 	}
 }

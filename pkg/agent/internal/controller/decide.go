@@ -14,26 +14,28 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// decide returns the assessment of a policy, and what to do about it.
+// decide returns the assessment of a policy, and the decision about it.
 //
-// It records the services of the policy before it compares the table again. In the other order, a table that is
-// published between the two would miss the policy.
-func (c *Controller) decide(ctx context.Context, key cache.ObjectName, source *cached.ConfigMap, current *netpol.Current, in netpol.Inputs) (*netpol.Assessment, plan.Decision, error) {
+// It first records the services of the policy, and then compares the table again. In the reverse order, a table that is
+// published between these two steps would not cause a sync of the policy.
+func (c *Controller) decide(
+	ctx context.Context, key cache.ObjectName, source *cached.ConfigMap, current *netpol.Current, inputs netpol.Inputs,
+) (*netpol.Assessment, plan.Decision, error) {
 	configMap, exceeded, err := c.loadDocument(ctx, source)
 	if err != nil {
 		return nil, plan.Decision{}, err
 	}
-	in.Exceeded = exceeded
-	assessment, err := c.assess(ctx, configMap, current, in)
+	inputs.Exceeded = exceeded
+	assessment, err := c.assess(ctx, configMap, current, inputs)
 	if err != nil {
 		return nil, plan.Decision{}, err
 	}
 	c.tracker.SetServiceRegions(key, plan.ServiceRegionsOf(assessment.Policy, assessment.LastPolicy))
-	if c.table.Load() != in.Table {
+	if c.table.Load() != inputs.Table {
 		c.queue.Add(key)
 	}
 	if assessment.Opens {
-		if assessment, exceeded, err = c.checkOpening(ctx, key, configMap, current, assessment, in); err != nil {
+		if assessment, exceeded, err = c.checkOpening(ctx, key, configMap, current, assessment, inputs); err != nil {
 			return nil, plan.Decision{}, err
 		}
 	}
@@ -54,9 +56,11 @@ func (c *Controller) decide(ctx context.Context, key cache.ObjectName, source *c
 	return assessment, d, nil
 }
 
-// loadSpec returns current with what its spec tells, if someone may have edited that since the agent wrote it. It reads
-// the full object for that.
-func (c *Controller) loadSpec(ctx context.Context, configMap *corev1.ConfigMap, current *netpol.Current) (*netpol.Current, error) {
+// loadSpec reads the full NetworkPolicy, because someone may have edited its spec, and returns it in place of current.
+// It returns current itself if the NetworkPolicy is being deleted or the ConfigMap does not own it.
+func (c *Controller) loadSpec(
+	ctx context.Context, configMap *corev1.ConfigMap, current *netpol.Current,
+) (*netpol.Current, error) {
 	if current.DeletionTimestamp != nil || !netpol.IsOwned(configMap, current.ObjectMeta) {
 		return current, nil
 	}
@@ -67,14 +71,15 @@ func (c *Controller) loadSpec(ctx context.Context, configMap *corev1.ConfigMap, 
 	return netpol.CurrentOf(full), nil
 }
 
-// loadDocument returns the ConfigMap of a cached one, with its policy document. If the cache does not hold the document,
-// it reads the ConfigMap. It returns problems instead if the document exceeds a limit.
+// loadDocument returns a cached ConfigMap with its policy document. If the cache does not hold the document,
+// loadDocument reads the ConfigMap from the API server. If the document exceeds a limit, loadDocument returns the
+// problems, and the ConfigMap may lack the document.
 func (c *Controller) loadDocument(ctx context.Context, source *cached.ConfigMap) (*corev1.ConfigMap, policy.Problems, error) {
 	configMap := source.ConfigMap()
 	if size := source.DocumentSize(); size > policy.MaxDocumentBytes {
 		return configMap, policy.Problems{{Path: policy.Key, Message: policy.TooLarge(size)}}, nil
 	}
-	if problems := c.ledger.Excess(configMap.Namespace, configMap.Name); problems != nil {
+	if problems := c.ledger.CheckFit(configMap.Namespace, configMap.Name); problems != nil {
 		return configMap, problems, nil
 	}
 	if source.HasDocument() {
@@ -84,19 +89,23 @@ func (c *Controller) loadDocument(ctx context.Context, source *cached.ConfigMap)
 	return configMap, nil, err
 }
 
-// checkOpening checks an assessment that opens more than the current NetworkPolicy. If it exceeds a limit together with
-// the other policies of the namespace, checkOpening returns another assessment that opens no more.
-func (c *Controller) checkOpening(ctx context.Context, key cache.ObjectName, configMap *corev1.ConfigMap, current *netpol.Current, assessment *netpol.Assessment, in netpol.Inputs) (*netpol.Assessment, policy.Problems, error) {
+// checkOpening checks an assessment that opens more than the current NetworkPolicy. If the desired spec and the other
+// policies of the namespace together exceed a limit, checkOpening returns the problems and another assessment. That
+// assessment opens no more than the current NetworkPolicy.
+func (c *Controller) checkOpening(
+	ctx context.Context, key cache.ObjectName, configMap *corev1.ConfigMap, current *netpol.Current,
+	assessment *netpol.Assessment, inputs netpol.Inputs,
+) (*netpol.Assessment, policy.Problems, error) {
 	problems, err := c.checkDesired(ctx, key, current, assessment.Desired[0].Spec)
 	if err != nil || problems == nil {
-		return assessment, in.Exceeded, err
+		return assessment, inputs.Exceeded, err
 	}
 	if assessment.State == netpol.Invalid { // Desired is the last valid version, which stays in force unchanged
 		assessment.Desired, assessment.Cause = nil, ""
-		return assessment, in.Exceeded, nil
+		return assessment, inputs.Exceeded, nil
 	}
-	in.Exceeded = problems
-	checked, err := c.assess(ctx, configMap, current, in)
+	inputs.Exceeded = problems
+	checked, err := c.assess(ctx, configMap, current, inputs)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -104,10 +113,12 @@ func (c *Controller) checkOpening(ctx context.Context, key cache.ObjectName, con
 	return checked, problems, nil
 }
 
-// assess returns the assessment of a policy. If the policy is invalid, it reads the last valid one from the
-// NetworkPolicy.
-func (c *Controller) assess(ctx context.Context, configMap *corev1.ConfigMap, current *netpol.Current, in netpol.Inputs) (*netpol.Assessment, error) {
-	assessment := netpol.Assess(configMap, current, in)
+// assess returns the assessment of a policy. If the policy is invalid, assess reads the last valid version of the
+// policy from the NetworkPolicy.
+func (c *Controller) assess(
+	ctx context.Context, configMap *corev1.ConfigMap, current *netpol.Current, inputs netpol.Inputs,
+) (*netpol.Assessment, error) {
+	assessment := netpol.Assess(configMap, current, inputs)
 	if !assessment.NeedsDocument {
 		return assessment, nil
 	}
@@ -115,12 +126,14 @@ func (c *Controller) assess(ctx context.Context, configMap *corev1.ConfigMap, cu
 	if err != nil {
 		return nil, err
 	}
-	return netpol.Assess(configMap, netpol.CurrentOf(full), in), nil
+	return netpol.Assess(configMap, netpol.CurrentOf(full), inputs), nil
 }
 
-// checkDesired returns the limits that a desired spec exceeds together with the other policies of the namespace. It
-// returns nil if the spec only reduces a current NetworkPolicy that exceeds them already.
-func (c *Controller) checkDesired(ctx context.Context, key cache.ObjectName, current *netpol.Current, desired networkingv1.NetworkPolicySpec) (policy.Problems, error) {
+// checkDesired returns the problems if a desired spec and the other policies of the namespace together exceed a limit.
+// It returns nil if the spec opens nothing that the current NetworkPolicy does not open.
+func (c *Controller) checkDesired(
+	ctx context.Context, key cache.ObjectName, current *netpol.Current, desired networkingv1.NetworkPolicySpec,
+) (policy.Problems, error) {
 	problems, err := c.checkNamespace(ctx, key, desired)
 	if err != nil || problems == nil || current == nil {
 		return problems, err
@@ -132,11 +145,13 @@ func (c *Controller) checkDesired(ctx context.Context, key cache.ObjectName, cur
 	return problems, nil
 }
 
-// warnIfOverLimit warns of a policy that is in force and exceeds a limit together with the others. It may have been
-// applied by a version of the agent without the limit. It stays, because the dataplane already closes a part, and the
-// agent would close the rest.
-func (c *Controller) warnIfOverLimit(ctx context.Context, key cache.ObjectName, configMap *corev1.ConfigMap, current *netpol.Current) error {
-	const topic = " beside" // the name of no ConfigMap
+// warnIfOverLimit warns of a policy that is in force, if it and the other policies of the namespace together exceed a
+// limit. A version of the agent without this limit may have applied it. The agent does not remove it: the dataplane
+// already closes a part of its addresses, and a removal would close the rest.
+func (c *Controller) warnIfOverLimit(
+	ctx context.Context, key cache.ObjectName, configMap *corev1.ConfigMap, current *netpol.Current,
+) error {
+	const topic = " beside" // no ConfigMap can have this name
 	var problems policy.Problems
 	cidrs, ports, others := c.ledger.Total(key.Namespace, key.Name, c.ledger.Usage(key.Namespace, key.Name))
 	if len(others) > 0 && c.options.Plan.Compile.MayExceed(cidrs, ports) {
@@ -149,20 +164,24 @@ func (c *Controller) warnIfOverLimit(ctx context.Context, key cache.ObjectName, 
 		}
 	}
 	if problems == nil {
-		c.tracker.IsNewWarning(key, topic, "")
+		c.tracker.RecordWarning(key, topic, "")
 		return nil
 	}
-	c.warn(key, configMap, topic, plan.ReasonInvalid, problems.Error()+"; the policies stay in force, and the dataplane enforces a part of them")
+	c.warn(key, configMap, topic, plan.ReasonInvalid, problems.Error()+
+		"; the policies stay in force, and the dataplane enforces a part of them")
 	return nil
 }
 
-// maxOthersRead limits how many NetworkPolicies a sync reads to compare another with them.
+// maxOthersRead is how many other NetworkPolicies of its namespace a sync reads at most.
 const maxOthersRead = 100
 
-// checkNamespace returns the limits that a spec exceeds together with the other NetworkPolicies of the agent in its
-// namespace, which apply to the same pods. It reads these only if the ledger's totals do not rule that out.
-func (c *Controller) checkNamespace(ctx context.Context, key cache.ObjectName, own networkingv1.NetworkPolicySpec) (policy.Problems, error) {
-	cidrs, ports, others := c.ledger.Total(key.Namespace, key.Name, netpol.UsageOf(own))
+// checkNamespace returns the problems if a spec and the agent's other NetworkPolicies in the namespace together exceed
+// a limit. They count together because all apply to the same pods. checkNamespace reads the other NetworkPolicies only
+// if the totals of the ledger may exceed a limit.
+func (c *Controller) checkNamespace(
+	ctx context.Context, key cache.ObjectName, spec networkingv1.NetworkPolicySpec,
+) (policy.Problems, error) {
+	cidrs, ports, others := c.ledger.Total(key.Namespace, key.Name, netpol.UsageOf(spec))
 	if len(others) == 0 || !c.options.Plan.Compile.MayExceed(cidrs, ports) {
 		return nil, nil
 	}
@@ -171,11 +190,12 @@ func (c *Controller) checkNamespace(ctx context.Context, key cache.ObjectName, o
 	}
 	if len(others) > maxOthersRead {
 		return policy.Problems{{Path: "allowedDestinations", Message: fmt.Sprintf(
-			"Too many policies: this and the %d others of the namespace have %d CIDRs and %d ports and port ranges together; merge or remove some", len(others), cidrs, ports)}}, nil
+			"Too many policies: this and the %d others of the namespace have %d CIDRs and %d ports and port ranges together; merge or remove some",
+			len(others), cidrs, ports)}}, nil
 	}
-	specs, err := c.api.readSpecs(ctx, key.Namespace, others)
+	otherSpecs, err := c.api.readSpecs(ctx, key.Namespace, others)
 	if err != nil {
 		return nil, err
 	}
-	return netpol.SharedLimitProblems(own, specs, c.options.Plan.Compile), nil
+	return netpol.SharedLimitProblems(spec, otherSpecs, c.options.Plan.Compile), nil
 }

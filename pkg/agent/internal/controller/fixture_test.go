@@ -36,7 +36,7 @@ type fixture struct {
 	client  *fake.Clientset
 	events  *record.FakeRecorder
 	metrics *prometheus.Registry
-	skipped time.Duration // added to the time
+	skipped time.Duration // the clock of the controller is ahead by this
 }
 
 // newFixture returns a controller that changes up to 200 CIDRs in one write.
@@ -57,7 +57,8 @@ func newFixtureWith(t *testing.T, options Options, objects ...runtime.Object) *f
 	f := &fixture{client: fake.NewClientset(objects...), events: record.NewFakeRecorder(10), metrics: prometheus.NewRegistry()}
 	f.client.PrependReactor("*", "networkpolicies", f.setGeneration)
 	log := slog.New(slog.DiscardHandler)
-	f.Controller = New(f.client, metadatafake.NewSimpleMetadataClient(metadatafake.NewTestScheme()), options, fairqueue.New("test", f.metrics), reporter.New(f.events, f.metrics, log), func() error { return nil }, log)
+	f.Controller = New(f.client, metadatafake.NewSimpleMetadataClient(metadatafake.NewTestScheme()), options,
+		fairqueue.New("test", f.metrics), reporter.New(f.events, f.metrics, log), func() error { return nil }, log)
 	f.now = func() time.Time { return time.Now().Add(f.skipped) }
 	f.table.Store(testobjects.Table(t))
 	f.SetLeader(true)
@@ -67,18 +68,18 @@ func newFixtureWith(t *testing.T, options Options, objects ...runtime.Object) *f
 	return f
 }
 
-// setGeneration gives each NetworkPolicy that is written the generation that an API server gives it.
+// setGeneration sets the generation of each written NetworkPolicy, as an API server does.
 func (f *fixture) setGeneration(action clienttesting.Action) (handled bool, result runtime.Object, err error) {
-	write, isWrite := action.(clienttesting.UpdateAction) // a creation, too
+	write, isWrite := action.(clienttesting.UpdateAction) // a CreateAction has the same methods
 	if !isWrite {
 		return false, nil, nil
 	}
 	networkPolicy := write.GetObject().(*networkingv1.NetworkPolicy)
 	networkPolicy.Generation = 1
-	previous, err := f.client.Tracker().Get(action.GetResource(), networkPolicy.Namespace, networkPolicy.Name)
-	if before, exists := previous.(*networkingv1.NetworkPolicy); err == nil && exists {
-		networkPolicy.Generation = before.Generation
-		if netpol.SpecDigestOf(before.Spec) != netpol.SpecDigestOf(networkPolicy.Spec) {
+	stored, err := f.client.Tracker().Get(action.GetResource(), networkPolicy.Namespace, networkPolicy.Name)
+	if previous, exists := stored.(*networkingv1.NetworkPolicy); err == nil && exists {
+		networkPolicy.Generation = previous.Generation
+		if netpol.SpecDigestOf(previous.Spec) != netpol.SpecDigestOf(networkPolicy.Spec) {
 			networkPolicy.Generation++
 		}
 	}
@@ -97,7 +98,7 @@ func (f *fixture) setCached(t *testing.T, object runtime.Object) {
 	}
 }
 
-// updateCache makes the cache of NetworkPolicies equal to the API server, and forgets earlier requests.
+// updateCache fills the cache of NetworkPolicies from the API server, and clears the record of requests.
 func (f *fixture) updateCache(t *testing.T) {
 	list, err := f.client.NetworkingV1().NetworkPolicies("").List(t.Context(), metav1.ListOptions{})
 	require.NoError(t, err)
@@ -108,7 +109,7 @@ func (f *fixture) updateCache(t *testing.T) {
 	f.client.ClearActions()
 }
 
-// settle skips the time that a second write waits.
+// settle sets the clock to a time when a second write need not wait any longer.
 func (f *fixture) settle() { f.skipped += 2 * f.options.Settle }
 
 // verbs returns the verbs and resources of the requests.
@@ -120,7 +121,7 @@ func (f *fixture) verbs() []string {
 	return verbs
 }
 
-// writes returns the verbs and resources of the requests but get.
+// writes returns the verbs and resources of the requests, except get requests.
 func (f *fixture) writes() []string {
 	return slices.DeleteFunc(f.verbs(), func(verb string) bool { return strings.HasPrefix(verb, "get ") })
 }
@@ -143,8 +144,8 @@ func (f *fixture) nextEvent() (reason, message string) {
 	return reason, message
 }
 
-// metric returns the value of the metric with this name and, unless it is empty, this label value. The value of a
-// histogram is its number of samples.
+// metric returns the value of the metric with this name. If label is not empty, the metric must also have this label
+// value. The value of a histogram is its number of samples.
 func (f *fixture) metric(t *testing.T, name, label string) float64 {
 	families, err := f.metrics.Gather()
 	require.NoError(t, err)

@@ -8,25 +8,27 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// configMapHandler enqueues the policies that change.
+// configMapHandler returns a handler that enqueues each policy whose ConfigMap changes.
 func (c *Controller) configMapHandler() cache.ResourceEventHandler {
 	return c.handlerFor(c.configMapChanged, func(configMap metav1.Object) {
 		c.ledger.DropDocument(configMap.GetNamespace(), configMap.GetName(), configMap.GetUID())
 	})
 }
 
-// networkPolicyHandler enqueues the NetworkPolicies that others change.
+// networkPolicyHandler returns a handler that enqueues each NetworkPolicy that others change.
 func (c *Controller) networkPolicyHandler() cache.ResourceEventHandler {
 	return c.handlerFor(c.networkPolicyChanged, func(networkPolicy metav1.Object) {
 		c.ledger.DropUsage(networkPolicy.GetNamespace(), networkPolicy.GetName())
 	})
 }
 
-// handlerFor returns a handler that enqueues keys. changed returns the key for an object, and whether it needs a sync.
-// A deleted object always does, because an informer that missed the deletion has the last version that it saw. For a
-// deleted object, the handler calls deleted first. A standby enqueues nothing, because a new leader begins with all
-// objects.
-func (c *Controller) handlerFor(changed func(metav1.Object) (key cache.ObjectName, needsSync bool), deleted func(metav1.Object)) cache.ResourceEventHandler {
+// handlerFor returns a handler that enqueues keys. onChange returns the key for an object, and whether it needs a sync.
+// A deleted object always needs a sync, whatever onChange returns: an informer that missed the deletion passes an old
+// version of the object. For a deleted object, the handler first calls onDelete. A standby enqueues nothing, because a
+// new leader enqueues all objects.
+func (c *Controller) handlerFor(
+	onChange func(metav1.Object) (key cache.ObjectName, needsSync bool), onDelete func(metav1.Object),
+) cache.ResourceEventHandler {
 	enqueue := func(object any, isDeleted bool) {
 		if tombstone, ok := object.(cache.DeletedFinalStateUnknown); ok {
 			object = tombstone.Obj
@@ -36,12 +38,12 @@ func (c *Controller) handlerFor(changed func(metav1.Object) (key cache.ObjectNam
 			return
 		}
 		if isDeleted {
-			deleted(accessor)
+			onDelete(accessor)
 		}
 		if !c.isLeader.Load() {
 			return
 		}
-		if key, needsSync := changed(accessor); needsSync || isDeleted {
+		if key, needsSync := onChange(accessor); needsSync || isDeleted {
 			c.queue.Add(key)
 		}
 	}
@@ -52,7 +54,7 @@ func (c *Controller) handlerFor(changed func(metav1.Object) (key cache.ObjectNam
 	}
 }
 
-// configMapChanged records the time of a change.
+// configMapChanged records the time of a change. It returns the key of the policy, which always needs a sync.
 func (c *Controller) configMapChanged(configMap metav1.Object) (key cache.ObjectName, needsSync bool) {
 	key = policyKey(configMap)
 	c.enqueueOverLimit(key)
@@ -60,25 +62,27 @@ func (c *Controller) configMapChanged(configMap metav1.Object) (key cache.Object
 	return key, true
 }
 
-// networkPolicyChanged skips a NetworkPolicy that is still as this process has written it.
+// networkPolicyChanged returns the key of a NetworkPolicy. needsSync is false for the version that this process wrote.
 func (c *Controller) networkPolicyChanged(networkPolicy metav1.Object) (key cache.ObjectName, needsSync bool) {
 	key = cache.MetaObjectToName(networkPolicy)
 	c.enqueueOverLimit(key)
 	return key, c.tracker.WrittenVersion(key) != networkPolicy.GetResourceVersion()
 }
 
-// overLimitInterval is the time between the keys that enqueueOverLimit adds, because each takes a compilation.
+// overLimitInterval is the time between two keys that enqueueOverLimit adds. Each key costs a compilation, and all at
+// once would delay other policies.
 const overLimitInterval = 10 * time.Millisecond
 
-// enqueueOverLimit enqueues the other policies of a namespace that exceed a limit. After this change they may fit.
-func (c *Controller) enqueueOverLimit(changed cache.ObjectName) {
-	for i, name := range c.ledger.OverLimit(changed.Namespace, changed.Name) {
-		c.queue.AddAfter(cache.NewObjectName(changed.Namespace, name), time.Duration(i)*overLimitInterval)
+// enqueueOverLimit enqueues the other policies of the namespace that exceed a limit. After the change of this key they
+// may fit.
+func (c *Controller) enqueueOverLimit(changedKey cache.ObjectName) {
+	for i, name := range c.ledger.OverLimit(changedKey.Namespace, changedKey.Name) {
+		c.queue.AddAfter(cache.NewObjectName(changedKey.Namespace, name), time.Duration(i)*overLimitInterval)
 	}
 }
 
-// enqueueAll enqueues every policy, the oldest first, and every NetworkPolicy with the agent's label, whose policy may
-// be gone.
+// enqueueAll enqueues every policy, the oldest first. It also enqueues every NetworkPolicy with the agent's label,
+// because its policy may be gone.
 func (c *Controller) enqueueAll() {
 	for _, key := range c.caches.policyKeys() {
 		c.queue.Add(key)

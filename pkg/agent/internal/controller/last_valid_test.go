@@ -14,8 +14,8 @@ import (
 	"egress-agent/pkg/netpol"
 )
 
-// TestSyncFollowsLastValidPolicy: while an edit is testobjects.Invalid, the version before it follows the ranges and
-// undoes edits by hand.
+// TestSyncFollowsLastValidPolicy requires that the last valid version stays in force while the policy is invalid. The
+// agent still applies changes of the ranges to that version, and undoes edits of the NetworkPolicy.
 func TestSyncFollowsLastValidPolicy(t *testing.T) {
 	f := newFixture(t, testobjects.ConfigMap(testobjects.Valid))
 	require.NoError(t, f.sync(t.Context(), key))
@@ -29,7 +29,7 @@ func TestSyncFollowsLastValidPolicy(t *testing.T) {
 
 	next, err := awsranges.ReadFile(testobjects.Ranges + "ip-ranges-next.json")
 	require.NoError(t, err)
-	require.Contains(t, f.keysAffected(next.Diff(testobjects.Table(t))), key, "a change of the ranges concerns the last valid policy")
+	require.Contains(t, f.keysAffected(next.Diff(testobjects.Table(t))), key, "a change of the ranges affects the last valid version")
 	f.table.Store(next)
 	require.NoError(t, f.sync(t.Context(), key))
 	reason, message := f.nextEvent()
@@ -55,7 +55,7 @@ func TestSyncFollowsLastValidPolicy(t *testing.T) {
 	f.updateCache(t)
 	f.setCached(t, testobjects.ConfigMap(testobjects.Valid))
 	require.NoError(t, f.sync(t.Context(), key))
-	require.Empty(t, f.writes(), "the edit is taken back")
+	require.Empty(t, f.writes(), "the policy has its first version again")
 }
 
 // TestSyncLeavesUnknownLastValidPolicy requires no write if the document of the last valid policy is missing or
@@ -76,7 +76,8 @@ func TestSyncLeavesUnknownLastValidPolicy(t *testing.T) {
 	}
 }
 
-// TestOptionsChangeIsNoRangesChange has a new --dns-cidr, which changes the CIDRs of every policy.
+// TestOptionsChangeIsNoRangesChange changes --dns-cidr, which changes the CIDRs of every policy. The Event must not
+// report a change of the ranges.
 func TestOptionsChangeIsNoRangesChange(t *testing.T) {
 	f := newFixture(t, testobjects.ConfigMap(testobjects.Valid), testobjects.NetworkPolicy(t, testobjects.Valid))
 	f.options.Plan.Compile.DNSCIDRs = []netip.Prefix{netip.MustParsePrefix("169.254.20.10/32")}

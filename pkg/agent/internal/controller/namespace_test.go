@@ -20,8 +20,8 @@ import (
 	"egress-agent/pkg/netpol"
 )
 
-// TestPoliciesOfANamespaceFitTogether has two policies that fit alone but not together: the second is invalid until the
-// first takes less.
+// TestPoliciesOfANamespaceFitTogether has two policies that fit alone but not together. The second policy is invalid
+// until the first policy has fewer ports.
 func TestPoliciesOfANamespaceFitTogether(t *testing.T) {
 	const manyPorts = `{"allowedDestinations": [{"name": "net", "cidr": "10.0.0.0/8", "ports": [1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31,33,35,37,39,41]}]}`
 	other := testobjects.ConfigMap(manyPorts)
@@ -44,7 +44,7 @@ func TestPoliciesOfANamespaceFitTogether(t *testing.T) {
 
 	f.setCached(t, testobjects.ConfigMap(testobjects.Valid))
 	f.configMapHandler().OnUpdate(nil, testobjects.ConfigMap(testobjects.Valid))
-	require.Equal(t, []string{"tenant-a/egress", "tenant-a/other"}, f.queued(2), "it is enqueued again")
+	require.Equal(t, []string{"tenant-a/egress", "tenant-a/other"}, f.queued(2), "the policy over the limit is enqueued again")
 	reason, _ = sync(key)
 	require.Equal(t, plan.ReasonApplied, reason, "22 slots are enough")
 	reason, _ = sync(policyKey(other))
@@ -52,7 +52,7 @@ func TestPoliciesOfANamespaceFitTogether(t *testing.T) {
 
 	f = newFixture(t, testobjects.ConfigMap(testobjects.Widened), other, getNamed(t, f, "other"))
 	reason, _ = sync(key)
-	require.Equal(t, plan.ReasonInvalid, reason, "the other is in force, though this process has not written it")
+	require.Equal(t, plan.ReasonInvalid, reason, "the other policy is in force, though this process has not written it")
 	require.NoError(t, f.client.NetworkingV1().NetworkPolicies("tenant-a").Delete(t.Context(), "other", metav1.DeleteOptions{}))
 	require.NoError(t, f.caches.configMaps.Delete(other))
 	f.networkPolicyHandler().OnDelete(&networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "tenant-a", Name: "other"}})
@@ -62,8 +62,8 @@ func TestPoliciesOfANamespaceFitTogether(t *testing.T) {
 	require.Equal(t, plan.ReasonApplied, reason)
 }
 
-// TestNamespaceOverLimitMayShrink has a NetworkPolicy from before the limit existed. An edit that only closes is
-// applied.
+// TestNamespaceOverLimitMayShrink has NetworkPolicies that an agent without the limit wrote. An edit that opens nothing
+// new is applied.
 func TestNamespaceOverLimitMayShrink(t *testing.T) {
 	ports := func(first, n int) string {
 		var list []string
@@ -84,8 +84,8 @@ func TestNamespaceOverLimitMayShrink(t *testing.T) {
 	require.Equal(t, plan.ReasonInvalid, f.event(t))
 }
 
-// TestNamespaceOverLimitIsReported has two NetworkPolicies from before the limit existed. Each gets one Warning and
-// stays.
+// TestNamespaceOverLimitIsReported has two NetworkPolicies that an agent without the limit wrote. Each of them stays,
+// and its policy gets one Warning.
 func TestNamespaceOverLimitIsReported(t *testing.T) {
 	const manyPorts = `{"allowedDestinations": [{"name": "net", "cidr": "10.0.0.0/8", "ports": [1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31,33,35,37,39,41]}]}`
 	other := testobjects.ConfigMap(manyPorts)
@@ -105,17 +105,11 @@ func TestNamespaceOverLimitIsReported(t *testing.T) {
 
 func second[A, B any](_ A, b B) B { return b }
 
-func inForce(t *testing.T, f *fixture, name string) *networkingv1.NetworkPolicy {
-	policy, err := f.client.NetworkingV1().NetworkPolicies("tenant-a").Get(t.Context(), name, metav1.GetOptions{})
-	require.NoError(t, err)
-	return policy
-}
-
-// TestCacheOfANamespaceIsBounded requires at most a mebibyte for any documents of a namespace. Each of them is still
-// synced.
+// TestCacheOfANamespaceIsBounded requires that the cache holds less than a mebibyte of documents for a namespace. Each
+// document is still synced.
 func TestCacheOfANamespaceIsBounded(t *testing.T) {
 	f := newFixture(t)
-	see := func(name, document string) *corev1.ConfigMap {
+	addConfigMap := func(name, document string) *corev1.ConfigMap {
 		c := testobjects.ConfigMap(document)
 		c.Name, c.UID = name, types.UID(name)
 		_, err := f.client.CoreV1().ConfigMaps("tenant-a").Create(t.Context(), c, metav1.CreateOptions{})
@@ -123,7 +117,7 @@ func TestCacheOfANamespaceIsBounded(t *testing.T) {
 		f.setCached(t, c)
 		return c
 	}
-	held := func() (bytes int) {
+	cachedBytes := func() (bytes int) {
 		for _, object := range f.caches.configMaps.List() {
 			for key, text := range object.(*cached.ConfigMap).ConfigMap().Data {
 				bytes += len(key) + len(text)
@@ -136,17 +130,17 @@ func TestCacheOfANamespaceIsBounded(t *testing.T) {
 		return f.nextEvent()
 	}
 	for i := range 20 {
-		see(fmt.Sprint("white", i), testobjects.Valid+strings.Repeat(" ", 900<<10))
+		addConfigMap(fmt.Sprint("white", i), testobjects.Valid+strings.Repeat(" ", 900<<10))
 	}
-	require.Less(t, held(), 20*(len(testobjects.Valid)+100))
+	require.Less(t, cachedBytes(), 20*(len(testobjects.Valid)+100))
 	reason, _ := sync("white7")
 	require.Equal(t, plan.ReasonApplied, reason)
 	for i := range 12 {
-		see(fmt.Sprint("large", i), `["`+strings.Repeat("x", 1<<20)+`"]`)
-		see(fmt.Sprint("broken", i), `[`+strings.Repeat(" ", 1<<20))
-		see(fmt.Sprint("full", i), `["`+strings.Repeat("x", 200<<10)+`"]`)
+		addConfigMap(fmt.Sprint("large", i), `["`+strings.Repeat("x", 1<<20)+`"]`)
+		addConfigMap(fmt.Sprint("broken", i), `[`+strings.Repeat(" ", 1<<20))
+		addConfigMap(fmt.Sprint("full", i), `["`+strings.Repeat("x", 200<<10)+`"]`)
 	}
-	require.Less(t, held(), ledger.MaxBytes)
+	require.Less(t, cachedBytes(), ledger.MaxBytes)
 	_, message := sync("large3")
 	require.Contains(t, message, "Policy too large: 1048580 bytes without white space; at most 262144 are allowed")
 	_, message = sync("full9")
@@ -159,7 +153,7 @@ func TestCacheOfANamespaceIsBounded(t *testing.T) {
 	}
 	reason, message = sync("broken3")
 	require.Equal(t, plan.ReasonInvalid, reason)
-	require.Contains(t, message, "Invalid JSON: unexpected end of JSON input at line 1, column 1048578", "the sync reads it")
+	require.Contains(t, message, "Invalid JSON: unexpected end of JSON input at line 1, column 1048578", "the sync reads the document from the API server")
 	reason, message = sync("full1")
 	require.Equal(t, plan.ReasonInvalid, reason)
 	require.Contains(t, message, "Invalid policy: must be an object, not a list")

@@ -16,8 +16,7 @@ import (
 	"egress-agent/pkg/netpol"
 )
 
-// TestPolicyInExemptNamespaceIsNotApplied also requires that a NetworkPolicy that the agent made there before is
-// deleted.
+// TestPolicyInExemptNamespaceIsNotApplied also requires that the agent deletes a NetworkPolicy that it made earlier.
 func TestPolicyInExemptNamespaceIsNotApplied(t *testing.T) {
 	for _, namespace := range []string{"kube-system", "kube-public", "kube-node-lease", "egress-system"} {
 		t.Run(namespace, func(t *testing.T) {
@@ -25,8 +24,8 @@ func TestPolicyInExemptNamespaceIsNotApplied(t *testing.T) {
 			source.Namespace = namespace
 			made := testobjects.NetworkPolicy(t, testobjects.Valid)
 			made.Namespace = namespace
-			others := made.DeepCopy()
-			others.OwnerReferences = nil
+			madeByOthers := made.DeepCopy()
+			madeByOthers.OwnerReferences = nil
 			key := cache.NewObjectName(namespace, "egress")
 
 			f := newFixture(t, source)
@@ -41,14 +40,15 @@ func TestPolicyInExemptNamespaceIsNotApplied(t *testing.T) {
 			f = newFixture(t, source, made)
 			require.NoError(t, f.sync(t.Context(), key))
 			require.Equal(t, []string{"delete networkpolicies"}, f.writes())
-			f = newFixture(t, source, others)
+			f = newFixture(t, source, madeByOthers)
 			require.NoError(t, f.sync(t.Context(), key))
 			require.Empty(t, f.writes(), "somebody else made it")
 		})
 	}
 }
 
-// TestOnlyOwnNetworkPoliciesAreDeleted requires an owner: the label alone is not enough.
+// TestOnlyOwnNetworkPoliciesAreDeleted requires that a NetworkPolicy with the agent's label, but without an owner that
+// is its ConfigMap, stays.
 func TestOnlyOwnNetworkPoliciesAreDeleted(t *testing.T) {
 	labelled := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "tenant-a", Name: "egress", Labels: map[string]string{netpol.ManagedByLabel: netpol.ManagedBy}}}
 	otherOwner := labelled.DeepCopy()
@@ -70,8 +70,8 @@ func TestOnlyOwnNetworkPoliciesAreDeleted(t *testing.T) {
 	require.Equal(t, []string{"delete networkpolicies"}, f.writes())
 }
 
-// TestOldestConfigMapGetsTheName has two ConfigMaps whose NetworkPolicies have one name. The younger gets a Warning
-// and, once the older is gone, the NetworkPolicy.
+// TestOldestConfigMapGetsTheName has two ConfigMaps whose NetworkPolicies have the same name. The younger ConfigMap
+// gets a Warning. Once the older ConfigMap is gone, the younger gets the NetworkPolicy.
 func TestOldestConfigMapGetsTheName(t *testing.T) {
 	long := testobjects.ConfigMap(testobjects.Valid)
 	long.Name, long.UID = strings.Repeat("x", 70), "long"
@@ -98,6 +98,6 @@ func TestOldestConfigMapGetsTheName(t *testing.T) {
 	short.CreationTimestamp = long.CreationTimestamp
 	f.setCached(t, short)
 	require.NoError(t, f.sync(t.Context(), key))
-	require.Equal(t, plan.ReasonNameConflict, f.event(t), "of the same second, the owner comes before the first by name")
+	require.Equal(t, plan.ReasonNameConflict, f.event(t), "if both were created in the same second, the owner gets the NetworkPolicy")
 	require.Equal(t, long.UID, getNamed(t, f, short.Name).OwnerReferences[0].UID)
 }

@@ -11,9 +11,10 @@ import (
 	"egress-agent/pkg/netpol"
 )
 
-// removeOrphan deletes a NetworkPolicy that the agent made, if its ConfigMap does not exist. Without the NetworkPolicy
-// the pods may open any connection. The cache of ConfigMaps may be behind the other, so the API server must confirm
-// that the ConfigMap is gone. A NetworkPolicy that only has the agent's label stays, because someone else made it.
+// removeOrphan deletes a NetworkPolicy that the agent made, if its ConfigMap does not exist. After that the pods may
+// open any connection, so the API server must confirm that the ConfigMap is gone: the cache of ConfigMaps may be older
+// than the cache of NetworkPolicies. A NetworkPolicy that only has the agent's label stays, because someone else made
+// it.
 func (c *Controller) removeOrphan(ctx context.Context, key cache.ObjectName, current *netpol.Current) error {
 	warnings := c.tracker.Warnings(key)
 	c.reporter.StateChanged(c.tracker.Drop(key), "")
@@ -34,11 +35,12 @@ func (c *Controller) removeOrphan(ctx context.Context, key cache.ObjectName, cur
 	if configMap != nil {
 		return fmt.Errorf("the cache lacks ConfigMap %s", configMap.Name)
 	}
-	return c.removeMade(ctx, key, current)
+	return c.deleteIfMade(ctx, key, current)
 }
 
-// removeMade deletes a NetworkPolicy that the agent made. It does nothing without one, or if someone else made it.
-func (c *Controller) removeMade(ctx context.Context, key cache.ObjectName, current *netpol.Current) error {
+// deleteIfMade deletes a NetworkPolicy that the agent made. It does nothing if current is nil, if someone else made the
+// NetworkPolicy, or if the NetworkPolicy is already being deleted.
+func (c *Controller) deleteIfMade(ctx context.Context, key cache.ObjectName, current *netpol.Current) error {
 	if current == nil || !netpol.IsMade(current.ObjectMeta) || current.DeletionTimestamp != nil {
 		return nil
 	}

@@ -65,7 +65,7 @@ func TestProblemIsReportedOnce(t *testing.T) {
 func TestNothingIsWrittenWithoutTheLease(t *testing.T) {
 	f := newFixture(t, testobjects.ConfigMap(testobjects.Valid))
 	f.api.checkLease = func() error { return errors.New("the Lease may be lost") }
-	require.Error(t, f.sync(t.Context(), key), "the controller retries it")
+	require.Error(t, f.sync(t.Context(), key), "an error makes the controller retry")
 	require.Empty(t, f.verbs())
 	f = newFixture(t, testobjects.EditedByOthers(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) {}))
 	f.api.checkLease = func() error { return errors.New("the Lease may be lost") }
@@ -73,13 +73,13 @@ func TestNothingIsWrittenWithoutTheLease(t *testing.T) {
 	require.Empty(t, f.writes(), "nothing is deleted either")
 }
 
-func TestLatencyCountsFromTheChange(t *testing.T) {
+func TestLatencyIsMeasuredFromTheChange(t *testing.T) {
 	f := newFixture(t, testobjects.ConfigMap(testobjects.Valid))
 	f.configMapChanged(testobjects.ConfigMap(testobjects.Valid))
 	f.api.checkLease = func() error { return errors.New("not now") }
 	require.Error(t, f.sync(t.Context(), key))
 	changedAt := f.tracker.TakeChangedAt(key)
-	require.NotZero(t, changedAt, "a failure keeps the time of the change")
+	require.NotZero(t, changedAt, "the time of the change stays after a failed sync")
 	f.tracker.RestoreChangedAt(key, changedAt)
 	f.api.checkLease = func() error { return nil }
 	require.NoError(t, f.sync(t.Context(), key))

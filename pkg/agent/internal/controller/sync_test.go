@@ -32,11 +32,11 @@ func TestSync(t *testing.T) {
 		event   string
 	}{
 		{"new", []runtime.Object{testobjects.ConfigMap(testobjects.Valid)}, []string{"create networkpolicies"}, plan.ReasonApplied},
-		{"the same", []runtime.Object{testobjects.ConfigMap(testobjects.Valid), testobjects.NetworkPolicy(t, testobjects.Valid)}, nil, ""},
+		{"unchanged", []runtime.Object{testobjects.ConfigMap(testobjects.Valid), testobjects.NetworkPolicy(t, testobjects.Valid)}, nil, ""},
 		{"edited", []runtime.Object{testobjects.ConfigMap(testobjects.Edited), testobjects.NetworkPolicy(t, testobjects.Valid)}, []string{"update networkpolicies"}, plan.ReasonApplied},
 		{"invalid from the start", []runtime.Object{testobjects.ConfigMap(testobjects.Invalid)}, []string{"create networkpolicies"}, plan.ReasonInvalid},
 		{"still invalid", []runtime.Object{testobjects.ConfigMap(testobjects.Invalid), testobjects.NetworkPolicy(t, testobjects.Invalid)}, nil, plan.ReasonInvalid},
-		{"invalid after a valid one", []runtime.Object{testobjects.ConfigMap(testobjects.Invalid), testobjects.NetworkPolicy(t, testobjects.Valid)}, []string{"get networkpolicies"}, plan.ReasonInvalid},
+		{"invalid after a valid version", []runtime.Object{testobjects.ConfigMap(testobjects.Invalid), testobjects.NetworkPolicy(t, testobjects.Valid)}, []string{"get networkpolicies"}, plan.ReasonInvalid},
 		{"without the key", []runtime.Object{testobjects.With(testobjects.ConfigMap(testobjects.Valid), func(c *corev1.ConfigMap) { c.Data = nil })}, []string{"create networkpolicies"}, plan.ReasonInvalid},
 		{"corrected", []runtime.Object{testobjects.ConfigMap(testobjects.Valid), testobjects.NetworkPolicy(t, testobjects.Invalid)}, []string{"update networkpolicies"}, plan.ReasonApplied},
 		{"spec edited by others", []runtime.Object{testobjects.ConfigMap(testobjects.Valid), testobjects.EditedByOthers(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) { p.Spec.Egress = p.Spec.Egress[:1] })},
@@ -79,7 +79,7 @@ func TestSync(t *testing.T) {
 			f.updateCache(t)
 			require.NoError(t, f.sync(t.Context(), key))
 			require.Empty(t, f.writes(), "a second sync writes nothing")
-			require.Empty(t, f.event(t), "and reports nothing new")
+			require.Empty(t, f.event(t), "a second sync reports nothing new")
 		})
 	}
 }
@@ -106,12 +106,12 @@ func TestSyncRestoresDeletedNetworkPolicy(t *testing.T) {
 	require.Equal(t, plan.ReasonRestored, f.event(t))
 }
 
-// TestSyncDoesNotTrustCachedConfigMap has a NetworkPolicy that was deleted with a ConfigMap that the cache still has.
+// TestSyncDoesNotTrustCachedConfigMap deletes a NetworkPolicy and its ConfigMap. The cache still has the ConfigMap.
 func TestSyncDoesNotTrustCachedConfigMap(t *testing.T) {
 	configMaps := corev1.SchemeGroupVersion.WithResource("configmaps")
 	for _, test := range []struct {
-		name string
-		now  *corev1.ConfigMap
+		name   string
+		stored *corev1.ConfigMap // in the API server; nil if it is deleted
 	}{
 		{"gone", nil},
 		{"made anew", testobjects.With(testobjects.ConfigMap(testobjects.Valid), func(c *corev1.ConfigMap) { c.UID = "uid-2" })},
@@ -122,11 +122,11 @@ func TestSyncDoesNotTrustCachedConfigMap(t *testing.T) {
 			require.NoError(t, f.sync(t.Context(), key))
 			require.NoError(t, f.client.Tracker().Delete(networkingv1.SchemeGroupVersion.WithResource("networkpolicies"), "tenant-a", "egress"))
 			require.NoError(t, f.client.Tracker().Delete(configMaps, "tenant-a", "egress"))
-			if test.now != nil {
-				require.NoError(t, f.client.Tracker().Add(test.now))
+			if test.stored != nil {
+				require.NoError(t, f.client.Tracker().Add(test.stored))
 			}
 			f.updateCache(t)
-			require.NoError(t, f.sync(t.Context(), key), "the watch brings the change")
+			require.NoError(t, f.sync(t.Context(), key), "no retry is needed: a watch event will enqueue the key")
 			require.Equal(t, []string{"get configmaps"}, f.verbs())
 			require.Empty(t, f.event(t))
 		})
@@ -159,9 +159,8 @@ func TestSyncKeepsWhatOthersAdded(t *testing.T) {
 		"only the ConfigMap's predecessor is replaced")
 }
 
-// TestSyncDeletesOnlyTheObjectItSaw requires a deletion by UID: another object of the same name may have replaced the
-// one that the decision is based on.
-func TestSyncDeletesOnlyTheObjectItSaw(t *testing.T) {
+// TestSyncDeletesByUID protects a NetworkPolicy with the same name that may have replaced the cached NetworkPolicy.
+func TestSyncDeletesByUID(t *testing.T) {
 	f := newFixture(t, testobjects.EditedByOthers(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) { p.UID = "np-1" }))
 	require.NoError(t, f.sync(t.Context(), key))
 	deletion := f.client.Actions()[1].(clienttesting.DeleteActionImpl)
@@ -207,13 +206,13 @@ func TestSyncErrors(t *testing.T) {
 			} else {
 				require.EqualError(t, err, test.want)
 			}
-			require.Empty(t, f.event(t), "it reports no write that did not happen")
+			require.Empty(t, f.event(t), "a failed write is not reported")
 		})
 	}
 }
 
-// TestSyncUpdatesOnlyTheVersionItSaw requires that an update has the version that the decision is based on.
-func TestSyncUpdatesOnlyTheVersionItSaw(t *testing.T) {
+// TestSyncUpdatesByResourceVersion requires that an update has the resourceVersion of the cached NetworkPolicy.
+func TestSyncUpdatesByResourceVersion(t *testing.T) {
 	f := newFixture(t, testobjects.ConfigMap(testobjects.Edited), testobjects.EditedByOthers(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) { p.ResourceVersion = "7" }))
 	require.NoError(t, f.sync(t.Context(), key))
 	update := f.client.Actions()[0].(clienttesting.UpdateAction).GetObject().(*networkingv1.NetworkPolicy)

@@ -17,15 +17,15 @@ import (
 	"k8s.io/client-go/util/flowcontrol"
 )
 
-// PerSecond is how many Events a recorder writes in a second. Events are for people; more would only take requests from
-// NetworkPolicies.
+// PerSecond is how many Events a recorder writes in a second at most. People read Events, and need no more. More Events
+// would delay the requests for NetworkPolicies.
 const PerSecond = 20
 
 const (
-	// queueSize is how many Events may wait, and namespaceQueueSize how many for one namespace.
+	// queueSize is how many Events may wait. namespaceQueueSize is how many of these may be for one namespace.
 	queueSize          = 1000
 	namespaceQueueSize = queueSize / 10
-	// maxWait is how long an Event gives way to waiting policies.
+	// maxWait is how long an Event waits at most while policies wait for a sync.
 	maxWait = time.Second
 )
 
@@ -36,28 +36,31 @@ type Recorder struct {
 	inner       record.EventRecorder
 	waiting     chan func()
 	dropped     prometheus.Counter
-	busy        func() bool // reports whether policies wait for a sync
+	isBusy      func() bool // reports whether policies wait for a sync
 
-	mu          sync.Mutex
-	byNamespace map[string]int // how many Events wait for each namespace
+	mu           sync.Mutex
+	waitingCount map[string]int // of Events, by namespace
 }
 
-// New returns a recorder that writes Events of the component named source with client, and registers the metric of
-// dropped Events. While busy reports true, it writes only one Event a second.
-func New(client kubernetes.Interface, source string, registry prometheus.Registerer, busy func() bool) *Recorder {
+// New returns a recorder that writes Events with client, and registers the metric of dropped Events. source is the
+// component that the Events name as their source. While isBusy returns true, the recorder writes only one Event a
+// second.
+func New(client kubernetes.Interface, source string, registry prometheus.Registerer, isBusy func() bool) *Recorder {
 	broadcaster := record.NewBroadcaster()
-	r := newRecorder(broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: source}), registry, busy)
+	r := newRecorder(broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: source}), registry, isBusy)
 	r.client, r.broadcaster = client, broadcaster
 	return r
 }
 
-func newRecorder(inner record.EventRecorder, registry prometheus.Registerer, busy func() bool) *Recorder {
+func newRecorder(inner record.EventRecorder, registry prometheus.Registerer, isBusy func() bool) *Recorder {
 	r := &Recorder{
-		inner:       inner,
-		waiting:     make(chan func(), queueSize),
-		dropped:     prometheus.NewCounter(prometheus.CounterOpts{Name: "egress_agent_events_dropped_total", Help: "Events that were not written because too many waited."}),
-		busy:        busy,
-		byNamespace: make(map[string]int),
+		inner:   inner,
+		waiting: make(chan func(), queueSize),
+		dropped: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "egress_agent_events_dropped_total", Help: "Events that were not written because too many waited.",
+		}),
+		isBusy:       isBusy,
+		waitingCount: make(map[string]int),
 	}
 	registry.MustRegister(r.dropped)
 	return r
@@ -72,7 +75,8 @@ func (r *Recorder) Run(ctx context.Context) {
 // Shutdown ends the writes that Run has begun.
 func (r *Recorder) Shutdown() { r.broadcaster.Shutdown() }
 
-// Event never blocks: if too many Events wait, in all or for the object's namespace, it drops and counts the Event.
+// Event queues an Event, and never blocks. If too many Events wait, in total or for the namespace of the object, it
+// drops the Event and counts it.
 func (r *Recorder) Event(object runtime.Object, eventType, reason, message string) {
 	namespace := ""
 	if accessor, err := meta.Accessor(object); err == nil {
@@ -93,17 +97,17 @@ func (r *Recorder) Event(object runtime.Object, eventType, reason, message strin
 	r.dropped.Inc()
 }
 
-// addWaiting adds to the number of Events that wait for a namespace, and returns the sum.
+// addWaiting adds to the number of waiting Events of a namespace, and returns the new number.
 func (r *Recorder) addWaiting(namespace string, added int) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.byNamespace[namespace] += added; r.byNamespace[namespace] == 0 {
-		delete(r.byNamespace, namespace)
+	if r.waitingCount[namespace] += added; r.waitingCount[namespace] == 0 {
+		delete(r.waitingCount, namespace)
 	}
-	return r.byNamespace[namespace]
+	return r.waitingCount[namespace]
 }
 
-// writeQueued passes the queued Events on until ctx ends.
+// writeQueued writes the queued Events until ctx ends.
 func (r *Recorder) writeQueued(ctx context.Context) {
 	limiter := flowcontrol.NewTokenBucketRateLimiter(PerSecond, 1)
 	for {
@@ -120,10 +124,10 @@ func (r *Recorder) writeQueued(ctx context.Context) {
 	}
 }
 
-// waitWhileBusy waits until no policy waits for a sync, at most for maxWait.
+// waitWhileBusy returns when no policy waits for a sync, at the latest after maxWait.
 func (r *Recorder) waitWhileBusy(ctx context.Context) {
 	const interval = 50 * time.Millisecond
-	for waited := time.Duration(0); waited < maxWait && r.busy() && ctx.Err() == nil; waited += interval {
+	for waited := time.Duration(0); waited < maxWait && r.isBusy() && ctx.Err() == nil; waited += interval {
 		time.Sleep(interval)
 	}
 }

@@ -1,4 +1,4 @@
-// Package fairqueue provides the work queue of NetworkPolicy keys. Namespaces take turns in it.
+// Package fairqueue provides the work queue of NetworkPolicy keys, in which namespaces take turns.
 package fairqueue
 
 import (
@@ -16,14 +16,14 @@ const (
 )
 
 // Queue is a rate-limited work queue in which namespaces take turns. Get returns the next key of a namespace only after
-// Done of the previous one. So a namespace occupies at most one worker, whatever it stores, and no two workers decide
-// on policies of the same pods.
+// Done of the previous key. A namespace therefore occupies at most one worker, however many policies it has. And no two
+// workers decide at the same time about policies that apply to the same pods.
 type Queue struct {
 	workqueue.TypedRateLimitingInterface[cache.ObjectName]
 	order *order
 }
 
-// New returns an empty queue, and registers two metrics: the depth, and the time that keys wait.
+// New returns an empty queue, and registers two metrics: the depth of the queue, and the time that keys wait in it.
 func New(name string, registry prometheus.Registerer) *Queue {
 	metrics := queueMetrics{
 		depth: prometheus.NewGauge(prometheus.GaugeOpts{Name: "egress_agent_queue_depth", Help: "Policies that wait to be synced."}),
@@ -34,7 +34,9 @@ func New(name string, registry prometheus.Registerer) *Queue {
 	}
 	registry.MustRegister(metrics.depth, metrics.age)
 	order := newOrder()
-	inner := workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[cache.ObjectName]{Name: name, MetricsProvider: metrics, Queue: order})
+	inner := workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[cache.ObjectName]{
+		Name: name, MetricsProvider: metrics, Queue: order,
+	})
 	return &Queue{
 		TypedRateLimitingInterface: workqueue.NewTypedRateLimitingQueueWithConfig(
 			workqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](minRetryDelay, maxRetryDelay),
@@ -45,14 +47,14 @@ func New(name string, registry prometheus.Registerer) *Queue {
 	}
 }
 
-// Done ends the work on a key that Get returned, and thus the turn of the namespace. The caller must then call Get or
-// shut the queue down: Done does not wake a worker that waits in Get for another key of this namespace.
+// Done ends the work on a key that Get returned, and thereby the turn of its namespace. The caller must then call Get
+// or shut the queue down, because Done wakes no worker that waits in Get. Another key of this namespace would stay.
 func (q *Queue) Done(key cache.ObjectName) {
 	q.TypedRateLimitingInterface.Done(key)
 	q.order.release(key)
 }
 
-// queueMetrics exports depth and age; the rest are no-ops.
+// queueMetrics exports depth and age. The other metrics are no-ops.
 type queueMetrics struct {
 	depth prometheus.Gauge
 	age   prometheus.Histogram

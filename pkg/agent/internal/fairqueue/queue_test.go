@@ -28,7 +28,7 @@ func TestNamespacesTakeTurns(t *testing.T) {
 	require.Equal(t, "b/x", third.String())
 	require.Zero(t, order.Len(), "99 keys wait, and Get must return none of them")
 
-	queue.Add(first) // while it is out
+	queue.Add(first) // while it is in progress
 	queue.Done(first)
 	queue.Add(cache.NewObjectName("c", "x"))
 	for i := 1; i < 100; i++ {
@@ -46,7 +46,7 @@ func TestNamespacesTakeTurns(t *testing.T) {
 	queue.Done(again)
 	queue.Done(second)
 	queue.Done(third)
-	require.Empty(t, order.out)
+	require.Empty(t, order.inProgress)
 	require.Empty(t, order.waiting)
 }
 

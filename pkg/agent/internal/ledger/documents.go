@@ -12,68 +12,72 @@ import (
 )
 
 const (
-	// MaxBytes limits the policy documents of a namespace, and also their text in the cache. So one namespace costs the
-	// agent about a mebibyte, and a kilobyte for each object.
+	// MaxBytes limits the sum of the policy documents of a namespace, and also the sum of their text in the cache. One
+	// namespace therefore takes about a mebibyte of the agent's memory, and about a kilobyte for each object.
 	MaxBytes = 1 << 20
-	// minDocumentBytes is what even a shorter document counts as.
+	// minDocumentBytes is the size that counts for a shorter document.
 	minDocumentBytes = 256
 )
 
 // documents counts the policy documents of a namespace.
 type documents struct {
-	byName    map[string]document // by the ConfigMap's name
-	bytes     int                 // sum over all documents
-	textBytes int                 // sum over the texts in the cache
-	excluded  map[string]bool     // names of the documents that do not fit; nil until a caller needs them
+	byName      map[string]document // by the ConfigMap's name
+	bytes       int                 // sum over all documents
+	cachedBytes int                 // sum over the texts in the cache
+	excluded    map[string]bool     // result of excludedNames; nil if it must be computed again
 }
 
 type document struct {
-	uid     types.UID
-	created int64 // epoch seconds
-	size    int   // bytes without white space
-	text    int   // bytes that the cache holds
+	uid        types.UID
+	created    int64 // epoch seconds
+	size       int   // of the document without white space, in bytes
+	cachedSize int   // of the text in the cache, in bytes
 }
 
-// bytes returns the size that counts; 0 for the zero document.
-func (d document) bytes() int {
+// countedSize returns the size that counts, in bytes; 0 for the zero document.
+func (d document) countedSize() int {
 	if d == (document{}) {
 		return 0
 	}
 	return max(d.size, minDocumentBytes)
 }
 
-// add counts a document, in place of the previous one with this name, and reports whether the cache may hold its text.
-func (ds *documents) add(name string, d document) (mayHold bool) {
+// add counts a document in place of the previous document with this name. mayCache reports whether the cache may hold
+// the text of the document.
+func (ds *documents) add(name string, d document) (mayCache bool) {
 	previous := ds.byName[name]
-	mayHold = d.size <= policy.MaxDocumentBytes && d.text <= policy.MaxDocumentBytes && ds.textBytes-previous.text+d.text <= MaxBytes
-	if !mayHold {
-		d.text = 0
+	mayCache = d.size <= policy.MaxDocumentBytes && d.cachedSize <= policy.MaxDocumentBytes &&
+		ds.cachedBytes-previous.cachedSize+d.cachedSize <= MaxBytes
+	if !mayCache {
+		d.cachedSize = 0
 	}
 	if ds.byName == nil {
 		ds.byName = make(map[string]document, 1)
 	}
 	ds.byName[name] = d
-	ds.bytes += d.bytes() - previous.bytes()
-	ds.textBytes += d.text - previous.text
+	ds.bytes += d.countedSize() - previous.countedSize()
+	ds.cachedBytes += d.cachedSize - previous.cachedSize
 	ds.excluded = nil
-	return mayHold
+	return mayCache
 }
 
+// drop removes the document with this name if it has this UID.
 func (ds *documents) drop(name string, uid types.UID) {
 	if d, exists := ds.byName[name]; exists && d.uid == uid {
 		delete(ds.byName, name)
-		ds.bytes -= d.bytes()
-		ds.textBytes -= d.text
+		ds.bytes -= d.countedSize()
+		ds.cachedBytes -= d.cachedSize
 		ds.excluded = nil
 	}
 }
 
-func (ds *documents) excess(name string) policy.Problems {
+// checkFit returns a problem if the document with this name does not fit.
+func (ds *documents) checkFit(name string) policy.Problems {
 	if ds.bytes <= MaxBytes {
 		return nil
 	}
 	if ds.excluded == nil {
-		ds.excluded = ds.youngest()
+		ds.excluded = ds.excludedNames()
 	}
 	if !ds.excluded[name] {
 		return nil
@@ -83,8 +87,9 @@ func (ds *documents) excess(name string) policy.Problems {
 		ds.bytes, minDocumentBytes, MaxBytes)}}
 }
 
-// youngest returns the names of the documents that do not fit into MaxBytes beside older ones.
-func (ds *documents) youngest() map[string]bool {
+// excludedNames returns the names of the documents that do not fit: an older document has precedence over a younger
+// one, until the sum would exceed MaxBytes.
+func (ds *documents) excludedNames() map[string]bool {
 	names := make([]string, 0, len(ds.byName))
 	for name := range ds.byName {
 		names = append(names, name)
@@ -94,7 +99,7 @@ func (ds *documents) youngest() map[string]bool {
 	})
 	excluded, total := make(map[string]bool), 0
 	for _, name := range names {
-		if size := ds.byName[name].bytes(); total+size <= MaxBytes {
+		if size := ds.byName[name].countedSize(); total+size <= MaxBytes {
 			total += size
 		} else {
 			excluded[name] = true

@@ -14,7 +14,8 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// Ledger has an account for each namespace that takes anything. It is safe for concurrent use.
+// Ledger has an account for each namespace with policies or NetworkPolicies of the agent. It is safe for concurrent
+// use.
 type Ledger struct {
 	mu       sync.Mutex
 	accounts map[string]*account // by namespace
@@ -24,7 +25,7 @@ type Ledger struct {
 type account struct {
 	documents documents
 	usage     usage
-	overLimit map[string]bool // names of the NetworkPolicies whose policies exceed a limit of the namespace
+	overLimit map[string]bool // names of the NetworkPolicies whose policy exceeds a limit of the namespace
 }
 
 // New returns a ledger without accounts.
@@ -37,8 +38,8 @@ func (l *Ledger) Size() int {
 	return len(l.accounts)
 }
 
-// open returns the account of a namespace, and creates it if necessary. The caller holds the lock.
-func (l *Ledger) open(namespace string) *account {
+// getOrCreate returns the account of a namespace. The caller holds the lock.
+func (l *Ledger) getOrCreate(namespace string) *account {
 	a := l.accounts[namespace]
 	if a == nil {
 		a = &account{}
@@ -47,51 +48,52 @@ func (l *Ledger) open(namespace string) *account {
 	return a
 }
 
-// closeIfEmpty deletes an account that counts nothing. The caller holds the lock.
-func (l *Ledger) closeIfEmpty(namespace string, a *account) {
+// deleteIfEmpty deletes an account that counts nothing. The caller holds the lock.
+func (l *Ledger) deleteIfEmpty(namespace string, a *account) {
 	if len(a.documents.byName)+len(a.usage.byName)+len(a.overLimit) == 0 {
 		delete(l.accounts, namespace)
 	}
 }
 
-// AddDocument counts the policy document of a ConfigMap: size is the bytes without white space, text the bytes that the
-// cache would hold. It reports whether the cache may hold that text.
-func (l *Ledger) AddDocument(configMap *corev1.ConfigMap, size, text int) (mayHold bool) {
+// AddDocument counts the policy document of a ConfigMap in place of its previous document. Both sizes are in bytes:
+// size is without white space, and cachedSize is that of the text that the cache would hold. mayCache reports whether
+// the cache may hold the text.
+func (l *Ledger) AddDocument(configMap *corev1.ConfigMap, size, cachedSize int) (mayCache bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.open(configMap.Namespace).documents.add(configMap.Name,
-		document{uid: configMap.UID, created: configMap.CreationTimestamp.Unix(), size: size, text: text})
+	return l.getOrCreate(configMap.Namespace).documents.add(configMap.Name,
+		document{uid: configMap.UID, created: configMap.CreationTimestamp.Unix(), size: size, cachedSize: cachedSize})
 }
 
-// DropDocument removes the document of the ConfigMap with this UID. It leaves alone a newer ConfigMap with the same
-// name.
+// DropDocument stops counting the document of the ConfigMap with this UID. It does nothing if a newer ConfigMap has the
+// same name.
 func (l *Ledger) DropDocument(namespace, name string, uid types.UID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	a := l.open(namespace)
+	a := l.getOrCreate(namespace)
 	a.documents.drop(name, uid)
-	l.closeIfEmpty(namespace, a)
+	l.deleteIfEmpty(namespace, a)
 }
 
-// Excess returns the problem of a ConfigMap whose document exceeds MaxBytes together with the older documents of the
-// namespace. It returns nil if the document fits.
-func (l *Ledger) Excess(namespace, name string) policy.Problems {
+// CheckFit returns a problem if the document of a ConfigMap and the older documents of the namespace together exceed
+// MaxBytes. It returns nil if the document fits.
+func (l *Ledger) CheckFit(namespace, name string) policy.Problems {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if a := l.accounts[namespace]; a != nil {
-		return a.documents.excess(name)
+		return a.documents.checkFit(name)
 	}
 	return nil
 }
 
-// SetUsage counts the usage of a NetworkPolicy of the agent, in place of an earlier count.
+// SetUsage counts the usage of a NetworkPolicy of the agent, in place of its previous usage.
 func (l *Ledger) SetUsage(namespace, name string, usage netpol.Usage) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.open(namespace).usage.set(name, usage)
+	l.getOrCreate(namespace).usage.set(name, usage)
 }
 
-// Usage returns the usage of a NetworkPolicy; the zero value for one that is not counted.
+// Usage returns the usage of a NetworkPolicy; the zero value if the NetworkPolicy is not counted.
 func (l *Ledger) Usage(namespace, name string) netpol.Usage {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -105,29 +107,30 @@ func (l *Ledger) Usage(namespace, name string) netpol.Usage {
 func (l *Ledger) DropUsage(namespace, name string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	a := l.open(namespace)
+	a := l.getOrCreate(namespace)
 	a.usage.drop(name)
-	l.closeIfEmpty(namespace, a)
+	l.deleteIfEmpty(namespace, a)
 }
 
-// Total returns the usage of a namespace if the named NetworkPolicy had the usage own. It is the sum of CIDRs, and the
-// number of distinct ports, or math.MaxInt32 if a usage has Many. others are the names of the other NetworkPolicies that open any CIDR, sorted.
-func (l *Ledger) Total(namespace, name string, own netpol.Usage) (cidrs, ports int, others []string) {
+// Total returns what the usage of a namespace would be if the named NetworkPolicy had newUsage. cidrs is the sum of the
+// CIDRs. ports is the number of distinct ports, or math.MaxInt32 if some usage has Many. others are the sorted names of
+// the other NetworkPolicies that have at least one CIDR.
+func (l *Ledger) Total(namespace, name string, newUsage netpol.Usage) (cidrs, ports int, others []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if a := l.accounts[namespace]; a != nil {
-		return a.usage.total(name, own)
+		return a.usage.total(name, newUsage)
 	}
-	return own.CIDRs, len(own.Ports), nil
+	return newUsage.CIDRs, len(newUsage.Ports), nil
 }
 
 // SetOverLimit records whether the policy of a NetworkPolicy exceeds a limit of the namespace. Such a policy needs
 // another sync when the namespace changes.
-func (l *Ledger) SetOverLimit(namespace, name string, overLimit bool) {
+func (l *Ledger) SetOverLimit(namespace, name string, isOverLimit bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	a := l.open(namespace)
-	if overLimit {
+	a := l.getOrCreate(namespace)
+	if isOverLimit {
 		if a.overLimit == nil {
 			a.overLimit = make(map[string]bool, 1)
 		}
@@ -135,12 +138,12 @@ func (l *Ledger) SetOverLimit(namespace, name string, overLimit bool) {
 	} else {
 		delete(a.overLimit, name)
 	}
-	l.closeIfEmpty(namespace, a)
+	l.deleteIfEmpty(namespace, a)
 }
 
-// OverLimit returns the NetworkPolicies of a namespace, without the one named except, whose policies exceed a limit.
-// The names are sorted.
-func (l *Ledger) OverLimit(namespace, except string) []string {
+// OverLimit returns the sorted names of the NetworkPolicies of a namespace whose policy exceeds a limit. It leaves out
+// skippedName.
+func (l *Ledger) OverLimit(namespace, skippedName string) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	a := l.accounts[namespace]
@@ -149,7 +152,7 @@ func (l *Ledger) OverLimit(namespace, except string) []string {
 	}
 	var names []string
 	for name := range a.overLimit {
-		if name != except {
+		if name != skippedName {
 			names = append(names, name)
 		}
 	}

@@ -12,20 +12,21 @@ type usage struct {
 	byName map[string]netpol.Usage // by the NetworkPolicy's name
 	cidrs  int                     // sum over all NetworkPolicies
 	ports  map[netpol.PortKey]int  // how many NetworkPolicies use a port
-	many   int                     // how many NetworkPolicies use ports that are not counted
+	many   int                     // how many NetworkPolicies have Usage.Many, so that ports lacks some of their ports
 }
 
-func (u *usage) set(name string, own netpol.Usage) {
+// set counts newUsage in place of the previous usage with this name.
+func (u *usage) set(name string, newUsage netpol.Usage) {
 	u.subtract(name)
 	if u.byName == nil {
-		u.byName, u.ports = make(map[string]netpol.Usage, 1), make(map[netpol.PortKey]int, len(own.Ports))
+		u.byName, u.ports = make(map[string]netpol.Usage, 1), make(map[netpol.PortKey]int, len(newUsage.Ports))
 	}
-	u.byName[name] = own
-	u.cidrs += own.CIDRs
-	if own.Many {
+	u.byName[name] = newUsage
+	u.cidrs += newUsage.CIDRs
+	if newUsage.Many {
 		u.many++
 	}
-	for _, port := range own.Ports {
+	for _, port := range newUsage.Ports {
 		u.ports[port]++
 	}
 }
@@ -35,38 +36,40 @@ func (u *usage) drop(name string) {
 	delete(u.byName, name)
 }
 
+// subtract subtracts the usage with this name from the sums.
 func (u *usage) subtract(name string) {
-	own := u.byName[name]
-	u.cidrs -= own.CIDRs
-	if own.Many {
+	previous := u.byName[name]
+	u.cidrs -= previous.CIDRs
+	if previous.Many {
 		u.many--
 	}
-	for _, port := range own.Ports {
+	for _, port := range previous.Ports {
 		if u.ports[port]--; u.ports[port] == 0 {
 			delete(u.ports, port)
 		}
 	}
 }
 
-func (u *usage) total(name string, own netpol.Usage) (cidrs, ports int, others []string) {
+// total returns the results of Ledger.Total.
+func (u *usage) total(name string, newUsage netpol.Usage) (cidrs, ports int, others []string) {
 	previous := u.byName[name]
-	cidrs, ports = own.CIDRs+u.cidrs-previous.CIDRs, len(u.ports)
+	cidrs, ports = u.cidrs-previous.CIDRs+newUsage.CIDRs, len(u.ports)
 	for _, port := range previous.Ports {
-		if u.ports[port] == 1 && !slices.Contains(own.Ports, port) {
+		if u.ports[port] == 1 && !slices.Contains(newUsage.Ports, port) {
 			ports--
 		}
 	}
-	for _, port := range own.Ports {
+	for _, port := range newUsage.Ports {
 		if u.ports[port] == 0 {
 			ports++
 		}
 	}
-	if own.Many || u.many > 1 || u.many == 1 && !previous.Many {
-		ports = math.MaxInt32 // any number of them
+	if newUsage.Many || u.many > 1 || u.many == 1 && !previous.Many {
+		ports = math.MaxInt32 // the number is unknown
 	}
-	for other, usage := range u.byName {
-		if other != name && (usage.CIDRs > 0 || usage.Many) {
-			others = append(others, other)
+	for otherName, otherUsage := range u.byName {
+		if otherName != name && (otherUsage.CIDRs > 0 || otherUsage.Many) {
+			others = append(others, otherName)
 		}
 	}
 	slices.Sort(others)

@@ -39,21 +39,23 @@ type Options struct {
 
 // Decision is the action of a sync: at most one write, and the Events.
 type Decision struct {
-	// Desired is the NetworkPolicy to create, or to update if there is a current one. Nil leaves the cluster unchanged.
+	// Desired is the NetworkPolicy to write: an update if the NetworkPolicy exists, otherwise a creation. If Desired is
+	// nil, the sync writes nothing.
 	Desired *networkingv1.NetworkPolicy
-	// NeedsSpec reports that Transition must complete the decision with the spec of the current NetworkPolicy.
+	// NeedsSpec is true if Transition must complete the decision with the spec of the current NetworkPolicy.
 	NeedsSpec bool
 	// Step is the part of the change that writing Desired makes. netpol.Narrow must wait until the dataplane has
 	// applied netpol.Widen.
 	Step netpol.Step
-	// Reason and Message are the Event of the write. An empty Reason records none.
+	// Reason and Message are the Event about the write. If Reason is empty, there is no such Event.
 	Reason, Message string
-	// Warning and Problem are the Event about the policy itself. An empty Warning records none.
+	// Warning and Problem are the reason and the message of the Warning about the policy. If Warning is empty, there is
+	// no such Event.
 	Warning, Problem string
 }
 
-// Decide returns the decision for an assessment. current is nil without a NetworkPolicy. wasInPlace reports whether
-// this process has seen a NetworkPolicy that was made from the ConfigMap.
+// Decide returns the decision for an assessment. current is nil if there is no NetworkPolicy. wasInPlace
+// reports whether this process has seen a NetworkPolicy that was made from the ConfigMap.
 func Decide(a *netpol.Assessment, current *netpol.Current, wasInPlace bool, options Options) Decision {
 	d := Decision{Step: netpol.Replace}
 	switch {
@@ -66,7 +68,7 @@ func Decide(a *netpol.Assessment, current *netpol.Current, wasInPlace bool, opti
 		return d
 	}
 	desired := a.Desired[0]
-	d.Desired, d.Message = merge(current, desired), summary(desired)
+	d.Desired, d.Message = merge(current, desired), inForceMessage(desired)
 	isEdited := a.Cause == netpol.CauseEdited || a.Cause == netpol.CauseMissing && wasInPlace
 	switch {
 	case isEdited && (d.Warning == "" || a.LastPolicy != nil):
@@ -75,18 +77,19 @@ func Decide(a *netpol.Assessment, current *netpol.Current, wasInPlace bool, opti
 		d.Reason = ReasonApplied
 	}
 	changesSpec := a.Opens && a.Cause != netpol.CauseMissing
-	d.NeedsSpec = changesSpec && (isSamePolicy(a.Cause) ||
+	d.NeedsSpec = changesSpec && (isPolicyUnchanged(a.Cause) ||
 		netpol.IsLarge(max(current.Usage.CIDRs, netpol.CIDRCount(desired.Spec)), options.ChunkPeers, options.Compile))
 	return d
 }
 
-// isSamePolicy reports whether a change has another cause than the policy document: the ranges or the agent's options.
-func isSamePolicy(cause netpol.Cause) bool {
+// isPolicyUnchanged reports whether the cause of a change is not the policy document, but the ranges or the agent's
+// options.
+func isPolicyUnchanged(cause netpol.Cause) bool {
 	return cause == netpol.CauseRanges || cause == netpol.CauseOptions
 }
 
-// summary returns the message of a policy that is in force.
-func summary(desired *networkingv1.NetworkPolicy) string {
+// inForceMessage returns the message of the Event about a policy that is in force.
+func inForceMessage(desired *networkingv1.NetworkPolicy) string {
 	destinations := desired.Annotations[netpol.DestinationsAnnotation]
 	if destinations == "" {
 		return fmt.Sprintf("NetworkPolicy %s is in force", desired.Name)
@@ -94,10 +97,10 @@ func summary(desired *networkingv1.NetworkPolicy) string {
 	return fmt.Sprintf("NetworkPolicy %s is in force, with these numbers of CIDRs: %s", desired.Name, destinations)
 }
 
-// ServiceRegionsOf returns the services and regions that policies name; a nil policy names none. A destination without
-// regions gives its service with an empty region.
+// ServiceRegionsOf returns the services and regions that the policies name. It skips a nil policy. For a destination
+// without regions, it returns the service with an empty region.
 func ServiceRegionsOf(policies ...*policy.Policy) []awsranges.ServiceRegion {
-	var named []awsranges.ServiceRegion
+	var serviceRegions []awsranges.ServiceRegion
 	for _, p := range policies {
 		if p == nil {
 			continue
@@ -108,12 +111,12 @@ func ServiceRegionsOf(policies ...*policy.Policy) []awsranges.ServiceRegion {
 			}
 			service := awsranges.Canonical(destination.Service)
 			if destination.Regions == nil {
-				named = append(named, awsranges.ServiceRegion{Service: service})
+				serviceRegions = append(serviceRegions, awsranges.ServiceRegion{Service: service})
 			}
 			for _, region := range destination.Regions {
-				named = append(named, awsranges.ServiceRegion{Service: service, Region: region})
+				serviceRegions = append(serviceRegions, awsranges.ServiceRegion{Service: service, Region: region})
 			}
 		}
 	}
-	return named
+	return serviceRegions
 }

@@ -16,8 +16,8 @@ import (
 	"egress-agent/pkg/status"
 )
 
-// TestStatusAgrees has every policy in every situation: status reads the state from the cluster that the agent
-// assesses.
+// TestStatusAgrees requires that the status command and the agent find the same state, for each policy document with
+// each NetworkPolicy and each table.
 func TestStatusAgrees(t *testing.T) {
 	var currents []*networkingv1.NetworkPolicy
 	for _, document := range []string{testobjects.Valid, testobjects.Edited, testobjects.Invalid} {
@@ -28,7 +28,9 @@ func TestStatusAgrees(t *testing.T) {
 			testobjects.EditedByOthers(testobjects.NetworkPolicy(t, document), func(p *networkingv1.NetworkPolicy) { p.Labels, p.OwnerReferences = nil, nil }),
 			testobjects.EditedByOthers(testobjects.NetworkPolicy(t, document), func(p *networkingv1.NetworkPolicy) { p.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)} }))
 	}
-	currents = append(currents, testobjects.Created(netpol.Assess(testobjects.ConfigMap(testobjects.Valid), nil, netpol.Inputs{Options: testobjects.Options}).Desired[0])) // written without ranges
+	withoutRanges := netpol.Inputs{Options: testobjects.Options}
+	currents = append(currents,
+		testobjects.Created(netpol.Assess(testobjects.ConfigMap(testobjects.Valid), nil, withoutRanges).Desired[0]))
 	seen := make(map[status.State]int)
 	for _, document := range []string{testobjects.Valid, testobjects.Edited, testobjects.Invalid} {
 		for _, table := range []*awsranges.Table{testobjects.Table(t), nil} {
@@ -42,13 +44,13 @@ func TestStatusAgrees(t *testing.T) {
 						inCluster = netpol.CurrentOf(current)
 					}
 				}
-				ours := netpol.Assess(testobjects.ConfigMap(document), inCluster, netpol.Inputs{Table: table, Options: testobjects.Options})
-				got := status.Policies(cluster)[0]
-				require.Equal(t, ours.State, got.State, "policy %s, NetworkPolicy %+v, ranges %t", document, current, table != nil)
-				if ours.State != netpol.Pending {
-					require.Equal(t, ours.Messages(), append([]string(nil), got.Messages...))
+				assessment := netpol.Assess(testobjects.ConfigMap(document), inCluster, netpol.Inputs{Table: table, Options: testobjects.Options})
+				reported := status.Policies(cluster)[0]
+				require.Equal(t, assessment.State, reported.State, "policy %s, NetworkPolicy %+v, ranges %t", document, current, table != nil)
+				if assessment.State != netpol.Pending {
+					require.Equal(t, assessment.Messages(), append([]string(nil), reported.Messages...))
 				}
-				seen[got.State]++
+				seen[reported.State]++
 			}
 		}
 	}

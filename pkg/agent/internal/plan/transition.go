@@ -13,10 +13,10 @@ import (
 // the first widens, the second narrows. Until the second, the NetworkPolicy has the digest of the previous policy
 // document.
 //
-// The first write sees the whole change of the ranges or options, so its Event reports that. The second write only
-// completes the change and reports nothing.
+// After a change of the ranges or options, the Event of the first write reports the whole change. The second write only
+// completes the change and has no Event.
 func Transition(d Decision, cause netpol.Cause, current *networkingv1.NetworkPolicy, options Options) Decision {
-	if isSamePolicy(cause) && d.Warning != ReasonServiceGone {
+	if isPolicyUnchanged(cause) && d.Warning != ReasonServiceGone {
 		added, removed := countCIDRs(current.Spec, d.Desired.Spec)
 		switch {
 		case cause == netpol.CauseOptions:
@@ -30,23 +30,23 @@ func Transition(d Decision, cause netpol.Cause, current *networkingv1.NetworkPol
 	d.Step = step
 	switch {
 	case step == netpol.Widen:
-		wide := current.DeepCopy()
-		wide.Spec = spec
-		netpol.SetSpecAnnotations(wide, current.Generation+1)
-		d.Desired = wide
-		if !isSamePolicy(cause) {
+		widened := current.DeepCopy()
+		widened.Spec = spec
+		netpol.SetSpecAnnotations(widened, current.Generation+1)
+		d.Desired = widened
+		if !isPolicyUnchanged(cause) {
 			d.Reason = ""
 		}
-	case step == netpol.Narrow && isSamePolicy(cause):
+	case step == netpol.Narrow && isPolicyUnchanged(cause):
 		d.Reason = ""
 	}
 	return d
 }
 
-// countCIDRs returns how many CIDRs only desired has (added), and how many only current has (removed).
+// countCIDRs counts the CIDRs that only desired has (added), and the CIDRs that only current has (removed).
 func countCIDRs(current, desired networkingv1.NetworkPolicySpec) (added, removed int) {
-	before, after := cidrsOf(current), cidrsOf(desired)
-	return after.Difference(before).Len(), before.Difference(after).Len()
+	currentCIDRs, desiredCIDRs := cidrsOf(current), cidrsOf(desired)
+	return desiredCIDRs.Difference(currentCIDRs).Len(), currentCIDRs.Difference(desiredCIDRs).Len()
 }
 
 func cidrsOf(spec networkingv1.NetworkPolicySpec) sets.Set[string] {

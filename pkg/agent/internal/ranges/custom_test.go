@@ -18,12 +18,13 @@ import (
 )
 
 const (
-	billing = `{"prefixes": [{"ip_prefix": "10.20.0.0/24", "region": "dublin", "service": "BILLING"}]}`
-	both    = `{"prefixes": [{"ip_prefix": "10.20.0.0/24", "region": "dublin", "service": "BILLING"}, {"ip_prefix": "10.30.0.0/24", "region": "dublin", "service": "LEDGER"}]}`
+	billing          = `{"prefixes": [{"ip_prefix": "10.20.0.0/24", "region": "dublin", "service": "BILLING"}]}`
+	billingAndLedger = `{"prefixes": [{"ip_prefix": "10.20.0.0/24", "region": "dublin", "service": "BILLING"}, {"ip_prefix": "10.30.0.0/24", "region": "dublin", "service": "LEDGER"}]}`
 )
 
-// withCustom returns an updater that has begun with a custom file. Its feed has AWS's sample, or nothing with noAWS.
-func withCustom(t *testing.T, file string, noAWS bool, objects ...runtime.Object) *fixture {
+// newCustomFixture returns an updater that has begun with a custom file. Its feed reads AWS's sample. If noAWS is true,
+// every fetch of the feed fails.
+func newCustomFixture(t *testing.T, file string, noAWS bool, objects ...runtime.Object) *fixture {
 	f := newFixture(t, objects...)
 	f.source.Custom.Files = []string{file}
 	if noAWS {
@@ -38,7 +39,7 @@ func withCustom(t *testing.T, file string, noAWS bool, objects ...runtime.Object
 	return f
 }
 
-// begin does what the agent does at its start.
+// begin loads, publishes and saves the ranges, as the agent does at its start.
 func (f *fixture) begin(t *testing.T) {
 	f.client.ClearActions()
 	_, err := f.LoadInitial(t.Context())
@@ -58,13 +59,14 @@ func (f *fixture) savedOrNone(t *testing.T) []runtime.Object {
 	return []runtime.Object{configMap}
 }
 
-// TestRemovedCustomServiceIsHeld also over a restart. After the hold it goes, though its file does not change again.
+// TestRemovedCustomServiceIsHeld requires a hold that outlasts a restart. After the hold the service disappears, though
+// its file does not change again.
 func TestRemovedCustomServiceIsHeld(t *testing.T) {
 	for _, test := range []struct {
-		name, after string
-		noAWS       bool
+		name, newDocument string
+		noAWS             bool
 	}{
-		{"one of two", billing, false},
+		{"one service of two", billing, false},
 		{"without AWS's ranges", billing, true},
 		{"an empty file", "", false},
 		{"an empty document", `{"prefixes": []}`, true},
@@ -72,12 +74,12 @@ func TestRemovedCustomServiceIsHeld(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "own.json")
 			write := func(document string) { require.NoError(t, os.WriteFile(file, []byte(document), 0o600)) }
-			write(both)
-			f := withCustom(t, file, test.noAWS)
+			write(billingAndLedger)
+			f := newCustomFixture(t, file, test.noAWS)
 			require.Equal(t, "[10.30.0.0/24]", f.ledger())
 			require.Equal(t, []string{"create configmaps"}, f.writes())
 
-			write(test.after)
+			write(test.newDocument)
 			f.client.ClearActions()
 			f.reloadCustom(t.Context(), 0)
 			require.Equal(t, "[10.30.0.0/24]", f.ledger())
@@ -88,7 +90,7 @@ func TestRemovedCustomServiceIsHeld(t *testing.T) {
 			require.Empty(t, f.verbs(), "nothing has changed")
 
 			now := f.now
-			f = withCustom(t, file, test.noAWS, f.savedOrNone(t)...)
+			f = newCustomFixture(t, file, test.noAWS, f.savedOrNone(t)...)
 			require.Empty(t, f.writes(), "another process finds the ranges saved")
 			f.now = now.Add(23 * time.Hour)
 			_ = f.refreshOnce(t.Context(), 0)
@@ -101,7 +103,7 @@ func TestRemovedCustomServiceIsHeld(t *testing.T) {
 			require.False(t, f.table.KnowsService("LEDGER"))
 			require.Equal(t, []string{"update configmaps"}, f.writes())
 			_, stored := f.saved(t).BinaryData[CustomKey]
-			require.Equal(t, test.after == billing, stored)
+			require.Equal(t, test.newDocument == billing, stored)
 			f.client.ClearActions()
 			_ = f.refreshOnce(t.Context(), 0)
 			require.Empty(t, f.writes())
@@ -109,55 +111,56 @@ func TestRemovedCustomServiceIsHeld(t *testing.T) {
 	}
 }
 
-// TestCustomFileLostWhileDown requires that rows, or a whole file, that disappear while no agent runs are held from the
-// next start on.
+// TestCustomFileLostWhileDown removes the custom file while no agent runs. Its rows must be held from the next start
+// on.
 func TestCustomFileLostWhileDown(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "own.json")
-	require.NoError(t, os.WriteFile(file, []byte(both), 0o600))
-	before := withCustom(t, file, false)
-	f := newFixture(t, before.saved(t))
+	require.NoError(t, os.WriteFile(file, []byte(billingAndLedger), 0o600))
+	previous := newCustomFixture(t, file, false)
+	f := newFixture(t, previous.saved(t))
 	data, err := os.ReadFile(testobjects.Ranges + "ip-ranges.json")
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(f.file, data, 0o600))
 	f.begin(t) // without --custom-ranges
 	require.Equal(t, "[10.30.0.0/24]", f.ledger())
-	require.Equal(t, []string{"update configmaps"}, f.writes(), "it saves when the hold began")
+	require.Equal(t, []string{"update configmaps"}, f.writes(), "the time when the hold began is saved")
 	f.now = f.now.Add(24 * time.Hour)
 	require.NoError(t, f.refreshOnce(t.Context(), 0))
 	require.Equal(t, "[]", f.ledger())
 	require.NotContains(t, f.saved(t).BinaryData, CustomKey)
 }
 
-// TestSaveSeparatesCustomRanges requires that the webhook and status read the same ranges with and without custom ones.
+// TestSaveSeparatesCustomRanges requires that RangesKey, which the webhook and status read, has no custom ranges.
 func TestSaveSeparatesCustomRanges(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "own.json")
-	require.NoError(t, os.WriteFile(file, []byte(both), 0o600))
-	f := withCustom(t, file, false)
+	require.NoError(t, os.WriteFile(file, []byte(billingAndLedger), 0o600))
+	f := newCustomFixture(t, file, false)
 	table, err := awsranges.Read(bytes.NewReader(f.saved(t).BinaryData[RangesKey]))
 	require.NoError(t, err)
 	require.Equal(t, f.source.Feed.Table(), table)
 	require.Equal(t, "18", f.saved(t).Annotations[RowsAnnotation])
 
-	// A defective document is logged, and the other one is used.
+	// The agent logs a defective document, and uses the other document.
 	broken := f.saved(t).DeepCopy()
 	broken.BinaryData[CustomKey] = []byte("x")
-	next := withCustom(t, file, false, broken)
+	next := newCustomFixture(t, file, false, broken)
 	require.Contains(t, next.logged.String(), "custom-ranges.json.gz: not an ip-ranges document")
 	require.Equal(t, "[10.30.0.0/24]", next.ledger())
-	require.Equal(t, f.saved(t).BinaryData, next.saved(t).BinaryData, "repaired")
+	require.Equal(t, f.saved(t).BinaryData, next.saved(t).BinaryData, "the defective document is overwritten")
 
 	broken = f.saved(t).DeepCopy()
 	broken.BinaryData[RangesKey] = []byte("x")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
-	next = withCustom(t, file, false, broken)
+	next = newCustomFixture(t, file, false, broken)
 	require.Contains(t, next.logged.String(), "ip-ranges.json.gz: not an ip-ranges document")
 	require.Equal(t, "[10.30.0.0/24]", next.ledger(), "held")
 }
 
-// TestBadCustomFile fails the start. Later it changes nothing.
+// TestBadCustomFile requires that a file with wrong ranges prevents the start. After the start, such a file changes
+// nothing.
 func TestBadCustomFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "own.json")
-	everything := strings.NewReplacer("10.30.0.0/24", "0.0.0.0/0", "LEDGER", "S3").Replace(both)
+	everything := strings.NewReplacer("10.30.0.0/24", "0.0.0.0/0", "LEDGER", "S3").Replace(billingAndLedger)
 	require.NoError(t, os.WriteFile(file, []byte(everything), 0o600))
 	f := newFixture(t)
 	f.source.Custom.Files = []string{file}
@@ -165,12 +168,12 @@ func TestBadCustomFile(t *testing.T) {
 	require.EqualError(t, err, "read the custom ranges: "+file+
 		": 0.0.0.0/0 (S3, dublin) has the name of an AWS service (and 1 more); correct the file or start with --trust-custom-ranges")
 
-	require.NoError(t, os.WriteFile(file, []byte(both), 0o600))
-	f = withCustom(t, file, false)
-	before := f.table
+	require.NoError(t, os.WriteFile(file, []byte(billingAndLedger), 0o600))
+	f = newCustomFixture(t, file, false)
+	previous := f.table
 	require.NoError(t, os.WriteFile(file, []byte(everything), 0o600))
 	f.reloadCustom(t.Context(), 0)
-	require.Same(t, before, f.table)
+	require.Same(t, previous, f.table)
 	require.Contains(t, f.logged.String(), "reload custom ranges failed")
 
 	f.source.Custom.Trusted = true
@@ -179,13 +182,13 @@ func TestBadCustomFile(t *testing.T) {
 	require.Contains(t, f.logged.String(), "0.0.0.0/0 (S3, dublin) is wider than /8")
 }
 
-// TestSaveLeavesOutTooLargeCustomRanges still saves AWS's.
+// TestSaveLeavesOutTooLargeCustomRanges also requires that AWS's ranges are saved.
 func TestSaveLeavesOutTooLargeCustomRanges(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "own.json")
-	require.NoError(t, os.WriteFile(file, []byte(both), 0o600))
-	f := withCustom(t, file, false)
+	require.NoError(t, os.WriteFile(file, []byte(billingAndLedger), 0o600))
+	f := newCustomFixture(t, file, false)
 	require.Contains(t, f.saved(t).BinaryData, CustomKey)
-	f.store.aws.data = make([]byte, maxConfigMapBytes) // as if AWS's ranges took all the room
+	f.store.aws.data = make([]byte, maxConfigMapBytes) // as if AWS's ranges took all the space
 	f.client.ClearActions()
 	require.NoError(t, f.refreshOnce(t.Context(), 0))
 	require.Equal(t, []string{"update configmaps"}, f.writes())

@@ -10,10 +10,10 @@ import (
 	"egress-agent/pkg/internal/filewatch"
 )
 
-// LoadInitial loads the saved ranges before the first sync. Without saved ranges it loads the feed's. It returns the
-// wait until the first refresh. It returns an error for a file that it cannot read, because that is a mistake in the
-// deployment. A URL that fails now may succeed later, so LoadInitial returns no error for it.
-func (u *Updater) LoadInitial(ctx context.Context) (next time.Duration, err error) {
+// LoadInitial loads the saved ranges before the first sync. If there are no saved ranges, it fetches the ranges. It
+// returns the wait until the first refresh. It returns an error for a file that it cannot read, because that is a
+// mistake in the deployment. It returns no error for a URL, because a URL that fails now may succeed later.
+func (u *Updater) LoadInitial(ctx context.Context) (firstDelay time.Duration, err error) {
 	feed := u.source.Feed
 	u.watched = watchedFiles{ranges: filewatch.New(feed.File), custom: filewatch.New(u.source.Custom.Files...)}
 	custom, err := u.loadCustom()
@@ -34,8 +34,9 @@ func (u *Updater) LoadInitial(ctx context.Context) (next time.Duration, err erro
 	return u.source.Interval, nil
 }
 
-// loadSaved continues with the saved ranges, if there are any. It retries while the API server fails: without the saved
-// ranges the agent would close the held rows, and accept any document.
+// loadSaved makes the saved ranges the current ranges, if there are any. It retries while the API server fails. Without
+// the saved ranges the agent would close the held rows, and could not compare a new document with the last accepted
+// one.
 func (u *Updater) loadSaved(ctx context.Context) {
 	for ; ctx.Err() == nil; time.Sleep(minRetryDelay / 4) {
 		saved, err := u.store.load(ctx)
@@ -69,27 +70,27 @@ func (u *Updater) loadCustom() (*awsranges.Table, error) {
 	return custom, nil
 }
 
-// holdCustom makes files the current custom rows, and holds the rows that the files have lost as long as the feed holds
-// AWS's. Without the hold, each policy that names a lost service would become invalid immediately, and its last valid
-// version would stay open.
-func (u *Updater) holdCustom(files *awsranges.Table) {
+// holdCustom makes the rows of loaded the current custom rows. It holds the rows that the files have removed as long as
+// the feed holds AWS's rows. Without the hold, each policy that names a removed service would become invalid
+// immediately, and its last valid version would stay in force.
+func (u *Updater) holdCustom(loaded *awsranges.Table) {
 	feed := u.source.Feed
-	u.custom = awsranges.HoldCustom(u.custom, files, feed.Now(), feed.RemovalHold)
+	u.custom = awsranges.HoldCustom(u.custom, loaded, feed.Now(), feed.RemovalHold)
 }
 
-// reloadCustom loads the custom files after a change, publishes their table and saves it. If a file is unreadable or
-// defective, the custom ranges stay unchanged.
-func (u *Updater) reloadCustom(ctx context.Context, saveWithin time.Duration) {
+// reloadCustom loads the custom files after a change, publishes the new table, and saves the ranges as refreshOnce
+// does. If a file is unreadable or defective, the custom ranges stay unchanged.
+func (u *Updater) reloadCustom(ctx context.Context, maxSaveDelay time.Duration) {
 	custom, err := u.loadCustom()
 	if err != nil {
 		u.log.Warn("reload custom ranges failed", "error", err)
 		return
 	}
-	before := u.custom
+	previous := u.custom
 	u.holdCustom(custom)
-	if u.custom == before {
+	if u.custom == previous {
 		return
 	}
 	u.log.Info("custom ranges changed", "rows", len(u.custom.Rows()), "held", len(u.custom.Held()))
-	u.saveRangesAfter(ctx, u.Publish(), saveWithin)
+	u.saveRangesAfter(ctx, u.Publish(), maxSaveDelay)
 }

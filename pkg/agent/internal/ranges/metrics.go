@@ -18,12 +18,12 @@ const (
 // metrics are the metrics of refreshes and of the ConfigMap of ranges.
 type metrics struct {
 	refreshes   *prometheus.CounterVec // by result
-	confirmed   atomic.Int64           // epoch seconds of the last refresh that found the ranges current; 0 if none has
+	confirmed   atomic.Int64           // epoch seconds of the last refresh that found the ranges current; 0 if no refresh has
 	storedBytes prometheus.Gauge
 	storeErrors prometheus.Counter
 }
 
-// newMetrics returns the metrics, registered. now is the clock for the age of the ranges.
+// newMetrics returns the metrics, and registers them. now is the clock for the age of the ranges.
 func newMetrics(registry prometheus.Registerer, now func() time.Time) *metrics {
 	m := &metrics{
 		refreshes: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -31,10 +31,12 @@ func newMetrics(registry prometheus.Registerer, now func() time.Time) *metrics {
 			Help: "Refreshes of the AWS ranges by result: accepted, unchanged, refused (a document) or failed (no document).",
 		}, []string{"result"}),
 		storedBytes: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "egress_agent_ranges_configmap_bytes", Help: "Data of the ConfigMap egress-ranges; the API server accepts at most 1048576.",
+			Name: "egress_agent_ranges_configmap_bytes",
+			Help: "Data of the ConfigMap egress-ranges; the API server accepts at most 1048576.",
 		}),
 		storeErrors: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "egress_agent_ranges_configmap_errors_total", Help: "Failures to save the accepted ranges in the ConfigMap egress-ranges.",
+			Name: "egress_agent_ranges_configmap_errors_total",
+			Help: "Failures to save the accepted ranges in the ConfigMap egress-ranges.",
 		}),
 	}
 	for _, result := range []string{resultAccepted, resultUnchanged, resultRefused, resultFailed} {

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// saveRangesAfter saves the ranges when synced is closed, or after within. It does nothing if there are neither ranges
-// nor saved custom ranges.
-func (u *Updater) saveRangesAfter(ctx context.Context, synced <-chan struct{}, within time.Duration) {
+// saveRangesAfter saves the ranges when synced is closed, but at the latest after maxDelay. It saves nothing if there
+// are no ranges of AWS and the custom ranges are unchanged.
+func (u *Updater) saveRangesAfter(ctx context.Context, synced <-chan struct{}, maxDelay time.Duration) {
 	u.accepted.custom = nil
 	if u.custom != nil && len(u.custom.Rows()) > 0 {
 		u.accepted.custom = u.custom
@@ -19,12 +19,12 @@ func (u *Updater) saveRangesAfter(ctx context.Context, synced <-chan struct{}, w
 	case <-ctx.Done():
 	case <-synced:
 		u.saveRanges(ctx)
-	case <-time.After(within):
+	case <-time.After(maxDelay):
 		u.saveRanges(ctx)
 	}
 }
 
-// saveRanges saves the accepted ranges. It logs a failure; the agent goes on with the ranges in memory.
+// saveRanges saves the accepted ranges. If this fails, it only logs the error, and the agent uses the ranges in memory.
 func (u *Updater) saveRanges(ctx context.Context) {
 	if u.hooks.CheckLease() != nil {
 		return
@@ -36,7 +36,7 @@ func (u *Updater) saveRanges(ctx context.Context) {
 	}
 	u.metrics.storedBytes.Set(float64(size))
 	if !u.store.customFits() {
-		// After a restart the agent will not hold the rows that a custom file loses.
+		// After a restart the agent therefore does not hold the rows that a custom file has removed before.
 		u.log.Warn("custom ranges too large to save", "configmap", ConfigMapName,
 			"bytes", len(u.store.custom.data), "bytesOfAWS", len(u.store.aws.data), "limit", maxConfigMapBytes)
 	}

@@ -18,10 +18,11 @@ import (
 	"egress-agent/pkg/netpol"
 )
 
-// ConfigMapName is the name of the ConfigMap of ranges, in the agent's namespace. It saves the accepted ranges over a
-// restart, and passes them to the webhook, which mounts it. RangesKey is the key of AWS's ranges, as awsranges.Encode
-// returns them. CustomKey is the key of the custom ranges, as awsranges.EncodeCustom returns them. Only the agent reads
-// these, to hold also over a restart the rows that a file has lost. CustomKey is absent without custom ranges.
+// ConfigMapName is the name of the ConfigMap of ranges, in the agent's namespace. The agent loads the accepted ranges
+// from this ConfigMap after a restart, and the webhook mounts it. RangesKey is the key of AWS's ranges, as
+// awsranges.Encode returns them. CustomKey is the key of the custom ranges, as awsranges.EncodeCustom returns them.
+// Only the agent reads the custom ranges, to hold rows that a file has removed also after a restart. If there are no
+// custom ranges, the ConfigMap lacks CustomKey.
 const (
 	ConfigMapName = "egress-ranges"
 	RangesKey     = "ip-ranges.json.gz"
@@ -30,31 +31,32 @@ const (
 
 // The annotations on the ConfigMap of ranges. Times are RFC 3339.
 const (
-	SyncTokenAnnotation = "egress-controller/sync-token" // of AWS's document: its publication in epoch seconds
+	SyncTokenAnnotation = "egress-controller/sync-token" // the syncToken of AWS's document: the time of its publication in epoch seconds
 	AcceptedAnnotation  = "egress-controller/accepted"   // when the feed accepted that document
-	ConfirmedAnnotation = "egress-controller/confirmed"  // when a refresh last found it current, or up to confirmedWithin earlier
+	ConfirmedAnnotation = "egress-controller/confirmed"  // when a refresh last found that document current; up to confirmationInterval too early
 	RowsAnnotation      = "egress-controller/rows"       // number of rows in AWS's document
-	PairsAnnotation     = "egress-controller/pairs"      // number of service-regions in it
+	PairsAnnotation     = "egress-controller/pairs"      // number of service-regions in AWS's document
 	HeldAnnotation      = "egress-controller/held"       // number of held rows
-	RefusedAnnotation   = "egress-controller/refused"    // why the feed has refused a document since; absent if it has not
-	// OptionsAnnotation is netpol.Options.String of the leader. It is absent while the ConfigMap lacks ranges in use.
+	RefusedAnnotation   = "egress-controller/refused"    // why the feed refused a document after that refresh; absent if it refused none
+	// OptionsAnnotation has the netpol.Options.String of the leader. It is absent while the ConfigMap lacks ranges that
+	// the leader uses.
 	OptionsAnnotation = "egress-controller/agent-options"
 )
 
-// maxConfigMapBytes is the most data that the API server accepts, in bytes. corev1.MaxSecretSize is the same for a
-// Secret.
+// maxConfigMapBytes is the size of the largest data that the API server accepts in a ConfigMap, in bytes. The limit of
+// a Secret is the same: corev1.MaxSecretSize.
 const maxConfigMapBytes = 1 << 20
 
-// confirmedWithin is how much older than the last confirmation ConfirmedAnnotation may be. Even without a change, a
-// write a day shows that an agent still refreshes the ranges.
-const confirmedWithin = 24 * time.Hour
+// confirmationInterval is the time after which the store writes a new ConfirmedAnnotation, even if nothing else
+// changed. One write a day shows that an agent still refreshes the ranges, and more writes would only cost requests.
+const confirmationInterval = 24 * time.Hour
 
-// acceptedRanges is the content of the ConfigMap of ranges. The zero value has no ranges.
+// acceptedRanges are the ranges in the ConfigMap of ranges. The zero value has no ranges.
 type acceptedRanges struct {
 	table                   *awsranges.Table // AWS's rows, current and held; may be nil
 	custom                  *awsranges.Table // custom rows, current and held; may be nil
 	acceptedAt, confirmedAt time.Time        // of AWS's document
-	refusedReason           string           // empty if the feed has refused no document since
+	refusedReason           string           // empty if the feed has refused no document after confirmedAt
 }
 
 // Store saves ranges in the ConfigMap of ranges, and loads them. It is not safe for concurrent use.
@@ -63,7 +65,7 @@ type Store struct {
 	options Options
 
 	aws, custom encodedTable
-	lastSeen    *corev1.ConfigMap // the newest version that the store has read or written; nil before
+	lastSeen    *corev1.ConfigMap // the last version that the store has read or written; nil if there is none
 }
 
 // encodedTable caches the encoding of a table.
@@ -72,8 +74,10 @@ type encodedTable struct {
 	data  []byte // nil for a nil table
 }
 
-// encode caches the encoding of a table, and reports whether it is another table than before.
-func (e *encodedTable) encode(table *awsranges.Table, encode func(*awsranges.Table) ([]byte, error)) (changed bool, err error) {
+// update caches the encoding of a table. isChanged reports whether the cache had another table.
+func (e *encodedTable) update(
+	table *awsranges.Table, encode func(*awsranges.Table) ([]byte, error),
+) (isChanged bool, err error) {
 	if e.table == table {
 		return false, nil
 	}
@@ -87,8 +91,9 @@ func (e *encodedTable) encode(table *awsranges.Table, encode func(*awsranges.Tab
 	return true, nil
 }
 
-// load returns the saved ranges; the zero value without the ConfigMap. It caches the encodings that it reads. If a
-// document is defective, the error wraps an *awsranges.RefusedError, and the result has the other document.
+// load returns the saved ranges; the zero value if the ConfigMap does not exist. It caches the encodings that it reads.
+// If one of the two documents is defective, the error wraps an *awsranges.RefusedError, and the result has only the
+// other document.
 func (s *Store) load(ctx context.Context) (acceptedRanges, error) {
 	configMap, err := s.client.CoreV1().ConfigMaps(s.options.Namespace).Get(ctx, ConfigMapName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -120,14 +125,14 @@ func (s *Store) load(ctx context.Context) (acceptedRanges, error) {
 	return r, errors.Join(errs...)
 }
 
-// save writes r unless the ConfigMap already holds it, and returns the bytes of the data. Labels and annotations of
-// others stay. It leaves out the custom ranges if they do not fit beside AWS's.
+// save writes r unless the ConfigMap already holds it, and returns the size of the data in bytes. Labels and
+// annotations of others stay. save leaves out the custom ranges if they do not fit beside AWS's ranges.
 func (s *Store) save(ctx context.Context, r acceptedRanges) (size int, err error) {
-	changed, err := s.aws.encode(r.table, awsranges.Encode)
+	isChanged, err := s.aws.update(r.table, awsranges.Encode)
 	if err != nil {
 		return 0, err
 	}
-	customChanged, err := s.custom.encode(r.custom, awsranges.EncodeCustom)
+	isCustomChanged, err := s.custom.update(r.custom, awsranges.EncodeCustom)
 	if err != nil {
 		return 0, err
 	}
@@ -135,7 +140,7 @@ func (s *Store) save(ctx context.Context, r acceptedRanges) (size int, err error
 	if s.customFits() {
 		size += len(s.custom.data)
 	}
-	if (changed || customChanged) && s.lastSeen != nil {
+	if (isChanged || isCustomChanged) && s.lastSeen != nil {
 		// The data has changed, so a write is necessary, and reading the ConfigMap first would be a needless request.
 		err = s.update(ctx, s.lastSeen, r)
 		if !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
@@ -145,7 +150,8 @@ func (s *Store) save(ctx context.Context, r acceptedRanges) (size int, err error
 	return size, s.compareAndWrite(ctx, r)
 }
 
-// customFits reports whether the custom ranges fit into the ConfigMap beside AWS's. Absent custom ranges fit.
+// customFits reports whether the custom ranges fit into the ConfigMap beside AWS's ranges. It returns true if there are
+// no custom ranges.
 func (s *Store) customFits() bool {
 	return s.custom.data == nil || len(s.aws.data)+len(s.custom.data) <= maxConfigMapBytes
 }
@@ -155,7 +161,8 @@ func (s *Store) compareAndWrite(ctx context.Context, r acceptedRanges) error {
 	configMaps := s.client.CoreV1().ConfigMaps(s.options.Namespace)
 	current, err := configMaps.Get(ctx, ConfigMapName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		desired := s.withRanges(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: s.options.Namespace, Name: ConfigMapName}}, r)
+		metadata := metav1.ObjectMeta{Namespace: s.options.Namespace, Name: ConfigMapName}
+		desired := s.withRanges(&corev1.ConfigMap{ObjectMeta: metadata}, r)
 		created, err := configMaps.Create(ctx, desired, metav1.CreateOptions{FieldManager: s.options.FieldManager})
 		if err == nil {
 			s.lastSeen = created
@@ -172,21 +179,22 @@ func (s *Store) compareAndWrite(ctx context.Context, r acceptedRanges) error {
 	return s.update(ctx, current, r)
 }
 
-// update overwrites a version of the ConfigMap. It returns a conflict if there is a newer version.
+// update writes r over current. It returns a conflict error if the API server has another version of the ConfigMap.
 func (s *Store) update(ctx context.Context, current *corev1.ConfigMap, r acceptedRanges) error {
-	updated, err := s.client.CoreV1().ConfigMaps(s.options.Namespace).Update(ctx, s.withRanges(current, r), metav1.UpdateOptions{FieldManager: s.options.FieldManager})
+	updated, err := s.client.CoreV1().ConfigMaps(s.options.Namespace).Update(
+		ctx, s.withRanges(current, r), metav1.UpdateOptions{FieldManager: s.options.FieldManager})
 	if err == nil {
 		s.lastSeen = updated
 	}
 	return err
 }
 
-// isCurrent reports whether the ConfigMap needs no write. A newer time of confirmation alone needs one only after
-// confirmedWithin.
+// isCurrent reports whether the ConfigMap needs no write. If only confirmedAt is newer, the ConfigMap needs a write
+// only after confirmationInterval.
 func (s *Store) isCurrent(current *corev1.ConfigMap, r acceptedRanges) bool {
-	confirmed, err := time.Parse(time.RFC3339, current.Annotations[ConfirmedAnnotation])
-	if err == nil && r.confirmedAt.Sub(confirmed).Abs() < confirmedWithin {
-		r.confirmedAt = confirmed
+	savedConfirmedAt, err := time.Parse(time.RFC3339, current.Annotations[ConfirmedAnnotation])
+	if err == nil && r.confirmedAt.Sub(savedConfirmedAt).Abs() < confirmationInterval {
+		r.confirmedAt = savedConfirmedAt
 	}
 	desired := s.withRanges(current, r)
 	return maps.Equal(desired.Annotations, current.Annotations) && maps.Equal(desired.Labels, current.Labels) &&
@@ -214,19 +222,19 @@ func (s *Store) withRanges(current *corev1.ConfigMap, r acceptedRanges) *corev1.
 	}
 	if r.table == nil {
 		if data, ok := current.BinaryData[RangesKey]; ok {
-			desired.BinaryData[RangesKey] = data // the agent does not use it, and the webhook may
+			desired.BinaryData[RangesKey] = data // the agent does not use this data, but the webhook may
 		}
 		return desired
 	}
 	desired.BinaryData[RangesKey] = s.aws.data
-	held := len(r.table.Held())
+	heldCount := len(r.table.Held())
 	maps.Copy(desired.Annotations, map[string]string{
 		SyncTokenAnnotation: r.table.SyncToken(),
 		AcceptedAnnotation:  r.acceptedAt.UTC().Format(time.RFC3339),
 		ConfirmedAnnotation: r.confirmedAt.UTC().Format(time.RFC3339),
-		RowsAnnotation:      strconv.Itoa(len(r.table.Rows()) - held),
+		RowsAnnotation:      strconv.Itoa(len(r.table.Rows()) - heldCount),
 		PairsAnnotation:     strconv.Itoa(r.table.ServiceRegionCount()),
-		HeldAnnotation:      strconv.Itoa(held),
+		HeldAnnotation:      strconv.Itoa(heldCount),
 	})
 	delete(desired.Annotations, RefusedAnnotation)
 	if r.refusedReason != "" {

@@ -1,6 +1,6 @@
 // Package ranges keeps the table of AWS's and custom ranges up to date, and saves it in the cluster.
 //
-// One goroutine owns an Updater. It fetches documents, publishes tables and saves them, and calls upward only by the
+// An Updater fetches documents, publishes tables and saves them. It calls other parts of the agent only through the
 // functions in Hooks.
 package ranges
 
@@ -21,7 +21,7 @@ import (
 
 // Source is the source of the ranges.
 type Source struct {
-	Feed     *awsranges.Feed       // of AWS's ranges; the updater owns it
+	Feed     *awsranges.Feed       // of AWS's ranges; only the updater may use it
 	Custom   awsranges.CustomFiles // an organisation's services; the updater sets OnSuspicious, which logs
 	Interval time.Duration         // between two refreshes
 }
@@ -29,8 +29,9 @@ type Source struct {
 // minRetryDelay is the wait after a failed refresh. It doubles with each further failure, up to the interval.
 const minRetryDelay = time.Second
 
-// backgroundDelay is how long policies go before work that would delay them. Such work is the first refresh if there
-// are saved ranges. It is also the write of the ConfigMap of ranges, a hundred times larger than a NetworkPolicy.
+// backgroundDelay is how long the updater postpones work that would delay the syncs of policies. Such work is the first
+// refresh, if there are saved ranges. Another such work is the write of the ConfigMap of ranges, which is a hundred
+// times larger than a NetworkPolicy.
 const backgroundDelay = time.Second
 
 // ReasonRangesRefused is the reason of the Event on the agent's Lease about a document that the feed refused.
@@ -47,7 +48,7 @@ type Hooks struct {
 	CheckLease func() error
 }
 
-// Updater keeps the ranges up to date. Its methods are for one goroutine.
+// Updater keeps the ranges up to date. Only one goroutine may call its methods.
 type Updater struct {
 	source  Source
 	hooks   Hooks
@@ -56,9 +57,9 @@ type Updater struct {
 	store   Store
 
 	watched   watchedFiles
-	custom    *awsranges.Table                       // current and held rows of the custom files; nil without any
+	custom    *awsranges.Table                       // current and held rows of the custom files; nil if there are no rows
 	published struct{ aws, custom *awsranges.Table } // the parts of the last published table
-	accepted  acceptedRanges                         // to save
+	accepted  acceptedRanges                         // the ranges to save
 }
 
 // watchedFiles are the files that a refresh reads.
@@ -72,7 +73,9 @@ type Options struct {
 }
 
 // New returns an updater of the ranges from source, whose metrics are registered.
-func New(client kubernetes.Interface, source Source, options Options, hooks Hooks, registry prometheus.Registerer, log *slog.Logger) *Updater {
+func New(
+	client kubernetes.Interface, source Source, options Options, hooks Hooks, registry prometheus.Registerer, log *slog.Logger,
+) *Updater {
 	u := &Updater{
 		source: source, hooks: hooks, log: log,
 		metrics: newMetrics(registry, source.Feed.Now),
@@ -82,16 +85,16 @@ func New(client kubernetes.Interface, source Source, options Options, hooks Hook
 	return u
 }
 
-// Run saves the initial ranges once they are synced, and then refreshes the ranges until ctx ends. It does so first
-// after next, then at each interval, earlier after a failure, and when a file changes. The waits vary by a tenth, so
-// that many agents do not send their requests at the same time.
-func (u *Updater) Run(ctx context.Context, next time.Duration, synced <-chan struct{}) {
+// Run saves the initial ranges once synced is closed, and then refreshes the ranges until ctx ends. The first refresh
+// is after firstDelay. Further refreshes follow after the interval, earlier after a failure, and when a file changes.
+// The waits vary by a tenth, so that many agents do not send their requests at the same time.
+func (u *Updater) Run(ctx context.Context, firstDelay time.Duration, synced <-chan struct{}) {
 	poll := time.NewTicker(filewatch.Interval)
 	defer poll.Stop()
-	timer := time.NewTimer(jitter(next))
+	timer := time.NewTimer(jitter(firstDelay))
 	defer timer.Stop()
 	u.saveRangesAfter(ctx, synced, backgroundDelay)
-	for retry := minRetryDelay; ; {
+	for retryDelay := minRetryDelay; ; {
 		select {
 		case <-ctx.Done():
 			return
@@ -104,29 +107,32 @@ func (u *Updater) Run(ctx context.Context, next time.Duration, synced <-chan str
 				continue
 			}
 		}
+		delay := u.source.Interval
 		if err := u.refreshOnce(ctx, backgroundDelay); err != nil {
-			next, retry = min(retry, u.source.Interval), min(2*retry, u.source.Interval)
+			delay, retryDelay = min(retryDelay, u.source.Interval), min(2*retryDelay, u.source.Interval)
 		} else {
-			next, retry = u.source.Interval, minRetryDelay
+			retryDelay = minRetryDelay
 		}
-		timer.Reset(jitter(next))
+		timer.Reset(jitter(delay))
 	}
 }
 
+// jitter returns a random duration that differs from d by at most a tenth.
 func jitter(d time.Duration) time.Duration { return d - d/10 + rand.N(d/5+1) }
 
 // refreshOnce fetches the ranges, drops custom rows whose hold has ended, publishes the table if it changed, and saves
-// the ranges. It saves once the policies are synced, or after saveWithin; a crash before that costs only another
-// refresh. It returns the error of the fetch.
-func (u *Updater) refreshOnce(ctx context.Context, saveWithin time.Duration) error {
+// the ranges. It saves them once the policies are synced, but at the latest after maxSaveDelay. A crash before that
+// costs only another refresh. refreshOnce returns the error of the fetch.
+func (u *Updater) refreshOnce(ctx context.Context, maxSaveDelay time.Duration) error {
 	err := u.fetchRanges(ctx)
 	u.holdCustom(u.custom) // also after a failed fetch
-	u.saveRangesAfter(ctx, u.Publish(), saveWithin)
+	u.saveRangesAfter(ctx, u.Publish(), maxSaveDelay)
 	return err
 }
 
 // Publish publishes the table of AWS's and the custom rows. It returns a channel that is closed when all policies that
-// the table affects have been synced; a closed one if the table is the last published one.
+// the table affects have been synced. If the rows are unchanged since the last call, it publishes no table and returns
+// a closed channel.
 func (u *Updater) Publish() (synced <-chan struct{}) {
 	aws := u.source.Feed.Table()
 	if aws == u.published.aws && u.custom == u.published.custom {
@@ -141,7 +147,7 @@ func (u *Updater) Publish() (synced <-chan struct{}) {
 // fetchRanges fetches the ranges once, and reports the result.
 func (u *Updater) fetchRanges(ctx context.Context) error {
 	feed := u.source.Feed
-	before, acceptedAt := feed.Table(), u.accepted.acceptedAt
+	previous, previousAcceptedAt := feed.Table(), u.accepted.acceptedAt
 	table, err := feed.Fetch(ctx)
 	now := feed.Now()
 	if ctx.Err() != nil {
@@ -156,11 +162,11 @@ func (u *Updater) fetchRanges(ctx context.Context) error {
 	case err != nil:
 		result = resultFailed
 		u.log.Warn("refresh AWS ranges failed", "error", err)
-	case table != before:
+	case table != previous:
 		result = resultAccepted
 		u.accepted = acceptedRanges{table: table, acceptedAt: now, confirmedAt: now}
-		if before != nil && before.SyncToken() == table.SyncToken() {
-			u.accepted.acceptedAt = acceptedAt // the document is the same, only the held rows differ
+		if previous != nil && previous.SyncToken() == table.SyncToken() {
+			u.accepted.acceptedAt = previousAcceptedAt // the document is unchanged, and only the held rows differ
 		}
 	default:
 		u.accepted.confirmedAt, u.accepted.refusedReason = now, ""
@@ -172,7 +178,8 @@ func (u *Updater) fetchRanges(ctx context.Context) error {
 	return err
 }
 
-// reportRefused logs a document that the feed refused, and records an Event unless the reason is still the last one.
+// reportRefused logs a document that the feed refused. It also records an Event, unless the last refusal since a
+// successful fetch had the same reason.
 func (u *Updater) reportRefused(ctx context.Context, reason string) {
 	u.log.Warn("AWS ranges refused", "reason", reason)
 	if u.accepted.refusedReason != reason {

@@ -33,7 +33,7 @@ type fixture struct {
 	file   string
 	now    time.Time
 	logged bytes.Buffer
-	table  *awsranges.Table // the last published one
+	table  *awsranges.Table // the last published table
 	events []string         // reason and message
 }
 
@@ -85,7 +85,7 @@ func (f *fixture) verbs() []string {
 	return verbs
 }
 
-// writes returns the verbs of all requests but get.
+// writes returns the verbs and resources of the requests, except get requests.
 func (f *fixture) writes() []string {
 	return slices.DeleteFunc(f.verbs(), func(verb string) bool { return strings.HasPrefix(verb, "get ") })
 }
@@ -149,7 +149,7 @@ func TestRefreshSavesRanges(t *testing.T) {
 	verbs, err = f.refresh(t, "ip-ranges-next.json")
 	require.NoError(t, err)
 	require.Equal(t, []string{"update configmaps"}, verbs, "a hold has ended")
-	require.Equal(t, "2023-11-15T22:13:20Z", f.saved(t).Annotations[AcceptedAnnotation], "the document is the same")
+	require.Equal(t, "2023-11-15T22:13:20Z", f.saved(t).Annotations[AcceptedAnnotation], "the document is unchanged")
 	require.EqualValues(t, 3, testutil.ToFloat64(f.metrics.refreshes.WithLabelValues(resultAccepted)))
 	require.EqualValues(t, 2, testutil.ToFloat64(f.metrics.refreshes.WithLabelValues(resultUnchanged)))
 }
@@ -204,12 +204,13 @@ func TestLoadSavedIgnoresDefectiveRanges(t *testing.T) {
 	}
 }
 
-// TestLoadSavedWaitsForTheAPIServer requires that a failed request does not lose held rows.
+// TestLoadSavedWaitsForTheAPIServer requires that loadSaved retries, because without the saved ranges the agent would
+// close the held rows.
 func TestLoadSavedWaitsForTheAPIServer(t *testing.T) {
-	before := newFixture(t)
-	_, err := before.refresh(t, "ip-ranges.json")
+	previous := newFixture(t)
+	_, err := previous.refresh(t, "ip-ranges.json")
 	require.NoError(t, err)
-	f := newFixture(t, before.saved(t))
+	f := newFixture(t, previous.saved(t))
 	failures := 2
 	f.client.PrependReactor("get", "configmaps", func(clienttesting.Action) (bool, runtime.Object, error) {
 		failures--
@@ -227,7 +228,7 @@ func TestLoadInitialStopsCleanly(t *testing.T) {
 	stopped, stop := context.WithCancel(t.Context())
 	stop()
 	_, err = f.LoadInitial(stopped)
-	require.NoError(t, err, "it is a clean stop")
+	require.NoError(t, err, "a stop is not an error")
 }
 
 // TestSaveWarnsOfLargeRanges requires a warning well before the API server refuses the ConfigMap.

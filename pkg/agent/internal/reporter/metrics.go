@@ -6,14 +6,14 @@ import (
 	"egress-agent/pkg/netpol"
 )
 
-// Verbs of a write.
+// The verbs of a write.
 const (
 	VerbCreate = "create"
 	VerbUpdate = "update"
 	VerbDelete = "delete"
 )
 
-// Labels of a policy's state.
+// The values of the label "state".
 const (
 	stateApplied     = "applied"
 	stateInvalid     = "invalid"
@@ -21,7 +21,7 @@ const (
 	stateUnavailable = "ranges_unavailable"
 )
 
-// stateLabel returns the label of a state. A policy that the agent is writing counts as applied.
+// stateLabel returns the label value for a state. A policy that the agent is writing counts as applied.
 func stateLabel(state netpol.State) string {
 	switch state {
 	case netpol.Invalid:
@@ -53,7 +53,7 @@ type tableMetrics struct {
 	policiesWritten                prometheus.Counter
 }
 
-// newMetrics returns the metrics, registered.
+// newMetrics returns the metrics, and registers them.
 func newMetrics(registry prometheus.Registerer) *metrics {
 	durations := prometheus.ExponentialBuckets(0.001, 4, 9) // to 65 s
 	m := &metrics{

@@ -23,7 +23,7 @@ type Recorder interface {
 	Event(object runtime.Object, eventType, reason, message string)
 }
 
-// Object is an object that an Event may be about.
+// Object is an API object that an Event is about.
 type Object interface {
 	runtime.Object
 	metav1.Object
@@ -36,19 +36,20 @@ type Reporter struct {
 	log     *slog.Logger
 }
 
-// New returns a reporter whose metrics are registered.
+// New returns a reporter, and registers its metrics.
 func New(events Recorder, registry prometheus.Registerer, log *slog.Logger) *Reporter {
 	return &Reporter{events: events, metrics: newMetrics(registry), log: log}
 }
 
-// Normal records the Event of a write.
+// Normal records a Normal Event about a policy that was written.
 func (r *Reporter) Normal(object Object, reason, message string) {
 	r.events.Event(object, corev1.EventTypeNormal, reason, Truncate(message))
 }
 
-// Warning logs and records the Event of a problem.
+// Warning logs a problem, and records a Warning Event about it.
 func (r *Reporter) Warning(object Object, reason, message string) {
-	r.log.Warn("policy not applied", "namespace", object.GetNamespace(), "name", object.GetName(), "reason", reason, "message", Truncate(message))
+	r.log.Warn("policy not applied",
+		"namespace", object.GetNamespace(), "name", object.GetName(), "reason", reason, "message", Truncate(message))
 	r.events.Event(object, corev1.EventTypeWarning, reason, Truncate(message))
 }
 
@@ -64,24 +65,25 @@ func (r *Reporter) Deleted(key cache.ObjectName) {
 	r.log.Info("NetworkPolicy deleted", "namespace", key.Namespace, "name", key.Name)
 }
 
-// StateChanged counts a policy under the new state instead of the old one. An empty state stands for a policy that the
-// agent has not synced or that is gone.
-func (r *Reporter) StateChanged(old, state netpol.State) {
-	if old == state {
+// StateChanged counts a policy under its current state instead of its previous state. The previous state is empty if
+// the agent has not synced the policy yet. The current state is empty if the policy is gone.
+func (r *Reporter) StateChanged(previous, current netpol.State) {
+	if previous == current {
 		return
 	}
-	if old != "" {
-		r.metrics.policies.WithLabelValues(stateLabel(old)).Dec()
+	if previous != "" {
+		r.metrics.policies.WithLabelValues(stateLabel(previous)).Dec()
 	}
-	if state != "" {
-		r.metrics.policies.WithLabelValues(stateLabel(state)).Inc()
+	if current != "" {
+		r.metrics.policies.WithLabelValues(stateLabel(current)).Inc()
 	}
 }
 
-// Synced measures a sync, successful or not.
+// Synced records the duration of a sync, successful or not.
 func (r *Reporter) Synced(duration time.Duration) { r.metrics.syncs.Observe(duration.Seconds()) }
 
-// SyncFailed logs and counts a sync that the controller will retry. The API server has few reasons, so each is a label.
+// SyncFailed logs and counts a sync that the controller will retry. The API server has few reasons, so each is
+// a value of the label "reason". failures is how often the sync of this key has failed in a row.
 func (r *Reporter) SyncFailed(key cache.ObjectName, err error, failures int) {
 	reason := string(apierrors.ReasonForError(err))
 	if reason == "" {
@@ -91,11 +93,11 @@ func (r *Reporter) SyncFailed(key cache.ObjectName, err error, failures int) {
 	r.log.Warn("sync failed, retrying", "namespace", key.Namespace, "name", key.Name, "error", err, "failures", failures)
 }
 
-// Applied measures the time from a change of a policy to the write of the NetworkPolicy.
+// Applied records the time from a change of a policy to the write of its NetworkPolicy.
 func (r *Reporter) Applied(latency time.Duration) { r.metrics.applyLatency.Observe(latency.Seconds()) }
 
-// Leading records whether this agent leads.
-func (r *Reporter) Leading(isLeader bool) {
+// SetLeader records whether this agent leads.
+func (r *Reporter) SetLeader(isLeader bool) {
 	value := 0.0
 	if isLeader {
 		value = 1
@@ -103,29 +105,33 @@ func (r *Reporter) Leading(isLeader bool) {
 	r.metrics.leader.Set(value)
 }
 
-// TablePublished measures a table and how it differs from the previous one.
+// TablePublished records the size of a table, and its change from the previous table.
 func (r *Reporter) TablePublished(table *awsranges.Table, change awsranges.Change) {
 	m := r.metrics.table
 	token, _ := strconv.ParseFloat(table.SyncToken(), 64) // 0 if there are only custom ranges
 	m.syncToken.Set(token)
 	m.rows.Set(float64(len(table.Rows())))
 	m.held.Set(float64(len(table.Held())))
-	m.pairsChanged.Add(float64(countPairs(change)))
+	m.pairsChanged.Add(float64(countServiceRegions(change)))
 	m.prefixesAdded.Add(float64(change.Added))
 	m.prefixesRemoved.Add(float64(change.Removed))
 }
 
-// RolloutFinished logs and counts the end of a table's rollout. The change affected some policies. The agent has
-// written some of these, and some still wait because another table followed.
+// RolloutFinished logs and counts the end of a table's rollout. affected is how many policies the change affects, and
+// written is how many of these the agent wrote. waiting is how many of these still wait, because another table
+// followed.
 func (r *Reporter) RolloutFinished(table *awsranges.Table, change awsranges.Change, affected, written, waiting int) {
 	r.metrics.table.policiesWritten.Add(float64(written))
-	r.log.Info("AWS ranges in use", "syncToken", table.SyncToken(), "createDate", table.CreateDate(), "rows", len(table.Rows()),
-		"pairsChanged", countPairs(change), "prefixesAdded", change.Added, "prefixesRemoved", change.Removed, "held", len(table.Held()),
+	r.log.Info("AWS ranges in use",
+		"syncToken", table.SyncToken(), "createDate", table.CreateDate(), "rows", len(table.Rows()),
+		"pairsChanged", countServiceRegions(change), "prefixesAdded", change.Added, "prefixesRemoved", change.Removed,
+		"held", len(table.Held()),
 		"policiesAffected", affected, "policiesWritten", written, "policiesWaiting", waiting)
 }
 
-// countPairs returns how many services in a region have changed, without the sums over regions.
-func countPairs(change awsranges.Change) int {
+// countServiceRegions returns how many service-regions have changed. It does not count an entry with an empty region,
+// because such an entry stands for all regions of its service.
+func countServiceRegions(change awsranges.Change) int {
 	count := 0
 	for _, changed := range change.ServiceRegions {
 		if changed.Region != "" {
@@ -135,7 +141,7 @@ func countPairs(change awsranges.Change) int {
 	return count
 }
 
-// Truncate shortens a message to the 1024 bytes that an Event may have.
+// Truncate shortens a message to 1024 bytes, the limit for the message of an Event.
 func Truncate(message string) string {
 	const maxBytes = 1024
 	if len(message) <= maxBytes {

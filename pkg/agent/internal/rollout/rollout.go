@@ -16,17 +16,22 @@ type Rollout struct {
 	table    *awsranges.Table
 	waiting  map[cache.ObjectName]bool
 	written  int
-	finished func(written, waiting int) // nil after its call
-	synced   chan struct{}              // closed at that call
+	onFinish func(written, waiting int) // nil after its call
+	synced   chan struct{}              // closed after the call of onFinish
 }
 
-// Start follows another table, which affects keys. It first finishes the rollout before, whose policies may still wait.
-// It calls finished with the number of written and of still waiting policies, and then closes synced.
-func (r *Rollout) Start(table *awsranges.Table, keys []cache.ObjectName, finished func(written, waiting int)) (synced <-chan struct{}) {
+// Start begins the rollout of another table, which affects the policies with these keys. It first finishes the previous
+// rollout, even if policies still wait for it.
+//
+// The end of a rollout calls onFinish with the number of policies that were written and of those that still wait, and
+// then closes synced.
+func (r *Rollout) Start(
+	table *awsranges.Table, keys []cache.ObjectName, onFinish func(written, waiting int),
+) (synced <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.finish()
-	r.table, r.written, r.finished, r.synced = table, 0, finished, make(chan struct{})
+	r.table, r.written, r.onFinish, r.synced = table, 0, onFinish, make(chan struct{})
 	r.waiting = make(map[cache.ObjectName]bool, len(keys))
 	for _, key := range keys {
 		r.waiting[key] = true
@@ -37,8 +42,8 @@ func (r *Rollout) Start(table *awsranges.Table, keys []cache.ObjectName, finishe
 	return r.synced
 }
 
-// PolicySynced records that key was synced with table, and whether the sync wrote its NetworkPolicy. It ignores another
-// table and a key that does not wait.
+// PolicySynced records that key was synced with table, and whether the sync wrote its NetworkPolicy. It does
+// nothing if the rollout is of another table, or if the key does not wait.
 func (r *Rollout) PolicySynced(key cache.ObjectName, table *awsranges.Table, written bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -56,9 +61,9 @@ func (r *Rollout) PolicySynced(key cache.ObjectName, table *awsranges.Table, wri
 
 // finish ends the current rollout, if there is one. The caller holds the lock.
 func (r *Rollout) finish() {
-	if r.finished != nil {
-		r.finished(r.written, len(r.waiting))
-		r.finished, r.waiting = nil, nil
+	if r.onFinish != nil {
+		r.onFinish(r.written, len(r.waiting))
+		r.onFinish, r.waiting = nil, nil
 		close(r.synced)
 	}
 }

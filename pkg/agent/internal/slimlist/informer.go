@@ -1,5 +1,5 @@
-// Package slimlist provides informers that keep a reduced form of each object, and list without holding all full
-// objects.
+// Package slimlist provides informers that store a reduced form of each object. While they list, they hold at most one
+// full object at a time.
 package slimlist
 
 import (
@@ -23,20 +23,22 @@ const MetadataList = runtime.ContentTypeProtobuf + ";as=PartialObjectMetadataLis
 // Resource selects the objects of the API that an informer lists and watches.
 type Resource struct {
 	Name     string // plural and lower case, such as "configmaps"
-	Selector string // of labels; empty for all objects
-	Accept   string // the media type of a list, such as MetadataList; empty for full objects in protobuf
+	Selector string // a label selector; an empty one selects all objects
+	Accept   string // the media type of a list, such as MetadataList; if empty, full objects in protobuf
 	Client   rest.Interface
 	Watcher  Watcher
 }
 
-// NewInformer returns a store of slim(object) for every object, and the controller that fills it and calls handler. It
-// needs no shared informer, because there is one handler. indexers may be empty, but not nil.
-func NewInformer[T any, P Decodable[T], S runtime.Object](resource Resource, slim func(P) S, handler cache.ResourceEventHandler, indexers cache.Indexers) (cache.Indexer, cache.Controller) {
+// NewInformer returns a store of reduce(object) for every object, and the controller that fills the store and calls
+// handler. A shared informer would only be needed for several handlers. indexers may be empty, but not nil.
+func NewInformer[T any, P Decodable[T], S runtime.Object](
+	resource Resource, reduce func(P) S, handler cache.ResourceEventHandler, indexers cache.Indexers,
+) (cache.Indexer, cache.Controller) {
 	store, informer := cache.NewInformerWithOptions(cache.InformerOptions{
 		ListerWatcher: lister{&cache.ListWatch{
 			ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 				options.LabelSelector = resource.Selector
-				return list(ctx, resource, options, slim)
+				return list(ctx, resource, options, reduce)
 			},
 			WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 				options.LabelSelector = resource.Selector
@@ -46,18 +48,18 @@ func NewInformer[T any, P Decodable[T], S runtime.Object](resource Resource, sli
 		ObjectType: any(P(nil)).(runtime.Object),
 		Transform: func(object any) (any, error) {
 			if full, ok := object.(P); ok {
-				return slim(full), nil
+				return reduce(full), nil
 			}
-			return object, nil // a listed object, already reduced, or a tombstone
+			return object, nil // from list, so already reduced; or a tombstone
 		},
 		Handler:  handler,
 		Indexers: indexers,
 	})
-	return store.(cache.Indexer), informer // client-go returns an Indexer if Indexers is not nil
+	return store.(cache.Indexer), informer // client-go returns a cache.Indexer if Indexers is not nil
 }
 
-// lister is a ListWatch whose List the informer must use.
+// lister is a ListWatch that makes the informer call List.
 type lister struct{ *cache.ListWatch }
 
-// IsWatchListSemanticsUnSupported keeps the informer from requesting the list as a stream of events.
+// IsWatchListSemanticsUnSupported returns true, so that the informer does not request the list as a stream of events.
 func (lister) IsWatchListSemanticsUnSupported() bool { return true }

@@ -16,23 +16,25 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 )
 
-// decodable is an object of the API with a protobuf encoding.
+// decodable is an API object with a protobuf encoding.
 type decodable interface {
 	metav1.ObjectMetaAccessor
 	Unmarshal([]byte) error
 }
 
-// Decodable constrains a pointer to T, a type of the API with a protobuf encoding.
+// Decodable is the type constraint for a pointer to T, an API type with a protobuf encoding.
 type Decodable[T any] interface {
 	*T
 	decodable
 }
 
-// list returns a *metav1.List of slim(object) for every object of the resource in the cluster. It decodes each object
-// as soon as it arrives, so that the process never holds more than one full object. The List of the client holds the
-// whole list twice, encoded and decoded. A list streamed as events costs the API server twice as much, because it
-// encodes an event for each object.
-func list[T any, P Decodable[T], S runtime.Object](ctx context.Context, resource Resource, options metav1.ListOptions, slim func(P) S) (runtime.Object, error) {
+// list returns a *metav1.List of reduce(object) for every object of the resource in the cluster. It decodes each object
+// as soon as the object arrives, so that the process never holds more than one full object. The List method of the
+// client would hold the whole list twice, encoded and decoded. A list streamed as events would cost the API server
+// twice as much, because the API server encodes an event for each object.
+func list[T any, P Decodable[T], S runtime.Object](
+	ctx context.Context, resource Resource, options metav1.ListOptions, reduce func(P) S,
+) (runtime.Object, error) {
 	body, err := resource.Client.Get().Resource(resource.Name).VersionedParams(&options, scheme.ParameterCodec).
 		SetHeader("Accept", cmp.Or(resource.Accept, runtime.ContentTypeProtobuf)).Stream(ctx)
 	if err != nil {
@@ -45,7 +47,7 @@ func list[T any, P Decodable[T], S runtime.Object](ctx context.Context, resource
 		if err := unmarshal(object, encoded); err != nil {
 			return err
 		}
-		result.Items = append(result.Items, runtime.RawExtension{Object: slim(object)})
+		result.Items = append(result.Items, runtime.RawExtension{Object: reduce(object)})
 		return nil
 	})
 	if err != nil {
@@ -54,8 +56,8 @@ func list[T any, P Decodable[T], S runtime.Object](ctx context.Context, resource
 	return result, nil
 }
 
-// Kubernetes encodes a list in protobuf as wirePrefix and a runtime.Unknown. Field rawField of that is the encoded
-// list, whose fields are metaField and itemsField. Field metaField of an object is its metadata. Sources:
+// Kubernetes encodes a list in protobuf as wirePrefix and a runtime.Unknown. Field rawField of the runtime.Unknown is
+// the encoded list, whose fields are metaField and itemsField. Field metaField of an object is its metadata. Sources:
 // generated.proto in k8s.io/apimachinery/pkg/runtime, k8s.io/apimachinery/pkg/apis/meta/v1, and each API group.
 const (
 	wirePrefix         = "k8s\x00"
@@ -70,32 +72,32 @@ func unmarshal(object decodable, encoded []byte) error {
 	number, kind, start := protowire.ConsumeTag(encoded)
 	metadata, length := protowire.ConsumeBytes(encoded[max(start, 0):])
 	if number != metaField || kind != protowire.BytesType || length < 0 {
-		return object.Unmarshal(encoded) // decodes a valid encoding, or returns an error that describes the defect
+		return object.Unmarshal(encoded) // it decodes a valid encoding, and returns a clear error for a defective one
 	}
-	kept := metadata[:0]
+	withoutManaged := metadata[:0]
 	for rest := metadata; len(rest) > 0; {
 		number, _, length := protowire.ConsumeField(rest)
 		if length < 0 {
 			return protowire.ParseError(length)
 		}
 		if number != managedFieldsField {
-			kept = append(kept, rest[:length]...)
+			withoutManaged = append(withoutManaged, rest[:length]...)
 		}
 		rest = rest[length:]
 	}
-	if err := object.GetObjectMeta().(*metav1.ObjectMeta).Unmarshal(kept); err != nil {
+	if err := object.GetObjectMeta().(*metav1.ObjectMeta).Unmarshal(withoutManaged); err != nil {
 		return err
 	}
 	return object.Unmarshal(encoded[start+length:])
 }
 
-// readList decodes the metadata of an encoded list into meta, and calls each with every encoded object in order. each
-// must not retain its argument. It returns an error if the list is incomplete.
-func readList(encoded io.Reader, meta *metav1.ListMeta, each func(object []byte) error) error {
+// readList decodes the metadata of an encoded list into listMeta, and calls handleItem with every encoded object in
+// order. handleItem must not retain its argument. readList returns an error if the list is incomplete.
+func readList(encoded io.Reader, listMeta *metav1.ListMeta, handleItem func(encodedObject []byte) error) error {
 	r := bufio.NewReaderSize(encoded, 64<<10)
 	prefix := make([]byte, len(wirePrefix))
 	if _, err := io.ReadFull(r, prefix); err != nil {
-		return incomplete(err)
+		return errIncomplete(err)
 	}
 	if string(prefix) != wirePrefix {
 		return fmt.Errorf("the answer is not protobuf: it begins with %q", prefix)
@@ -103,11 +105,11 @@ func readList(encoded io.Reader, meta *metav1.ListMeta, each func(object []byte)
 	field, length, err := readField(r)
 	for ; err == nil && field != rawField; field, length, err = readField(r) {
 		if _, err := io.CopyN(io.Discard, r, length); err != nil {
-			return incomplete(err)
+			return errIncomplete(err)
 		}
 	}
 	if err != nil {
-		return incomplete(err)
+		return errIncomplete(err)
 	}
 	raw := &io.LimitedReader{R: r, N: length}
 	r = bufio.NewReaderSize(raw, 64<<10)
@@ -120,13 +122,13 @@ func readList(encoded io.Reader, meta *metav1.ListMeta, each func(object []byte)
 			_, err = io.CopyN(message, r, length)
 		}
 		if err != nil {
-			return incomplete(err)
+			return errIncomplete(err)
 		}
 		switch field {
 		case metaField:
-			err = meta.Unmarshal(message.Bytes())
+			err = listMeta.Unmarshal(message.Bytes())
 		case itemsField:
-			err = each(message.Bytes())
+			err = handleItem(message.Bytes())
 		}
 		if err != nil {
 			return err
@@ -134,9 +136,9 @@ func readList(encoded io.Reader, meta *metav1.ListMeta, each func(object []byte)
 	}
 }
 
-// readField reads the head of a field: the number, and the length of the value in bytes. Every field here is a string
-// or a message, whose value follows its length. It returns io.EOF only at the end of the data, between two fields.
-func readField(r *bufio.Reader) (field uint64, length int64, err error) {
+// readField reads the head of a field: its number, and the length of its value in bytes. In a list every field is a
+// string or a message, whose value follows its length. readField returns io.EOF only if the data ends before the field.
+func readField(r *bufio.Reader) (number uint64, length int64, err error) {
 	const lengthDelimited = 2
 	tag, err := binary.ReadUvarint(r)
 	if err != nil {
@@ -144,7 +146,7 @@ func readField(r *bufio.Reader) (field uint64, length int64, err error) {
 	}
 	size, err := binary.ReadUvarint(r)
 	if err != nil {
-		return 0, 0, incomplete(err)
+		return 0, 0, errIncomplete(err)
 	}
 	if tag&7 != lengthDelimited || size > math.MaxInt64 {
 		return 0, 0, fmt.Errorf("field %d is not a string or a message", tag>>3)
@@ -152,8 +154,9 @@ func readField(r *bufio.Reader) (field uint64, length int64, err error) {
 	return tag >> 3, int64(size), nil
 }
 
-// incomplete returns io.ErrUnexpectedEOF in place of io.EOF: the list ends too early.
-func incomplete(err error) error {
+// errIncomplete returns io.ErrUnexpectedEOF in place of io.EOF, because the list ends too early. It returns any other
+// error unchanged.
+func errIncomplete(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF
 	}

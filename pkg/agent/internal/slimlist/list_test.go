@@ -34,7 +34,7 @@ func encodedList(t *testing.T, continued string) (*networkingv1.NetworkPolicyLis
 	}
 	for i := range 300 { // more than a buffer holds
 		policy := testobjects.NetworkPolicy(t, testobjects.Valid)
-		policy.TypeMeta = metav1.TypeMeta{} // those in a list have none
+		policy.TypeMeta = metav1.TypeMeta{} // an API server leaves it empty in a list
 		policy.Name = fmt.Sprintf("policy-%d", i)
 		list.Items = append(list.Items, *policy)
 	}
@@ -64,10 +64,10 @@ func TestListReducesEachObject(t *testing.T) {
 
 	object, err := listed()
 	require.NoError(t, err)
-	slim := object.(*metav1.List)
-	require.Equal(t, "12345", slim.ResourceVersion)
-	require.Len(t, slim.Items, len(want.Items))
-	for i, item := range slim.Items {
+	reduced := object.(*metav1.List)
+	require.Equal(t, "12345", reduced.ResourceVersion)
+	require.Len(t, reduced.Items, len(want.Items))
+	for i, item := range reduced.Items {
 		require.Equal(t, cached.NetworkPolicyOf(testobjects.Metadata(&want.Items[i])), item.Object)
 	}
 
@@ -79,8 +79,8 @@ func TestListReducesEachObject(t *testing.T) {
 	require.EqualError(t, err, `list networkpolicies: the answer is not protobuf: it begins with "{\"ki"`)
 }
 
-// TestUnmarshalDecodesAsTheClient compares with the client's decoder, apart from managed fields: also if these do not
-// come last, and for an encoding that is cut anywhere.
+// TestUnmarshalDecodesAsTheClient compares unmarshal with the client's decoder, apart from managed fields. It also does
+// so if the managed fields are not last, and for an encoding that is cut at any byte.
 func TestUnmarshalDecodesAsTheClient(t *testing.T) {
 	policy := testobjects.NetworkPolicy(t, testobjects.Valid)
 	policy.TypeMeta = metav1.TypeMeta{}
@@ -142,8 +142,8 @@ func TestListReadsPages(t *testing.T) {
 	}
 }
 
-// TestReadListRefusesAnIncompleteList cuts a list at every byte. The informer takes an object that is not listed for
-// deleted, so a part of a list must not pass for the list.
+// TestReadListRefusesAnIncompleteList cuts a list at many bytes. The informer treats an object that is not listed as
+// deleted, so readList must not accept a part of a list.
 func TestReadListRefusesAnIncompleteList(t *testing.T) {
 	want, encoded := encodedList(t, "")
 	read := func(encoded []byte) (items int, err error) {

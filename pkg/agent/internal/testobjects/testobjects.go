@@ -43,13 +43,13 @@ func ConfigMap(document string) *corev1.ConfigMap {
 	}
 }
 
-// NetworkPolicy returns the NetworkPolicy that the agent writes for ConfigMap(document): deny-all for an invalid
-// document.
+// NetworkPolicy returns the NetworkPolicy that the agent writes for ConfigMap(document). For an invalid document it is
+// the deny-all NetworkPolicy.
 func NetworkPolicy(t testing.TB, document string) *networkingv1.NetworkPolicy {
 	return NetworkPolicyOf(t, ConfigMap(document))
 }
 
-// NetworkPolicyOf returns the NetworkPolicy that the agent writes for a ConfigMap with Table.
+// NetworkPolicyOf returns the NetworkPolicy that the agent writes for a ConfigMap, with the ranges of Table.
 func NetworkPolicyOf(t testing.TB, configMap *corev1.ConfigMap) *networkingv1.NetworkPolicy {
 	return Created(netpol.Assess(configMap, nil, netpol.Inputs{Table: Table(t), Options: Options}).Desired[0])
 }
@@ -60,7 +60,7 @@ func Created(networkPolicy *networkingv1.NetworkPolicy) *networkingv1.NetworkPol
 	return networkPolicy
 }
 
-// Metadata returns the metadata of a NetworkPolicy, as an API server sends it without the spec.
+// Metadata returns the metadata of a NetworkPolicy, as an API server sends it to a client that requests no spec.
 func Metadata(networkPolicy *networkingv1.NetworkPolicy) *metav1.PartialObjectMetadata {
 	return &metav1.PartialObjectMetadata{ObjectMeta: *networkPolicy.ObjectMeta.DeepCopy()}
 }
@@ -71,12 +71,14 @@ func With[T any](object *T, change func(*T)) *T {
 	return object
 }
 
-// EditedByOthers applies change to a NetworkPolicy and returns it. If the spec is another then, it has the next generation, as in
-// an API server.
-func EditedByOthers(networkPolicy *networkingv1.NetworkPolicy, change func(*networkingv1.NetworkPolicy)) *networkingv1.NetworkPolicy {
-	before := netpol.SpecDigestOf(networkPolicy.Spec)
+// EditedByOthers applies change to a NetworkPolicy and returns it. If change changes the spec, EditedByOthers
+// increments the generation, as an API server does.
+func EditedByOthers(
+	networkPolicy *networkingv1.NetworkPolicy, change func(*networkingv1.NetworkPolicy),
+) *networkingv1.NetworkPolicy {
+	previousDigest := netpol.SpecDigestOf(networkPolicy.Spec)
 	change(networkPolicy)
-	if netpol.SpecDigestOf(networkPolicy.Spec) != before {
+	if netpol.SpecDigestOf(networkPolicy.Spec) != previousDigest {
 		networkPolicy.Generation++
 	}
 	return networkPolicy

@@ -9,51 +9,52 @@ import (
 	"egress-agent/pkg/awsranges"
 )
 
-// SetServiceRegions records the services and regions that a policy names; nil if the agent has not parsed the policy.
-func (t *Tracker) SetServiceRegions(key cache.ObjectName, named []awsranges.ServiceRegion) {
+// SetServiceRegions records the services and regions that a policy names. serviceRegions is nil if the policy could not
+// be parsed.
+func (t *Tracker) SetServiceRegions(key cache.ObjectName, serviceRegions []awsranges.ServiceRegion) {
 	var handles []serviceRegion
-	if len(named) > 0 {
-		handles = make([]serviceRegion, len(named))
-		for i, n := range named {
-			handles[i] = unique.Make(n)
+	if len(serviceRegions) > 0 {
+		handles = make([]serviceRegion, len(serviceRegions))
+		for i, value := range serviceRegions {
+			handles[i] = unique.Make(value)
 		}
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p := t.open(key)
+	p := t.getOrCreate(key)
 	if slices.Equal(p.serviceRegions, handles) {
 		return
 	}
 	t.unindex(p)
 	p.serviceRegions = handles
-	for _, n := range handles {
-		if t.naming[n] == nil {
-			t.naming[n] = make(map[*policyState]struct{}, 1)
+	for _, handle := range handles {
+		if t.policiesNaming[handle] == nil {
+			t.policiesNaming[handle] = make(map[*policyState]struct{}, 1)
 		}
-		t.naming[n][p] = struct{}{}
+		t.policiesNaming[handle][p] = struct{}{}
 	}
 }
 
-// unindex removes a policy from the index. The caller holds the lock.
+// unindex removes a policy from policiesNaming. The caller holds the lock.
 func (t *Tracker) unindex(p *policyState) {
-	for _, n := range p.serviceRegions {
-		delete(t.naming[n], p)
-		if len(t.naming[n]) == 0 {
-			delete(t.naming, n)
+	for _, handle := range p.serviceRegions {
+		delete(t.policiesNaming[handle], p)
+		if len(t.policiesNaming[handle]) == 0 {
+			delete(t.policiesNaming, handle)
 		}
 	}
 }
 
-// KeysNaming returns the keys of the policies that name any of these services and regions, in no order. It has only the
-// policies that a sync has parsed.
+// KeysNaming returns the keys of the policies that name at least one of these services and regions, in no order. It
+// knows only the policies that a sync has parsed.
 func (t *Tracker) KeysNaming(serviceRegions []awsranges.ServiceRegion) []cache.ObjectName {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	seen := make(map[*policyState]struct{})
 	var keys []cache.ObjectName
-	for _, n := range serviceRegions {
-		for p := range t.naming[unique.Make(n)] {
-			if _, repeated := seen[p]; !repeated {
+	for _, value := range serviceRegions {
+		for p := range t.policiesNaming[unique.Make(value)] {
+			if _, isRepeated := seen[p]; !isRepeated {
 				seen[p] = struct{}{}
 				keys = append(keys, p.key)
 			}

@@ -1,4 +1,4 @@
-// Package tracker caches facts about each policy that the process may lose at any time without harm.
+// Package tracker caches facts about each policy. The process may lose these facts at any time without harm.
 //
 // It is pure: the caller passes the current time, and acts on the results of the methods.
 package tracker
@@ -16,16 +16,17 @@ import (
 	"egress-agent/pkg/netpol"
 )
 
-// Tracker has the facts by the key of the policy's NetworkPolicy. It is safe for concurrent use.
+// Tracker has the facts about each policy, by the key of its NetworkPolicy. It is safe for concurrent use.
 type Tracker struct {
 	settle time.Duration // between the two writes of a large change
 
 	mu       sync.Mutex
 	policies map[cache.ObjectName]*policyState
-	naming   map[serviceRegion]map[*policyState]struct{} // the policies that name each service-region
-	// The times have separate maps. Few policies have one, and the first change comes before the first sync.
+	// policiesNaming has the policies that name each service-region.
+	policiesNaming map[serviceRegion]map[*policyState]struct{}
+	// The times are in separate maps, because few policies have a time. A policy may also change before its first sync.
 	changedAt map[cache.ObjectName]time.Time // of the oldest change that no sync has handled
-	widenedAt map[cache.ObjectName]time.Time // when the agent saw a NetworkPolicy that waits for its second write
+	widenedAt map[cache.ObjectName]time.Time // when the agent first saw the first write of two in place
 }
 
 // serviceRegion is a pointer that all policies with the same service and region share.
@@ -34,21 +35,21 @@ type serviceRegion = unique.Handle[awsranges.ServiceRegion]
 // policyState has the facts about one policy.
 type policyState struct {
 	key            cache.ObjectName
-	ownerUID       types.UID // of the ConfigMap whose NetworkPolicy this process has seen in place
+	ownerUID       types.UID // UID of the ConfigMap whose NetworkPolicy this process has seen in place
 	writtenVersion string    // the NetworkPolicy's resourceVersion after the last write, if that needs no further sync
 	state          netpol.State
-	serviceRegions []serviceRegion   // in the policy; nil for a policy that has not been parsed
-	warnings       map[string]string // the last Warning on each topic; may be nil
+	serviceRegions []serviceRegion   // in the policy; nil if no sync has parsed the policy
+	warnings       map[string]string // the last Warning by topic; may be nil
 }
 
 // New returns an empty tracker. The second write of a large change waits settle after the first.
 func New(settle time.Duration) *Tracker {
 	return &Tracker{
-		settle:    settle,
-		policies:  make(map[cache.ObjectName]*policyState),
-		naming:    make(map[serviceRegion]map[*policyState]struct{}),
-		changedAt: make(map[cache.ObjectName]time.Time),
-		widenedAt: make(map[cache.ObjectName]time.Time),
+		settle:         settle,
+		policies:       make(map[cache.ObjectName]*policyState),
+		policiesNaming: make(map[serviceRegion]map[*policyState]struct{}),
+		changedAt:      make(map[cache.ObjectName]time.Time),
+		widenedAt:      make(map[cache.ObjectName]time.Time),
 	}
 }
 
@@ -59,7 +60,7 @@ func (t *Tracker) Size() int {
 	return len(t.policies) + len(t.changedAt) + len(t.widenedAt)
 }
 
-// get returns the state of a policy; the zero value for an unknown one. The caller holds the lock.
+// get returns the state of a policy; the zero value if the policy is unknown. The caller holds the lock.
 func (t *Tracker) get(key cache.ObjectName) policyState {
 	if p := t.policies[key]; p != nil {
 		return *p
@@ -67,8 +68,8 @@ func (t *Tracker) get(key cache.ObjectName) policyState {
 	return policyState{}
 }
 
-// open returns the state of a policy, and creates it if necessary. The caller holds the lock.
-func (t *Tracker) open(key cache.ObjectName) *policyState {
+// getOrCreate returns the state of a policy. The caller holds the lock.
+func (t *Tracker) getOrCreate(key cache.ObjectName) *policyState {
 	p := t.policies[key]
 	if p == nil {
 		p = &policyState{key: key}
@@ -77,7 +78,8 @@ func (t *Tracker) open(key cache.ObjectName) *policyState {
 	return p
 }
 
-// OwnerUID returns the UID of the ConfigMap whose NetworkPolicy this process has seen in place; empty without one.
+// OwnerUID returns the UID of the ConfigMap whose NetworkPolicy this process has seen in place. It is empty if the
+// process has seen no such NetworkPolicy.
 func (t *Tracker) OwnerUID(key cache.ObjectName) types.UID {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -88,10 +90,11 @@ func (t *Tracker) OwnerUID(key cache.ObjectName) types.UID {
 func (t *Tracker) SetOwnerUID(key cache.ObjectName, uid types.UID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.open(key).ownerUID = uid
+	t.getOrCreate(key).ownerUID = uid
 }
 
-// WrittenVersion returns the resourceVersion of the NetworkPolicy that needs no sync; empty without one.
+// WrittenVersion returns the resourceVersion from SetWrittenVersion. A NetworkPolicy of this version needs no sync. It
+// is empty if SetWrittenVersion has recorded no version.
 func (t *Tracker) WrittenVersion(key cache.ObjectName) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -102,21 +105,21 @@ func (t *Tracker) WrittenVersion(key cache.ObjectName) string {
 func (t *Tracker) SetWrittenVersion(key cache.ObjectName, resourceVersion string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.open(key).writtenVersion = resourceVersion
+	t.getOrCreate(key).writtenVersion = resourceVersion
 }
 
-// SetState records the state of a policy, and returns its old one.
-func (t *Tracker) SetState(key cache.ObjectName, state netpol.State) (old netpol.State) {
+// SetState records the state of a policy, and returns its previous state.
+func (t *Tracker) SetState(key cache.ObjectName, state netpol.State) (previous netpol.State) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p := t.open(key)
-	old, p.state = p.state, state
-	return old
+	p := t.getOrCreate(key)
+	previous, p.state = p.state, state
+	return previous
 }
 
-// Drop deletes the facts about a policy, except a change that no sync has handled. It returns the policy's last
-// state.
-func (t *Tracker) Drop(key cache.ObjectName) (old netpol.State) {
+// Drop deletes the facts about a policy, except the time of a change that no sync has handled. It returns the last
+// state of the policy.
+func (t *Tracker) Drop(key cache.ObjectName) (last netpol.State) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.widenedAt, key)
@@ -133,12 +136,13 @@ func (t *Tracker) Drop(key cache.ObjectName) (old netpol.State) {
 func (t *Tracker) SetChanged(key cache.ObjectName, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if _, waiting := t.changedAt[key]; !waiting {
+	if _, isWaiting := t.changedAt[key]; !isWaiting {
 		t.changedAt[key] = now
 	}
 }
 
-// TakeChangedAt removes and returns the time of the oldest change that no sync has handled; the zero time without one.
+// TakeChangedAt removes and returns the time of the oldest change that no sync has handled. It returns the zero time if
+// syncs have handled all changes.
 func (t *Tracker) TakeChangedAt(key cache.ObjectName) time.Time {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -156,8 +160,9 @@ func (t *Tracker) RestoreChangedAt(key cache.ObjectName, changedAt time.Time) {
 	}
 }
 
-// StepDelay returns how long a step must wait; 0 or less if it may be written now. Only the second write of a large
-// change waits. Its time begins when this process first sees the first write in place, whichever agent wrote it.
+// StepDelay returns how long a step must wait; 0 or less if the agent may write the step now. Only the second write of
+// a large change waits. The wait begins when this process sees that the first write is in place, whichever agent wrote
+// it.
 func (t *Tracker) StepDelay(key cache.ObjectName, step netpol.Step, now time.Time) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -165,20 +170,20 @@ func (t *Tracker) StepDelay(key cache.ObjectName, step netpol.Step, now time.Tim
 		delete(t.widenedAt, key)
 		return 0
 	}
-	widenedAt, waiting := t.widenedAt[key]
-	if !waiting {
+	widenedAt, isWaiting := t.widenedAt[key]
+	if !isWaiting {
 		widenedAt = now
 		t.widenedAt[key] = now
 	}
 	return t.settle - now.Sub(widenedAt)
 }
 
-// IsNewWarning records the message of a Warning on a topic, and reports whether it differs from the last one. An empty
-// message records that there is nothing to warn of.
-func (t *Tracker) IsNewWarning(key cache.ObjectName, topic, message string) bool {
+// RecordWarning records the message of a Warning on a topic. isNew reports whether the message differs from the last
+// message on this topic. An empty message records that the topic has no Warning; isNew is then false.
+func (t *Tracker) RecordWarning(key cache.ObjectName, topic, message string) (isNew bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p := t.open(key)
+	p := t.getOrCreate(key)
 	if message == "" {
 		delete(p.warnings, topic)
 		return false
@@ -193,16 +198,16 @@ func (t *Tracker) IsNewWarning(key cache.ObjectName, topic, message string) bool
 	return true
 }
 
-// Warnings returns a copy of the last Warning on each topic.
+// Warnings returns a copy of the last Warnings of a policy, by topic.
 func (t *Tracker) Warnings(key cache.ObjectName) map[string]string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return maps.Clone(t.get(key).warnings)
 }
 
-// RestoreWarnings records the Warnings of a policy again after Drop.
+// RestoreWarnings records the result of Warnings again after Drop.
 func (t *Tracker) RestoreWarnings(key cache.ObjectName, warnings map[string]string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.open(key).warnings = warnings
+	t.getOrCreate(key).warnings = warnings
 }

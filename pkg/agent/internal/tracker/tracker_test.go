@@ -26,12 +26,12 @@ func TestOnlyTheSecondWriteWaits(t *testing.T) {
 	require.Equal(t, time.Minute, tracker.StepDelay(key, netpol.Narrow, now.Add(time.Hour)), "another first write starts the wait again")
 }
 
-func TestOldestChangeCounts(t *testing.T) {
+func TestTakeChangedAtReturnsOldestChange(t *testing.T) {
 	tracker := New(0)
 	tracker.SetChanged(key, now)
 	tracker.SetChanged(key, now.Add(time.Second))
 	tracker.Drop(key)
-	require.Equal(t, now, tracker.TakeChangedAt(key), "Drop leaves it for the next sync")
+	require.Equal(t, now, tracker.TakeChangedAt(key), "Drop keeps the time for the next sync")
 	require.Zero(t, tracker.TakeChangedAt(key))
 	tracker.RestoreChangedAt(key, time.Time{})
 	require.Zero(t, tracker.Size())
@@ -39,20 +39,20 @@ func TestOldestChangeCounts(t *testing.T) {
 	require.Equal(t, now, tracker.TakeChangedAt(key))
 }
 
-func TestWarningIsNewOnce(t *testing.T) {
+func TestRepeatedWarningIsNotNew(t *testing.T) {
 	tracker := New(0)
-	require.True(t, tracker.IsNewWarning(key, "a", "x"))
-	require.False(t, tracker.IsNewWarning(key, "a", "x"))
-	require.True(t, tracker.IsNewWarning(key, "b", "x"), "topics are apart")
-	require.False(t, tracker.IsNewWarning(key, "a", ""))
-	require.True(t, tracker.IsNewWarning(key, "a", "x"), "it has returned")
+	require.True(t, tracker.RecordWarning(key, "a", "x"))
+	require.False(t, tracker.RecordWarning(key, "a", "x"))
+	require.True(t, tracker.RecordWarning(key, "b", "x"), "each topic has its own last Warning")
+	require.False(t, tracker.RecordWarning(key, "a", ""))
+	require.True(t, tracker.RecordWarning(key, "a", "x"), "the problem has returned")
 	warnings := tracker.Warnings(key)
 	tracker.Drop(key)
 	tracker.RestoreWarnings(key, warnings)
-	require.False(t, tracker.IsNewWarning(key, "b", "x"))
+	require.False(t, tracker.RecordWarning(key, "b", "x"))
 }
 
-func TestSetStateReturnsTheOldOne(t *testing.T) {
+func TestSetStateReturnsPreviousState(t *testing.T) {
 	tracker := New(0)
 	require.Empty(t, tracker.SetState(key, netpol.Invalid))
 	require.Equal(t, netpol.Invalid, tracker.SetState(key, netpol.Applied))
@@ -67,12 +67,12 @@ func TestKeysNamingFollowsThePolicies(t *testing.T) {
 	tracker := New(0)
 	tracker.SetServiceRegions(key, []awsranges.ServiceRegion{s3, s3East, s3})
 	tracker.SetServiceRegions(other, []awsranges.ServiceRegion{ec2})
-	require.Equal(t, []cache.ObjectName{key}, tracker.KeysNaming([]awsranges.ServiceRegion{s3, s3East}), "once")
+	require.Equal(t, []cache.ObjectName{key}, tracker.KeysNaming([]awsranges.ServiceRegion{s3, s3East}), "no key is repeated")
 	require.ElementsMatch(t, []cache.ObjectName{key, other}, tracker.KeysNaming([]awsranges.ServiceRegion{s3East, ec2}))
 	tracker.SetServiceRegions(key, []awsranges.ServiceRegion{ec2})
 	require.Empty(t, tracker.KeysNaming([]awsranges.ServiceRegion{s3, s3East}))
 	tracker.SetServiceRegions(other, nil)
 	require.Equal(t, []cache.ObjectName{key}, tracker.KeysNaming([]awsranges.ServiceRegion{ec2}))
 	tracker.Drop(key)
-	require.Empty(t, tracker.naming)
+	require.Empty(t, tracker.policiesNaming)
 }
