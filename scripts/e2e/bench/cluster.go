@@ -22,18 +22,18 @@ import (
 	"egress-agent/scripts/e2e/measure"
 )
 
-// bench is the state that the measurements share.
+// bench has the state that the measurements share.
 type bench struct {
 	size       size
 	control    *cluster.Cluster
-	client     *kubernetes.Clientset // an administrator
-	bare       *kubernetes.Clientset // for the floors: it has the agent's account, and so its authorization and queues
-	agent      string
-	kubeconfig string // the agent's
-	ranges     string
-	rows       [][]string
-	next       int     // the number of the next policy
-	restarted  figures // with half as many policies as the last restart
+	client     *kubernetes.Clientset // has the administrator's rights
+	bare       *kubernetes.Clientset // measures floors; it has the agent's account, so that the API server treats both alike
+	agent      string                // the file of the program
+	kubeconfig string                // the file of the agent's kubeconfig
+	ranges     string                // the file of AWS's document
+	rows       [][]string            // of the table to print
+	next       int                   // the number of the next policy
+	restarted  figures               // of the restart with size.many policies
 }
 
 func newBench(ctx context.Context, control *cluster.Cluster, agent, ranges string, s size) (*bench, error) {
@@ -41,7 +41,8 @@ func newBench(ctx context.Context, control *cluster.Cluster, agent, ranges strin
 	if err != nil {
 		return nil, err
 	}
-	command := exec.CommandContext(ctx, filepath.Join(control.Programs, "kubectl"), "--kubeconfig", control.Kubeconfig, "apply", "-f", "deploy/base/agent-rbac.yaml")
+	command := exec.CommandContext(ctx, filepath.Join(control.Programs, "kubectl"),
+		"--kubeconfig", control.Kubeconfig, "apply", "-f", "deploy/base/agent-rbac.yaml")
 	if output, err := command.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, output)
 	}
@@ -55,7 +56,8 @@ func newBench(ctx context.Context, control *cluster.Cluster, agent, ranges strin
 	}
 	b := &bench{size: s, control: control, client: client, bare: bare, agent: agent, kubeconfig: kubeconfig, ranges: ranges}
 	return b, cluster.Each(s.namespaces, func(i int) error {
-		_, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: b.namespace(i)}}, metav1.CreateOptions{})
+		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: b.namespace(i)}}
+		_, err := client.CoreV1().Namespaces().Create(ctx, namespace, metav1.CreateOptions{})
 		return err
 	})
 }
@@ -80,7 +82,8 @@ func configMap(name string, i int) *corev1.ConfigMap {
 func (b *bench) createPolicies(ctx context.Context, first, last int) error {
 	return cluster.Each(last-first, func(i int) error {
 		i += first
-		_, err := b.client.CoreV1().ConfigMaps(b.namespace(i)).Create(ctx, configMap(fmt.Sprintf("policy-%d", i), i), metav1.CreateOptions{})
+		policy := configMap(fmt.Sprintf("policy-%d", i), i)
+		_, err := b.client.CoreV1().ConfigMaps(b.namespace(i)).Create(ctx, policy, metav1.CreateOptions{})
 		return err
 	})
 }
@@ -88,7 +91,7 @@ func (b *bench) createPolicies(ctx context.Context, first, last int) error {
 // process is a running agent.
 type process struct {
 	command *exec.Cmd
-	health  string
+	health  string // the address of /readyz and /metrics
 	started time.Time
 }
 
@@ -103,8 +106,9 @@ func (b *bench) start(args ...string) (*process, error) {
 	}
 	defer log.Close()
 	p := &process{health: health, started: time.Now()}
-	p.command = exec.Command(b.agent, append([]string{"--kubeconfig", b.kubeconfig, "--ranges-file", b.ranges, "--ip-family", "ipv4",
-		"--http-addr", health, "--leader-elect=false", "--log-level", "warn"}, args...)...)
+	p.command = exec.Command(b.agent, append([]string{
+		"--kubeconfig", b.kubeconfig, "--ranges-file", b.ranges, "--ip-family", "ipv4", "--http-addr", health,
+		"--leader-elect=false", "--log-level", "warn"}, args...)...)
 	p.command.Stderr = log
 	p.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return p, p.command.Start()
@@ -117,7 +121,7 @@ func (p *process) stop() error {
 	return p.command.Wait()
 }
 
-// metric returns the value of a metric, or the number of observations of a histogram.
+// metric returns the value of a metric. The value of a histogram is its number of observations.
 func (p *process) metric(name string) (float64, error) {
 	response, err := http.Get("http://" + p.health + "/metrics")
 	if err != nil {
@@ -133,11 +137,11 @@ func (p *process) metric(name string) (float64, error) {
 	if family == nil {
 		return 0, fmt.Errorf("no metric %s", name)
 	}
-	m := family.GetMetric()[0] // the first of several, by its labels
+	m := family.GetMetric()[0] // if there are several, the first by labels
 	return m.GetGauge().GetValue() + m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount()), nil
 }
 
-// isReady reports whether the agent is ready. This costs the agent less than its metrics.
+// isReady reports whether the agent is ready. A call costs the agent less CPU time than a call of metric.
 func (p *process) isReady() bool {
 	response, err := http.Get("http://" + p.health + "/readyz")
 	if err != nil {
@@ -147,22 +151,24 @@ func (p *process) isReady() bool {
 	return response.StatusCode == http.StatusOK
 }
 
-// await polls until ok returns true. It pauses 10 ms, because each poll takes CPU time from the agent.
-func await(ctx context.Context, what string, ok func() bool) error {
+// await calls isDone until it returns true. It pauses 10 ms between two calls, because each call takes CPU time from
+// the agent. goal is the text of the condition in the error.
+func await(ctx context.Context, goal string, isDone func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	for !ok() {
+	for !isDone() {
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for %s: %w", what, ctx.Err())
+			return fmt.Errorf("waiting for %s: %w", goal, ctx.Err())
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
 	return nil
 }
 
-// created returns a channel of new NetworkPolicies, each with the time when the watch delivered it.
-func (b *bench) created(ctx context.Context) (<-chan networkPolicy, func(), error) {
+// watchCreated returns a channel of the NetworkPolicies that are created from now on, each with the time when the watch
+// delivered it. stop ends the watch.
+func (b *bench) watchCreated(ctx context.Context) (created <-chan networkPolicy, stop func(), err error) {
 	list, err := b.client.NetworkingV1().NetworkPolicies("").List(ctx, metav1.ListOptions{Limit: 1})
 	if err != nil {
 		return nil, nil, err
@@ -171,28 +177,28 @@ func (b *bench) created(ctx context.Context) (<-chan networkPolicy, func(), erro
 	if err != nil {
 		return nil, nil, err
 	}
-	seen := make(chan networkPolicy, 100_000)
+	delivered := make(chan networkPolicy, 100_000)
 	go func() {
-		defer close(seen)
+		defer close(delivered)
 		for event := range watcher.ResultChan() {
 			if policy, ok := event.Object.(*networkingv1.NetworkPolicy); ok && event.Type == watch.Added {
-				seen <- networkPolicy{policy, time.Now()}
+				delivered <- networkPolicy{policy, time.Now()}
 			}
 		}
 	}()
-	return seen, watcher.Stop, nil
+	return delivered, watcher.Stop, nil
 }
 
 type networkPolicy struct {
 	*networkingv1.NetworkPolicy
-	at time.Time
+	deliveredAt time.Time
 }
 
-// nth waits for n NetworkPolicies and returns the last.
-func nth(ctx context.Context, seen <-chan networkPolicy, n int) (last networkPolicy, err error) {
+// awaitNth waits for n NetworkPolicies, and returns the last of these.
+func awaitNth(ctx context.Context, created <-chan networkPolicy, n int) (last networkPolicy, err error) {
 	for range n {
 		select {
-		case p, ok := <-seen:
+		case p, ok := <-created:
 			if !ok {
 				return last, fmt.Errorf("the watch ended")
 			}

@@ -1,5 +1,5 @@
-// Command bench measures the built egress-agent on a real control plane. It measures a floor in the same run,
-// and divides each figure by its floor.
+// Command bench measures the built egress-agent on a real control plane. In the same run it measures floors, the times
+// of a client that only does the necessary requests. It divides each figure by its floor.
 package main
 
 import (
@@ -16,10 +16,10 @@ import (
 
 // size is how much a run measures.
 type size struct {
-	namespaces, policies int // of the first convergence
-	many                 int // policies of the restart and of the heap; the last rows have twice as many
+	namespaces, policies int // their numbers in the first convergence
+	many                 int // number of policies for restart and heap; the last rows have twice as many
 	times                int // repetitions of each convergence, latency and restart
-	latencies            int // policies of each latency measurement
+	latencies            int // number of policies of each latency measurement
 	idle                 time.Duration
 }
 
@@ -30,8 +30,8 @@ var sizes = map[string]size{
 
 func main() { measure.Main("bench", run) }
 
-// listCommand is the first argument with which this program is the bare client: it lists once with the kubeconfig of
-// the second argument, and ends.
+// listCommand is the first argument that makes this program a bare client. The second argument is then a kubeconfig.
+// The program lists once with this kubeconfig, and ends.
 const listCommand = "list"
 
 func run(ctx context.Context) error {
@@ -88,7 +88,7 @@ func run(ctx context.Context) error {
 	}
 	limits := "AT MOST"
 	if *name != "full" {
-		limits = "AT MOST, WITH --size full" // there the start of the process is a smaller part of each figure
+		limits = "AT MOST, WITH --size full" // with more policies, the start of the process is a smaller part of each figure
 	}
 	return measure.PrintTable("", []string{"WHAT", "FIGURE", "FLOOR", "RATIO", limits}, b.rows)
 }

@@ -15,8 +15,9 @@ import (
 )
 
 // add appends a row with a time, its floor and their ratio.
-func (b *bench) add(what string, figure, floor time.Duration, limit float64) {
-	b.rows = append(b.rows, []string{what, rounded(figure), rounded(floor), fmt.Sprintf("%.2f", float64(figure)/float64(floor)), fmt.Sprintf("%.2f", limit)})
+func (b *bench) add(name string, figure, floor time.Duration, limit float64) {
+	ratio := float64(figure) / float64(floor)
+	b.rows = append(b.rows, []string{name, rounded(figure), rounded(floor), fmt.Sprintf("%.2f", ratio), fmt.Sprintf("%.2f", limit)})
 }
 
 func rounded(d time.Duration) string {
@@ -27,8 +28,8 @@ func rounded(d time.Duration) string {
 }
 
 // converge starts an agent in a cluster without NetworkPolicies, and measures the time until a watch delivers the last
-// one. The floor is a bare client that creates the same NetworkPolicies with the same concurrency. It repeats both,
-// because either varies by a fifth, and takes medians.
+// NetworkPolicy. The floor is a bare client that creates the same NetworkPolicies with the same concurrency. converge
+// repeats both measurements and takes medians, because the times vary by a fifth.
 func (b *bench) converge(ctx context.Context) error {
 	n := b.size.policies
 	if err := b.createPolicies(ctx, 0, n); err != nil {
@@ -41,33 +42,34 @@ func (b *bench) converge(ctx context.Context) error {
 			return err
 		}
 		var p *process
-		figure, err := b.timed(ctx, n, func() (err error) { p, err = b.start(); return err })
+		figure, err := b.timeToCreate(ctx, n, func() (err error) { p, err = b.start(); return err })
 		if err != nil {
 			return err
 		}
 		if err := p.stop(); err != nil {
 			return err
 		}
-		made, err := b.client.NetworkingV1().NetworkPolicies("").List(ctx, metav1.ListOptions{})
+		created, err := b.client.NetworkingV1().NetworkPolicies("").List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return err
 		}
 		if err := b.deletePolicies(ctx); err != nil {
 			return err
 		}
-		floor, err := b.timed(ctx, n, func() error { return b.create(ctx, made.Items) })
+		floor, err := b.timeToCreate(ctx, n, func() error { return b.create(ctx, created.Items) })
 		if err != nil {
 			return err
 		}
 		figures, floors = append(figures, figure), append(floors, floor)
 	}
-	b.add(fmt.Sprintf("first convergence, %d policies in %d namespaces", n, b.size.namespaces), measure.Median(figures), measure.Median(floors), 1.15)
+	b.add(fmt.Sprintf("first convergence, %d policies in %d namespaces", n, b.size.namespaces),
+		measure.Median(figures), measure.Median(floors), 1.15)
 	return nil
 }
 
-// timed returns the time from the call of start until a watch has delivered n new NetworkPolicies.
-func (b *bench) timed(ctx context.Context, n int, start func() error) (time.Duration, error) {
-	seen, stop, err := b.created(ctx)
+// timeToCreate calls start, and returns the time until a watch has delivered n new NetworkPolicies.
+func (b *bench) timeToCreate(ctx context.Context, n int, start func() error) (time.Duration, error) {
+	created, stop, err := b.watchCreated(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -76,23 +78,23 @@ func (b *bench) timed(ctx context.Context, n int, start func() error) (time.Dura
 	if err := start(); err != nil {
 		return 0, err
 	}
-	last, err := nth(ctx, seen, n)
-	return last.at.Sub(started), err
+	last, err := awaitNth(ctx, created, n)
+	return last.deliveredAt.Sub(started), err
 }
 
-// create creates NetworkPolicies with the name, the metadata and the spec of those given.
-func (b *bench) create(ctx context.Context, policies []networkingv1.NetworkPolicy) error {
-	return cluster.Each(len(policies), func(i int) error {
-		of := &policies[i]
+// create creates copies of templates, with the same name, metadata and spec.
+func (b *bench) create(ctx context.Context, templates []networkingv1.NetworkPolicy) error {
+	return cluster.Each(len(templates), func(i int) error {
+		template := &templates[i]
 		copied := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{
-			Name: of.Name, Labels: of.Labels, Annotations: of.Annotations, OwnerReferences: of.OwnerReferences,
-		}, Spec: of.Spec}
-		_, err := b.bare.NetworkingV1().NetworkPolicies(of.Namespace).Create(ctx, copied, metav1.CreateOptions{})
+			Name: template.Name, Labels: template.Labels, Annotations: template.Annotations, OwnerReferences: template.OwnerReferences,
+		}, Spec: template.Spec}
+		_, err := b.bare.NetworkingV1().NetworkPolicies(template.Namespace).Create(ctx, copied, metav1.CreateOptions{})
 		return err
 	})
 }
 
-// deletePolicies deletes every NetworkPolicy. No agent may run, which would restore them.
+// deletePolicies deletes every NetworkPolicy. No agent may run meanwhile, because it would restore them.
 func (b *bench) deletePolicies(ctx context.Context) error {
 	list, err := b.client.NetworkingV1().NetworkPolicies("").List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -104,8 +106,8 @@ func (b *bench) deletePolicies(ctx context.Context) error {
 }
 
 // latency creates ConfigMaps one by one, and measures the time until a watch delivers the NetworkPolicy of each. The
-// floor is a bare watcher that creates a fixed NetworkPolicy for each ConfigMap; the two take turns. It repeats this
-// and takes medians, because the slowest of a few hundred vary by chance.
+// floor is a bare watcher that creates a fixed NetworkPolicy for each ConfigMap. The agent and the bare watcher take
+// turns. latency repeats the measurement and takes medians, because the slowest of a few hundred times vary by chance.
 func (b *bench) latency(ctx context.Context) error {
 	p, err := b.start()
 	if err != nil {
@@ -114,7 +116,7 @@ func (b *bench) latency(ctx context.Context) error {
 	if err := b.awaitSynced(ctx, p, b.size.policies); err != nil {
 		return err
 	}
-	stopWatcher, err := b.bareWatcher(ctx)
+	stopWatcher, err := b.startBareWatcher(ctx)
 	if err != nil {
 		return err
 	}
@@ -127,20 +129,21 @@ func (b *bench) latency(ctx context.Context) error {
 			return err
 		}
 		for i, percent := range percents {
-			at := (len(ofAgent) - 1) * percent / 100
-			figures[i], floors[i] = append(figures[i], ofAgent[at]), append(floors[i], ofBare[at])
+			index := (len(ofAgent) - 1) * percent / 100
+			figures[i], floors[i] = append(figures[i], ofAgent[index]), append(floors[i], ofBare[index])
 		}
 	}
 	for i, percent := range percents {
-		b.add(fmt.Sprintf("one ConfigMap to its NetworkPolicy, p%d of %d", percent, b.size.latencies), measure.Median(figures[i]), measure.Median(floors[i]), 1.3)
+		b.add(fmt.Sprintf("one ConfigMap to its NetworkPolicy, p%d of %d", percent, b.size.latencies),
+			measure.Median(figures[i]), measure.Median(floors[i]), 1.3)
 	}
 	return p.stop()
 }
 
-// latencies returns the latencies of the agent and of the bare watcher, sorted. Its policies have the numbers from
-// first on, in all namespaces.
+// latencies returns the sorted latencies of the agent and of the bare watcher. It creates policies with the numbers
+// from first on, in all namespaces.
 func (b *bench) latencies(ctx context.Context, first int) (ofAgent, ofBare []time.Duration, err error) {
-	seen, stop, err := b.created(ctx)
+	created, stop, err := b.watchCreated(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -150,8 +153,8 @@ func (b *bench) latencies(ctx context.Context, first int) (ofAgent, ofBare []tim
 		if _, err := b.client.CoreV1().ConfigMaps(b.namespace(i)).Create(ctx, configMap, metav1.CreateOptions{}); err != nil {
 			return 0, err
 		}
-		last, err := nth(ctx, seen, 1)
-		return last.at.Sub(started), err
+		last, err := awaitNth(ctx, created, 1)
+		return last.deliveredAt.Sub(started), err
 	}
 	for i := first; i < first+b.size.latencies; i++ {
 		figure, err := measure(i, configMap(fmt.Sprintf("latency-%d", i), i))
@@ -173,8 +176,8 @@ func (b *bench) latencies(ctx context.Context, first int) (ofAgent, ofBare []tim
 	})
 }
 
-// bareWatcher creates a NetworkPolicy for each ConfigMap with the label bench=bare, until stop.
-func (b *bench) bareWatcher(ctx context.Context) (stop func(), err error) {
+// startBareWatcher creates a NetworkPolicy for each new ConfigMap with the label bench=bare, until stop is called.
+func (b *bench) startBareWatcher(ctx context.Context) (stop func(), err error) {
 	template, err := b.client.NetworkingV1().NetworkPolicies("").List(ctx, metav1.ListOptions{Limit: 1})
 	if err != nil {
 		return nil, err
@@ -187,7 +190,7 @@ func (b *bench) bareWatcher(ctx context.Context) (stop func(), err error) {
 		for event := range watcher.ResultChan() {
 			if configMap, ok := event.Object.(*corev1.ConfigMap); ok {
 				policy := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: configMap.Name}, Spec: template.Items[0].Spec}
-				// If this fails, the measurement waits for it and times out.
+				// If this fails, the measurement waits in vain for the NetworkPolicy, and reports a timeout.
 				_, _ = b.bare.NetworkingV1().NetworkPolicies(configMap.Namespace).Create(ctx, policy, metav1.CreateOptions{})
 			}
 		}
@@ -211,7 +214,7 @@ func (b *bench) failover(ctx context.Context) error {
 	if err := await(ctx, "the standby", func() bool { _, err := second.metric("egress_agent_leader"); return err == nil }); err != nil {
 		return err
 	}
-	seen, stop, err := b.created(ctx)
+	created, stop, err := b.watchCreated(ctx)
 	if err != nil {
 		return err
 	}
@@ -219,17 +222,20 @@ func (b *bench) failover(ctx context.Context) error {
 	if err := first.command.Process.Kill(); err != nil {
 		return err
 	}
-	killed := time.Now()
+	killedAt := time.Now()
 	_ = first.command.Wait()
 	if _, err := b.client.CoreV1().ConfigMaps(b.namespace(0)).Create(ctx, configMap("failover", 0), metav1.CreateOptions{}); err != nil {
 		return err
 	}
-	last, err := nth(ctx, seen, 1)
+	last, err := awaitNth(ctx, created, 1)
 	if err != nil {
 		return err
 	}
 	const lease = 15 * time.Second
-	b.rows = append(b.rows, []string{"failover, to the standby's first write", rounded(last.at.Sub(killed)), rounded(lease), rounded(last.at.Sub(killed)-lease) + " more", "2s more"})
+	duration := last.deliveredAt.Sub(killedAt)
+	b.rows = append(b.rows, []string{
+		"failover, to the standby's first write", rounded(duration), rounded(lease), rounded(duration-lease) + " more", "2s more",
+	})
 	return second.stop()
 }
 

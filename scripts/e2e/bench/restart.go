@@ -16,7 +16,7 @@ import (
 
 func (b *bench) restart(ctx context.Context) error { return b.restartWith(ctx, b.size.many, nil) }
 
-// figures are the results with one number of policies.
+// figures are the results for one number of policies.
 type figures struct {
 	time time.Duration
 	heap float64
@@ -26,9 +26,10 @@ func (b *bench) scale(ctx context.Context) error {
 	return b.restartWith(ctx, 2*b.size.many, &b.restarted)
 }
 
-// restartWith creates policies until n are applied. Then it measures how long an agent that starts needs to sync all
-// policies. The floor is a client that lists the same objects once. Another row has a client that must start first.
-// half holds the figures with half as many policies, or is nil.
+// restartWith creates policies until n are applied. Then it measures the time until a new agent has synced all
+// policies. The floor is a client that lists the same objects once. Another row compares with a client that must start
+// first. half has the figures for half as many policies. If half is nil, restartWith adds the rows of the first
+// restart.
 func (b *bench) restartWith(ctx context.Context, n int, half *figures) error {
 	first, err := b.start()
 	if err != nil {
@@ -64,7 +65,8 @@ func (b *bench) restartWith(ctx context.Context, n int, half *figures) error {
 	now := figures{time: restart}
 	if half == nil {
 		b.add(fmt.Sprintf("restart with %d policies, until all are synced", n), restart, floor, 1.5)
-		b.rows = append(b.rows, []string{"the same, against a client that starts and lists", rounded(restart), rounded(started), fmt.Sprintf("%.2f", float64(restart)/float64(started)), ""})
+		b.rows = append(b.rows, []string{"the same, against a client that starts and lists", rounded(restart), rounded(started),
+			fmt.Sprintf("%.2f", float64(restart)/float64(started)), ""})
 	}
 	if err := b.idle(ctx, p, n, half == nil); err != nil {
 		return err
@@ -99,8 +101,9 @@ func (b *bench) restartWith(ctx context.Context, n int, half *figures) error {
 	return p.stop()
 }
 
-// restarts starts an agent several times, each time after a list by both clients, and returns the last agent. All
-// figures are medians.
+// restarts starts an agent several times, and returns the last agent. Before each start, both bare clients list once.
+// restart is the time of the agent, floor of a client that lists, started of a client that starts and lists. All times
+// are medians.
 func (b *bench) restarts(ctx context.Context, n int) (p *process, restart, floor, started time.Duration, err error) {
 	var figures, floors, starts []time.Duration
 	for len(figures) < b.size.times {
@@ -126,24 +129,25 @@ func (b *bench) restarts(ctx context.Context, n int) (p *process, restart, floor
 	return p, measure.Median(figures), measure.Median(floors), measure.Median(starts), nil
 }
 
-// list reads the objects that an agent reads when it starts, once.
+// list reads once the objects that an agent reads when it starts.
 func list(ctx context.Context, client kubernetes.Interface) error {
-	if _, err := client.CoreV1().ConfigMaps("").List(ctx, metav1.ListOptions{LabelSelector: "egress-controller=managed", ResourceVersion: "0"}); err != nil {
+	options := metav1.ListOptions{LabelSelector: "egress-controller=managed", ResourceVersion: "0"}
+	if _, err := client.CoreV1().ConfigMaps("").List(ctx, options); err != nil {
 		return err
 	}
 	_, err := client.NetworkingV1().NetworkPolicies("").List(ctx, metav1.ListOptions{ResourceVersion: "0"})
 	return err
 }
 
-// timeToList measures list with a client that already has its connection and its memory.
+// timeToList measures list with a client that already has a connection, and memory from the operating system.
 func (b *bench) timeToList(ctx context.Context) (time.Duration, error) {
 	started := time.Now()
 	err := list(ctx, b.bare)
 	return time.Since(started), err
 }
 
-// timeToStartAndList measures list in a new process. Its start takes as long as the list, because it must get the
-// memory for the objects.
+// timeToStartAndList measures a new process that calls list. The new process takes twice as long, because it must first
+// get the memory for the objects from the operating system.
 func (b *bench) timeToStartAndList(ctx context.Context) (time.Duration, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -156,25 +160,25 @@ func (b *bench) timeToStartAndList(ctx context.Context) (time.Duration, error) {
 	return time.Since(started), err
 }
 
-// liveHeap returns the live heap in bytes at a garbage collection that begins after the work is done. Reading the
-// metrics again and again causes one.
+// liveHeap returns the size of the live heap in bytes, at a garbage collection after the work of the agent. It reads
+// the metrics until this causes a garbage collection.
 func (b *bench) liveHeap(ctx context.Context, p *process) (float64, error) {
 	const metric = "go_gc_heap_live_bytes"
-	before, err := p.metric(metric)
+	previous, err := p.metric(metric)
 	if err != nil {
 		return 0, err
 	}
-	live := before
+	live := previous
 	err = await(ctx, "a collection", func() bool {
 		live, err = p.metric(metric)
-		return err != nil || live != before
+		return err != nil || live != previous
 	})
 	return live, err
 }
 
-// idle measures the CPU time of an agent without work. With report, it adds a row.
-func (b *bench) idle(ctx context.Context, p *process, n int, report bool) error {
-	before, err := measure.CPU(p.command.Process.Pid)
+// idle measures the CPU time of an agent without work. It adds a row if addsRow is true.
+func (b *bench) idle(ctx context.Context, p *process, n int, addsRow bool) error {
+	start, err := measure.CPU(p.command.Process.Pid)
 	if err != nil {
 		return err
 	}
@@ -183,9 +187,10 @@ func (b *bench) idle(ctx context.Context, p *process, n int, report bool) error 
 		return ctx.Err()
 	case <-time.After(b.size.idle):
 	}
-	after, err := measure.CPU(p.command.Process.Pid)
-	if err == nil && report {
-		b.rows = append(b.rows, []string{fmt.Sprintf("idle, %d policies, of a core", n), fmt.Sprintf("%.2f %%", 100*float64(after-before)/float64(b.size.idle)), "", "", "1 %"})
+	end, err := measure.CPU(p.command.Process.Pid)
+	if err == nil && addsRow {
+		percent := 100 * float64(end-start) / float64(b.size.idle)
+		b.rows = append(b.rows, []string{fmt.Sprintf("idle, %d policies, of a core", n), fmt.Sprintf("%.2f %%", percent), "", "", "1 %"})
 	}
 	return err
 }

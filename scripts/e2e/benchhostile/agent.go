@@ -24,8 +24,8 @@ const (
 	hostileNamespace = "hostile"
 )
 
-// agent measures changes of ordinary tenants. The floor has no hostile namespace. The figure has one: a hostile tenant
-// stores the worst policies and edits one policy.
+// agent measures changes of ordinary tenants. For the floor there is no hostile namespace. For the figure a hostile
+// tenant stores the worst policies in a hostile namespace, and edits one of these policies again and again.
 func (b *bench) agent(ctx context.Context) error {
 	fmt.Fprintln(os.Stderr, "starting the control plane")
 	absolute, err := filepath.Abs(b.control)
@@ -37,7 +37,8 @@ func (b *bench) agent(ctx context.Context) error {
 		return err
 	}
 	defer control.Stop()
-	command := exec.CommandContext(ctx, filepath.Join(control.Programs, "kubectl"), "--kubeconfig", control.Kubeconfig, "apply", "-f", filepath.Join(b.base, "agent-rbac.yaml"))
+	command := exec.CommandContext(ctx, filepath.Join(control.Programs, "kubectl"),
+		"--kubeconfig", control.Kubeconfig, "apply", "-f", filepath.Join(b.base, "agent-rbac.yaml"))
 	if output, err := command.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, output)
 	}
@@ -45,7 +46,8 @@ func (b *bench) agent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(hostile.CreateTenants(ctx, client), hostile.CreateNamespace(ctx, client, hostileNamespace)); err != nil {
+	err = errors.Join(hostile.CreateTenants(ctx, client), hostile.CreateNamespace(ctx, client, hostileNamespace))
+	if err != nil {
 		return err
 	}
 	kubeconfig, err := control.ServiceAccountKubeconfig(ctx, "egress-system", "egress-agent")
@@ -56,25 +58,29 @@ func (b *bench) agent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p, err := hostile.StartAgent(container, filepath.Join(b.programs, "egress-agent"), kubeconfig, b.ranges, filepath.Join(b.dir, "agent.log"))
+	program, log := filepath.Join(b.programs, "egress-agent"), filepath.Join(b.dir, "agent.log")
+	p, err := hostile.StartAgent(container, program, kubeconfig, b.ranges, log)
 	if err != nil {
 		return err
 	}
 	defer p.Kill()
 	fmt.Fprintln(os.Stderr, "measuring the agent: changes without a hostile namespace")
-	floors, err := changes(ctx, client, p, 1)
+	floors, err := measureChanges(ctx, client, p, 1)
 	if err != nil {
 		return err
 	}
 	floorPeak := p.Peak()
 	fmt.Fprintln(os.Stderr, "measuring the agent: changes beside a hostile namespace")
-	figures, err := beside(ctx, client, p)
+	figures, err := measureBesideHostile(ctx, client, p)
 	for _, percent := range []int{50, 99} {
 		figure := p.Ended()
 		if err == nil {
 			figure = percentile(figures, percent)
 		}
-		b.rows = append(b.rows, []string{fmt.Sprintf("a change beside a hostile namespace, p%d of %d", percent, changeCount), figure, percentile(floors, percent), map[int]string{50: "", 99: "2 s"}[percent]})
+		limit := map[int]string{50: "", 99: "2 s"}[percent]
+		b.rows = append(b.rows, []string{
+			fmt.Sprintf("a change beside a hostile namespace, p%d of %d", percent, changeCount), figure, percentile(floors, percent), limit,
+		})
 	}
 	result := megabytes(p.Peak())
 	if ended := p.Ended(); ended != "" {
@@ -82,16 +88,17 @@ func (b *bench) agent(ctx context.Context) error {
 	}
 	b.rows = append(b.rows, []string{"the agent's peak", result, megabytes(floorPeak), "268 MB"}) // 256 MiB
 	if errors.Is(err, hostile.ErrEnded) {
-		return nil // the table shows it
+		return nil // the table shows that the agent ended
 	}
 	return err
 }
 
-// beside stores the hostile tenant's policies, and measures changes while it edits one policy 20 times a second.
-func beside(ctx context.Context, client *kubernetes.Clientset, p *pod.Process) ([]time.Duration, error) {
+// measureBesideHostile stores the hostile tenant's policies, and edits one of them 20 times a second. Meanwhile it
+// measures changes of ordinary tenants.
+func measureBesideHostile(ctx context.Context, client *kubernetes.Clientset, p *pod.Process) ([]time.Duration, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	editing := make(chan struct{})
-	defer func() { cancel(); <-editing }()
+	editsDone := make(chan struct{})
+	defer func() { cancel(); <-editsDone }()
 	if err := errors.Join(
 		store(ctx, client, "amazon", 200, func(int) string { return hostile.Amazon(1) }),
 		store(ctx, client, "ports", 50, func(i int) string { return hostile.AmazonPorts(1000, 1000*i) }),
@@ -99,47 +106,48 @@ func beside(ctx context.Context, client *kubernetes.Clientset, p *pod.Process) (
 		store(ctx, client, "cidrs", 40, func(i int) string { return hostile.CIDRs(16_000, 16_000*i) }),
 		store(ctx, client, "blank", 100, func(int) string { return hostile.Blank(900_000) }),
 	); err != nil {
-		close(editing)
+		close(editsDone)
 		return nil, err
 	}
 	go func() {
-		defer close(editing)
+		defer close(editsDone)
 		for i := 0; ctx.Err() == nil; i++ {
 			edited := hostile.ConfigMap("subsets-0", hostile.Subsets(999, 1+i%20))
 			_, _ = client.CoreV1().ConfigMaps(hostileNamespace).Update(ctx, edited, metav1.UpdateOptions{})
 			time.Sleep(50 * time.Millisecond)
 		}
 	}()
-	return changes(ctx, client, p, 1+changeCount)
+	return measureChanges(ctx, client, p, 1+changeCount)
 }
 
-func store(ctx context.Context, client *kubernetes.Clientset, name string, n int, policy func(i int) string) error {
-	return cluster.Each(n, func(i int) error {
+// store creates count policies of the hostile tenant, named NAME-0, NAME-1 and so on.
+func store(ctx context.Context, client *kubernetes.Clientset, name string, count int, policy func(i int) string) error {
+	return cluster.Each(count, func(i int) error {
 		c := hostile.ConfigMap(fmt.Sprintf("%s-%d", name, i), policy(i))
 		_, err := client.CoreV1().ConfigMaps(hostileNamespace).Create(ctx, c, metav1.CreateOptions{})
 		return err
 	})
 }
 
-// changes edits policies of ordinary tenants one by one, with the numbers from first on. It returns the sorted times
-// until each was applied. It ends early with a change that takes longer than maxChangeTime.
-func changes(ctx context.Context, client *kubernetes.Clientset, p *pod.Process, first int) ([]time.Duration, error) {
-	var all []time.Duration
+// measureChanges edits policies of ordinary tenants one by one. The changes have the numbers from first on. It returns
+// the sorted times until the agent applied each change. If a change takes longer than maxChangeTime, it is the last.
+func measureChanges(ctx context.Context, client *kubernetes.Clientset, p *pod.Process, first int) ([]time.Duration, error) {
+	var times []time.Duration
 	for i := range changeCount {
-		change, cancel := context.WithTimeout(ctx, maxChangeTime)
-		took, err := hostile.Change(change, client, first+i, p.Ended)
+		changeCtx, cancel := context.WithTimeout(ctx, maxChangeTime)
+		took, err := hostile.Change(changeCtx, client, first+i, p.Ended)
 		cancel()
-		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil { // the rest would take as long
-			all = append(all, maxChangeTime)
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil { // further changes would take as long
+			times = append(times, maxChangeTime)
 			break
 		}
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, took)
+		times = append(times, took)
 	}
-	slices.Sort(all)
-	return all, nil
+	slices.Sort(times)
+	return times, nil
 }
 
 func percentile(sorted []time.Duration, percent int) string {

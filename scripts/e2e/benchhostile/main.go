@@ -1,6 +1,6 @@
-// Command benchhostile measures what the worst policies cost the two built programs, within the limits of their Pods.
-// On the webhook, the floor is a review of the same bytes that it only reads. On the agent, it is an ordinary tenant's
-// change without a hostile namespace.
+// Command benchhostile measures the cost of the worst policies for the two built programs, within the limits of their
+// Pods. The floor of the webhook is a review with the same bytes that is no policy, so that the webhook only reads it.
+// The floor of the agent is a change of an ordinary tenant without a hostile namespace.
 package main
 
 import (
@@ -16,14 +16,14 @@ import (
 	"egress-agent/scripts/e2e/pod"
 )
 
-// bench is the state that the measurements share.
+// bench has the state that the measurements share.
 type bench struct {
 	dir      string // for files of this run
 	programs string // folder of egress-agent and egress-webhook
 	control  string // folder of the control plane's programs
 	base     string // folder of the manifests
 	ranges   string
-	rows     [][]string // what, figure, floor, limit
+	rows     [][]string // of the table: name, figure, floor, limit
 }
 
 func main() { measure.Main("benchhostile", run) }

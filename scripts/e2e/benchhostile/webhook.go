@@ -19,7 +19,7 @@ const (
 )
 
 // documents are the worst policies within the limits of 1,000 destinations and 256 KiB.
-var documents = []struct{ what, policy string }{
+var documents = []struct{ name, policy string }{
 	{"1,000 × amazon everywhere", hostile.Amazon(1000)},
 	{"1,000 × amazon, each with another port", hostile.AmazonPorts(1000, 0)},
 	{"1,000 sets of regions of amazon", hostile.Subsets(1000, 1)},
@@ -38,9 +38,9 @@ var documents = []struct{ what, policy string }{
 func (b *bench) webhook(ctx context.Context) error {
 	for _, d := range documents {
 		if len(d.policy) > maxDocument {
-			return fmt.Errorf("%s: %d bytes are over the limit of a policy", d.what, len(d.policy))
+			return fmt.Errorf("%s: %d bytes are over the limit of a policy", d.name, len(d.policy))
 		}
-		fmt.Fprintln(os.Stderr, "measuring the webhook:", d.what)
+		fmt.Fprintln(os.Stderr, "measuring the webhook:", d.name)
 		figure, err := b.cost(ctx, hostile.Review(d.policy))
 		if err != nil {
 			return err
@@ -50,23 +50,24 @@ func (b *bench) webhook(ctx context.Context) error {
 			return err
 		}
 		b.rows = append(b.rows,
-			[]string{d.what + ", CPU", figure.cpu, floor.cpu, maxCPU},
-			[]string{d.what + ", memory above idle", figure.memory, floor.memory, maxMemory})
+			[]string{d.name + ", CPU", figure.cpu, floor.cpu, maxCPU},
+			[]string{d.name + ", memory above idle", figure.memory, floor.memory, maxMemory})
 	}
 	return nil
 }
 
-// cost is the CPU time and the memory of a review.
+// cost is the CPU time and the memory of a review, as texts for the table.
 type cost struct{ cpu, memory string }
 
 // cost measures a review on a new webhook: its CPU time, and the peak resident size above the size after small reviews.
-// If the webhook ends, how it ended is the figure, not an error.
+// If the webhook ends, cost returns no error: the text of both figures is then how the webhook ended.
 func (b *bench) cost(ctx context.Context, body string) (cost, error) {
 	container, err := b.container("webhook")
 	if err != nil {
 		return cost{}, err
 	}
-	w, err := hostile.StartWebhook(container, filepath.Join(b.programs, "egress-webhook"), b.dir, b.ranges, filepath.Join(b.dir, "webhook.log"))
+	program, log := filepath.Join(b.programs, "egress-webhook"), filepath.Join(b.dir, "webhook.log")
+	w, err := hostile.StartWebhook(container, program, b.dir, b.ranges, log)
 	if err != nil {
 		return cost{}, err
 	}
@@ -79,7 +80,7 @@ func (b *bench) cost(ctx context.Context, body string) (cost, error) {
 	if err != nil {
 		return cost{}, err
 	}
-	before, err := w.CPU()
+	start, err := w.CPU()
 	if err != nil {
 		return cost{}, err
 	}
@@ -90,18 +91,18 @@ func (b *bench) cost(ctx context.Context, body string) (cost, error) {
 	if err != nil {
 		return cost{}, err
 	}
-	after, err := w.CPU()
+	end, err := w.CPU()
 	if err != nil {
 		return cost{}, err
 	}
-	return cost{((after - before) / repetitions).Round(100 * time.Microsecond).String(), megabytes(w.Peak() - idle)}, nil
+	return cost{((end - start) / repetitions).Round(100 * time.Microsecond).String(), megabytes(w.Peak() - idle)}, nil
 }
 
-// ask sends n reviews. After a failure it waits, until a process that the kernel has killed is reported as ended.
-func ask(ctx context.Context, w *hostile.Webhook, client *http.Client, body string, n int) error {
-	for range n {
+// ask sends a review count times.
+func ask(ctx context.Context, w *hostile.Webhook, client *http.Client, body string, count int) error {
+	for range count {
 		if _, err := w.Ask(ctx, client, body); err != nil {
-			time.Sleep(200 * time.Millisecond)
+			time.Sleep(200 * time.Millisecond) // if the kernel has killed the webhook, Ended then reports that
 			return err
 		}
 	}

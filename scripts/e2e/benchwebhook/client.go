@@ -23,9 +23,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// reviewOf returns an HTTP request with the review of a policy, as an API server sends it after kubectl apply. It
-// has managedFields, and an annotation that repeats the policy.
-func reviewOf(policy string) []byte {
+// reviewRequest returns an encoded HTTP request with the review of a policy, as an API server sends it after kubectl
+// apply. The reviewed ConfigMap has managedFields, and an annotation that repeats the policy.
+func reviewRequest(policy string) []byte {
 	must := func(data []byte, err error) []byte {
 		if err != nil {
 			panic(err) // these types always encode
@@ -64,8 +64,8 @@ func reviewOf(policy string) []byte {
 	return append([]byte(head), body...)
 }
 
-// connection is a connection that stays open. It uses no HTTP client, because its cost would be part of both servers'
-// figures.
+// connection is a TLS connection that stays open. It does without an HTTP client, because the CPU time of such a client
+// would be part of the figures of both servers.
 type connection struct {
 	*tls.Conn
 	reader *bufio.Reader
@@ -87,7 +87,7 @@ func (b *bench) dial(p *process) (*connection, error) {
 
 var allowedAnswer = []byte(`"allowed":true`)
 
-// ask sends a request, requires that the answer allows it, and returns the time until the answer.
+// ask sends a review, and returns the time until the answer. It returns an error unless the answer allows the policy.
 func (c *connection) ask(request []byte) (time.Duration, error) {
 	started := time.Now()
 	if _, err := c.Write(request); err != nil {
@@ -106,9 +106,12 @@ func (c *connection) ask(request []byte) (time.Duration, error) {
 	return took, err
 }
 
-// load sends n requests over some connections, each with one request at a time. It sends as fast as answers come, or
-// one request per interval if every is not 0. It returns the total time, and the sorted times of the requests.
-func (b *bench) load(p *process, request []byte, connections, n int, every time.Duration) (whole time.Duration, each []time.Duration, err error) {
+// load sends count requests over several connections, each with one request at a time. If interval is 0, it sends the
+// next request after each answer. Otherwise it sends one request per interval, over all connections. It returns the
+// total time, and the sorted times of the single requests.
+func (b *bench) load(
+	p *process, request []byte, connections, count int, interval time.Duration,
+) (total time.Duration, times []time.Duration, err error) {
 	var running sync.WaitGroup
 	took, errs := make([][]time.Duration, connections), make([]error, connections)
 	clients := make([]*connection, connections)
@@ -121,9 +124,9 @@ func (b *bench) load(p *process, request []byte, connections, n int, every time.
 	started := time.Now()
 	for i, client := range clients {
 		running.Go(func() {
-			for k := i; k < n && errs[i] == nil; k += connections {
-				if every > 0 {
-					time.Sleep(time.Until(started.Add(time.Duration(k) * every)))
+			for k := i; k < count && errs[i] == nil; k += connections {
+				if interval > 0 {
+					time.Sleep(time.Until(started.Add(time.Duration(k) * interval)))
 				}
 				var d time.Duration
 				d, errs[i] = client.ask(request)
@@ -132,8 +135,8 @@ func (b *bench) load(p *process, request []byte, connections, n int, every time.
 		})
 	}
 	running.Wait()
-	whole = time.Since(started)
-	each = slices.Concat(took...)
-	slices.Sort(each)
-	return whole, each, errors.Join(errs...)
+	total = time.Since(started)
+	times = slices.Concat(took...)
+	slices.Sort(times)
+	return total, times, errors.Join(errs...)
 }

@@ -1,5 +1,6 @@
-// Command benchwebhook measures the built egress-webhook. It measures a floor in the same run, and divides
-// each figure by its floor. The floor has the same server and TLS; its handler decodes the review and allows it.
+// Command benchwebhook measures the built egress-webhook. In the same run it measures a floor, and divides each figure
+// by its floor. The floor is a program with the same HTTP server and TLS, whose handler only decodes a review and
+// allows it.
 package main
 
 import (
@@ -40,5 +41,6 @@ func run(ctx context.Context) error {
 	if err := b.measure(ctx); err != nil {
 		return err
 	}
-	return measure.PrintTable(", AWS's document of "+filepath.Base(*rangesFile), []string{"WHAT", "FIGURE", "FLOOR", "RATIO", "AT MOST"}, b.rows)
+	return measure.PrintTable(", AWS's document of "+filepath.Base(*rangesFile),
+		[]string{"WHAT", "FIGURE", "FLOOR", "RATIO", "AT MOST"}, b.rows)
 }

@@ -12,8 +12,8 @@ import (
 
 const (
 	connections = 16
-	rounds      = 5 // for each of the two servers, which take turns
-	perRound    = 20_000
+	rounds      = 5      // of each of the two servers, which take turns
+	perRound    = 20_000 // requests
 
 	seed = `{
   "defaultAction": "deny",
@@ -26,20 +26,21 @@ const (
 	everywhere = `{"allowedDestinations": [{"name": "aws", "awsService": "amazon", "ports": [443]}]}`
 )
 
-// bench is the state that the measurements share.
+// bench has the state that the measurements share.
 type bench struct {
 	dir, webhook, ranges string
 	rows                 [][]string
 }
 
 // add appends a row with a time, its floor and their ratio.
-func (b *bench) add(what string, figure, floor time.Duration, limit string) {
-	b.rows = append(b.rows, []string{what, rounded(figure), rounded(floor), fmt.Sprintf("%.2f", float64(figure)/float64(floor)), limit})
+func (b *bench) add(name string, figure, floor time.Duration, limit string) {
+	ratio := float64(figure) / float64(floor)
+	b.rows = append(b.rows, []string{name, rounded(figure), rounded(floor), fmt.Sprintf("%.2f", ratio), limit})
 }
 
 // addFigure appends a row without a floor.
-func (b *bench) addFigure(what, figure, limit string) {
-	b.rows = append(b.rows, []string{what, figure, "", "", limit})
+func (b *bench) addFigure(name, figure, limit string) {
+	b.rows = append(b.rows, []string{name, figure, "", "", limit})
 }
 
 func rounded(d time.Duration) string {
@@ -80,29 +81,29 @@ func (b *bench) measure(ctx context.Context) error {
 	return nil
 }
 
-// throughput loads the two servers in turn, and compares the medians of their times.
+// throughput sends load to the two servers in turn, and compares the medians of their times.
 func (b *bench) throughput(webhook, floor *process) error {
-	request := reviewOf(seed)
+	request := reviewRequest(seed)
 	var figures, floors, cpus, floorCPUs []time.Duration
 	for range rounds {
 		for _, server := range []struct {
 			*process
-			wholes, cpus *[]time.Duration
+			totals, cpus *[]time.Duration
 		}{{floor, &floors, &floorCPUs}, {webhook, &figures, &cpus}} {
-			before, err := measure.CPU(server.command.Process.Pid)
+			start, err := measure.CPU(server.command.Process.Pid)
 			if err != nil {
 				return err
 			}
-			whole, _, err := b.load(server.process, request, connections, perRound, 0)
+			total, _, err := b.load(server.process, request, connections, perRound, 0)
 			if err != nil {
 				return err
 			}
-			after, err := measure.CPU(server.command.Process.Pid)
+			end, err := measure.CPU(server.command.Process.Pid)
 			if err != nil {
 				return err
 			}
-			*server.wholes = append(*server.wholes, whole/perRound)
-			*server.cpus = append(*server.cpus, (after-before)/perRound)
+			*server.totals = append(*server.totals, total/perRound)
+			*server.cpus = append(*server.cpus, (end-start)/perRound)
 		}
 	}
 	b.add(fmt.Sprintf("a review of the seed policy, %d connections", connections), measure.Median(figures), measure.Median(floors), "1.25")
@@ -110,31 +111,31 @@ func (b *bench) throughput(webhook, floor *process) error {
 	return nil
 }
 
-// latency sends half as many reviews a second as the floor can answer, to the two servers in turn.
+// latency sends reviews to the two servers in turn. It sends half as many reviews a second as the floor can answer.
 func (b *bench) latency(webhook, floor *process) error {
-	request := reviewOf(seed)
-	whole, _, err := b.load(floor, request, connections, perRound, 0)
+	request := reviewRequest(seed)
+	total, _, err := b.load(floor, request, connections, perRound, 0)
 	if err != nil {
 		return err
 	}
-	every := 2 * whole / perRound
+	interval := 2 * total / perRound
 	var figures, floors [2][]time.Duration // p50 and p99 of each round
 	for range rounds {
 		for _, server := range []struct {
 			*process
 			times *[2][]time.Duration
 		}{{floor, &floors}, {webhook, &figures}} {
-			_, each, err := b.load(server.process, request, connections, perRound, every)
+			_, times, err := b.load(server.process, request, connections, perRound, interval)
 			if err != nil {
 				return err
 			}
-			server.times[0] = append(server.times[0], each[len(each)/2])
-			server.times[1] = append(server.times[1], each[len(each)*99/100])
+			server.times[0] = append(server.times[0], times[len(times)/2])
+			server.times[1] = append(server.times[1], times[len(times)*99/100])
 		}
 	}
-	at := fmt.Sprintf("%d reviews a second", time.Second/every)
-	b.add("p50 at "+at, measure.Median(figures[0]), measure.Median(floors[0]), "")
-	b.add("p99 at "+at, measure.Median(figures[1]), measure.Median(floors[1]), "1.50")
+	rate := fmt.Sprintf("%d reviews a second", time.Second/interval)
+	b.add("p50 at "+rate, measure.Median(figures[0]), measure.Median(floors[0]), "")
+	b.add("p99 at "+rate, measure.Median(figures[1]), measure.Median(floors[1]), "1.50")
 	return nil
 }
 
@@ -149,25 +150,25 @@ func (b *bench) large(webhook, _ *process) error {
 		{"a policy that names AMAZON everywhere", everywhere, "10ms"},
 	} {
 		const n = 1000
-		before, err := measure.CPU(webhook.command.Process.Pid)
+		start, err := measure.CPU(webhook.command.Process.Pid)
 		if err != nil {
 			return err
 		}
-		_, each, err := b.load(webhook, reviewOf(policy.document), 1, n, 0)
+		_, times, err := b.load(webhook, reviewRequest(policy.document), 1, n, 0)
 		if err != nil {
 			return err
 		}
-		after, err := measure.CPU(webhook.command.Process.Pid)
+		end, err := measure.CPU(webhook.command.Process.Pid)
 		if err != nil {
 			return err
 		}
-		b.addFigure(policy.what+", p50", rounded(each[n/2]), policy.limit)
-		b.addFigure(policy.what+", CPU", rounded((after-before)/n), policy.limit)
+		b.addFigure(policy.what+", p50", rounded(times[n/2]), policy.limit)
+		b.addFigure(policy.what+", CPU", rounded((end-start)/n), policy.limit)
 	}
 	return nil
 }
 
-// size measures the memory, after AWS's document is loaded, and the file.
+// size measures the memory of the webhook after the other measurements, and the size of its file.
 func (b *bench) size(webhook, _ *process) error {
 	resident, err := measure.Memory(webhook.command.Process.Pid, "VmRSS")
 	if err != nil {

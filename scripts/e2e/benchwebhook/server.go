@@ -75,7 +75,7 @@ func (b *bench) startFloor() (*process, error) {
 	return b.start(self, "--floor", "--certs", b.dir)
 }
 
-// start runs a program until it answers a review. addressFlag is the program's flag for its address.
+// start starts a program, and waits until it answers a review. addressFlag is the program's flag for its address.
 func (b *bench) start(program, addressFlag string, args ...string) (*process, error) {
 	address, err := measure.FreeAddress()
 	if err != nil {
@@ -95,7 +95,7 @@ func (b *bench) start(program, addressFlag string, args ...string) (*process, er
 	for range 500 {
 		if c, err := b.dial(p); err == nil {
 			defer c.Close()
-			_, err := c.ask(reviewOf(seed))
+			_, err := c.ask(reviewRequest(seed))
 			return p, err
 		}
 		time.Sleep(20 * time.Millisecond)

@@ -33,9 +33,9 @@ func (c *Cluster) Mark() (Mark, error) {
 const Failed = " failed"
 
 // Writes returns the writes that clients have sent since a mark, in order, each as "VERB RESOURCE NAMESPACE/NAME". It
-// includes failed writes. userAgent is the start of the clients' user agents. The source is the API server's audit log,
-// which the API server writes before it answers.
-func (c *Cluster) Writes(since Mark, userAgent string) ([]string, error) {
+// includes failed writes, with the suffix Failed. It returns only writes of clients whose user agent begins with
+// userAgentPrefix. The source is the audit log, which the API server writes before it answers.
+func (c *Cluster) Writes(since Mark, userAgentPrefix string) ([]string, error) {
 	file, err := os.Open(c.auditLog())
 	if err != nil {
 		return nil, err
@@ -52,7 +52,7 @@ func (c *Cluster) Writes(since Mark, userAgent string) ([]string, error) {
 		if err := json.Unmarshal(lines.Bytes(), &event); err != nil {
 			return nil, err
 		}
-		if event.ObjectRef == nil || !strings.HasPrefix(event.UserAgent, userAgent) {
+		if event.ObjectRef == nil || !strings.HasPrefix(event.UserAgent, userAgentPrefix) {
 			continue
 		}
 		ref := event.ObjectRef

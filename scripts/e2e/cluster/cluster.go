@@ -28,7 +28,7 @@ type Cluster struct {
 	Dir string
 	// Programs is the folder of etcd, kube-apiserver, kube-controller-manager and kubectl.
 	Programs string
-	// Admin has all rights and no rate limit. Kubeconfig is the file with its kubeconfig.
+	// Admin is a client with all rights and without a rate limit. Kubeconfig is the file with its kubeconfig.
 	Admin      *kubernetes.Clientset
 	Kubeconfig string
 
@@ -115,7 +115,7 @@ func (c *Cluster) startControllers(ctx context.Context) error {
 	if err := c.controllers.Start(); err != nil {
 		return err
 	}
-	for { // it runs once it has created this ServiceAccount
+	for { // the program is ready once it has created this ServiceAccount
 		_, err := c.Admin.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Get(ctx, "default", metav1.GetOptions{})
 		if err == nil {
 			return nil
@@ -148,7 +148,7 @@ func (c *Cluster) ServiceAccountKubeconfig(ctx context.Context, namespace, name 
 // Stop stops every process that Start started.
 func (c *Cluster) Stop() error {
 	if c.controllers != nil && c.controllers.Process != nil {
-		// On SIGTERM it would wait for its caches. It has nothing to save.
+		// After SIGTERM the program would wait for its caches. SIGKILL does no harm, because it has nothing to save.
 		_ = c.controllers.Process.Kill()
 		_ = c.controllers.Wait()
 	}

@@ -12,7 +12,7 @@ import (
 // Workers is the number of calls that Each makes at a time.
 const Workers = 8
 
-// Bare returns a client that is as fast as possible: protobuf, without compression and without a rate limit.
+// Bare returns a client that is as fast as possible: it uses protobuf, no compression and no rate limit.
 func Bare(kubeconfig string) (*kubernetes.Clientset, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
@@ -22,15 +22,15 @@ func Bare(kubeconfig string) (*kubernetes.Clientset, error) {
 	return kubernetes.NewForConfig(config)
 }
 
-// Each calls do with each number from 0 to n-1, on Workers goroutines. A goroutine stops at its first error. Each joins
-// the errors.
-func Each(n int, do func(i int) error) error {
+// Each calls action with every number from 0 to count-1, on Workers goroutines. A goroutine stops at its first error.
+// Each returns all these errors, joined.
+func Each(count int, action func(i int) error) error {
 	var running sync.WaitGroup
 	errs := make([]error, Workers)
 	for worker := range Workers {
 		running.Go(func() {
-			for i := worker; i < n && errs[worker] == nil; i += Workers {
-				errs[worker] = do(i)
+			for i := worker; i < count && errs[worker] == nil; i += Workers {
+				errs[worker] = action(i)
 			}
 		})
 	}

@@ -15,14 +15,16 @@ import (
 // savedRanges is the ConfigMap in which the agent saves its AWS ranges.
 const savedRanges = "egress-ranges"
 
-// StartAgent runs egress-agent with the rights that deploy/ grants and no others, without leader election. The ranges
-// that it saves are deleted when the test ends.
+// StartAgent runs egress-agent without leader election. It has only the rights that deploy/ grants. When the test ends,
+// StartAgent deletes the ranges that the agent has saved.
 func StartAgent(t testing.TB, args ...string) *Process {
 	t.Helper()
 	kubeconfig, err := Control(t).ServiceAccountKubeconfig(t.Context(), AgentNamespace, AgentName)
 	require.NoError(t, err)
 	t.Cleanup(func() { DeleteSavedRanges(t) })
-	return StartProcess(t, AgentName, append([]string{"--kubeconfig", kubeconfig, "--ip-family", "ipv4", "--leader-elect=false"}, args...)...)
+	return StartProcess(t, AgentName, append([]string{
+		"--kubeconfig", kubeconfig, "--ip-family", "ipv4", "--leader-elect=false",
+	}, args...)...)
 }
 
 // StartAgentWithRanges is StartAgent with the ranges of RangesFile.
@@ -40,9 +42,9 @@ func DeleteSavedRanges(t testing.TB) {
 	}
 }
 
-// AwaitSavedRanges waits until the ConfigMap of saved ranges exists and ok accepts it. what completes "egress-ranges is
-// not …".
-func AwaitSavedRanges(t testing.TB, what string, ok func(*corev1.ConfigMap) bool) *corev1.ConfigMap {
+// AwaitSavedRanges waits until the ConfigMap of saved ranges exists and isExpected returns true for it. adjective
+// completes the message "egress-ranges is not …".
+func AwaitSavedRanges(t testing.TB, adjective string, isExpected func(*corev1.ConfigMap) bool) *corev1.ConfigMap {
 	t.Helper()
 	var found *corev1.ConfigMap
 	require.Eventually(t, func() bool {
@@ -52,8 +54,8 @@ func AwaitSavedRanges(t testing.TB, what string, ok func(*corev1.ConfigMap) bool
 		}
 		require.NoError(t, err)
 		found = configMap
-		return ok(configMap)
-	}, Timeout, 10*time.Millisecond, "%s is not %s", savedRanges, what)
+		return isExpected(configMap)
+	}, Timeout, 10*time.Millisecond, "%s is not %s", savedRanges, adjective)
 	return found
 }
 

@@ -18,7 +18,7 @@ import (
 // NewCertificate returns a self-signed certificate for 127.0.0.1 that is valid for an hour.
 func NewCertificate(t testing.TB) tls.Certificate { return NewCertificateFor(t, time.Hour) }
 
-// NewCertificateFor returns a self-signed certificate for 127.0.0.1 that is valid for a time from now on.
+// NewCertificateFor returns a self-signed certificate for 127.0.0.1 that expires after validity.
 func NewCertificateFor(t testing.TB, validity time.Duration) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

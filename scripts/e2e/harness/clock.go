@@ -11,8 +11,8 @@ type Clock struct {
 	time time.Time
 }
 
-// NewClock returns a clock that shows t.
-func NewClock(t time.Time) *Clock { return &Clock{time: t} }
+// NewClock returns a clock that shows start.
+func NewClock(start time.Time) *Clock { return &Clock{time: start} }
 
 // Now returns the time that the clock shows.
 func (c *Clock) Now() time.Time {

@@ -19,8 +19,8 @@ import (
 	"egress-agent/pkg/netpol"
 )
 
-// EmbeddedAgent is the agent in the test's own process, so that a test controls its clock. It has the rights that
-// deploy/ grants.
+// EmbeddedAgent is an agent in the process of the test, so that the test can set the agent's clock. It has the rights
+// that deploy/ grants.
 type EmbeddedAgent struct {
 	*agent.Agent
 	Registry *prometheus.Registry
@@ -28,8 +28,9 @@ type EmbeddedAgent struct {
 	stop     func()
 }
 
-// StartEmbeddedAgent runs an agent that refreshes its ranges from s 20 times a second, until the test ends.
-func StartEmbeddedAgent(t *testing.T, s *RangesServer, change ...func(*agent.Options)) *EmbeddedAgent {
+// StartEmbeddedAgent runs an agent until the test ends. The agent refreshes its ranges from server 20 times a second.
+// changes may change its options.
+func StartEmbeddedAgent(t *testing.T, server *RangesServer, changes ...func(*agent.Options)) *EmbeddedAgent {
 	t.Helper()
 	kubeconfig, err := Control(t).ServiceAccountKubeconfig(t.Context(), AgentNamespace, AgentName)
 	require.NoError(t, err)
@@ -41,21 +42,22 @@ func StartEmbeddedAgent(t *testing.T, s *RangesServer, change ...func(*agent.Opt
 	metadataClient, err := metadata.NewForConfig(config)
 	require.NoError(t, err)
 
-	fetch := awsranges.NewClient(2 * time.Second)
-	fetch.Transport = transportTrusting(s)
+	rangesClient := awsranges.NewClient(2 * time.Second)
+	rangesClient.Transport = transportTrusting(server)
 	e := &EmbeddedAgent{Registry: prometheus.NewRegistry(), Log: &LogBuffer{}}
 	options := agent.Options{
 		Compile: netpol.Options{Family: netpol.IPv4, AllowDNS: true, MaxPortSlots: netpol.DefaultPortSlots},
 		Source: agent.Source{
-			Feed:     &awsranges.Feed{URL: s.URL(), Client: fetch, RemovalHold: 24 * time.Hour, Now: time.Now},
+			Feed:     &awsranges.Feed{URL: server.URL(), Client: rangesClient, RemovalHold: 24 * time.Hour, Now: time.Now},
 			Interval: 50 * time.Millisecond,
 		},
 		Namespace: "egress-system", Workers: 8, ChunkPeers: 1000, Metrics: e.Registry,
 	}
-	for _, f := range change {
-		f(&options)
+	for _, change := range changes {
+		change(&options)
 	}
-	e.Agent = agent.New(agent.Clients{API: client, Metadata: metadataClient, Events: client}, options, slog.New(slog.NewTextHandler(e.Log, nil)))
+	clients := agent.Clients{API: client, Metadata: metadataClient, Events: client}
+	e.Agent = agent.New(clients, options, slog.New(slog.NewTextHandler(e.Log, nil)))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- e.Run(ctx) }()
@@ -80,19 +82,20 @@ func (e *EmbeddedAgent) IsReady() bool {
 	return ready
 }
 
-// WithClock makes an embedded agent date held rows by c.
-func WithClock(c *Clock) func(*agent.Options) {
-	return func(o *agent.Options) { o.Source.Feed.Now = c.Now }
+// WithClock makes clock the clock of an embedded agent's feed, which decides when a hold ends.
+func WithClock(clock *Clock) func(*agent.Options) {
+	return func(options *agent.Options) { options.Source.Feed.Now = clock.Now }
 }
 
-// transportTrusting returns a transport that trusts the certificate of s.
-func transportTrusting(s *RangesServer) *http.Transport {
+// transportTrusting returns a transport that trusts the certificate of server.
+func transportTrusting(server *RangesServer) *http.Transport {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.TLSClientConfig.RootCAs = s.Trusted
+	transport.TLSClientConfig.RootCAs = server.Trusted
 	return transport
 }
 
-// RangesMetric returns the value of the metric egress_agent_ranges_NAME. label is the value of its first label, or "".
+// RangesMetric returns the value of the metric egress_agent_ranges_NAME. label is the value of its first label, or ""
+// for a metric without labels.
 func (e *EmbeddedAgent) RangesMetric(t *testing.T, name, label string) float64 {
 	t.Helper()
 	families, err := e.Registry.Gather()
@@ -108,9 +111,11 @@ func (e *EmbeddedAgent) RangesMetric(t *testing.T, name, label string) float64 {
 	return 0
 }
 
-// AwaitRefreshes waits for two more refreshes with this result. One may have begun before the call.
+// AwaitRefreshes waits for two more refreshes with this result. The first of the two may have begun before the call,
+// but not the second.
 func (e *EmbeddedAgent) AwaitRefreshes(t *testing.T, result string) {
 	t.Helper()
-	before := e.RangesMetric(t, "refresh_total", result)
-	require.Eventually(t, func() bool { return e.RangesMetric(t, "refresh_total", result) >= before+2 }, Timeout, 10*time.Millisecond, "no refresh was %s", result)
+	start := e.RangesMetric(t, "refresh_total", result)
+	isDone := func() bool { return e.RangesMetric(t, "refresh_total", result) >= start+2 }
+	require.Eventually(t, isDone, Timeout, 10*time.Millisecond, "no refresh was %s", result)
 }

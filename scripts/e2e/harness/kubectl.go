@@ -35,7 +35,7 @@ func TryKubectl(t testing.TB, stdin string, args ...string) (stdout, stderr stri
 	return out.String(), errs.String(), err
 }
 
-// CreateNamespace creates a namespace with labels, each as KEY=VALUE. It is deleted when the test ends.
+// CreateNamespace creates a namespace, and deletes it when the test ends. Each of labels is KEY=VALUE.
 func CreateNamespace(t testing.TB, name string, labels ...string) {
 	t.Helper()
 	object := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: make(map[string]string)}}

@@ -26,15 +26,18 @@ func GetNetworkPolicy(t testing.TB, namespace, name string) *networkingv1.Networ
 	return policy
 }
 
-// AwaitNetworkPolicy waits until ok accepts a NetworkPolicy, and returns it. ok gets nil if it does not exist. what
-// completes "NetworkPolicy … is not …".
-func AwaitNetworkPolicy(t testing.TB, namespace, name, what string, ok func(*networkingv1.NetworkPolicy) bool) *networkingv1.NetworkPolicy {
+// AwaitNetworkPolicy waits until isExpected returns true for a NetworkPolicy, and returns the NetworkPolicy. The
+// argument of isExpected is nil if the NetworkPolicy does not exist. adjective completes the message "NetworkPolicy …
+// is not …".
+func AwaitNetworkPolicy(
+	t testing.TB, namespace, name, adjective string, isExpected func(*networkingv1.NetworkPolicy) bool,
+) *networkingv1.NetworkPolicy {
 	t.Helper()
 	var policy *networkingv1.NetworkPolicy
 	deadline := time.Now().Add(Timeout)
-	for policy = GetNetworkPolicy(t, namespace, name); !ok(policy); policy = GetNetworkPolicy(t, namespace, name) {
+	for policy = GetNetworkPolicy(t, namespace, name); !isExpected(policy); policy = GetNetworkPolicy(t, namespace, name) {
 		if time.Now().After(deadline) {
-			require.FailNow(t, "NetworkPolicy "+namespace+"/"+name+" is not "+what, "%+v", policy)
+			require.FailNow(t, "NetworkPolicy "+namespace+"/"+name+" is not "+adjective, "%+v", policy)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
@@ -62,18 +65,18 @@ func Opens(policy *networkingv1.NetworkPolicy, cidr string) bool {
 	return false
 }
 
-// HasCIDR returns Opens for one CIDR, for AwaitNetworkPolicy.
+// HasCIDR returns a function for AwaitNetworkPolicy that calls Opens with this CIDR.
 func HasCIDR(cidr string) func(*networkingv1.NetworkPolicy) bool {
 	return func(policy *networkingv1.NetworkPolicy) bool { return Opens(policy, cidr) }
 }
 
-// AgentWrites returns the agent's writes to some namespaces since a mark, as cluster.Writes does. It needs the
-// namespaces because the namespaces of earlier tests may still be terminating.
+// AgentWrites returns the agent's writes to these namespaces since a mark, in the form of cluster.Writes. It leaves out
+// other namespaces, because those of earlier tests may still be terminating.
 func AgentWrites(t testing.TB, mark cluster.Mark, namespaces ...string) []string {
 	t.Helper()
-	all, err := Control(t).Writes(mark, AgentName)
+	writes, err := Control(t).Writes(mark, AgentName)
 	require.NoError(t, err)
-	return slices.DeleteFunc(all, func(write string) bool {
+	return slices.DeleteFunc(writes, func(write string) bool {
 		return !slices.ContainsFunc(namespaces, func(namespace string) bool { return strings.Contains(write, " "+namespace+"/") })
 	})
 }
@@ -81,5 +84,7 @@ func AgentWrites(t testing.TB, mark cluster.Mark, namespaces ...string) []string
 // NetworkPolicyWrites is AgentWrites for NetworkPolicies only.
 func NetworkPolicyWrites(t testing.TB, mark cluster.Mark, namespaces ...string) []string {
 	t.Helper()
-	return slices.DeleteFunc(AgentWrites(t, mark, namespaces...), func(write string) bool { return !strings.Contains(write, " networkpolicies ") })
+	return slices.DeleteFunc(AgentWrites(t, mark, namespaces...), func(write string) bool {
+		return !strings.Contains(write, " networkpolicies ")
+	})
 }

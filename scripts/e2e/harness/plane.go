@@ -21,7 +21,7 @@ import (
 	"egress-agent/scripts/e2e/cluster"
 )
 
-// AgentName and AgentNamespace name the agent's ServiceAccount, and its namespace.
+// AgentName is the name of the agent's ServiceAccount. AgentNamespace is the namespace of the agent.
 const (
 	AgentName      = "egress-agent"
 	AgentNamespace = "egress-system"
@@ -35,7 +35,8 @@ var (
 	RangesFile      = filepath.Join(Root, "testdata", "ranges", "ip-ranges.json") // a small document like AWS's
 )
 
-// findRoot returns the folder above the working directory that holds this module at scripts/e2e, or "".
+// findRoot returns the folder above the working directory that contains this module at scripts/e2e. It returns "" if
+// there is no such folder.
 func findRoot() string {
 	dir, err := os.Getwd()
 	for err == nil {
@@ -74,7 +75,7 @@ func Run(m *testing.M) (status int, err error) {
 	return status, err
 }
 
-// Exit ends the process with status, or with 1 after it has printed err.
+// Exit ends the process with status. If err is not nil, it prints err and uses status 1.
 func Exit(status int, err error) {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
@@ -84,7 +85,7 @@ func Exit(status int, err error) {
 }
 
 // Control returns the control plane that all tests of a package share. It has the agent's namespace, ServiceAccount and
-// RBAC rules; a test that removes one restores it. The first call starts the control plane.
+// RBAC rules. A test that removes such an object must restore it. The first call starts the control plane.
 func Control(t testing.TB) *cluster.Cluster {
 	t.Helper()
 	plane.once.Do(func() { plane.err = startPlane() })

@@ -35,7 +35,9 @@ const (
 
 // PolicyManifest returns a policy ConfigMap as YAML.
 func PolicyManifest(namespace, name, policy string) string {
-	return fmt.Sprintf("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: %s\n  namespace: %s\n  labels: {egress-controller: managed}\ndata:\n  policy.json: |\n    %s\n",
+	return fmt.Sprintf("apiVersion: v1\nkind: ConfigMap\n"+
+		"metadata:\n  name: %s\n  namespace: %s\n  labels: {egress-controller: managed}\n"+
+		"data:\n  policy.json: |\n    %s\n",
 		name, namespace, strings.ReplaceAll(policy, "\n", "\n    "))
 }
 
@@ -47,10 +49,11 @@ func PolicyPatch(t testing.TB, policy string) string {
 	return string(patch)
 }
 
-// SparsePorts returns n ports, as a policy lists them. No two are adjacent, so that no range merges them.
-func SparsePorts(first, n int) string {
+// SparsePorts returns count ports in the form of a policy's list. No two ports are adjacent, so that the compiler
+// cannot merge them to a range.
+func SparsePorts(first, count int) string {
 	var list []string
-	for i := range n {
+	for i := range count {
 		list = append(list, strconv.Itoa(first+2*i))
 	}
 	return strings.Join(list, ", ")

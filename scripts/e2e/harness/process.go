@@ -20,20 +20,21 @@ import (
 // Process is a running copy of one of the built programs.
 type Process struct {
 	Command       *exec.Cmd
-	HealthAddress string // of /readyz and /metrics
+	HealthAddress string // the address of /readyz and /metrics
 	LogFile       string
-	Ended         bool // the test has waited for the process, so Stop does nothing
+	Ended         bool // the test has ended the process itself, so Stop does nothing
 }
 
-// Binary returns the path of a built program. E2E_BIN names another folder than bin, relative to the root of the
-// repository: make test-faults builds programs with the race detector there.
+// Binary returns the path of a built program. The programs are in bin, or in the folder E2E_BIN if this variable is
+// set. A relative E2E_BIN starts at the root of the repository. make test-faults sets it to programs with the race
+// detector.
 func Binary(t testing.TB, program string) string {
 	t.Helper()
 	dir := BinDir
-	if other := os.Getenv("E2E_BIN"); filepath.IsAbs(other) {
-		dir = other
-	} else if other != "" {
-		dir = filepath.Join(Root, other)
+	if folder := os.Getenv("E2E_BIN"); filepath.IsAbs(folder) {
+		dir = folder
+	} else if folder != "" {
+		dir = filepath.Join(Root, folder)
 	}
 	path := filepath.Join(dir, program)
 	_, err := os.Stat(path)
@@ -41,7 +42,8 @@ func Binary(t testing.TB, program string) string {
 	return path
 }
 
-// StartProcess runs a program until it is ready, and stops it when the test ends. A failed test shows its log.
+// StartProcess starts a program, waits until it is ready, and stops it when the test ends. If the test fails, the
+// test's output has the log of the program.
 func StartProcess(t testing.TB, program string, args ...string) *Process {
 	t.Helper()
 	path, healthAddress := Binary(t, program), FreeAddress(t)
@@ -95,10 +97,11 @@ func (p *Process) Log(t testing.TB) string {
 	return string(data)
 }
 
-// Scraper opens a connection for each request. Open ones would count in the metrics that it reads.
+// Scraper opens a new connection for each request. A connection that stays open would count in the metrics that it
+// reads.
 var Scraper = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
-// Metric returns the value of a series, named as /metrics writes it: with its labels.
+// Metric returns the value of a series. series is its name with its labels, as /metrics writes them.
 func (p *Process) Metric(t testing.TB, series string) float64 {
 	t.Helper()
 	response, err := Scraper.Get("http://" + p.HealthAddress + "/metrics")

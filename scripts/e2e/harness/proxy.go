@@ -31,9 +31,10 @@ type Proxy struct {
 	Kubeconfig string
 	// WatchLimit is the time after which the proxy ends a watch.
 	WatchLimit atomic.Int64
-	// HidesConfigMaps makes lists and watches of all ConfigMaps fail. Reads of one by name pass.
+	// HidesConfigMaps makes lists and watches of ConfigMaps in all namespaces fail. A read of a single ConfigMap by
+	// name still succeeds.
 	HidesConfigMaps atomic.Bool
-	// FailPercent is the percentage of requests, without watches, that the proxy answers with an error.
+	// FailPercent is the percentage of requests that the proxy answers with an error. Watches do not count.
 	FailPercent atomic.Int64
 	// Delay is how long the proxy delays one request in ten.
 	Delay atomic.Int64
@@ -41,19 +42,19 @@ type Proxy struct {
 	// the first request.
 	Hold          atomic.Int64
 	HoldNamespace string
-	// HeldContentType is the content type of the last write that was held, a string.
+	// HeldContentType has the content type of the last held write, as a string.
 	HeldContentType atomic.Value
 
-	// How many watches and requests each fault has affected.
+	// These fields count the watches that WatchLimit has ended, and the requests that the other faults have affected.
 	CutCount, RefusedCount, DelayedCount, HeldCount atomic.Int64
 }
 
 // StartProxy runs a proxy with the agent's ServiceAccount until the test ends.
 func StartProxy(t *testing.T) *Proxy {
 	t.Helper()
-	direct, err := Control(t).ServiceAccountKubeconfig(t.Context(), AgentNamespace, AgentName)
+	directKubeconfig, err := Control(t).ServiceAccountKubeconfig(t.Context(), AgentNamespace, AgentName)
 	require.NoError(t, err)
-	config, err := clientcmd.BuildConfigFromFlags("", direct)
+	config, err := clientcmd.BuildConfigFromFlags("", directKubeconfig)
 	require.NoError(t, err)
 	target, err := url.Parse(config.Host)
 	require.NoError(t, err)
@@ -92,11 +93,12 @@ func StartProxy(t *testing.T) *Proxy {
 			} else if p.Delay.Load() > 0 && rand.IntN(10) == 0 {
 				p.DelayedCount.Add(1)
 				time.Sleep(time.Duration(p.Delay.Load()))
-			} else if hold := time.Duration(p.Hold.Load()); hold > 0 && r.Method != http.MethodGet && strings.Contains(r.URL.Path, "/namespaces/"+p.HoldNamespace+"/networkpolicies") {
+			} else if holdTime := time.Duration(p.Hold.Load()); holdTime > 0 && r.Method != http.MethodGet &&
+				strings.Contains(r.URL.Path, "/namespaces/"+p.HoldNamespace+"/networkpolicies") {
 				p.HeldContentType.Store(r.Header.Get("Content-Type"))
 				p.HeldCount.Add(1)
 				select {
-				case <-time.After(hold):
+				case <-time.After(holdTime):
 				case <-r.Context().Done():
 				}
 			}
@@ -106,18 +108,21 @@ func StartProxy(t *testing.T) *Proxy {
 	go server.ServeTLS(listener, "", "")
 	t.Cleanup(func() { server.Close() })
 
-	through := clientcmdapi.NewConfig()
-	through.Clusters["proxy"] = &clientcmdapi.Cluster{Server: "https://" + listener.Addr().String(), InsecureSkipTLSVerify: true}
-	through.AuthInfos["agent"] = &clientcmdapi.AuthInfo{Token: config.BearerToken}
-	through.Contexts["proxy"] = &clientcmdapi.Context{Cluster: "proxy", AuthInfo: "agent"}
-	through.CurrentContext = "proxy"
-	require.NoError(t, clientcmd.WriteToFile(*through, p.Kubeconfig))
+	proxyKubeconfig := clientcmdapi.NewConfig()
+	proxyKubeconfig.Clusters["proxy"] = &clientcmdapi.Cluster{Server: "https://" + listener.Addr().String(), InsecureSkipTLSVerify: true}
+	proxyKubeconfig.AuthInfos["agent"] = &clientcmdapi.AuthInfo{Token: config.BearerToken}
+	proxyKubeconfig.Contexts["proxy"] = &clientcmdapi.Context{Cluster: "proxy", AuthInfo: "agent"}
+	proxyKubeconfig.CurrentContext = "proxy"
+	require.NoError(t, clientcmd.WriteToFile(*proxyKubeconfig, p.Kubeconfig))
 	return p
 }
 
 // writeRandomError answers with one of the errors that a busy API server sends: 500, 429 or 409.
 func writeRandomError(w http.ResponseWriter) {
-	status := metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: metav1.StatusFailure, Message: "refused by the test"}
+	status := metav1.Status{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"},
+		Status:   metav1.StatusFailure, Message: "refused by the test",
+	}
 	switch rand.IntN(3) {
 	case 0:
 		status.Code, status.Reason = http.StatusInternalServerError, metav1.StatusReasonInternalError

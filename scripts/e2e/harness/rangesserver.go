@@ -17,11 +17,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// RangesServer is an HTTPS server at a fixed address, in place of AWS's. A test changes its answer and its certificate,
-// or closes it, while an agent fetches from it.
+// RangesServer is an HTTPS server that replaces AWS's server. A test may change its answer and its certificate, or
+// close it, while an agent fetches from it.
 type RangesServer struct {
 	Address     string
-	Certificate tls.Certificate // the first one; SetCertificate does not change it
+	Certificate tls.Certificate // the first certificate; SetCertificate does not change this field
 	Trusted     *x509.CertPool  // holds Certificate
 	CAFile      string          // holds Certificate, as PEM
 
@@ -48,7 +48,7 @@ func StartRangesServer(t testing.TB) *RangesServer {
 // URL returns the address of the ranges document.
 func (s *RangesServer) URL() string { return "https://" + s.Address + "/ip-ranges.json" }
 
-// Listen starts the server at s.Address, also again after Close.
+// Listen starts the server at s.Address. A test may call it again after Close.
 func (s *RangesServer) Listen(t testing.TB) {
 	t.Helper()
 	listener, err := net.Listen("tcp", s.Address)
@@ -58,7 +58,7 @@ func (s *RangesServer) Listen(t testing.TB) {
 			s.mu.Lock()
 			answer := s.answer
 			s.mu.Unlock()
-			w.Header().Set("Connection", "close") // each request sees the current certificate
+			w.Header().Set("Connection", "close") // so that each request gets the current certificate
 			answer(w, r)
 		}),
 		ErrorLog: log.New(io.Discard, "", 0),
@@ -71,24 +71,25 @@ func (s *RangesServer) Listen(t testing.TB) {
 	go s.server.ServeTLS(listener, "", "")
 }
 
-// Close stops the server: connections are refused.
+// Close stops the server. The kernel then refuses connections to its address.
 func (s *RangesServer) Close() { s.server.Close() }
 
-// SetAnswer changes the handler of all later requests.
+// SetAnswer sets the handler for all later requests.
 func (s *RangesServer) SetAnswer(answer http.HandlerFunc) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answer = answer
 }
 
-// SetCertificate changes the certificate of all later connections.
+// SetCertificate sets the certificate for all later connections.
 func (s *RangesServer) SetCertificate(certificate tls.Certificate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.presented = certificate
 }
 
-// ServeDocument returns a handler that serves data as AWS does: with ETag, Last-Modified and conditional requests.
+// ServeDocument returns a handler that serves data as AWS does: it sends ETag and Last-Modified, and answers
+// conditional requests. modified is the time of Last-Modified.
 func ServeDocument(data []byte, modified time.Time) http.HandlerFunc {
 	etag := `"` + modified.UTC().Format("20060102150405") + `"`
 	return func(w http.ResponseWriter, r *http.Request) {

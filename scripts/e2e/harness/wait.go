@@ -13,13 +13,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Timeout is how long a test waits for what takes milliseconds on an idle machine.
+// Timeout is how long a test waits for a result. On an idle machine a result takes milliseconds.
 const Timeout = 30 * time.Second
 
-// RunsAll reports whether tests that take minutes run as well: E2E_ALL is set. make test-all sets it.
+// RunsAll reports whether also the tests that take minutes run. They run if E2E_ALL is set, as make test-all does.
 func RunsAll() bool { return os.Getenv("E2E_ALL") != "" }
 
-// SkipUnlessAll skips a test that takes minutes, unless RunsAll.
+// SkipUnlessAll skips a test that takes minutes, unless RunsAll returns true.
 func SkipUnlessAll(t testing.TB) {
 	t.Helper()
 	if !RunsAll() {
@@ -27,20 +27,22 @@ func SkipUnlessAll(t testing.TB) {
 	}
 }
 
-// Eventually waits until ok returns true. what names the condition.
-func Eventually(t testing.TB, what string, ok func() bool) {
+// Eventually waits until isTrue returns true. condition is the text of the condition in the failure message.
+func Eventually(t testing.TB, condition string, isTrue func() bool) {
 	t.Helper()
-	require.Eventually(t, ok, Timeout, 20*time.Millisecond, "not true in time: %s", what)
+	require.Eventually(t, isTrue, Timeout, 20*time.Millisecond, "not true in time: %s", condition)
 }
 
-// AwaitEvent waits for an Event on a ConfigMap.
+// AwaitEvent waits for an Event about a ConfigMap, and returns the Event.
 func AwaitEvent(t testing.TB, namespace, name, reason string) corev1.Event {
 	t.Helper()
 	return AwaitEventOn(t, namespace, "ConfigMap", name, reason, func(corev1.Event) bool { return true })
 }
 
-// AwaitEventOn waits for an Event on an object that ok accepts.
-func AwaitEventOn(t testing.TB, namespace, kind, name, reason string, ok func(corev1.Event) bool) corev1.Event {
+// AwaitEventOn waits for an Event about an object for which isExpected returns true, and returns the Event.
+func AwaitEventOn(
+	t testing.TB, namespace, kind, name, reason string, isExpected func(corev1.Event) bool,
+) corev1.Event {
 	t.Helper()
 	var found corev1.Event
 	require.Eventually(t, func() bool {
@@ -48,7 +50,7 @@ func AwaitEventOn(t testing.TB, namespace, kind, name, reason string, ok func(co
 			FieldSelector: "involvedObject.kind=" + kind + ",involvedObject.name=" + name + ",reason=" + reason,
 		})
 		require.NoError(t, err)
-		i := slices.IndexFunc(events.Items, ok)
+		i := slices.IndexFunc(events.Items, isExpected)
 		if i >= 0 {
 			found = events.Items[i]
 		}
@@ -57,16 +59,16 @@ func AwaitEventOn(t testing.TB, namespace, kind, name, reason string, ok func(co
 	return found
 }
 
-// AwaitQuiet waits until no NetworkPolicy has changed for two seconds.
+// AwaitQuiet returns once no NetworkPolicy has changed for two seconds.
 func AwaitQuiet(t testing.TB) {
 	t.Helper()
-	for before := networkPolicyVersions(t); ; {
+	for previous := networkPolicyVersions(t); ; {
 		time.Sleep(2 * time.Second)
-		after := networkPolicyVersions(t)
-		if before == after {
+		current := networkPolicyVersions(t)
+		if current == previous {
 			return
 		}
-		before = after
+		previous = current
 	}
 }
 

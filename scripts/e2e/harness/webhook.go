@@ -16,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// AwaitRefusals waits until the API server denies an invalid policy: until then it does not use the webhook's
-// configuration.
+// AwaitRefusals waits until the API server denies an invalid policy. Before that, the API server does not use the
+// webhook's configuration yet.
 func AwaitRefusals(t *testing.T, namespace string) {
 	t.Helper()
 	require.Eventually(t, func() bool {
@@ -54,7 +54,7 @@ type Webhook struct {
 	CertsDir string // holds ca.crt, tls.crt and tls.key
 }
 
-// StartWebhook runs egress-webhook with a new certificate. No API server sends it reviews.
+// StartWebhook runs egress-webhook with a new certificate. No API server sends reviews to this webhook.
 func StartWebhook(t testing.TB, args ...string) *Webhook {
 	t.Helper()
 	w := &Webhook{Address: FreeAddress(t), CertsDir: t.TempDir()}
@@ -64,15 +64,15 @@ func StartWebhook(t testing.TB, args ...string) *Webhook {
 	return w
 }
 
-// Start runs the program at w.Address, also again after a stop.
+// Start runs the program at w.Address. A test may call it again after Stop.
 func (w *Webhook) Start(t testing.TB, args ...string) {
 	t.Helper()
 	w.Process = StartProcess(t, "egress-webhook", append([]string{"--addr", w.Address, "--ip-family", "ipv4", "--ranges-file", RangesFile,
 		"--tls-cert-file", w.CertsDir + "/tls.crt", "--tls-key-file", w.CertsDir + "/tls.key"}, args...)...)
 }
 
-// StartRegisteredWebhook runs egress-webhook and applies the configuration in deploy/, with the address of this
-// process: no Service network exists here.
+// StartRegisteredWebhook runs egress-webhook and applies the configuration in deploy/. In the configuration it replaces
+// the Service by the address of the process, because the cluster has no Service network.
 func StartRegisteredWebhook(t *testing.T, args ...string) *Webhook {
 	t.Helper()
 	w := StartWebhook(t, args...)

@@ -22,26 +22,26 @@ import (
 	"egress-agent/scripts/e2e/cluster"
 )
 
-// World is a set of numbered policies in some namespaces. It watches their NetworkPolicies from the start and records
-// every version that opens too much.
+// World is a set of numbered policies in several namespaces. It watches their NetworkPolicies from the start, and
+// records every version that opens too much.
 type World struct {
-	// AllowRecreation permits that a NetworkPolicy is deleted while its ConfigMap exists, because a test deletes and
-	// recreates ConfigMaps.
+	// AllowRecreation permits the deletion of a NetworkPolicy while its ConfigMap exists. A test sets it if it deletes
+	// and recreates ConfigMaps.
 	AllowRecreation bool
 
 	t          *testing.T
 	name       string
 	namespaces int
 	background sync.WaitGroup
-	markCount  int // policies that AwaitRest has added
+	markCount  int // the number of policies that AwaitRest has added
 
 	mu           sync.Mutex
 	violations   []string
-	versionCount int // the versions 0 to versionCount-1 of a policy may be open
+	versionCount int // a NetworkPolicy may open the versions 0 to versionCount-1 of its policy
 }
 
-// NewWorld creates the namespaces of a world. Without E2E_ALL it skips the test, because tests that use it take
-// minutes.
+// NewWorld creates a world with its namespaces. Unless E2E_ALL is set, it skips the test, because a test with a world
+// takes minutes.
 func NewWorld(t *testing.T, name string, namespaces int) *World {
 	t.Helper()
 	SkipUnlessAll(t)
@@ -69,7 +69,7 @@ func (w *World) PutInBackground(first, last, version int) {
 	w.background.Go(func() { w.Put(first, last, version) })
 }
 
-// Put creates or updates the policies first to last-1, eight at a time. It leaves out those whose namespace is
+// Put creates or updates the policies first to last-1, eight at a time. It skips a policy whose namespace is
 // terminating or does not exist.
 func (w *World) Put(first, last, version int) {
 	w.mu.Lock()
@@ -99,13 +99,14 @@ func (w *World) Remove(first, last int) {
 	})
 }
 
-// each calls do for each number from first to last-1. It retries for a minute, because the API server may be down.
-func (w *World) each(first, last int, do func(i int) error) {
+// each calls action for each number from first to last-1. It retries a failed call for a minute, because the API server
+// may be down.
+func (w *World) each(first, last int, action func(i int) error) {
 	w.t.Helper()
 	err := cluster.Each(last-first, func(i int) error {
 		deadline := time.Now().Add(time.Minute)
-		err := do(first + i)
-		for ; err != nil && time.Now().Before(deadline); err = do(first + i) {
+		err := action(first + i)
+		for ; err != nil && time.Now().Before(deadline); err = action(first + i) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		return err
@@ -115,16 +116,16 @@ func (w *World) each(first, last int, do func(i int) error) {
 	}
 }
 
-// watch checks every version of every NetworkPolicy of the world. None may open more than all versions of its policy
-// together, and none may be deleted while its ConfigMap exists.
+// watch checks every version of every NetworkPolicy of the world. A version may open only what the versions of its
+// policy open. A NetworkPolicy must not be deleted while its ConfigMap exists.
 func (w *World) watch() {
 	ctx, cancel := context.WithCancel(context.Background())
 	w.t.Cleanup(cancel)
-	allowed := make(map[string]bool)
+	s3 := make(map[string]bool) // the CIDRs of S3
 	table, err := awsranges.ReadFile(RangesFile)
 	require.NoError(w.t, err)
 	for _, prefix := range table.Lookup("S3", "us-east-1") {
-		allowed[prefix.String()] = true
+		s3[prefix.String()] = true
 	}
 	check := func(event watch.Event) {
 		policy, ok := event.Object.(*networkingv1.NetworkPolicy)
@@ -140,9 +141,9 @@ func (w *World) watch() {
 			return
 		}
 		number, err := strconv.Atoi(strings.TrimPrefix(policy.Name, "policy-"))
-		own := fmt.Sprintf("10.%d.%d.0/24", number>>8&255, number&255)
+		ownCIDR := fmt.Sprintf("10.%d.%d.0/24", number>>8&255, number&255)
 		for _, rule := range policy.Spec.Egress {
-			if err != nil || !w.mayOpen(rule, own, allowed) {
+			if err != nil || !w.mayOpen(rule, ownCIDR, s3) {
 				w.violations = append(w.violations, fmt.Sprintf("%s/%s opens %+v", policy.Namespace, policy.Name, rule))
 			}
 		}
@@ -167,8 +168,8 @@ func (w *World) watch() {
 	}()
 }
 
-// mayOpen reports whether the rule is the DNS rule, or one that a version of the policy has. ownCIDR is the CIDR that
-// only this policy opens.
+// mayOpen reports whether the rule is the DNS rule, or the rule of a version of the policy. ownCIDR is the CIDR that
+// only this policy opens. s3 has the CIDRs of S3.
 func (w *World) mayOpen(rule networkingv1.NetworkPolicyEgressRule, ownCIDR string, s3 map[string]bool) bool {
 	if len(rule.To) == 0 || len(rule.Ports) == 0 {
 		return false
@@ -176,8 +177,8 @@ func (w *World) mayOpen(rule networkingv1.NetworkPolicyEgressRule, ownCIDR strin
 	for _, peer := range rule.To {
 		for _, port := range rule.Ports {
 			number, block := port.Port.IntValue(), peer.IPBlock
-			dns := block == nil && peer.PodSelector != nil && number == 53
-			if !dns && (block == nil || port.EndPort != nil ||
+			isDNS := block == nil && peer.PodSelector != nil && number == 53
+			if !isDNS && (block == nil || port.EndPort != nil ||
 				!(block.CIDR == ownCIDR && number == 5432) && !(s3[block.CIDR] && number >= 443 && number < 443+w.versionCount)) {
 				return false
 			}
@@ -191,21 +192,21 @@ func (w *World) WrittenCount() int {
 	return w.count(func(networkingv1.NetworkPolicy) bool { return true })
 }
 
-// WideCount returns the number of NetworkPolicies between the two writes of a large change, or -1 if the API server
+// WidenedCount returns the number of NetworkPolicies between the two writes of a large change, or -1 if the API server
 // does not answer.
-func (w *World) WideCount() int {
-	const rules = 3 // for DNS, S3 and the database
-	return w.count(func(policy networkingv1.NetworkPolicy) bool { return len(policy.Spec.Egress) > rules })
+func (w *World) WidenedCount() int {
+	const ruleCount = 3 // for DNS, S3 and the database
+	return w.count(func(policy networkingv1.NetworkPolicy) bool { return len(policy.Spec.Egress) > ruleCount })
 }
 
-// count returns the number of NetworkPolicies that is accepts, or -1 if the API server does not answer.
-func (w *World) count(is func(networkingv1.NetworkPolicy) bool) int {
+// count returns the number of NetworkPolicies for which counts returns true, or -1 if the API server does not answer.
+func (w *World) count(counts func(networkingv1.NetworkPolicy) bool) int {
 	list, err := Control(w.t).Admin.NetworkingV1().NetworkPolicies("").List(context.Background(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/managed-by=egress-agent"})
 	if err != nil {
 		return -1
 	}
 	return len(slices.DeleteFunc(list.Items, func(p networkingv1.NetworkPolicy) bool {
-		return !strings.HasPrefix(p.Namespace, "fault-"+w.name+"-") || !is(p)
+		return !strings.HasPrefix(p.Namespace, "fault-"+w.name+"-") || !counts(p)
 	}))
 }
 
@@ -215,19 +216,19 @@ func (w *World) AwaitSettled() {
 	w.t.Helper()
 	table, err := awsranges.ReadFile(RangesFile)
 	require.NoError(w.t, err)
-	rules := netpol.Options{Family: netpol.IPv4, AllowDNS: true, MaxPortSlots: netpol.DefaultPortSlots}
+	options := netpol.Options{Family: netpol.IPv4, AllowDNS: true, MaxPortSlots: netpol.DefaultPortSlots}
 	var difference string
-	same := func() bool {
+	isSettled := func() bool {
 		configMaps, err := Control(w.t).Admin.CoreV1().ConfigMaps("").List(context.Background(), metav1.ListOptions{LabelSelector: "egress-controller=managed"})
 		if err != nil {
 			return false
 		}
-		policies, err := Control(w.t).Admin.NetworkingV1().NetworkPolicies("").List(context.Background(), metav1.ListOptions{})
+		networkPolicies, err := Control(w.t).Admin.NetworkingV1().NetworkPolicies("").List(context.Background(), metav1.ListOptions{})
 		if err != nil {
 			return false
 		}
 		digests := make(map[string]string)
-		for _, policy := range policies.Items {
+		for _, policy := range networkPolicies.Items {
 			if strings.HasPrefix(policy.Namespace, "fault-"+w.name+"-") {
 				digests[policy.Namespace+"/"+policy.Name] = netpol.SpecDigestOf(policy.Spec)
 			}
@@ -237,7 +238,7 @@ func (w *World) AwaitSettled() {
 			if !strings.HasPrefix(key, "fault-"+w.name+"-") {
 				continue
 			}
-			compiled := netpol.CompileConfigMap(&configMap, netpol.Inputs{Table: table, Options: rules})
+			compiled := netpol.CompileConfigMap(&configMap, netpol.Inputs{Table: table, Options: options})
 			if compiled.Problems != nil || digests[key] != netpol.SpecDigestOf(compiled.Spec()) {
 				difference = key + " differs from what its policy compiles to"
 				return false
@@ -250,7 +251,7 @@ func (w *World) AwaitSettled() {
 		return len(digests) == 0
 	}
 	deadline := time.Now().Add(2 * time.Minute)
-	for !same() {
+	for !isSettled() {
 		if time.Now().After(deadline) {
 			require.FailNow(w.t, "the NetworkPolicies do not settle", difference)
 		}
@@ -261,8 +262,8 @@ func (w *World) AwaitSettled() {
 	require.Empty(w.t, w.violations)
 }
 
-// Writes returns the agent's successful writes to the world's NetworkPolicies since a mark. It leaves out failed ones:
-// while its caches are behind, the agent sends writes that the API server refuses for their version.
+// Writes returns the agent's successful writes to the world's NetworkPolicies since a mark. It leaves out failed
+// writes: while the agent's caches are outdated, the API server refuses writes with an old resourceVersion.
 func (w *World) Writes(mark cluster.Mark) []string {
 	w.t.Helper()
 	var namespaces []string
@@ -272,21 +273,21 @@ func (w *World) Writes(mark cluster.Mark) []string {
 	return slices.DeleteFunc(NetworkPolicyWrites(w.t, mark, namespaces...), func(write string) bool { return strings.HasSuffix(write, cluster.Failed) })
 }
 
-// AwaitRest waits until the world is settled, and then requires that the agent writes nothing for the time quiet. The
-// last call of a test waits a minute, because a retry may wait as long. AwaitRest first adds a policy in the last
-// namespace: once that is applied, the agent has processed everything before it.
-func (w *World) AwaitRest(quiet time.Duration) {
+// AwaitRest waits until the world is settled, and then requires that the agent writes nothing for quietTime. In the
+// last call of a test quietTime is a minute, because the agent may wait as long before a retry. AwaitRest first adds a
+// policy in the last namespace. Once the agent has applied this policy, it has processed all earlier changes.
+func (w *World) AwaitRest(quietTime time.Duration) {
 	w.t.Helper()
 	w.background.Wait()
 	w.markCount++
 	last := (5000+w.markCount)*w.namespaces - 1
 	w.Put(last, last+1, 0)
-	made := func(policy networkingv1.NetworkPolicy) bool { return policy.Name == worldPolicyName(last) }
-	require.Eventually(w.t, func() bool { return w.count(made) == 1 }, 2*time.Minute, 100*time.Millisecond, "the agent does not apply a new policy")
+	isLast := func(policy networkingv1.NetworkPolicy) bool { return policy.Name == worldPolicyName(last) }
+	require.Eventually(w.t, func() bool { return w.count(isLast) == 1 }, 2*time.Minute, 100*time.Millisecond, "the agent does not apply a new policy")
 	w.AwaitSettled()
 	mark, err := Control(w.t).Mark()
 	require.NoError(w.t, err)
-	time.Sleep(quiet)
+	time.Sleep(quietTime)
 	w.AwaitSettled()
 	require.Empty(w.t, w.Writes(mark), "the agent writes although nothing has changed")
 }

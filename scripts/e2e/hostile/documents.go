@@ -1,5 +1,5 @@
-// Package hostile attacks the two built programs, each within the limits of its Pod, by policies that a tenant may
-// store and requests that a Pod may send. Its tests and benchhostile share the files that are not tests.
+// Package hostile attacks the two built programs, each within the limits of its Pod. The attacks are policies that a
+// tenant may store, and requests that a Pod may send. Command benchhostile uses this package, too.
 package hostile
 
 import (
@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// regions are names that both AWS's document and the synthetic one have.
+// regions are names of regions in both AWS's document and the synthetic document.
 var regions = []string{
 	"us-east-1", "us-east-2", "us-west-1", "us-west-2", "eu-west-1", "eu-west-2", "eu-west-3", "eu-central-1", "eu-north-1",
 	"ap-south-1", "ap-northeast-1", "ap-northeast-2", "ap-southeast-1", "ap-southeast-2", "ca-central-1", "sa-east-1",
@@ -34,16 +34,16 @@ func Amazon(n int) string {
 }
 
 // AmazonPorts returns a policy with n destinations: AMAZON in every region, each for another port. No two ports are
-// adjacent. Policies with different first, in steps of n, have different ports.
+// adjacent. Two policies have no common port if their values of first differ by at least n.
 func AmazonPorts(n, first int) string {
 	return Policy(n, func(i int) string {
 		return fmt.Sprintf(`{"name":"a%d","awsService":"amazon","ports":[%d]}`, i, 1+2*(first+i)%65535)
 	})
 }
 
-// Subsets returns a policy with n destinations: AMAZON, each in another set of regions. Each has one port; the
-// destinations use the given number of ports in turn.
-func Subsets(n, ports int) string {
+// Subsets returns a policy with n destinations: AMAZON, each in another set of regions. Each destination has one port.
+// The destinations use portCount different ports in turn.
+func Subsets(n, portCount int) string {
 	return Policy(n, func(i int) string {
 		var chosen []string
 		for bit, region := range regions {
@@ -51,20 +51,21 @@ func Subsets(n, ports int) string {
 				chosen = append(chosen, `"`+region+`"`)
 			}
 		}
-		return fmt.Sprintf(`{"name":"r%d","awsService":"amazon","regions":[%s],"ports":[%d]}`, i, strings.Join(chosen, ","), 443+2*(i%ports))
+		return fmt.Sprintf(`{"name":"r%d","awsService":"amazon","regions":[%s],"ports":[%d]}`,
+			i, strings.Join(chosen, ","), 443+2*(i%portCount))
 	})
 }
 
-// RepeatedRegions returns a policy that opens AWS in one region and names the region n times.
+// RepeatedRegions returns a policy that opens AMAZON in one region, and repeats the name of this region n times.
 func RepeatedRegions(n int) string {
 	return `{"allowedDestinations":[{"name":"r","awsService":"amazon","regions":[` +
 		strings.TrimSuffix(strings.Repeat(`"us-east-1",`, n), ",") + `],"ports":[443]}]}`
 }
 
-// Empty returns a policy with n destinations without a field. It is invalid.
+// Empty returns a policy with n destinations that have no fields. The policy is invalid.
 func Empty(n int) string { return Policy(n, func(int) string { return "{}" }) }
 
-// Ports returns a policy that opens one CIDR for n ports, and no two ports are adjacent.
+// Ports returns a policy that opens one CIDR for n ports. No two ports are adjacent.
 func Ports(n int) string {
 	var b strings.Builder
 	b.WriteString(`{"allowedDestinations":[{"name":"p","cidr":"10.0.0.0/8","ports":[`)
@@ -86,8 +87,8 @@ func CIDRs(n, first int) string {
 	})
 }
 
-// NestedCIDRs returns a policy that opens n CIDRs in chains. Each CIDR is inside the one before it and has another
-// port.
+// NestedCIDRs returns a policy that opens n CIDRs in chains. Each CIDR of a chain is inside the previous CIDR, and has
+// another port.
 func NestedCIDRs(n int) string {
 	return Policy(n, func(i int) string {
 		chain, bits := i/22, 11+i%22
@@ -95,28 +96,28 @@ func NestedCIDRs(n int) string {
 	})
 }
 
-// UnknownFields returns a policy with one destination and n unknown fields, each similar to a known one.
+// UnknownFields returns a policy with one destination and n unknown fields. Each of these is similar to a known field.
 func UnknownFields(n int) string {
 	return `{"allowedDestinations":[{` + list(n, func(i int) string { return fmt.Sprintf(`"prots%d":1`, i) }) + `}]}`
 }
 
-// UnknownRegions returns a policy with n unknown regions, each similar to a known one.
+// UnknownRegions returns a policy with n unknown regions. Each of these is similar to a known region.
 func UnknownRegions(n int) string {
 	return `{"allowedDestinations":[{"name":"r","awsService":"amazon","regions":[` +
 		list(n, func(i int) string { return fmt.Sprintf(`"us-esat-%d"`, i) }) + `],"ports":[443]}]}`
 }
 
-// UnknownServices returns a policy with n destinations, each with an unknown service that is similar to a known one.
+// UnknownServices returns a policy with n destinations. Each has an unknown service that is similar to a known service.
 func UnknownServices(n int) string {
 	return Policy(n, func(i int) string {
 		return fmt.Sprintf(`{"name":"s%d","awsService":"route53_helthchecks_publishin_%d","ports":[443]}`, i, i)
 	})
 }
 
-// Nested returns JSON lists inside lists, depth deep.
+// Nested returns a JSON list in a list and so on, depth lists in all.
 func Nested(depth int) string { return strings.Repeat("[", depth) + strings.Repeat("]", depth) }
 
-// Blank returns a policy that opens nothing, with white space up to a size in bytes.
+// Blank returns a policy without destinations, filled with white space up to size bytes.
 func Blank(size int) string {
 	const start, end = `{"allowedDestinations":[`, `]}`
 	return start + strings.Repeat(" ", size-len(start)-len(end)) + end
@@ -139,20 +140,20 @@ func list(n int, item func(i int) string) string {
 	return strings.Join(items, ",")
 }
 
-// Labelled is the metadata, as JSON fields, of an object that the webhook reviews.
+// Labelled has the metadata of an object that the webhook reviews, as JSON fields.
 const Labelled = `"labels":{"egress-controller":"managed"}`
 
 // Review returns the AdmissionReview of a new policy, as JSON.
 func Review(policy string) string { return ReviewOf(policy, Labelled, "") }
 
-// ReviewOf returns a review with other metadata of the object, and with further fields of the request. Both are JSON
-// fields. In further, each field begins with a comma.
-func ReviewOf(policy, metadata, further string) string {
+// ReviewOf returns the AdmissionReview of a new policy with this metadata and with requestFields, as JSON. metadata has
+// JSON fields of the object's metadata. requestFields has further JSON fields of the request, each after a comma.
+func ReviewOf(policy, metadata, requestFields string) string {
 	text, err := json.Marshal(policy)
 	if err != nil {
 		panic(err) // a string always encodes
 	}
 	return fmt.Sprintf(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u","kind":{"group":"","version":"v1","kind":"ConfigMap"},`+
 		`"operation":"CREATE","namespace":"tenant","name":"egress","object":{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"egress","namespace":"tenant",%s},`+
-		`"data":{"policy.json":%s}}%s}}`, metadata, text, further)
+		`"data":{"policy.json":%s}}%s}}`, metadata, text, requestFields)
 }

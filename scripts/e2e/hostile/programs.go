@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"egress-agent/scripts/e2e/measure"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,18 +18,19 @@ import (
 
 	admissionv1 "k8s.io/api/admission/v1"
 
+	"egress-agent/scripts/e2e/measure"
 	"egress-agent/scripts/e2e/pod"
 )
 
 // Webhook is a running egress-webhook within the limits of its Pod.
 type Webhook struct {
 	*pod.Process
-	Address, Health string
+	Address, Health string // the addresses of /validate, and of /readyz and /metrics
 	Trusted         *x509.CertPool
 }
 
-// StartWebhook starts egress-webhook from the file binary, and waits until it is ready. certs is a folder with ca.crt,
-// tls.crt and tls.key, log the file for its output.
+// StartWebhook starts egress-webhook from the file binary, and waits until it is ready or has ended. certs is a folder
+// with ca.crt, tls.crt and tls.key. ranges is the file of AWS's document, and log the file for the output.
 func StartWebhook(c pod.Container, binary, certs, ranges, log string) (*Webhook, error) {
 	bundle, err := os.ReadFile(filepath.Join(certs, "ca.crt"))
 	if err != nil {
@@ -46,16 +46,17 @@ func StartWebhook(c pod.Container, binary, certs, ranges, log string) (*Webhook,
 	if w.Health, err = measure.FreeAddress(); err != nil {
 		return nil, err
 	}
-	w.Process, err = pod.Start(c, binary, []string{"--addr", w.Address, "--http-addr", w.Health, "--ip-family", "ipv4", "--ranges-file", ranges,
+	w.Process, err = pod.Start(c, binary, []string{
+		"--addr", w.Address, "--http-addr", w.Health, "--ip-family", "ipv4", "--ranges-file", ranges,
 		"--tls-cert-file", filepath.Join(certs, "tls.crt"), "--tls-key-file", filepath.Join(certs, "tls.key")}, log)
 	if err != nil {
 		return nil, err
 	}
-	return w, ready(w.Process, w.Health)
+	return w, awaitReady(w.Process, w.Health)
 }
 
-// StartAgent starts egress-agent from the file binary, and waits until it is ready. It runs without leader election: a
-// killed process would hold the Lease for another 15 seconds.
+// StartAgent starts egress-agent from the file binary, and waits until it is ready or has ended. The agent runs without
+// leader election, because after a kill the Lease would stay held for another 15 seconds.
 func StartAgent(c pod.Container, binary, kubeconfig, ranges, log string) (*pod.Process, error) {
 	health, err := measure.FreeAddress()
 	if err != nil {
@@ -66,12 +67,12 @@ func StartAgent(c pod.Container, binary, kubeconfig, ranges, log string) (*pod.P
 	if err != nil {
 		return nil, err
 	}
-	return p, ready(p, health)
+	return p, awaitReady(p, health)
 }
 
-// ready waits until a process is ready or has ended, as long as a Pod's startupProbe does. It returns no error for a
-// process that has ended: p.Ended shows that.
-func ready(p *pod.Process, health string) error {
+// awaitReady waits until a process is ready or has ended, as long as a Pod's startupProbe does. It returns no error if
+// the process has ended, because p.Ended reports that.
+func awaitReady(p *pod.Process, health string) error {
 	for range 600 {
 		response, err := Scraper.Get("http://" + health + "/readyz")
 		if err == nil {
@@ -85,7 +86,7 @@ func ready(p *pod.Process, health string) error {
 	return errors.Join(fmt.Errorf("process %d is not ready within a minute", p.PID), p.Kill())
 }
 
-// Scraper opens a connection for each request, because the programs count open connections.
+// Scraper opens a new connection for each request, because the programs count open connections.
 var Scraper = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 2 * time.Second}
 
 // Client returns an HTTP/2 client of the webhook that connects from an address of this machine.

@@ -8,17 +8,17 @@ import (
 	"strconv"
 )
 
-// The number of rows of AMAZON in AWS's document of 2026-08-22, for each family.
+// The number of AMAZON's rows in AWS's document of 2026-08-22, for each family.
 const (
 	rowsIPv4 = 6084
 	rowsIPv6 = 2901
 )
 
-// Ranges returns the file of AWS's document in the folder that IP_RANGES_DATA names. Without the variable it writes a
-// synthetic document of the same size to dir.
+// Ranges returns the file of AWS's document in the folder IP_RANGES_DATA. If this variable is not set, Ranges writes a
+// synthetic document of the same size to dir, and returns its file.
 func Ranges(dir string) (string, error) {
-	if real := os.Getenv("IP_RANGES_DATA"); real != "" {
-		file := filepath.Join(real, "ip-ranges.json")
+	if folder := os.Getenv("IP_RANGES_DATA"); folder != "" {
+		file := filepath.Join(folder, "ip-ranges.json")
 		_, err := os.Stat(file)
 		return file, err
 	}
@@ -26,8 +26,8 @@ func Ranges(dir string) (string, error) {
 	return file, os.WriteFile(file, syntheticDocument(), 0o600)
 }
 
-// syntheticDocument returns a document without rows that aggregate. All rows are of AMAZON, a third also of EC2 and a
-// tenth also of S3.
+// syntheticDocument returns a document whose prefixes do not aggregate. Each prefix has a row of AMAZON. A third of the
+// prefixes also has a row of EC2, and a tenth a row of S3.
 func syntheticDocument() []byte {
 	type row map[string]string
 	add := func(rows []row, i int, field, prefix string) []row {

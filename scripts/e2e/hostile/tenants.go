@@ -15,17 +15,17 @@ import (
 	"egress-agent/scripts/e2e/cluster"
 )
 
-// tenants is the number of ordinary tenants, each with a small policy.
-const tenants = 50
+// tenantCount is the number of ordinary tenants, each with a small policy.
+const tenantCount = 50
 
 // ErrEnded reports that the agent ended before it applied a change.
 var ErrEnded = errors.New("the agent has ended")
 
-func tenant(i int) string { return fmt.Sprintf("tenant-%d", i%tenants) }
+func tenant(i int) string { return fmt.Sprintf("tenant-%d", i%tenantCount) }
 
-// CreateTenants creates the ordinary tenants' namespaces and policies.
+// CreateTenants creates the namespaces and policies of the ordinary tenants.
 func CreateTenants(ctx context.Context, client kubernetes.Interface) error {
-	return cluster.Each(tenants, func(i int) error {
+	return cluster.Each(tenantCount, func(i int) error {
 		if err := CreateNamespace(ctx, client, tenant(i)); err != nil {
 			return err
 		}
@@ -51,9 +51,9 @@ func ConfigMap(name, policy string) *corev1.ConfigMap {
 	}
 }
 
-// Change edits the policy of an ordinary tenant, and returns the time until the NetworkPolicy has the change. n must
-// differ between calls. ended returns how the agent ended, or "". Change returns ErrEnded if the agent ends, and wraps
-// the context's error if the context ends first.
+// Change edits the policy of ordinary tenant n, and returns the time until the NetworkPolicy has the change. Each call
+// needs another n. ended returns how the agent ended, or "" while it runs. Change returns ErrEnded if the agent ends.
+// It returns an error that wraps the context's error if ctx ends first.
 func Change(ctx context.Context, client kubernetes.Interface, n int, ended func() string) (time.Duration, error) {
 	started := time.Now()
 	if _, err := client.CoreV1().ConfigMaps(tenant(n)).Update(ctx, ConfigMap("egress", Small(n)), metav1.UpdateOptions{}); err != nil {

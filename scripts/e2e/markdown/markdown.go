@@ -1,9 +1,9 @@
-// Package markdown reads what tests can check in the repository's Markdown files: the commands, their output, the
-// headings and the links.
+// Package markdown reads the parts of the repository's Markdown files that tests can check: the commands, their output,
+// the headings and the links.
 //
-// A block ```sh holds commands. bash runs the blocks in order, from the root of the repository. The commands succeed;
-// in a block ```sh exits 1, they end with status 1. A block ```text directly after it is their output on both streams.
-// There, … stands for any text in its line, and the number of spaces does not matter.
+// A block ```sh holds commands. bash runs the blocks in order, from the root of the repository. The commands must
+// succeed. In a block ```sh exits 1, they must end with status 1. A block ```text directly after the commands is their
+// output on both streams. In such a block … stands for any text in its line, and the number of spaces does not matter.
 package markdown
 
 import (
@@ -16,7 +16,7 @@ import (
 	"unicode"
 )
 
-// Document is the content of a Markdown file, each list in the order of the file.
+// Document is the content of a Markdown file. Each list has the order of the file.
 type Document struct {
 	Commands []Command
 	Anchors  []string // GitHub's anchors of the headings, without #
@@ -26,10 +26,10 @@ type Document struct {
 // Command is a block of commands.
 type Command struct {
 	Section string // the heading of level 1 or 2 above it
-	Line    int    // of its fence, from 1
-	Script  string // its lines, each with its line break
+	Line    int    // the line number of its fence, from 1
+	Script  string // the commands, each line with its line break
 	Status  int    // the exit status that bash must have
-	Output  string // the lines of the output block, or "" without one
+	Output  string // the content of the output block; empty if there is no such block
 }
 
 // Link is a link inside the repository or to another site.
@@ -55,14 +55,14 @@ func Read(path string) (*Document, error) {
 	d := &Document{}
 	section := ""
 	for rest := newLines(string(data)); rest.next(); {
-		if opened := fence.FindStringSubmatch(rest.line); opened != nil {
-			if err := d.block(section, opened[1], rest); err != nil {
+		if match := fence.FindStringSubmatch(rest.line); match != nil {
+			if err := d.readBlock(section, match[1], rest); err != nil {
 				return nil, fmt.Errorf("%s:%d: %w", path, rest.number, err)
 			}
 			continue
 		}
 		if strings.TrimSpace(rest.line) != "" {
-			rest.afterCommands = false
+			rest.followsCommands = false
 		}
 		if found := heading.FindStringSubmatch(rest.line); found != nil {
 			if len(found[1]) <= 2 {
@@ -101,11 +101,11 @@ func (c Command) Prints(output string) bool {
 	return regexp.MustCompile(`\A` + pattern.String() + `\z`).MatchString(output)
 }
 
-// block reads the block that begins with the current line.
-func (d *Document) block(section, info string, rest *lines) error {
+// readBlock reads the block that begins with the current line of rest. info is the text after its fence.
+func (d *Document) readBlock(section, info string, rest *lines) error {
 	c := Command{Section: section, Line: rest.number}
-	after := rest.afterCommands
-	rest.afterCommands = false
+	followsCommands := rest.followsCommands
+	rest.followsCommands = false
 	var text strings.Builder
 	for {
 		if !rest.next() {
@@ -124,8 +124,8 @@ func (d *Document) block(section, info string, rest *lines) error {
 			c.Status, _ = strconv.Atoi(status[1]) // the pattern allows only digits
 		}
 		d.Commands = append(d.Commands, c)
-		rest.afterCommands = true
-	case info == "text" && after:
+		rest.followsCommands = true
+	case info == "text" && followsCommands:
 		d.Commands[len(d.Commands)-1].Output = text.String()
 	case info == "text":
 		return fmt.Errorf("output must follow the commands that print it")
@@ -157,16 +157,17 @@ func (d *Document) anchor(heading string) string {
 
 // lines iterates over the lines of a text.
 type lines struct {
-	left          []string
-	line          string
-	number        int
-	afterCommands bool // only empty lines follow the last block of commands
+	left            []string // the lines after the current line
+	line            string   // the current line
+	number          int      // of the current line, from 1
+	followsCommands bool     // only empty lines are between the last block of commands and the current line
 }
 
 func newLines(text string) *lines {
 	return &lines{left: strings.Split(strings.TrimSuffix(text, "\n"), "\n")}
 }
 
+// next makes the next line current. It returns false after the last line.
 func (l *lines) next() bool {
 	if len(l.left) == 0 {
 		return false

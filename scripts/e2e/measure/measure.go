@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// Main runs a benchmark program until it ends or an interrupt cancels its context. It prints an error after the
-// program's name, and exits with 1.
+// Main calls run, and cancels its context after an interrupt. If run returns an error, Main prints the program's name
+// and the error, and exits with status 1.
 func Main(program string, run func(ctx context.Context) error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	err := run(ctx)
@@ -28,9 +28,10 @@ func Main(program string, run func(ctx context.Context) error) {
 	}
 }
 
-// PrintTable prints this machine, what else identifies the run, and a table of rows, to standard output.
-func PrintTable(run string, header []string, rows [][]string) error {
-	fmt.Printf("%s, %d cores, %s%s\n\n", runtime.GOARCH, runtime.NumCPU(), runtime.Version(), run)
+// PrintTable prints a description of this machine and a table of rows to standard output. details is appended to the
+// description.
+func PrintTable(details string, header []string, rows [][]string) error {
+	fmt.Printf("%s, %d cores, %s%s\n\n", runtime.GOARCH, runtime.NumCPU(), runtime.Version(), details)
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	for _, row := range append([][]string{header}, rows...) {
 		fmt.Fprintln(w, strings.Join(row, "\t"))
@@ -66,23 +67,23 @@ func CPU(pid int) (time.Duration, error) {
 	return time.Duration(user+system) * 10 * time.Millisecond, errors.Join(userErr, systemErr)
 }
 
-// Memory returns a size of a process in bytes, by its name in /proc/PID/status: VmRSS is the resident size, VmHWM its
-// peak.
-func Memory(pid int, name string) (int64, error) {
+// Memory returns a memory size of a process in bytes. field is the name of the size in /proc/PID/status: VmRSS is the
+// resident size, and VmHWM its peak.
+func Memory(pid int, field string) (int64, error) {
 	file := fmt.Sprintf("/proc/%d/status", pid)
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return 0, err
 	}
-	_, rest, found := strings.Cut(string(data), name+":")
+	_, rest, found := strings.Cut(string(data), field+":")
 	if !found {
-		return 0, fmt.Errorf("%s has no %s", file, name)
+		return 0, fmt.Errorf("%s has no %s", file, field)
 	}
 	kilobytes, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
 	return kilobytes * 1024, err
 }
 
-// ResetPeak lets VmHWM of a process begin again at its current resident size.
+// ResetPeak sets VmHWM of a process to its current resident size.
 func ResetPeak(pid int) error {
 	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0) // proc(5): 5 resets VmHWM
 }

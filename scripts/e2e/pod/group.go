@@ -10,15 +10,16 @@ import (
 	"time"
 )
 
-const groups = "/sys/fs/cgroup"
+// groupsDir is the folder where Linux mounts the cgroups.
+const groupsDir = "/sys/fs/cgroup"
 
 // group is a cgroup with a memory limit, for one process.
 type group struct{ dir string }
 
-// newGroup creates a cgroup of version 1 or 2 below the cgroup of this process or, if that fails, below the root. It
-// returns nil if both fail: it needs root rights and a memory controller.
+// newGroup creates a cgroup of version 1 or 2 below the cgroup of this process. If that fails, it tries to create the
+// cgroup below the root cgroup. It returns nil if both fail, for example without root rights or a memory controller.
 func newGroup(name string, limit int64) *group {
-	for _, parent := range parents() {
+	for _, parent := range parentDirs() {
 		if _, err := os.Stat(parent); err != nil {
 			continue
 		}
@@ -34,29 +35,32 @@ func newGroup(name string, limit int64) *group {
 	return nil
 }
 
-// parents returns the folders in which newGroup tries to create a cgroup, in this order.
-func parents() []string {
+// parentDirs returns the folders in which newGroup tries to create a cgroup, in this order.
+func parentDirs() []string {
 	data, err := os.ReadFile("/proc/self/cgroup") // lines such as 4:memory:/a of version 1 and 0::/a of version 2
 	if err != nil {
 		return nil
 	}
-	var found []string
+	var dirs []string
 	for line := range strings.Lines(string(data)) {
 		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
 		switch {
 		case len(fields) != 3:
 		case fields[1] == "memory":
-			found = append(found, filepath.Join(groups, "memory", fields[2]), filepath.Join(groups, "memory"))
+			dirs = append(dirs, filepath.Join(groupsDir, "memory", fields[2]), filepath.Join(groupsDir, "memory"))
 		case fields[0] == "0":
-			found = append(found, filepath.Join(groups, fields[2]), groups)
+			dirs = append(dirs, filepath.Join(groupsDir, fields[2]), groupsDir)
 		}
 	}
-	return found
+	return dirs
 }
 
-// setLimit sets the memory limit, without swap, as a kubelet does.
+// setLimit sets the memory limit, and allows no swap, as a kubelet does.
 func (g *group) setLimit(limit int64) error {
-	for _, files := range [][2]string{{"memory.max", "memory.swap.max"}, {"memory.limit_in_bytes", "memory.memsw.limit_in_bytes"}} {
+	for _, files := range [][2]string{
+		{"memory.max", "memory.swap.max"},
+		{"memory.limit_in_bytes", "memory.memsw.limit_in_bytes"},
+	} {
 		if _, err := os.Stat(filepath.Join(g.dir, files[0])); err != nil {
 			continue
 		}
@@ -67,7 +71,8 @@ func (g *group) setLimit(limit int64) error {
 		if files[0] == "memory.max" {
 			swap = 0
 		}
-		if err := g.write(files[1], swap); err != nil && !errors.Is(err, os.ErrNotExist) { // the kernel has no swap accounting
+		// A kernel without swap accounting has no such file.
+		if err := g.write(files[1], swap); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 		return nil

@@ -1,5 +1,5 @@
-// Package pod runs a built program as its Pod does: with the flags, the environment, the cores and the memory limit in
-// the manifest. So the kernel kills it here if it would kill it in the Pod.
+// Package pod runs a built program as its Pod does, with the flags, environment, cores and memory limit of the
+// manifest. If the program exceeds the memory limit, the kernel kills it, as it would in the Pod.
 package pod
 
 import (
@@ -18,7 +18,8 @@ type Container struct {
 	Memory int64    // limit in bytes
 }
 
-// Read returns the container of the first Deployment in a manifest. It is an error if the Deployment has no limits.
+// Read returns the container of the first Deployment in a manifest. It returns an error if the
+// Deployment has no limits.
 func Read(file string) (Container, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -44,8 +45,8 @@ func Read(file string) (Container, error) {
 		for _, variable := range containers[0].Env {
 			c.Env = append(c.Env, variable.Name+"="+variable.Value)
 		}
-		// The cgroup here limits memory only. In a Pod the kernel gives the program this many cores, whatever the number
-		// of Go's threads.
+		// The cgroup of package pod limits only the memory. In a Pod the kernel limits the CPU time to this many cores,
+		// even if Go runs more threads.
 		c.Env = append(c.Env, fmt.Sprintf("GOMAXPROCS=%d", limits.Cpu().Value()))
 		return c, nil
 	}

@@ -15,33 +15,34 @@ import (
 
 // Process is a program that runs within the limits of a Pod.
 type Process struct {
-	// PID does not change: nothing restarts the program.
+	// PID is the process ID. It does not change, because nothing restarts the program.
 	PID int
-	// Kernel reports whether a cgroup enforces the limit. Otherwise this process kills a program that exceeds it.
+	// Kernel is true if a cgroup enforces the memory limit. Otherwise package pod kills a program that exceeds the
+	// limit.
 	Kernel bool
 
 	limit   int64
 	command *exec.Cmd
 	group   *group
 	ended   chan struct{}
-	err     error // of the command; set when ended is closed
+	err     error // of command.Wait; set before ended is closed
 
 	mu   sync.Mutex
 	peak int64
 }
 
-// enter is a shell script that moves the shell into a cgroup and then executes the program. So the cgroup counts
-// the program's memory from its start.
-const enter = `echo $$ >"$0" && exec "$@"`
+// enterScript is a shell script that moves the shell into a cgroup and then executes the program. The cgroup therefore
+// counts all memory of the program.
+const enterScript = `echo $$ >"$0" && exec "$@"`
 
-// Start runs a program with the container's flags, then args, and writes its output to the file log.
-func Start(c Container, program string, args []string, log string) (*Process, error) {
+// Start runs a program with the flags of the container, followed by args. It writes the output to logFile.
+func Start(c Container, program string, args []string, logFile string) (*Process, error) {
 	name := fmt.Sprintf("%s-%d-%d", filepath.Base(program), os.Getpid(), time.Now().UnixNano())
-	return start(newGroup(name, c.Memory), c, program, args, log)
+	return start(newGroup(name, c.Memory), c, program, args, logFile)
 }
 
-func start(g *group, c Container, program string, args []string, log string) (*Process, error) {
-	output, err := os.Create(log)
+func start(g *group, c Container, program string, args []string, logFile string) (*Process, error) {
+	output, err := os.Create(logFile)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +50,7 @@ func start(g *group, c Container, program string, args []string, log string) (*P
 	p := &Process{Kernel: g != nil, limit: c.Memory, group: g, ended: make(chan struct{})}
 	command := append(append([]string{program}, c.Args...), args...)
 	if g != nil {
-		command = append([]string{"/bin/sh", "-c", enter, filepath.Join(g.dir, "cgroup.procs")}, command...)
+		command = append([]string{"/bin/sh", "-c", enterScript, filepath.Join(g.dir, "cgroup.procs")}, command...)
 	}
 	p.command = exec.Command(command[0], command[1:]...)
 	p.command.Env = append(os.Environ(), c.Env...)
@@ -67,8 +68,8 @@ func start(g *group, c Container, program string, args []string, log string) (*P
 	return p, nil
 }
 
-// watch records the peak, because /proc loses it when the process ends. It kills a process that exceeds a limit that no
-// cgroup enforces.
+// watch records the peak until the process ends, because afterwards /proc no longer has it. If no cgroup enforces the
+// memory limit, watch kills a process that exceeds it.
 func (p *Process) watch() {
 	for {
 		peak := p.Peak()
@@ -83,8 +84,8 @@ func (p *Process) watch() {
 	}
 }
 
-// Ended returns how the process ended, or "" while it runs. It assumes that a SIGKILL came from the limit, so do not
-// call it after Kill.
+// Ended returns how the process ended, or "" while it runs. It assumes that the memory limit caused a SIGKILL, so do
+// not call Ended after Kill.
 func (p *Process) Ended() string {
 	select {
 	case <-p.ended:
@@ -110,7 +111,7 @@ func (p *Process) Peak() int64 {
 	return p.peak
 }
 
-// ResetPeak restarts the peak at the current resident size, and returns this size in bytes.
+// ResetPeak sets the peak to the current resident size, and returns this size in bytes.
 func (p *Process) ResetPeak() (int64, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

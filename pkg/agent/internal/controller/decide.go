@@ -190,7 +190,8 @@ func (c *Controller) checkNamespace(
 	}
 	if len(others) > maxOthersRead {
 		return policy.Problems{{Path: "allowedDestinations", Message: fmt.Sprintf(
-			"Too many policies: this and the %d others of the namespace have %d CIDRs and %d ports and port ranges together; merge or remove some",
+			"Too many policies: this and the %d others of the namespace have %d CIDRs and %d ports and port ranges together; "+
+				"merge or remove some",
 			len(others), cidrs, ports)}}, nil
 	}
 	otherSpecs, err := c.api.readSpecs(ctx, key.Namespace, others)

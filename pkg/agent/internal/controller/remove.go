@@ -23,7 +23,8 @@ func (c *Controller) removeOrphan(ctx context.Context, key cache.ObjectName, cur
 	}
 	if !netpol.IsMade(current.ObjectMeta) {
 		c.tracker.RestoreWarnings(key, warnings)
-		c.warn(key, &networkingv1.NetworkPolicy{ObjectMeta: *current.ObjectMeta}, key.Name, plan.ReasonNotMade, fmt.Sprintf(
+		object := &networkingv1.NetworkPolicy{ObjectMeta: *current.ObjectMeta}
+		c.warn(key, object, key.Name, plan.ReasonNotMade, fmt.Sprintf(
 			"It has the label %s=%s but no ConfigMap owns it, so %s does not change it; remove the label or delete the NetworkPolicy",
 			netpol.ManagedByLabel, netpol.ManagedBy, plan.AgentName))
 		return nil

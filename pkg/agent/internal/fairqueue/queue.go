@@ -26,7 +26,9 @@ type Queue struct {
 // New returns an empty queue, and registers two metrics: the depth of the queue, and the time that keys wait in it.
 func New(name string, registry prometheus.Registerer) *Queue {
 	metrics := queueMetrics{
-		depth: prometheus.NewGauge(prometheus.GaugeOpts{Name: "egress_agent_queue_depth", Help: "Policies that wait to be synced."}),
+		depth: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "egress_agent_queue_depth", Help: "Policies that wait to be synced.",
+		}),
 		age: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "egress_agent_queue_age_seconds", Help: "Time a policy waited to be synced.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 4, 9), // to 65 s
@@ -41,7 +43,8 @@ func New(name string, registry prometheus.Registerer) *Queue {
 		TypedRateLimitingInterface: workqueue.NewTypedRateLimitingQueueWithConfig(
 			workqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](minRetryDelay, maxRetryDelay),
 			workqueue.TypedRateLimitingQueueConfig[cache.ObjectName]{
-				DelayingQueue: workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[cache.ObjectName]{Queue: inner}),
+				DelayingQueue: workqueue.NewTypedDelayingQueueWithConfig(
+					workqueue.TypedDelayingQueueConfig[cache.ObjectName]{Queue: inner}),
 			}),
 		order: order,
 	}

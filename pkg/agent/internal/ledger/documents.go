@@ -83,7 +83,8 @@ func (ds *documents) checkFit(name string) policy.Problems {
 		return nil
 	}
 	return policy.Problems{{Path: policy.Key, Message: fmt.Sprintf(
-		"Too many policies: the policies of the namespace have %d bytes together, and each counts as at least %d; at most %d are allowed, so only the oldest are applied; remove some",
+		"Too many policies: the policies of the namespace have %d bytes together, and each counts as at least %d; "+
+			"at most %d are allowed, so only the oldest are applied; remove some",
 		ds.bytes, minDocumentBytes, MaxBytes)}}
 }
 

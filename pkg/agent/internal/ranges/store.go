@@ -31,13 +31,19 @@ const (
 
 // The annotations on the ConfigMap of ranges. Times are RFC 3339.
 const (
-	SyncTokenAnnotation = "egress-controller/sync-token" // the syncToken of AWS's document: the time of its publication in epoch seconds
-	AcceptedAnnotation  = "egress-controller/accepted"   // when the feed accepted that document
-	ConfirmedAnnotation = "egress-controller/confirmed"  // when a refresh last found that document current; up to confirmationInterval too early
-	RowsAnnotation      = "egress-controller/rows"       // number of rows in AWS's document
-	PairsAnnotation     = "egress-controller/pairs"      // number of service-regions in AWS's document
-	HeldAnnotation      = "egress-controller/held"       // number of held rows
-	RefusedAnnotation   = "egress-controller/refused"    // why the feed refused a document after that refresh; absent if it refused none
+	// SyncTokenAnnotation is the syncToken of AWS's document: the time of its publication in epoch seconds.
+	SyncTokenAnnotation = "egress-controller/sync-token"
+	// AcceptedAnnotation is when the feed accepted that document.
+	AcceptedAnnotation = "egress-controller/accepted"
+	// ConfirmedAnnotation is when a refresh last found that document current; up to confirmationInterval too early.
+	ConfirmedAnnotation = "egress-controller/confirmed"
+	// RowsAnnotation is the number of rows in AWS's document, and PairsAnnotation the number of its service-regions.
+	RowsAnnotation  = "egress-controller/rows"
+	PairsAnnotation = "egress-controller/pairs"
+	// HeldAnnotation is the number of held rows.
+	HeldAnnotation = "egress-controller/held"
+	// RefusedAnnotation is why the feed refused a document after that refresh. It is absent if the feed refused none.
+	RefusedAnnotation = "egress-controller/refused"
 	// OptionsAnnotation has the netpol.Options.String of the leader. It is absent while the ConfigMap lacks ranges that
 	// the leader uses.
 	OptionsAnnotation = "egress-controller/agent-options"

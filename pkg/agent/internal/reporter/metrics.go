@@ -75,8 +75,10 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 			Name: "egress_agent_configmap_to_networkpolicy_seconds",
 			Help: "Time from when the agent sees a policy change to when it has written the NetworkPolicy.", Buckets: durations,
 		}),
-		leader: prometheus.NewGauge(prometheus.GaugeOpts{Name: "egress_agent_leader", Help: "1 while this agent leads, 0 while it is a standby."}),
-		table:  newTableMetrics(registry),
+		leader: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "egress_agent_leader", Help: "1 while this agent leads, 0 while it is a standby.",
+		}),
+		table: newTableMetrics(registry),
 	}
 	for _, label := range []string{stateApplied, stateInvalid, stateConflict, stateUnavailable} {
 		m.policies.WithLabelValues(label)

@@ -39,11 +39,11 @@ func TestFaultKilledBetweenWrites(t *testing.T) {
 	w.Put(0, 100, 0)
 	harness.Eventually(t, "all are written", func() bool { return w.WrittenCount() == 100 })
 	for version, after := range []int{1, 25, 50, 75} {
-		harness.Eventually(t, "the earlier change is complete", func() bool { return w.WideCount() == 0 })
+		harness.Eventually(t, "the earlier change is complete", func() bool { return w.WidenedCount() == 0 })
 		w.PutInBackground(0, 100, version+1)
-		harness.Eventually(t, "some have only the first write", func() bool { return w.WideCount() >= after })
+		harness.Eventually(t, "some have only the first write", func() bool { return w.WidenedCount() >= after })
 		p.Kill(t)
-		require.Positive(t, w.WideCount(), "the agent was killed between two writes")
+		require.Positive(t, w.WidenedCount(), "the agent was killed between two writes")
 		p = harness.StartAgentWithRanges(t, arguments...)
 	}
 	w.AwaitRest(time.Minute)
