@@ -176,8 +176,8 @@ func (c *Controller) warnIfOverLimit(
 const maxOthersRead = 100
 
 // checkNamespace returns the problems if a spec and the agent's other NetworkPolicies in the namespace together exceed
-// a limit. They count together because all apply to the same pods. checkNamespace reads the other NetworkPolicies only
-// if the totals of the ledger may exceed a limit.
+// a limit. These NetworkPolicies count together, because all apply to the same pods. checkNamespace reads the other
+// NetworkPolicies only if the totals of the ledger may exceed a limit.
 func (c *Controller) checkNamespace(
 	ctx context.Context, key cache.ObjectName, spec networkingv1.NetworkPolicySpec,
 ) (policy.Problems, error) {

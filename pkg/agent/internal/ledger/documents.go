@@ -71,7 +71,7 @@ func (ds *documents) drop(name string, uid types.UID) {
 	}
 }
 
-// checkFit returns a problem if the document with this name does not fit.
+// checkFit returns the result of Ledger.CheckFit.
 func (ds *documents) checkFit(name string) policy.Problems {
 	if ds.bytes <= MaxBytes {
 		return nil
@@ -88,8 +88,9 @@ func (ds *documents) checkFit(name string) policy.Problems {
 		ds.bytes, minDocumentBytes, MaxBytes)}}
 }
 
-// excludedNames returns the names of the documents that do not fit: an older document has precedence over a younger
-// one, until the sum would exceed MaxBytes.
+// excludedNames returns the names of the documents that do not fit. The oldest document comes first: each document fits
+// if it and the earlier documents that fit have at most MaxBytes. Documents of the same second have the order of their
+// names.
 func (ds *documents) excludedNames() map[string]bool {
 	names := make([]string, 0, len(ds.byName))
 	for name := range ds.byName {

@@ -1,6 +1,6 @@
 // Package ledger counts the bytes of policy documents, the CIDRs and the ports of each namespace.
 //
-// The caches update it with each object, so that a sync of one policy need not read all the others.
+// The caches update the ledger with each object, so that the sync of a policy need not read all other policies.
 package ledger
 
 import (
