@@ -1,6 +1,7 @@
 package cached
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -100,4 +101,14 @@ func TestConfigMapKeepsOnlyThePolicy(t *testing.T) {
 	require.Len(t, reduced.ConfigMap().BinaryData[policy.Key], 64)
 	require.True(t, reduced.HasDocument(), "no document is stored in data")
 	require.Nil(t, reduced.ConfigMap().Labels)
+}
+
+// TestBinaryHeadExplainsTheWholeDocument requires of the reduced form the message of the full one.
+func TestBinaryHeadExplainsTheWholeDocument(t *testing.T) {
+	for _, binary := range []string{"{}", "\xff\xfe{\x00}\x00", "{\"name\": \"caf\xe9\"}", strings.Repeat(" ", 100) + "\xe9", strings.Repeat(" ", 63) + "é\xe9", ""} {
+		full := testobjects.ConfigMap("")
+		full.Data, full.BinaryData = nil, map[string][]byte{policy.Key: []byte(binary)}
+		reduced := ConfigMapOf(full, func(*corev1.ConfigMap, int, int) bool { return true })
+		require.Equal(t, netpol.CompileConfigMap(full, netpol.Inputs{}).Problems, netpol.CompileConfigMap(reduced.ConfigMap(), netpol.Inputs{}).Problems, "%q", binary)
+	}
 }

@@ -64,6 +64,9 @@ func binaryHead(binaryData map[string][]byte) *[]byte {
 		binary = nil
 	}
 	head := bytes.Clone(binary[:min(len(binary), headBytes)])
+	if len(head) > 0 && utf8.Valid(head) {
+		head = append(head, 0xff) // as invalid as the bytes that are cut
+	}
 	return &head
 }
 
