@@ -27,7 +27,11 @@ var otherKinds = map[string][]string{
 func TestManifestsPassServerDryRun(t *testing.T) {
 	stdout, stderr, err := harness.TryKubectl(t, "", "apply", "--dry-run=server", "-k", harness.Root+"/deploy")
 	require.NoError(t, err, stderr)
-	require.Empty(t, stderr, "no warning, also not from Pod Security")
+	// Tests that ran before may have created the namespace and the agent's rights, without kubectl's annotation.
+	warnings := slices.DeleteFunc(slices.Collect(strings.Lines(stderr)), func(line string) bool {
+		return strings.Contains(line, "is missing the kubectl.kubernetes.io/last-applied-configuration annotation")
+	})
+	require.Empty(t, warnings, "no warning, also not from Pod Security")
 	require.Equal(t, 16, strings.Count(stdout, "(server dry run)"))
 
 	base := kustomize(t, harness.Root+"/deploy")
