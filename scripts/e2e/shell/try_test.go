@@ -17,7 +17,7 @@ func TestTryShowsBothPrograms(t *testing.T) {
 	try := func(args ...string) (stdout, stderr string, err error) {
 		command := exec.Command("make", append([]string{"--no-print-directory", "try"}, args...)...)
 		command.Dir = dir
-		command.Env = append(os.Environ(), "MAKEFLAGS=", "MAKELEVEL=")
+		command.Env = append(os.Environ(), "MAKEFLAGS=", "MAKELEVEL=", "BIN=bin", "RANGES=")
 		var out, errs strings.Builder
 		command.Stdout, command.Stderr = &out, &errs
 		err = command.Run()
