@@ -45,7 +45,7 @@ clean-all: ## Remove everything that was built
 ##@ Try it
 
 .PHONY: try
-try: ## Show what both programs do with policies in files, in a minute, without a cluster (RANGES=; default: made-up ranges)
+try: ## Show what both programs do with policies in files, without a cluster (RANGES=; default: made-up ranges)
 	@scripts/try.sh
 
 .PHONY: demo
