@@ -44,6 +44,10 @@ clean-all: ## Remove everything that was built
 
 ##@ Try it
 
+.PHONY: try
+try: ## Show what both programs do with policies in files, without a cluster (RANGES=; default: made-up ranges)
+	@scripts/try.sh
+
 .PHONY: demo
 demo: build control-plane $(BIN)/local ## Demonstrate both programs on a local control plane, with the real kubectl
 	@"$$BIN/local" "$$BIN/control-plane" scripts/demo.sh
@@ -187,7 +191,7 @@ test-page: build ## The page of egress-agent status in a real browser: search, a
 # "kind load docker-image".
 LOAD ?= docker push
 .PHONY: test-deployed
-test-deployed: ## README's "Deploy", and updates under load, on the cluster that kubectl points at: an empty one (LOAD=, five minutes)
+test-deployed: ## deploy/README.md's "Deploy", and updates under load, on the cluster that kubectl points at: an empty one (LOAD=, five minutes)
 	cd scripts/e2e && DEPLOYED=1 go test -count=1 -timeout 30m -v ./deployed
 
 .PHONY: bench

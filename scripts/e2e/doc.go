@@ -9,7 +9,7 @@
 //	script    the offline commands, without a cluster
 //	shell     the Makefile and the scripts, without a cluster
 //	page      the page of egress-agent status, in a browser
-//	deployed  README.md's "Deploy", on a cluster with Pods
+//	deployed  deploy/README.md's "Deploy", on a cluster with Pods
 //
 // Package harness starts a control plane for each package. bench, benchwebhook and benchhostile are benchmark programs.
 package e2e

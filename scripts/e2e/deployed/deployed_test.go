@@ -1,6 +1,6 @@
-// Package deployed deploys both programs to the cluster that kubectl points at, by the commands of README.md, and
-// updates them under load. It changes that cluster, so it runs only with make test-deployed. The cluster must run real
-// Pods; it needs no internet.
+// Package deployed deploys both programs to the cluster that kubectl points at, by the commands of
+// deploy/README.md, and updates them under load. It changes that cluster, so it runs only with make test-deployed. The
+// cluster must run real Pods; it needs no internet.
 package deployed
 
 import (
@@ -91,10 +91,10 @@ func do(t *testing.T, script string) string {
 // readme runs the commands of the section "Deploy", word for word. The command in LOAD, which gets the images' names,
 // does what a registry would do.
 func readme(t *testing.T, client *kubernetes.Clientset) {
-	document, err := markdown.Read(root + "/README.md")
+	document, err := markdown.Read(root + "/deploy/README.md")
 	require.NoError(t, err)
 	commands := document.Section("Deploy")
-	require.NotEmpty(t, commands, "README.md has a section Deploy")
+	require.NotEmpty(t, commands, "deploy/README.md has a section Deploy")
 	exports, refused := "", ""
 	for _, c := range commands {
 		switch {

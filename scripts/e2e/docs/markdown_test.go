@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	networkingv1 "k8s.io/api/networking/v1"
+	"sigs.k8s.io/yaml"
 
 	"egress-agent/scripts/e2e/harness"
 	"egress-agent/scripts/e2e/markdown"
@@ -35,7 +37,7 @@ func TestMarkdownCommandsPrintShownOutput(t *testing.T) {
 		require.NoError(t, err)
 		for _, c := range document.Commands {
 			switch {
-			case file == "README.md" && c.Section == "Deploy":
+			case file == "deploy/README.md" && c.Section == "Deploy":
 				require.Contains(t, stages, "test-deployed", "test-deployed runs this section")
 			case strings.HasPrefix(file, "examples/"):
 				require.Regexp(t, `^examples/[^/]+/README.md$`, file, "TestExamplesPrintGoldens runs these")
@@ -202,17 +204,48 @@ func TestMarkdownLinksResolve(t *testing.T) {
 	}
 }
 
-// TestReadmeSizesMatchPrograms compares the sizes in README.md with the built programs.
-func TestReadmeSizesMatchPrograms(t *testing.T) {
+// TestReadmeIsShort limits the size of README.md. Details belong to the pages that it links to.
+func TestReadmeIsShort(t *testing.T) {
+	const maxBytes = 10 << 10
+	info, err := os.Stat(harness.Root + "/README.md")
+	require.NoError(t, err)
+	require.LessOrEqual(t, info.Size(), int64(maxBytes), "move details to cmd, deploy or scripts/README.md")
+}
+
+// policyAndNetworkPolicy matches the first two blocks of README.md: a policy and its NetworkPolicy.
+var policyAndNetworkPolicy = regexp.MustCompile("(?s)```yaml\n(.*?)```.*?```yaml\n(.*?)```")
+
+// TestReadmePolicyRenders renders the policy at the top of README.md. The result must be the NetworkPolicy beside it,
+// which leaves out the DNS rule, labels and annotations.
+func TestReadmePolicyRenders(t *testing.T) {
 	readme, err := os.ReadFile(harness.Root + "/README.md")
 	require.NoError(t, err)
+	blocks := policyAndNetworkPolicy.FindSubmatch(readme)
+	require.NotNil(t, blocks)
+	file := filepath.Join(t.TempDir(), "policy.yaml")
+	require.NoError(t, os.WriteFile(file, blocks[1], 0o600))
+	var shown, rendered networkingv1.NetworkPolicy
+	require.NoError(t, yaml.UnmarshalStrict(blocks[2], &shown))
+	stdout, stderr, status := runBash(t, harness.Root, "bin/egress-agent render --ip-family ipv4 -f "+file+" --ranges-file testdata/ranges/ip-ranges.json")
+	require.Zero(t, status, stderr)
+	require.NoError(t, yaml.UnmarshalStrict([]byte(stdout), &rendered))
+	require.EqualValues(t, 53, rendered.Spec.Egress[0].Ports[0].Port.IntVal, "the first rule is for DNS")
+	rendered.Spec.Egress = rendered.Spec.Egress[1:]
+	rendered.Labels, rendered.Annotations = nil, nil
+	require.Equal(t, shown, rendered)
+}
+
+// TestShownSizesMatchPrograms compares the sizes in scripts/README.md with the built programs.
+func TestShownSizesMatchPrograms(t *testing.T) {
+	readme, err := os.ReadFile(harness.Root + "/scripts/README.md")
+	require.NoError(t, err)
 	found := regexp.MustCompile(`egress-agent is ([0-9.]+) MB.* egress-webhook ([0-9.]+) MB`).FindSubmatch(readme)
-	require.NotNil(t, found, "README.md has the sizes")
+	require.NotNil(t, found, "scripts/README.md has the sizes")
 	for i, program := range []string{"egress-agent", "egress-webhook"} {
 		shown, err := strconv.ParseFloat(string(found[i+1]), 64)
 		require.NoError(t, err)
 		info, err := os.Stat(filepath.Join(harness.BinDir, program))
 		require.NoError(t, err)
-		require.InDelta(t, float64(info.Size())/1e6, shown, 0.2, "%s, in MB: correct README.md", program)
+		require.InDelta(t, float64(info.Size())/1e6, shown, 0.2, "%s, in MB: correct scripts/README.md", program)
 	}
 }

@@ -16,7 +16,7 @@ const root = "../../.."
 // TestMakeRunsNothingGiven gives make values that a shell or make would run if a recipe contained them as text.
 func TestMakeRunsNothingGiven(t *testing.T) {
 	tools := tools(t)
-	for _, variable := range []string{"tenant-onboard NS", "deploy OVERLAYS", "deploy IMG_AGENT", "images ARCHS", "images IMG_AGENT", "images CONTAINER_TOOL", "logs TAIL", "logs KUBECTL", "fuzz FUZZTIME"} {
+	for _, variable := range []string{"tenant-onboard NS", "deploy OVERLAYS", "deploy IMG_AGENT", "images ARCHS", "images IMG_AGENT", "images CONTAINER_TOOL", "logs TAIL", "logs KUBECTL", "fuzz FUZZTIME", "try RANGES"} {
 		t.Run(variable, func(t *testing.T) {
 			t.Parallel()
 			ran := filepath.Join(t.TempDir(), "ran")
