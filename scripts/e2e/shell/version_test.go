@@ -9,11 +9,14 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"egress-agent/scripts/e2e/harness"
 )
 
 // TestVersionFollowsTags builds both programs in a copy of the repository, as "make images" and "make build" do, and
 // compares what --version prints with the copy's tags and edits.
 func TestVersionFollowsTags(t *testing.T) {
+	harness.SkipUnlessAll(t) // it builds the programs several times
 	dir := repository(t)
 	version := func(folder string, programs ...string) string {
 		t.Helper()

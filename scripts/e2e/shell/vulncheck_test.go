@@ -9,11 +9,14 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"egress-agent/scripts/e2e/harness"
 )
 
 // TestVulncheckFailsOnCalls checks pkg/policy, which calls json.Unmarshal and does not call json.HTMLEscape, against
 // databases with one made-up vulnerability.
 func TestVulncheckFailsOnCalls(t *testing.T) {
+	harness.SkipUnlessAll(t) // it scans both programs
 	run(t, root, "make", "--no-print-directory", "bin/govulncheck")
 	for name, test := range map[string]struct {
 		module, path, function string
