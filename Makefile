@@ -163,7 +163,7 @@ e2e-packages:
 
 .PHONY: test-all
 test-all: test-faults test-hostile ## The agent, with the race detector, through every fault, without each of its rights, and to every alert; both programs under attack; each fuzz target for ten seconds (half an hour)
-	$(LONG) ./deploy ./shell
+	$(LONG) -p 1 ./deploy ./shell
 	@FUZZTIME=10s scripts/fuzz.sh
 
 # Each fault ends with a minute without writes. So three packages run in parallel, each with a control plane of its own.
