@@ -70,7 +70,6 @@ func TestNetworkPolicyLosesNoMetadata(t *testing.T) {
 			current, _ := n.Current()
 			require.Equal(t, want, current.ObjectMeta)
 			require.Equal(t, netpol.HasManagedLabel(want), n.IsManaged())
-			require.Equal(t, netpol.IsMade(want), n.IsMade())
 			stored := n.GetObjectMeta()
 			require.Equal(t, []string{want.Namespace, want.Name, string(want.UID), want.ResourceVersion},
 				[]string{stored.GetNamespace(), stored.GetName(), string(stored.GetUID()), stored.GetResourceVersion()})

@@ -112,14 +112,6 @@ func (n *NetworkPolicy) Current() (current *netpol.Current, isSpecKnown bool) {
 // IsManaged reports whether the NetworkPolicy has the agent's label.
 func (n *NetworkPolicy) IsManaged() bool { return n.full == nil || netpol.HasManagedLabel(n.full) }
 
-// IsMade returns the result of netpol.IsMade.
-func (n *NetworkPolicy) IsMade() bool { return netpol.IsMade(n.unpack()) }
-
-// Usage returns the usage in the UsageAnnotation. ok is false if netpol.ParseUsage cannot parse the annotation.
-func (n *NetworkPolicy) Usage() (usage netpol.Usage, ok bool) {
-	return netpol.ParseUsage(n.unpack().Annotations[netpol.UsageAnnotation])
-}
-
 // GetObjectMeta returns the metadata that client-go needs to store the NetworkPolicy: its key, UID and resourceVersion.
 func (n *NetworkPolicy) GetObjectMeta() metav1.Object {
 	if n.full != nil {

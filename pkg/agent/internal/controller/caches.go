@@ -77,17 +77,16 @@ func (c *caches) reduceConfigMap(full *corev1.ConfigMap) *cached.ConfigMap {
 
 // reduceNetworkPolicy returns the reduced form, and counts the usage of a NetworkPolicy that the agent made.
 func (c *caches) reduceNetworkPolicy(metadata *metav1.PartialObjectMetadata) *cached.NetworkPolicy {
-	reduced := cached.NetworkPolicyOf(metadata)
-	if !reduced.IsMade() {
+	if netpol.IsMade(&metadata.ObjectMeta) {
+		usage, ok := netpol.ParseUsage(metadata.Annotations[netpol.UsageAnnotation])
+		if !ok {
+			usage.Many = true // then the ledger assumes any number of ports, and a sync reads the spec
+		}
+		c.ledger.SetUsage(metadata.Namespace, metadata.Name, usage)
+	} else {
 		c.ledger.DropUsage(metadata.Namespace, metadata.Name)
-		return reduced
 	}
-	usage, ok := reduced.Usage()
-	if !ok {
-		usage.Many = true // then the ledger assumes any number of ports, and a sync reads the spec
-	}
-	c.ledger.SetUsage(metadata.Namespace, metadata.Name, usage)
-	return reduced
+	return cached.NetworkPolicyOf(metadata)
 }
 
 // policyKey returns the key of a ConfigMap's NetworkPolicy.
