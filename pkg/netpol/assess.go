@@ -172,7 +172,7 @@ func Assess(configMap *corev1.ConfigMap, current *Current, in Inputs) *Assessmen
 	default:
 		a.State = Applied
 		a.setDesired(current, desiredFor(configMap, a.Compiled, in))
-		a.Opens = a.Desired != nil && a.Cause != CauseEdited && (current == nil || current.SpecDigest != a.Desired[0].Annotations[SpecDigestAnnotation])
+		a.Opens = a.mayOpen(current)
 		if len(a.MissingNames) > 0 {
 			a.text = missingNamesText(a.MissingNames)
 		}
@@ -290,7 +290,19 @@ func (a *Assessment) assessInvalid(configMap *corev1.ConfigMap, current *Current
 		return
 	}
 	a.setDesired(current, desiredFor(&last, compiled, in))
-	a.Opens = a.Desired != nil && a.Cause != CauseEdited
+	a.Opens = a.mayOpen(current)
+}
+
+// mayOpen reports whether Desired has another spec than the agent last wrote for the same policy.
+func (a *Assessment) mayOpen(current *Current) bool {
+	if a.Desired == nil || current == nil {
+		return a.Desired != nil
+	}
+	desired := a.Desired[0].Annotations
+	if a.Cause == CauseEdited && current.Annotations[PolicyDigestAnnotation] == desired[PolicyDigestAnnotation] {
+		return false // it undoes the edit
+	}
+	return current.SpecDigest != desired[SpecDigestAnnotation]
 }
 
 // assessUnresolved sets Desired only if no NetworkPolicy exists. Desired then has the destinations that need no ranges.

@@ -68,6 +68,9 @@ func TestAssessCause(t *testing.T) {
 		{"the same", written(unchanged), in, "", false},
 		{"no limit of slots", written(unchanged), noSlotLimit, "", false},
 		{"spec edited", written(func(n *networkingv1.NetworkPolicy) { n.Spec.Egress = nil }), in, CauseEdited, false},
+		{"spec edited, and another policy", written(func(n *networkingv1.NetworkPolicy) {
+			n.Spec.Egress, n.Annotations[PolicyDigestAnnotation] = nil, "another"
+		}), in, CauseEdited, true},
 		{"label removed", written(func(n *networkingv1.NetworkPolicy) { n.Labels = nil }), in, CauseEdited, false},
 		{"document edited", written(func(n *networkingv1.NetworkPolicy) { n.Annotations[PolicyAnnotation] = "{}" }), in, CauseMetadata, false},
 		{"counts removed", written(func(n *networkingv1.NetworkPolicy) { delete(n.Annotations, DestinationsAnnotation) }), in, CauseMetadata, false},
@@ -110,6 +113,12 @@ func TestAssessKeepsLastValidPolicy(t *testing.T) {
 	require.Equal(t, "Policy validation failed: Invalid CIDR format: 10.1.0.0/99 (allowedDestinations[0].cidr); until it is corrected, the last valid policy stays in force", a.Message())
 	require.Nil(t, a.Desired)
 	require.Equal(t, "s3", a.LastPolicy.Destinations[0].Name)
+
+	onlyMetadata := stored(Assess(policyConfigMap(validDocument), nil, in))
+	delete(onlyMetadata.Annotations, DestinationsAnnotation)
+	a = Assess(policyConfigMap(invalidDocument), CurrentOf(onlyMetadata), in)
+	require.Equal(t, CauseMetadata, a.Cause)
+	require.False(t, a.Opens)
 
 	cached := *current
 	cached.Document = ""

@@ -102,3 +102,15 @@ func TestLargeChangeNeedsTheCurrentSpec(t *testing.T) {
 		})
 	}
 }
+
+// TestEditedSpecIsNotWidened requires one write for a new policy whose NetworkPolicy somebody has edited: a union with
+// the edited spec would keep open what the edit opened.
+func TestEditedSpecIsNotWidened(t *testing.T) {
+	f := newTwoStepFixture(t, testobjects.ConfigMap(testobjects.Widened),
+		testobjects.EditedByOthers(testobjects.NetworkPolicy(t, testobjects.Valid), func(p *networkingv1.NetworkPolicy) {
+			p.Spec.Egress = append(p.Spec.Egress, networkingv1.NetworkPolicyEgressRule{})
+		}))
+	require.NoError(t, f.sync(t.Context(), key))
+	require.Equal(t, []string{"update networkpolicies"}, f.writes())
+	require.Equal(t, testobjects.NetworkPolicy(t, testobjects.Widened).Spec, getPolicy(t, f).Spec)
+}

@@ -34,7 +34,8 @@ func (c *Controller) decide(
 	if c.table.Load() != inputs.Table {
 		c.queue.Add(key)
 	}
-	if assessment.Opens {
+	isRestored := assessment.Cause == netpol.CauseMissing && c.wasInPlace(key, configMap)
+	if assessment.Opens && !isRestored {
 		if assessment, exceeded, err = c.checkOpening(ctx, key, configMap, current, assessment, inputs); err != nil {
 			return nil, plan.Decision{}, err
 		}

@@ -76,7 +76,8 @@ func Decide(a *netpol.Assessment, current *netpol.Current, wasInPlace bool, opti
 	case d.Warning == "":
 		d.Reason = ReasonApplied
 	}
-	changesSpec := a.Opens && a.Cause != netpol.CauseMissing
+	// An edited spec is replaced at once: a union with it would keep open what the edit opened.
+	changesSpec := a.Opens && a.Cause != netpol.CauseMissing && a.Cause != netpol.CauseEdited
 	d.NeedsSpec = changesSpec && (isPolicyUnchanged(a.Cause) ||
 		netpol.IsLarge(max(current.Usage.CIDRs, netpol.CIDRCount(desired.Spec)), options.ChunkPeers, options.Compile))
 	return d
