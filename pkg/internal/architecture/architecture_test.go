@@ -47,7 +47,7 @@ var table = []row{
 
 	{folder: "pkg/agent/internal/testobjects", imports: []string{"pkg/policy", "pkg/awsranges", "pkg/netpol", "k8s.io/api", "k8s.io/apimachinery",
 		"github.com/stretchr/testify"}},
-	{folder: "pkg/agent/internal/slimlist", imports: []string{"k8s.io/apimachinery", "k8s.io/client-go", "google.golang.org/protobuf"}},
+	{folder: "pkg/agent/internal/slimlist", imports: []string{"k8s.io/apimachinery", "k8s.io/client-go"}},
 	{folder: "pkg/agent/internal/cached", imports: []string{"pkg/policy", "pkg/netpol", "k8s.io/api", "k8s.io/apimachinery"}},
 	{folder: "pkg/agent/internal/ledger", imports: []string{"pkg/policy", "pkg/netpol", "k8s.io/api", "k8s.io/apimachinery"}},
 	{folder: "pkg/agent/internal/tracker", imports: []string{"pkg/policy", "pkg/awsranges", "pkg/netpol", "k8s.io/apimachinery", "k8s.io/client-go"}},

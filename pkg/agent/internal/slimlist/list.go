@@ -10,22 +10,15 @@ import (
 	"io"
 	"math"
 
-	"google.golang.org/protobuf/encoding/protowire"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/scheme"
 )
 
-// decodable is an API object with a protobuf encoding.
-type decodable interface {
-	metav1.ObjectMetaAccessor
-	Unmarshal([]byte) error
-}
-
 // Decodable is the type constraint for a pointer to T, an API type with a protobuf encoding.
 type Decodable[T any] interface {
 	*T
-	decodable
+	Unmarshal([]byte) error
 }
 
 // list returns a *metav1.List of reduce(object) for every object of the resource in the cluster. It decodes each object
@@ -44,7 +37,7 @@ func list[T any, P Decodable[T], S runtime.Object](
 	result := &metav1.List{}
 	err = readList(body, &result.ListMeta, func(encoded []byte) error {
 		object := P(new(T))
-		if err := unmarshal(object, encoded); err != nil {
+		if err := object.Unmarshal(encoded); err != nil {
 			return err
 		}
 		result.Items = append(result.Items, runtime.RawExtension{Object: reduce(object)})
@@ -57,39 +50,13 @@ func list[T any, P Decodable[T], S runtime.Object](
 }
 
 // Kubernetes encodes a list in protobuf as wirePrefix and a runtime.Unknown. Field rawField of the runtime.Unknown is
-// the encoded list, whose fields are metaField and itemsField. Field metaField of an object is its metadata. Sources:
-// generated.proto in k8s.io/apimachinery/pkg/runtime, k8s.io/apimachinery/pkg/apis/meta/v1, and each API group.
+// the encoded list, whose fields are metaField and itemsField. Sources: generated.proto in k8s.io/apimachinery/pkg/runtime, k8s.io/apimachinery/pkg/apis/meta/v1, and each API group.
 const (
-	wirePrefix         = "k8s\x00"
-	rawField           = 2
-	metaField          = 1
-	itemsField         = 2
-	managedFieldsField = 17 // of an object's metadata
+	wirePrefix = "k8s\x00"
+	rawField   = 2
+	metaField  = 1
+	itemsField = 2
 )
-
-// unmarshal decodes an object without its managed fields, which the agent never reads. It overwrites encoded.
-func unmarshal(object decodable, encoded []byte) error {
-	number, kind, start := protowire.ConsumeTag(encoded)
-	metadata, length := protowire.ConsumeBytes(encoded[max(start, 0):])
-	if number != metaField || kind != protowire.BytesType || length < 0 {
-		return object.Unmarshal(encoded) // it decodes a valid encoding, and returns a clear error for a defective one
-	}
-	withoutManaged := metadata[:0]
-	for rest := metadata; len(rest) > 0; {
-		number, _, length := protowire.ConsumeField(rest)
-		if length < 0 {
-			return protowire.ParseError(length)
-		}
-		if number != managedFieldsField {
-			withoutManaged = append(withoutManaged, rest[:length]...)
-		}
-		rest = rest[length:]
-	}
-	if err := object.GetObjectMeta().(*metav1.ObjectMeta).Unmarshal(withoutManaged); err != nil {
-		return err
-	}
-	return object.Unmarshal(encoded[start+length:])
-}
 
 // readList decodes the metadata of an encoded list into listMeta, and calls handleItem with every encoded object in
 // order. handleItem must not retain its argument. readList returns an error if the list is incomplete.

@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"google.golang.org/protobuf/encoding/protowire"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -77,43 +76,6 @@ func TestListReducesEachObject(t *testing.T) {
 	answer = func(w http.ResponseWriter) { io.WriteString(w, `{"kind": "NetworkPolicyList"}`) }
 	_, err = listed()
 	require.EqualError(t, err, `list networkpolicies: the answer is not protobuf: it begins with "{\"ki"`)
-}
-
-// TestUnmarshalDecodesAsTheClient compares unmarshal with the client's decoder, apart from managed fields. It also does
-// so if the managed fields are not last, and for an encoding that is cut at any byte.
-func TestUnmarshalDecodesAsTheClient(t *testing.T) {
-	policy := testobjects.NetworkPolicy(t, testobjects.Valid)
-	policy.TypeMeta = metav1.TypeMeta{}
-	policy.Finalizers = []string{"tenant/finalizer"}
-	policy.CreationTimestamp = metav1.Unix(1_700_000_000, 0)
-	policy.ManagedFields = []metav1.ManagedFieldsEntry{
-		{Manager: "egress-agent", Operation: metav1.ManagedFieldsOperationUpdate, FieldsV1: metav1.NewFieldsV1(`{"f:spec":{}}`)},
-		{Manager: "kubectl", Operation: metav1.ManagedFieldsOperationApply},
-	}
-	encoded, err := policy.Marshal()
-	require.NoError(t, err)
-	_, _, tag := protowire.ConsumeTag(encoded)
-	metadata, length := protowire.ConsumeBytes(encoded[tag:])
-	finalizer := protowire.AppendString(protowire.AppendTag(nil, 14, protowire.BytesType), "tenant/another")
-	reordered := append(protowire.AppendBytes(bytes.Clone(encoded[:tag]), append(bytes.Clone(metadata), finalizer...)), encoded[tag+length:]...)
-
-	for _, encoded := range [][]byte{encoded, reordered, encoded[tag+length:]} {
-		var full, got networkingv1.NetworkPolicy
-		require.NoError(t, full.Unmarshal(encoded))
-		full.ManagedFields = nil
-		require.NoError(t, unmarshal(&got, bytes.Clone(encoded)))
-		require.Equal(t, full, got)
-	}
-	for n := range encoded {
-		var full, got networkingv1.NetworkPolicy
-		fullErr, err := full.Unmarshal(encoded[:n]), unmarshal(&got, bytes.Clone(encoded[:n]))
-		require.Equal(t, fullErr == nil, err == nil, "the first %d bytes of %d: %v, %v", n, len(encoded), fullErr, err)
-	}
-	for i := range encoded {
-		broken := bytes.Clone(encoded)
-		broken[i] ^= 0xff
-		_ = unmarshal(&networkingv1.NetworkPolicy{}, broken) // does not panic
-	}
 }
 
 // TestListReadsPages reads a list in pages, which an API server returns if it lists from etcd.
