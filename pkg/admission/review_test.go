@@ -225,6 +225,20 @@ func TestReviewChecksWholeObject(t *testing.T) {
 	response, err = reviewOf(t, request("CREATE", runtime.RawExtension{}, object(t, "", binary)))
 	require.NoError(t, err)
 	require.Contains(t, response.Result.Message, "Missing field: policy.json; it is in binaryData, because it is not UTF-8 but UTF-16 with a byte order mark")
+	misnamed := func(keys int) func(c *corev1.ConfigMap) {
+		return func(c *corev1.ConfigMap) {
+			c.Data, c.BinaryData = map[string]string{"a": strings.Repeat("{}", 1<<20)}, map[string][]byte{"Policy.json": {0xff}}
+			for i := range keys {
+				c.Data[fmt.Sprint("key-", i)] = "{}"
+			}
+		}
+	}
+	response, err = reviewOf(t, request("CREATE", runtime.RawExtension{}, object(t, "", misnamed(98))))
+	require.NoError(t, err)
+	require.Contains(t, response.Result.Message, "Missing field: policy.json; the agent does not read the key Policy.json: rename it to policy.json")
+	response, err = reviewOf(t, request("CREATE", runtime.RawExtension{}, object(t, "", misnamed(99))))
+	require.NoError(t, err)
+	require.Equal(t, "Policy validation failed: Missing field: policy.json (data)", response.Result.Message, "101 keys")
 	inKubePublic := request("CREATE", runtime.RawExtension{}, object(t, good))
 	inKubePublic.Namespace = "kube-public"
 	response, err = reviewOf(t, inKubePublic)

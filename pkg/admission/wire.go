@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	utiljson "sigs.k8s.io/json"
 
+	"egress-agent/pkg/netpol"
 	"egress-agent/pkg/policy"
 )
 
@@ -46,6 +47,10 @@ type ConfigMap struct {
 	} `json:"metadata"`
 	Data       Data `json:"data"`
 	BinaryData Data `json:"binaryData"` // in base64
+
+	// The keys of data and binaryData, at most maxKeys of each, for the message that names the key of a typing mistake.
+	// nil if the ConfigMap has policy.json, or is not a policy.
+	dataKeys, binaryKeys keys
 }
 
 // Labels are the labels that Review reads.
@@ -87,12 +92,19 @@ func (c *ConfigMap) toConfigMap(request *Request) *corev1.ConfigMap {
 			}
 		}
 	}
+	configMap.Data, configMap.BinaryData = make(map[string]string), make(map[string][]byte)
+	for _, key := range c.dataKeys {
+		configMap.Data[key] = ""
+	}
+	for _, key := range c.binaryKeys {
+		configMap.BinaryData[key] = nil
+	}
 	if c.Data.Policy != nil {
-		configMap.Data = map[string]string{policy.Key: *c.Data.Policy}
+		configMap.Data[policy.Key] = *c.Data.Policy
 	}
 	if c.BinaryData.Policy != nil {
 		binary, _ := base64.StdEncoding.DecodeString(*c.BinaryData.Policy) // no error: the API server has decoded it before
-		configMap.BinaryData = map[string][]byte{policy.Key: binary}
+		configMap.BinaryData[policy.Key] = binary
 	}
 	return configMap
 }
@@ -117,7 +129,53 @@ func readReview(body []byte) (*Request, error) {
 	if review.APIVersion != apiVersion || review.Kind != kind {
 		return nil, fmt.Errorf("the body has apiVersion %q and kind %q; expected %s and %s", review.APIVersion, review.Kind, apiVersion, kind)
 	}
+	if request := review.Request; request != nil && request.Object != nil && isPolicy(request.Object) && request.Object.Data.Policy == nil {
+		readKeys(body, request.Object)
+	}
 	return review.Request, nil
+}
+
+// maxKeys is one more than the number of keys that a message considers.
+const maxKeys = netpol.MaxSimilarKeys + 1
+
+// keys are the first maxKeys keys of a JSON object. The values are not kept, because they may be large.
+type keys []string
+
+func (k *keys) UnmarshalJSON(raw []byte) error {
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	if token, err := decoder.Token(); err != nil || token != json.Delim('{') {
+		return err
+	}
+	for decoder.More() && len(*k) < maxKeys {
+		key, err := decoder.Token()
+		if err != nil {
+			return err
+		}
+		if err := decoder.Decode(new(skipped)); err != nil {
+			return err
+		}
+		*k = append(*k, key.(string))
+	}
+	return nil
+}
+
+// skipped is a JSON value that is not kept.
+type skipped struct{}
+
+func (skipped) UnmarshalJSON([]byte) error { return nil }
+
+// readKeys sets the keys of object, which is the object of the review in body.
+func readKeys(body []byte, object *ConfigMap) {
+	var review struct {
+		Request struct {
+			Object struct {
+				Data       keys `json:"data"`
+				BinaryData keys `json:"binaryData"`
+			} `json:"object"`
+		} `json:"request"`
+	}
+	_ = utiljson.UnmarshalCaseSensitivePreserveInts(body, &review) // no error: readReview has decoded the body before
+	object.dataKeys, object.binaryKeys = review.Request.Object.Data, review.Request.Object.BinaryData
 }
 
 // writeReview appends an AdmissionReview with the response to a buffer.

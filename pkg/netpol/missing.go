@@ -46,11 +46,13 @@ func binaryDataHint(data []byte) string {
 	return ", which the agent does not read: move it to data, as text"
 }
 
-// nearKey returns the key that the user probably intended as policy.json, such as Policy.json or policy.yaml, or "". It
-// does not search a ConfigMap with more than 100 keys, because such a ConfigMap has another purpose.
+// MaxSimilarKeys is the number of keys up to which a ConfigMap without policy.json is searched for a similar key. A
+// ConfigMap with more keys has another purpose.
+const MaxSimilarKeys = 100
+
+// nearKey returns the key that the user probably intended as policy.json, such as Policy.json or policy.yaml, or "".
 func nearKey(configMap *corev1.ConfigMap) string {
-	const maxKeys = 100
-	if len(configMap.Data)+len(configMap.BinaryData) > maxKeys {
+	if len(configMap.Data)+len(configMap.BinaryData) > MaxSimilarKeys {
 		return ""
 	}
 	keys := append(slices.Sorted(maps.Keys(configMap.Data)), slices.Sorted(maps.Keys(configMap.BinaryData))...)
