@@ -8,11 +8,14 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"egress-agent/scripts/e2e/harness"
 )
 
 // TestTryShowsBothPrograms runs "make try" in a copy of the repository, because it builds the programs, and other tests
 // run those of this repository meanwhile.
 func TestTryShowsBothPrograms(t *testing.T) {
+	harness.SkipUnlessAll(t) // it builds the programs again
 	dir := repository(t)
 	try := func(args ...string) (stdout, stderr string, err error) {
 		command := exec.Command("make", append([]string{"--no-print-directory", "try"}, args...)...)
