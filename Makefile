@@ -17,7 +17,7 @@ PROGRAMS := egress-agent egress-webhook
 # A file with AWS's ip-ranges.json, plain or gzip, for the targets that you run by hand.
 RANGES ?=
 RANGES_FLAG = $(if $(value RANGES),--ranges-file "$$RANGES")
-FUZZTIME ?= 2s
+FUZZTIME ?= 1s
 # The race detector needs a C compiler.
 RACE := $(shell command -v "$$(go env CC)" >/dev/null && echo -race)
 
@@ -146,7 +146,7 @@ test-unit: ## Unit tests with the race detector, and fixtures
 	go test -vet=off $(RACE) ./...
 
 .PHONY: fuzz
-fuzz: ## Each fuzz target for FUZZTIME (2s)
+fuzz: ## Each fuzz target for FUZZTIME (1s)
 	@scripts/fuzz.sh
 
 .PHONY: e2e

@@ -227,7 +227,7 @@ func TestReviewChecksWholeObject(t *testing.T) {
 	require.Contains(t, response.Result.Message, "Missing field: policy.json; it is in binaryData, because it is not UTF-8 but UTF-16 with a byte order mark")
 	misnamed := func(keys int) func(c *corev1.ConfigMap) {
 		return func(c *corev1.ConfigMap) {
-			c.Data, c.BinaryData = map[string]string{"a": strings.Repeat("{}", 1<<20)}, map[string][]byte{"Policy.json": {0xff}}
+			c.Data, c.BinaryData = map[string]string{"a": strings.Repeat("{}", 1<<16)}, map[string][]byte{"Policy.json": {0xff}}
 			for i := range keys {
 				c.Data[fmt.Sprint("key-", i)] = "{}"
 			}

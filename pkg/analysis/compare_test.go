@@ -21,7 +21,7 @@ import (
 func TestCompareAgreesWithExplain(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	opened := 0
-	for i := range 200 {
+	for i := range 140 {
 		oldVersion, newVersion := randomVersion(t, random), randomVersion(t, random)
 		if i%2 == 0 {
 			newVersion.Policy = oldVersion.Policy

@@ -23,7 +23,7 @@ func testTable(t *testing.T) *awsranges.Table {
 // compile to.
 func TestExplainAgreesWithNetworkPolicy(t *testing.T) {
 	table := testTable(t)
-	for seed := range uint64(300) {
+	for seed := range uint64(100) {
 		random := rand.New(rand.NewPCG(seed, 2))
 		p, family := policytest.RandomPolicy(random), []netpol.Family{netpol.IPv4, netpol.IPv6, netpol.Dual}[random.IntN(3)]
 		compiled := netpol.CompileConfigMap(policytest.ConfigMap(p), netpol.Inputs{Table: table, Options: netpol.Options{Family: family}})

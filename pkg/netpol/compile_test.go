@@ -24,7 +24,7 @@ import (
 func TestCompileAgreesWithOracles(t *testing.T) {
 	table := testTable(t)
 	refused := 0
-	for seed := range uint64(2000) {
+	for seed := range uint64(500) {
 		random := rand.New(rand.NewPCG(seed, 0))
 		p, family := policytest.RandomPolicy(random), randomFamily(random)
 		if _, problems := compile(p, table, Options{Family: family, MaxPortSlots: DefaultPortSlots}); problems != nil {
@@ -35,8 +35,8 @@ func TestCompileAgreesWithOracles(t *testing.T) {
 			t.Fatalf("seed %d", seed)
 		}
 	}
-	require.Greater(t, refused, 10)
-	require.Less(t, refused, 1000)
+	require.Greater(t, refused, 5)
+	require.Less(t, refused, 250)
 }
 
 func FuzzCompile(f *testing.F) {
