@@ -153,9 +153,9 @@ fuzz: ## Each fuzz target for FUZZTIME (1s)
 e2e: build control-plane ## The built programs from scripts and against a real control plane; the Markdown files; the schema
 	@$(MAKE) --no-print-directory e2e-packages
 
-# Three packages at a time, the longest first, each with a control plane of its own. Without E2E_ALL they skip tests that
-# take minutes. Packages with a target of their own are left out. make lint runs vet. No prerequisites, so that make starts this target first:
-# test and e2e have built the programs.
+# Three packages at a time, the longest first, each with a control plane of its own. Without E2E_ALL they skip the tests
+# that take long. Packages with a target of their own are left out, and vet, which make lint runs. No prerequisites, so
+# that make starts this target first: test and e2e have built the programs.
 E2E_APART := /(faults|page|deployed)
 .PHONY: e2e-packages
 e2e-packages:

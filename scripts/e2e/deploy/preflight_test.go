@@ -64,6 +64,7 @@ spec:
 
 // TestPreflightReportsWhatIsMissing runs the check on clusters that lack something, and on one that lacks nothing.
 func TestPreflightReportsWhatIsMissing(t *testing.T) {
+	harness.SkipUnlessAll(t)
 	set := func(name, version, mode, enabled string) {
 		harness.Kubectl(t, strings.NewReplacer("NAME", name, "VERSION", version, "%mode", mode, "ENABLED", enabled).Replace(daemonSet), "apply", "-f", "-")
 		t.Cleanup(func() { harness.Kubectl(t, "", "delete", "daemonset", "-n", "kube-system", name, "--ignore-not-found") })

@@ -16,14 +16,14 @@ import (
 // Timeout is how long a test waits for a result. On an idle machine a result takes milliseconds.
 const Timeout = 30 * time.Second
 
-// RunsAll reports whether also the tests that take minutes run. They run if E2E_ALL is set, as make test-all does.
+// RunsAll reports whether also the tests that take long run. They run if E2E_ALL is set, as make test-all does.
 func RunsAll() bool { return os.Getenv("E2E_ALL") != "" }
 
-// SkipUnlessAll skips a test that takes minutes, unless RunsAll returns true.
+// SkipUnlessAll skips a test that takes long, unless RunsAll returns true.
 func SkipUnlessAll(t testing.TB) {
 	t.Helper()
 	if !RunsAll() {
-		t.Skip("this test takes minutes: make test-all runs it")
+		t.Skip("make test-all runs this test, because it takes long")
 	}
 }
 

@@ -13,10 +13,13 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"egress-agent/scripts/e2e/harness"
 )
 
 // TestCertsKeepsServedCAs runs scripts/certs.sh with a stub of kubectl, and Pods that serve their own certificates.
 func TestCertsKeepsServedCAs(t *testing.T) {
+	harness.SkipUnlessAll(t)
 	dir := t.TempDir()
 	cas := make(map[string]string) // CA, by the name of the folder with its certificate
 	for _, name := range []string{"a", "b", "x"} {

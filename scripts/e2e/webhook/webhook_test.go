@@ -12,6 +12,7 @@ import (
 // TestWebhookReviewsWhatConfigurationSends checks which requests the API server sends to the webhook, which it does not
 // send, and the results. It counts reviews by the webhook's metrics.
 func TestWebhookReviewsWhatConfigurationSends(t *testing.T) {
+	harness.SkipUnlessAll(t)
 	t.Parallel()
 	const hooked, open = "hook-on", "hook-off"
 	whole := t
