@@ -1,5 +1,5 @@
-# Every target runs on one machine with Go, make, git and openssl. Targets that need a Kubernetes control plane build one
-# into bin/control-plane, once, or take it from KUBEBUILDER_ASSETS.
+# Every target runs on one machine with Go, make, git and openssl. Targets that need a Kubernetes control plane download
+# or build one into bin/control-plane, once, or take it from KUBEBUILDER_ASSETS.
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
@@ -7,8 +7,8 @@ SHELL := /bin/bash
 
 # The variables that a user may set. Their values are plain text: make does not expand them, and a recipe reads them from
 # the environment, in quotes, never as part of its own text. Otherwise NS='`id`' or NS='$$(shell id)' would run id.
-GIVEN := ARCHS BIN CONTAINER_TOOL F FOLLOW FUZZTIME IMAGES IMG_AGENT IMG_WEBHOOK IP_RANGES_DATA KUBECTL LOAD NS OVERLAYS PURGE \
-  PUSH RANGES ROTATE SIZE TAIL TIMEOUT VULN_DB
+GIVEN := ARCHS BIN CONTAINER_TOOL ENVTEST_INDEX F FOLLOW FUZZTIME IMAGES IMG_AGENT IMG_WEBHOOK IP_RANGES_DATA KUBECTL LOAD NS OVERLAYS PURGE \
+  PUSH RANGES REGISTRY RELEASE ROTATE SIZE TAIL TIMEOUT VERSION VULN_DB
 defined = $(filter-out undefined,$(origin $(1)))
 $(foreach name,$(GIVEN),$(if $(call defined,$(name)),$(eval override $(name) := $$(value $(name)))))
 
@@ -21,22 +21,37 @@ FUZZTIME ?= 1s
 # The race detector needs a C compiler.
 RACE := $(shell command -v "$$(go env CC)" >/dev/null && echo -race)
 
+# All programs are built with equal flags, so that each package is compiled once for all of them.
+BUILD := CGO_ENABLED=0 go build -trimpath
+
 ##@ Build
 
 # Functions aligned to 16 bytes instead of 32 make each program 120 kB smaller. --version prints the output of git
-# describe. Without a repository, as in an unpacked archive, it prints "(devel)".
+# describe, or RELEASE, which scripts/dist.sh sets. Without a repository, as in an unpacked archive, it prints "(devel)".
 .PHONY: build
 build: ## Build both programs into bin/
-	version=$$(git describe --tags --match 'v[0-9]*' --always --dirty 2>/dev/null || true); \
-	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -funcalign=16 -X egress-agent/cmd/internal/cli.version=$$version" -buildvcs=auto -o "$$BIN/" ./cmd/...
+	version=$${RELEASE:-$$(git describe --tags --match 'v[0-9]*' --always --dirty 2>/dev/null || true)}; \
+	$(BUILD) -ldflags "-s -w -funcalign=16 -X egress-agent/cmd/internal/cli.version=$$version" -buildvcs=auto -o "$$BIN/" ./cmd/...
 
 .PHONY: control-plane
-control-plane: ## Build etcd, kube-apiserver, kube-controller-manager and kubectl, once (five to ten minutes)
+control-plane: ## Download or build etcd, kube-apiserver, kubectl and kube-controller-manager, once (minutes)
 	@scripts/control-plane.sh "$$BIN/control-plane"
+
+# The demonstration needs no kube-controller-manager.
+.PHONY: demo-control-plane
+demo-control-plane:
+	@scripts/control-plane.sh "$$BIN/control-plane" etcd kube-apiserver kubectl
+
+# The images of install.yaml are REGISTRY/egress-agent:VERSION and REGISTRY/egress-webhook:VERSION.
+VERSION ?=
+REGISTRY ?=
+.PHONY: dist
+dist: $(BIN)/kustomize $(BIN)/sbom ## Make the files of a release in bin/dist: make dist VERSION=v1.2.3 (REGISTRY=registry.example.com/team)
+	@scripts/dist.sh "$$VERSION"
 
 .PHONY: clean
 clean: ## Remove everything that was built, except the control plane
-	cd "$$BIN" 2>/dev/null || exit 0; rm -rf $(PROGRAMS) local bench benchwebhook benchhostile race staticcheck govulncheck certs images deploy axe page
+	cd "$$BIN" 2>/dev/null || exit 0; rm -rf $(PROGRAMS) local bench benchwebhook benchhostile race staticcheck govulncheck certs images deploy dist release kustomize sbom axe page
 
 .PHONY: clean-all
 clean-all: ## Remove everything that was built
@@ -49,7 +64,7 @@ try: ## Show what both programs do with policies in files, without a cluster (RA
 	@scripts/try.sh
 
 .PHONY: demo
-demo: build control-plane $(BIN)/local ## Demonstrate both programs on a local control plane, with the real kubectl
+demo: build demo-control-plane $(BIN)/local ## Demonstrate both programs on a local control plane, with the real kubectl
 	@"$$BIN/local" "$$BIN/control-plane" scripts/demo.sh
 
 .PHONY: demo-webhook
@@ -204,17 +219,17 @@ SIZE ?= small
 NEED_RANGES = $(if $(value IP_RANGES_DATA),,$(error set IP_RANGES_DATA to a folder with the ip-ranges.json of AWS))
 .PHONY: bench-agent
 bench-agent: build control-plane ## Compare the agent at scale with a bare client (SIZE=small or full; IP_RANGES_DATA=)
-	cd scripts/e2e && go build -o "../../$$BIN/bench" ./bench
+	cd scripts/e2e && $(BUILD) -o "../../$$BIN/bench" ./bench
 	@$(NEED_RANGES)"$$BIN/bench" --size "$$SIZE" --ranges "$$IP_RANGES_DATA/ip-ranges.json"
 
 .PHONY: bench-webhook
 bench-webhook: build ## Compare the webhook with a handler that allows everything (IP_RANGES_DATA=)
-	cd scripts/e2e && go build -o "../../$$BIN/benchwebhook" ./benchwebhook
+	cd scripts/e2e && $(BUILD) -o "../../$$BIN/benchwebhook" ./benchwebhook
 	@$(NEED_RANGES)"$$BIN/benchwebhook" --ranges "$$IP_RANGES_DATA/ip-ranges.json"
 
 .PHONY: bench-hostile
 bench-hostile: build control-plane ## Measure what the worst policies cost both programs, within the memory of their Pods (IP_RANGES_DATA=; default: made-up ranges)
-	cd scripts/e2e && go build -o "../../$$BIN/benchhostile" ./benchhostile
+	cd scripts/e2e && $(BUILD) -o "../../$$BIN/benchhostile" ./benchhostile
 	@"$$BIN/benchhostile"
 
 .PHONY: lint
@@ -251,10 +266,14 @@ $(foreach name,$(GIVEN),$(if $(call defined,$(name)),$(eval export $(name))))
 help: ## Show this
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: $(BIN)/local $(BIN)/staticcheck $(BIN)/govulncheck
+.PHONY: $(BIN)/local $(BIN)/sbom $(BIN)/staticcheck $(BIN)/govulncheck $(BIN)/kustomize
 $(BIN)/local:
-	cd scripts/e2e && go build -o "../../$$BIN/local" ./local
+	cd scripts/e2e && $(BUILD) -o "../../$$BIN/local" ./local
+$(BIN)/sbom:
+	cd scripts/e2e && $(BUILD) -o "../../$$BIN/sbom" ./sbom
+$(BIN)/kustomize:
+	cd scripts/e2e && $(BUILD) -o "../../$$BIN/kustomize" sigs.k8s.io/kustomize/kustomize/v5
 $(BIN)/staticcheck:
-	cd scripts/e2e && go build -o "../../$$BIN/staticcheck" honnef.co/go/tools/cmd/staticcheck
+	cd scripts/e2e && $(BUILD) -o "../../$$BIN/staticcheck" honnef.co/go/tools/cmd/staticcheck
 $(BIN)/govulncheck:
-	cd scripts/e2e && go build -o "../../$$BIN/govulncheck" golang.org/x/vuln/cmd/govulncheck
+	cd scripts/e2e && $(BUILD) -o "../../$$BIN/govulncheck" golang.org/x/vuln/cmd/govulncheck

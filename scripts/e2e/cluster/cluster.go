@@ -1,11 +1,13 @@
-// Package cluster runs a real etcd, kube-apiserver and kube-controller-manager on this machine, for tests and the
-// demonstration. It has no nodes and no Pods, so nothing enforces the NetworkPolicies that it stores.
+// Package cluster runs a real etcd and kube-apiserver on this machine, for tests and the demonstration, and
+// kube-controller-manager if it is there. The cluster has no nodes and no Pods, so nothing enforces the NetworkPolicies
+// that it stores.
 package cluster
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,7 +28,8 @@ import (
 type Cluster struct {
 	// Dir holds the cluster's files: logs, the audit log, kubeconfigs.
 	Dir string
-	// Programs is the folder of etcd, kube-apiserver, kube-controller-manager and kubectl.
+	// Programs is the folder of etcd, kube-apiserver and kubectl. It may have kube-controller-manager. Without it nothing
+	// deletes the content of deleted namespaces and the dependents of deleted owners.
 	Programs string
 	// Admin is a client with all rights and without a rate limit. Kubeconfig is the file with its kubeconfig.
 	Admin      *kubernetes.Clientset
@@ -96,8 +99,13 @@ func (c *Cluster) connect(ctx context.Context) error {
 	if c.Admin, err = kubernetes.NewForConfig(config); err != nil {
 		return err
 	}
+	if _, err := os.Stat(c.controllerManager()); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	return c.startControllers(ctx)
 }
+
+func (c *Cluster) controllerManager() string { return filepath.Join(c.Programs, "kube-controller-manager") }
 
 // startControllers runs the controllers that delete the content of a namespace and the dependents of a deleted owner.
 func (c *Cluster) startControllers(ctx context.Context) error {
@@ -106,7 +114,7 @@ func (c *Cluster) startControllers(ctx context.Context) error {
 		return err
 	}
 	defer log.Close()
-	c.controllers = exec.Command(filepath.Join(c.Programs, "kube-controller-manager"),
+	c.controllers = exec.Command(c.controllerManager(),
 		"--kubeconfig="+c.Kubeconfig, "--leader-elect=false", "--secure-port=0",
 		"--controllers=namespace-controller,garbage-collector-controller,serviceaccount-controller")
 	c.controllers.Stdout, c.controllers.Stderr = log, log

@@ -41,7 +41,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	fmt.Fprintln(os.Stderr, "starting a local control plane (etcd, kube-apiserver, kube-controller-manager) ...")
+	fmt.Fprintln(os.Stderr, "starting a local control plane ...")
 	c, err := cluster.Start(ctx, programs, dir)
 	if err != nil {
 		return err
