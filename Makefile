@@ -67,6 +67,10 @@ try: ## Show what both programs do with policies in files, without a cluster (RA
 demo: build demo-control-plane $(BIN)/local ## Demonstrate both programs on a local control plane, with the real kubectl
 	@"$$BIN/local" "$$BIN/control-plane" scripts/demo.sh
 
+.PHONY: playground
+playground: build demo-control-plane $(BIN)/local ## Open a shell with a local control plane on which both programs run (RANGES=)
+	@"$$BIN/local" "$$BIN/control-plane" scripts/playground.sh
+
 .PHONY: demo-webhook
 demo-webhook: build ## Start the webhook and send it a review for each kind of mistake
 	@scripts/demo-webhook.sh
@@ -171,7 +175,7 @@ e2e: build control-plane ## The built programs from scripts and against a real c
 # Three packages at a time, the longest first, each with a control plane of its own. Without E2E_ALL they skip the tests
 # that take long. Packages with a target of their own are left out, and vet, which make lint runs. No prerequisites, so
 # that make starts this target first: test and e2e have built the programs.
-E2E_APART := /(faults|page|deployed)
+E2E_APART := /(faults|page|deployed|walk)
 .PHONY: e2e-packages
 e2e-packages:
 	cd scripts/e2e && go test -count=1 -vet=off -p 3 ./agent ./deploy ./hostile ./shell ./webhook $$(go list ./... | grep -vE '$(E2E_APART)')
@@ -179,7 +183,13 @@ e2e-packages:
 .PHONY: test-all
 test-all: test-faults test-hostile ## The agent, with the race detector, through every fault, without each of its rights, and to every alert; both programs under attack; each fuzz target for ten seconds (half an hour)
 	$(LONG) -p 1 ./deploy ./shell ./webhook
+	@$(MAKE) --no-print-directory test-walk
 	@FUZZTIME=10s scripts/fuzz.sh
+
+# It runs in the package's folder, because only there go test prints the seconds of each command without -v.
+.PHONY: test-walk
+test-walk: build control-plane ## Follow README.md in an empty folder, with Go, git, make and openssl alone (E2E_COLD=1: with empty caches)
+	cd scripts/e2e/walk && go test -count=1 -timeout 60m
 
 # Each fault ends with a minute without writes. So three packages run in parallel, each with a control plane of its own.
 # feed is the shortest and starts last.
@@ -206,7 +216,7 @@ test-page: build ## The page of egress-agent status in a real browser: search, a
 # "kind load docker-image".
 LOAD ?= docker push
 .PHONY: test-deployed
-test-deployed: ## deploy/README.md's "Deploy", and updates under load, on the cluster that kubectl points at: an empty one (LOAD=, five minutes)
+test-deployed: ## deploy/README.md's "Deploy images of your own", and updates under load, on the cluster that kubectl points at: an empty one (LOAD=, five minutes)
 	cd scripts/e2e && DEPLOYED=1 go test -count=1 -timeout 30m -v ./deployed
 
 .PHONY: bench

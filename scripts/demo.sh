@@ -3,11 +3,7 @@
 # other cluster. Exits with 0 only if every step does what its title says.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-: "${CLUSTER_DIR:?run make demo}"
-ranges=$PWD/testdata/ranges/ip-ranges.json
-agent=
-webhook=
-trap 'kill $agent $webhook 2>/dev/null || true' EXIT
+trap stop_programs EXIT
 
 bold() { if [ -t 1 ]; then printf '\n\033[1m%s\033[0m\n' "$*"; else printf '\n%s\n' "$*"; fi; }
 step() { number=$((${number:-0} + 1)); bold "$number. $*"; }
@@ -34,44 +30,16 @@ has() { # NAMESPACE NETWORKPOLICY CIDR
 event() { # NAMESPACE CONFIGMAP REASON
   kubectl get events -n "$1" --field-selector "involvedObject.kind=ConfigMap,involvedObject.name=$2,reason=$3" -o name | grep -q .
 }
-ready() { # PORT
-  exec 3<>"/dev/tcp/127.0.0.1/$1" || return 1
-  printf 'GET /readyz HTTP/1.0\r\n\r\n' >&3
-  grep -q '200 OK' <&3
-}
-free_port() { # prints a port of this machine on which nothing listens
-  local port
-  while port=$((20000 + RANDOM % 20000)); (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do :; done
-  echo "$port"
-}
-start_agent() {
-  bin/egress-agent --kubeconfig "$CLUSTER_DIR/agent.kubeconfig" --ranges-file "$ranges" --ip-family ipv4 \
-    --http-addr "127.0.0.1:$agent_port" 2>>"$CLUSTER_DIR/egress-agent.log" &
-  agent=$!
-  eventually "egress-agent is not ready" ready "$agent_port"
-}
+ranges=$PWD/testdata/ranges/ip-ranges.json
+. scripts/local-programs.sh
 
 step "The agent runs with only the rights that deploy/ gives its service account"
 show kubectl apply -f deploy/base/agent-rbac.yaml
-token=$(kubectl create token egress-agent -n egress-system)
-cp "$KUBECONFIG" "$CLUSTER_DIR/agent.kubeconfig"
-kubectl --kubeconfig "$CLUSTER_DIR/agent.kubeconfig" config set-credentials agent --token "$token" >/dev/null
-kubectl --kubeconfig "$CLUSTER_DIR/agent.kubeconfig" config set-context --current --user agent >/dev/null
-agent_port=$(free_port)
 start_agent
 
 step "The webhook runs with its ValidatingWebhookConfiguration and its own certificate"
-scripts/generate-certs.sh "$CLUSTER_DIR/certs"
-webhook_port=$(free_port)
-health_port=$(free_port)
-bin/egress-webhook --addr "127.0.0.1:$webhook_port" --http-addr "127.0.0.1:$health_port" --ranges-file "$ranges" --ip-family ipv4 \
-  --tls-cert-file "$CLUSTER_DIR/certs/tls.crt" --tls-key-file "$CLUSTER_DIR/certs/tls.key" 2>"$CLUSTER_DIR/egress-webhook.log" &
-webhook=$!
-eventually "egress-webhook is not ready" ready "$health_port"
-# This cluster has no network for Services, so the API server calls the webhook by its address.
-kubectl patch --local -f deploy/base/webhook-configuration.yaml --type json -o yaml -p "[{\"op\": \"replace\", \"path\": \"/webhooks/0/clientConfig\",
-  \"value\": {\"url\": \"https://127.0.0.1:$webhook_port/validate\", \"caBundle\": \"$(base64 -w0 <"$CLUSTER_DIR/certs/ca.crt")\"}}]" |
-  show kubectl apply -f -
+start_webhook
+registration | show kubectl apply -f -
 
 step "Two tenants' namespaces opt in; a third does not"
 for tenant in tenant-a tenant-b tenant-c; do show kubectl create namespace $tenant; done

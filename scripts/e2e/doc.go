@@ -8,8 +8,9 @@
 //	hostile   both programs under attack, within the limits of the Pods
 //	script    the offline commands, without a cluster
 //	shell     the Makefile and the scripts, without a cluster
+//	walk      the commands of README.md in an empty folder, with Go, git, make and openssl alone
 //	page      the page of egress-agent status, in a browser
-//	deployed  deploy/README.md's "Deploy", on a cluster with Pods
+//	deployed  deploy/README.md's "Deploy images of your own", on a cluster with Pods
 //
 // Package harness starts a control plane for each package. bench, benchwebhook and benchhostile are benchmark programs.
 package e2e

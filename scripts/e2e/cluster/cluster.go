@@ -105,7 +105,9 @@ func (c *Cluster) connect(ctx context.Context) error {
 	return c.startControllers(ctx)
 }
 
-func (c *Cluster) controllerManager() string { return filepath.Join(c.Programs, "kube-controller-manager") }
+func (c *Cluster) controllerManager() string {
+	return filepath.Join(c.Programs, "kube-controller-manager")
+}
 
 // startControllers runs the controllers that delete the content of a namespace and the dependents of a deleted owner.
 func (c *Cluster) startControllers(ctx context.Context) error {

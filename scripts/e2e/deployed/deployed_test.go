@@ -88,13 +88,13 @@ func do(t *testing.T, script string) string {
 	return output
 }
 
-// readme runs the commands of the section "Deploy", word for word. The command in LOAD, which gets the images' names,
+// readme runs the commands of the section "Deploy images of your own", word for word. The command in LOAD, which gets the images' names,
 // does what a registry would do.
 func readme(t *testing.T, client *kubernetes.Clientset) {
 	document, err := markdown.Read(root + "/deploy/README.md")
 	require.NoError(t, err)
-	commands := document.Section("Deploy")
-	require.NotEmpty(t, commands, "deploy/README.md has a section Deploy")
+	commands := document.Section("Deploy images of your own")
+	require.NotEmpty(t, commands, "deploy/README.md has the section")
 	exports, refused := "", ""
 	for _, c := range commands {
 		switch {

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"egress-agent/scripts/e2e/harness"
+	"egress-agent/scripts/e2e/markdown"
 )
 
 const release = "v9.8.7"
@@ -48,8 +49,19 @@ func TestDistIsReproducible(t *testing.T) {
 		"--ranges-file", filepath.Join(root, "testdata/ranges/ip-ranges.json"))
 	require.Contains(t, rendered, "kind: NetworkPolicy")
 
-	t.Log("a real API server stores install.yaml, with the images of the release")
-	harness.Kubectl(t, "", "apply", "-f", filepath.Join(folder, "install.yaml"))
+	t.Log("deploy/README.md deploys the release: a real API server stores install.yaml, with its images and a certificate")
+	require.NoError(t, os.Rename(filepath.Join(folder, "install.yaml"), filepath.Join(dir, "install.yaml")))
+	document, err := markdown.Read(filepath.Join(root, "deploy/README.md"))
+	require.NoError(t, err)
+	commands := document.Section("Deploy")
+	require.NotEmpty(t, commands)
+	t.Setenv("KUBECONFIG", harness.Control(t).Kubeconfig)
+	t.Setenv("PATH", harness.ControlPlaneDir+":"+os.Getenv("PATH"))
+	for _, c := range commands {
+		run(t, dir, "bash", "-euo", "pipefail", "-c", c.Script)
+	}
+	require.NotEmpty(t, harness.Kubectl(t, "", "get", "secret", "-n", harness.AgentNamespace, "egress-webhook-tls", "-o", "jsonpath={.data.tls\\.crt}"))
+	require.NotEmpty(t, harness.Kubectl(t, "", "get", "validatingwebhookconfiguration", "egress-webhook", "-o", "jsonpath={.webhooks[0].clientConfig.caBundle}"))
 	images := harness.Kubectl(t, "", "get", "deployments", "-n", harness.AgentNamespace, "-o", "jsonpath={.items[*].spec.template.spec.containers[*].image}")
 	require.Equal(t, "registry.example.com/team/egress-agent:"+release+" registry.example.com/team/egress-webhook:"+release, images)
 	require.NotContains(t, files["install.yaml"], "kind: Certificate")
