@@ -21,8 +21,10 @@ FUZZTIME ?= 1s
 # The race detector needs a C compiler.
 RACE := $(shell command -v "$$(go env CC)" >/dev/null && echo -race)
 
-# All programs are built with equal flags, so that each package is compiled once for all of them.
+# Programs and end-to-end tests are built with equal flags, so that each package is compiled once for all of them. make
+# lint runs vet.
 BUILD := CGO_ENABLED=0 go build -trimpath
+E2E := CGO_ENABLED=0 go test -trimpath -vet=off -count=1
 
 ##@ Build
 
@@ -173,12 +175,12 @@ e2e: build control-plane ## The built programs from scripts and against a real c
 	@$(MAKE) --no-print-directory e2e-packages
 
 # Three packages at a time, the longest first, each with a control plane of its own. Without E2E_ALL they skip the tests
-# that take long. Packages with a target of their own are left out, and vet, which make lint runs. No prerequisites, so
-# that make starts this target first: test and e2e have built the programs.
+# that take long. Packages with a target of their own are left out. No prerequisites, so that make starts this target
+# first: test and e2e have built the programs.
 E2E_APART := /(faults|page|deployed|walk)
 .PHONY: e2e-packages
 e2e-packages:
-	cd scripts/e2e && go test -count=1 -vet=off -p 3 ./agent ./deploy ./hostile ./shell ./webhook $$(go list ./... | grep -vE '$(E2E_APART)')
+	cd scripts/e2e && $(E2E) -p 3 ./agent ./deploy ./hostile ./shell ./webhook $$(go list ./... | grep -vE '$(E2E_APART)')
 
 .PHONY: test-all
 test-all: test-faults test-hostile ## The agent, with the race detector, through every fault, without each of its rights, and to every alert; both programs under attack; each fuzz target for ten seconds (half an hour)
@@ -189,11 +191,11 @@ test-all: test-faults test-hostile ## The agent, with the race detector, through
 # It runs in the package's folder, because only there go test prints the seconds of each command without -v.
 .PHONY: test-walk
 test-walk: build control-plane ## Follow README.md in an empty folder, with Go, git, make and openssl alone (E2E_COLD=1: with empty caches)
-	cd scripts/e2e/walk && go test -count=1 -timeout 60m
+	cd scripts/e2e/walk && $(E2E) -timeout 60m
 
 # Each fault ends with a minute without writes. So three packages run in parallel, each with a control plane of its own.
 # feed is the shortest and starts last.
-LONG := cd scripts/e2e && E2E_ALL=1 E2E_BIN="$$BIN/race" go test -count=1 -timeout 30m
+LONG := cd scripts/e2e && E2E_ALL=1 E2E_BIN="$$BIN/race" $(E2E) -timeout 30m
 .PHONY: test-faults
 test-faults: build control-plane ## The agent, with the race detector, through every fault (under ten minutes)
 	go build $(RACE) -o "$$BIN/race/" ./cmd/...
@@ -203,26 +205,26 @@ test-faults: build control-plane ## The agent, with the race detector, through e
 # test prints the table of measurements without -v.
 .PHONY: test-hostile
 test-hostile: build control-plane ## Both programs, within the memory of their Pods, under every attack of a tenant or a Pod (six minutes)
-	cd scripts/e2e/hostile && E2E_ALL=1 go test -count=1 -timeout 30m
+	cd scripts/e2e/hostile && E2E_ALL=1 $(E2E) -timeout 30m
 
 # The accessibility checks of the page. The browser runs them without a network.
 AXE := axe/node_modules/axe-core/axe.min.js
 .PHONY: test-page
 test-page: build ## The page of egress-agent status in a real browser: search, accessibility, no network (needs Chromium and npm)
 	test -f "$$BIN/$(AXE)" || npm install --no-save --no-audit --no-fund --prefix "$$BIN/axe" axe-core@4.14.1
-	cd scripts/e2e && AXE="$$(realpath "../../$$BIN/$(AXE)")" go test -count=1 ./page
+	cd scripts/e2e && AXE="$$(realpath "../../$$BIN/$(AXE)")" $(E2E) ./page
 
 # LOAD is a command that brings images to the nodes, as a registry would. It gets their names, as in
 # "kind load docker-image".
 LOAD ?= docker push
 .PHONY: test-deployed
 test-deployed: ## deploy/README.md's "Deploy images of your own", and updates under load, on the cluster that kubectl points at: an empty one (LOAD=, five minutes)
-	cd scripts/e2e && DEPLOYED=1 go test -count=1 -timeout 30m -v ./deployed
+	cd scripts/e2e && DEPLOYED=1 $(E2E) -timeout 30m -v ./deployed
 
 .PHONY: bench
 bench: build control-plane ## Run the benchmarks, each with its floor (IP_RANGES_DATA= the folder with AWS's real ip-ranges.json)
 	go test -run '^$$' -bench . -benchmem ./pkg/...
-	cd scripts/e2e && go test -run '^$$' -bench . -benchtime 10x ./agent
+	cd scripts/e2e && $(E2E) -run '^$$' -bench . -benchtime 10x ./agent
 
 # small takes two minutes, full fifteen.
 SIZE ?= small
