@@ -18,9 +18,10 @@ programs=("${@:2}")
 [ ${#programs[@]} -gt 0 ] || programs=(etcd kube-apiserver kubectl kube-controller-manager)
 mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
+say() { printf 'control-plane: %s\n' "$*" >&2; }
+. scripts/go.sh
 cd scripts/e2e
 
-say() { printf 'control-plane: %s\n' "$*" >&2; }
 missing() { # prints the programs that the folder lacks
   local program
   for program in "${programs[@]}"; do [ -x "$folder/$program" ] || echo "$program"; done
@@ -33,6 +34,7 @@ if [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
   done
 fi
 [ -n "$(missing)" ] || exit 0
+has_go || exit 1
 
 # New files get their names only when they are complete, so an interrupted run leaves no incomplete program.
 new=$(mktemp -d "$folder/.new.XXXXXX")
@@ -90,6 +92,7 @@ show_progress() {
   if [ -t 2 ]; then printf '\n' >&2; fi
 }
 
+other_way="the programs can also come from elsewhere: set KUBEBUILDER_ASSETS to a folder with ${rest[*]}"
 packages=()
 for program in "${rest[@]}"; do
   case $program in
@@ -102,7 +105,8 @@ say "downloading Go modules, about 120 MB ..."
 SECONDS=0
 if ! go list -deps "${packages[@]}" >"$new/packages" 2>"$new/log"; then
   grep -v '^go: downloading' "$new/log" | tail -3 >&2
-  say "the Go modules cannot be downloaded: check the network and 'go env GOPROXY', or set KUBEBUILDER_ASSETS to a folder with the programs"
+  explain_failure "$new/log"
+  say "$other_way"
   exit 1
 fi
 say "downloaded them in $SECONDS s; compiling ${rest[*]} (minutes, and 3 GB in $(go env GOCACHE)) ..."
@@ -116,11 +120,8 @@ mkdir "$new/programs"
 # One build for all programs: they share most packages, and one is linked while another is compiled.
 if ! CGO_ENABLED=0 go build -v -trimpath -ldflags "-s -w$stamp" -o "$new/programs/" "${packages[@]}" 2>&1 |
   tee "$new/log" | show_progress "$(wc -l <"$new/packages")"; then
-  if grep -q 'no space left on device' "$new/log"; then
-    say "the disk is full: free 3 GB, or set GOCACHE and TMPDIR to folders of another disk"
-  else
-    say "the build failed: see above, or set KUBEBUILDER_ASSETS to a folder with the programs"
-  fi
+  explain_failure "$new/log"
+  say "$other_way"
   exit 1
 fi
 [ ! -e "$new/programs/server" ] || mv "$new/programs/server" "$new/programs/etcd"

@@ -136,17 +136,18 @@ func TestControlPlaneIsBuilt(t *testing.T) {
 	}
 }
 
-// TestControlPlaneSaysWhatIsWrong checks that each failure ends with one line that names the way out, and leaves nothing.
+// TestControlPlaneSaysWhatIsWrong checks that each failure ends with the ways out, and leaves nothing.
 func TestControlPlaneSaysWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	const list = "echo a"
+	const otherWay = "control-plane: the programs can also come from elsewhere: set KUBEBUILDER_ASSETS to a folder with etcd kube-apiserver kubectl\n"
 	for _, test := range []struct{ name, list, build, assets, says string }{
 		{name: "no modules", list: "echo 'go: k8s.io/kubernetes: dial tcp: no such host' >&2; exit 1", build: "exit 9",
-			says: "go: k8s.io/kubernetes: dial tcp: no such host\ncontrol-plane: the Go modules cannot be downloaded: check the network and 'go env GOPROXY', or set KUBEBUILDER_ASSETS to a folder with the programs\n"},
+			says: "go: k8s.io/kubernetes: dial tcp: no such host\ncontrol-plane: the Go modules cannot be downloaded: check the network, and the proxy that 'go env GOPROXY' prints\n" + otherWay},
 		{name: "a full disk", list: list, build: "echo 'write /tmp/x: no space left on device' >&2; exit 1",
-			says: "control-plane: the disk is full: free 3 GB, or set GOCACHE and TMPDIR to folders of another disk\n"},
+			says: "control-plane: the disk is full: free 3 GB, or set GOCACHE and TMPDIR to folders of another disk\n" + otherWay},
 		{name: "another failure", list: list, build: "echo '# example.com/x' >&2; exit 1",
-			says: "control-plane: the build failed: see above, or set KUBEBUILDER_ASSETS to a folder with the programs\n"},
+			says: "# example.com/x\n" + otherWay},
 		{name: "no folder", list: list, build: "exit 9", assets: "/nonexistent",
 			says: "control-plane: KUBEBUILDER_ASSETS is not a folder: /nonexistent\n"},
 	} {
@@ -163,7 +164,7 @@ func TestControlPlaneSaysWhatIsWrong(t *testing.T) {
 // TestInterruptedControlPlaneLeavesNothing interrupts the build. Like go build, the stub then exits with status 1.
 func TestInterruptedControlPlaneLeavesNothing(t *testing.T) {
 	t.Parallel()
-	command, folder := controlPlane(t, stubGo(t, "echo a", `trap 'exit 1' INT; : >"$0.runs"; sleep 60 & wait`), []string{"ENVTEST_INDEX=none"}, planePrograms...)
+	command, folder := controlPlane(t, stubGo(t, "echo a", `sleep 60 & trap 'kill $!; exit 1' INT; : >"$0.runs"; wait`), []string{"ENVTEST_INDEX=none"}, planePrograms...)
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stub := strings.TrimPrefix(command.Env[len(command.Env)-2], "PATH=")
 	var output bytes.Buffer
