@@ -50,7 +50,7 @@ dist: $(BIN)/kustomize $(BIN)/sbom ## Make the files of a release in bin/dist: m
 
 .PHONY: clean
 clean: ## Remove everything that was built, except the control plane
-	cd "$$BIN" 2>/dev/null || exit 0; rm -rf $(PROGRAMS) local bench benchwebhook benchhostile race staticcheck govulncheck certs images deploy dist release kustomize sbom axe page
+	cd "$$BIN" 2>/dev/null || exit 0; rm -rf $(PROGRAMS) local bench benchwebhook benchhostile race staticcheck govulncheck certs images deploy dist release kustomize sbom axe page status.html walk.txt
 
 .PHONY: clean-all
 clean-all: ## Remove everything that was built

@@ -90,6 +90,14 @@ eventually "no Event NameConflict" event tenant-c theirs NameConflict
 show kubectl get events -n tenant-c --field-selector reason=NameConflict -o custom-columns=REASON:.reason,MESSAGE:.message
 [ "$(kubectl get networkpolicy -n tenant-c theirs -o jsonpath='{.spec.policyTypes[*]}')" = Ingress ] || fail "the agent changed it"
 
+step "status shows every policy, also on a page for reviewers"
+show bin/egress-agent status || true # 1, because a policy is invalid
+echo '$ bin/egress-agent status -o html >bin/status.html   # open it in a browser'
+bin/egress-agent status -o html >bin/status.html || true
+for text in tenant-a/egress tenant-c/mistakes tenant-c/theirs; do
+  grep -qF "$text" bin/status.html || fail "the page lacks $text"
+done
+
 step "After a restart the agent applies the changes that it missed"
 kill $agent
 wait $agent || fail "egress-agent did not stop cleanly"
