@@ -106,7 +106,7 @@ const (
 // run serves reviews and health until ctx ends. Then readiness fails, run serves for drainTime, and finally it waits
 // for the reviews in flight.
 func (o *options) run(ctx context.Context, reviews *http.Server, limitConnections func(net.Listener) net.Listener, metrics prometheus.Gatherer, log *slog.Logger) error {
-	listener, err := net.Listen("tcp", o.addr)
+	listener, err := cli.Listen("addr", o.addr)
 	if err != nil {
 		return err
 	}

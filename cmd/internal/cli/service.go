@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -97,7 +98,7 @@ func NewRegistry(program string) *prometheus.Registry {
 // ServeHealth starts a server at HTTPAddr, and returns a function that stops it. GET /healthz returns ok. GET /readyz
 // returns the status from ready. If ready returns false, the HTTP status is 503. GET /metrics returns the metrics.
 func (s *Service) ServeHealth(ready func() (status string, ok bool), metrics prometheus.Gatherer, log *slog.Logger) (close func() error, err error) {
-	listener, err := net.Listen("tcp", s.HTTPAddr)
+	listener, err := Listen("http-addr", s.HTTPAddr)
 	if err != nil {
 		return nil, err
 	}
@@ -119,6 +120,19 @@ func (s *Service) ServeHealth(ready func() (status string, ok bool), metrics pro
 		}
 	}()
 	return server.Close, nil
+}
+
+// Listen listens at a TCP address, which is the value of a flag. The error names the flag. If another program uses the
+// port, the error says so.
+func Listen(flag, address string) (net.Listener, error) {
+	listener, err := net.Listen("tcp", address)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("another program uses the port of --%s %s: stop it, or choose another port", flag, address)
+	case err != nil:
+		return nil, fmt.Errorf("--%s: %w", flag, err)
+	}
+	return listener, nil
 }
 
 // writeMetrics writes the metrics in the Prometheus text format. The library's handler would add other formats and
