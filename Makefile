@@ -7,7 +7,7 @@ SHELL := /bin/bash
 
 # The variables that a user may set. Their values are plain text: make does not expand them, and a recipe reads them from
 # the environment, in quotes, never as part of its own text. Otherwise NS='`id`' or NS='$$(shell id)' would run id.
-GIVEN := ARCHS BIN CONTAINER_TOOL ENVTEST_INDEX F FOLLOW FUZZTIME IMAGES IMG_AGENT IMG_WEBHOOK IP_RANGES_DATA KUBECTL LOAD NS OVERLAYS PURGE \
+GIVEN := ARCHS BIN CONTAINER_TOOL ENVTEST_INDEX F FOLLOW FUZZTIME IMAGES IMG_AGENT IMG_WEBHOOK IP_RANGES_DATA KUBECTL LOAD NS OVERLAYS PLATFORMS PURGE \
   PUSH RANGES REGISTRY RELEASE ROTATE SIZE TAIL TIMEOUT VERSION VULN_DB
 defined = $(filter-out undefined,$(origin $(1)))
 $(foreach name,$(GIVEN),$(if $(call defined,$(name)),$(eval override $(name) := $$(value $(name)))))

@@ -4,19 +4,23 @@
 #   dist.sh VERSION      make dist VERSION=v1.2.3
 #
 # REGISTRY is where the images of the release are, such as registry.example.com/team (default: nothing before the names).
+# PLATFORMS are those of the archives (default: Linux and macOS, amd64 and arm64).
 # Two runs on one commit, with one version of Go, give equal bytes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 fail() { printf 'dist: %s\n' "$*" >&2; exit 1; }
 version=${1:-}
 registry=${REGISTRY:+${REGISTRY%/}/}
-platforms=(linux/amd64 linux/arm64 darwin/amd64 darwin/arm64)
+read -ra platforms <<<"${PLATFORMS:-linux/amd64 linux/arm64 darwin/amd64 darwin/arm64}"
 bin=${BIN:-bin}
 dist=$bin/dist
 
 [ -n "$version" ] || fail "VERSION is missing: make dist VERSION=v1.2.3"
 [[ $version =~ ^v[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?$ ]] || fail "$(printf %q "$version") is not a version such as v1.2.3 or v1.2.3-rc.1"
 [[ $registry =~ ^[A-Za-z0-9._:/-]*$ ]] || fail "REGISTRY=$(printf %q "$registry") is not the beginning of an image name, such as registry.example.com/team"
+for platform in "${platforms[@]}"; do
+  [[ $platform =~ ^[a-z0-9]+/[a-z0-9]+$ ]] || fail "$(printf %q "$platform") is not a platform: PLATFORMS takes Go's names, such as linux/amd64"
+done
 git rev-parse --verify --quiet HEAD >/dev/null || fail "a release needs the git repository: clone it"
 [ -z "$(git status --porcelain)" ] || fail "a release needs a clean working tree: commit or remove what 'git status' lists"
 tagged=$(git rev-parse --verify --quiet "refs/tags/$version^{commit}") || tagged=
