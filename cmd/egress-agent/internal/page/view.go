@@ -118,7 +118,7 @@ func technicalFacts(report *status.Report) []fact {
 	if ranges.Confirmed != nil {
 		facts = append(facts, fact{"Confirmed as the latest", ranges.Confirmed.UTC().Format(time.RFC3339)})
 	}
-	return append(facts, fact{"Held", formatCount(ranges.Held, "prefix", "prefixes") + " that AWS removed and that stay open for a time"})
+	return append(facts, fact{"Held", formatCount(ranges.Held, "prefix", "prefixes") + " that AWS removed, still open for a time"})
 }
 
 // tiles returns the numbers of the summary: first the totals, then what needs a person, and then the other states that

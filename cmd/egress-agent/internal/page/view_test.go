@@ -96,7 +96,7 @@ func TestHeaderInPlainWords(t *testing.T) {
 	require.Equal(t, "of 14 November 2023; still the latest on 24 November 2026, 07:30 UTC", v.list)
 	require.Contains(t, v.refused, "it has no IPv4 rows")
 	require.Contains(t, v.technical, fact{"syncToken", "1700000000"})
-	require.Contains(t, v.technical, fact{"Held", "1 prefix that AWS removed and that stay open for a time"})
+	require.Contains(t, v.technical, fact{"Held", "1 prefix that AWS removed, still open for a time"})
 
 	ranges.Confirmed = nil
 	require.Equal(t, "of 14 November 2023", newView(&status.Report{Ranges: ranges}, nil).list)
