@@ -126,7 +126,7 @@ func mixedReport() *status.Report {
 		p("c-wide", "one", status.Applied, nil, opens("10.0.0.0/7"), opens("10.1.0.0/16")),
 		p("d-six", "one", status.Applied, nil, opens("2000::/3")),
 		p("e-open", "one", status.Applied, nil, everything),
-		p("f-leak", "one", status.Applied, leak("legacy", opens("10.0.0.0/8"), false), opens("10.1.0.0/24")),
+		p("f-leak", "one", status.Applied, leak("legacy", opens("10.0.0.0/8"), false), opens("10.0.0.0/8")),
 		p("g-leaks-all", "one", status.Applied, leak("all", everything, true), opens("10.1.0.0/24")),
 		p("h-pending", "one", status.Pending, nil),
 		p("i-unknown", "one", status.RangesUnavailable, nil),
@@ -177,7 +177,7 @@ func TestTilesCountWhatTheyFilter(t *testing.T) {
 		counts[tile.label] = tile.count
 	}
 	require.Equal(t, map[string]int{"Namespaces": 12, "Policies": 14, "Invalid": 1, "Name conflict": 1, "Wide": 3, "Leaks": 3,
-		"Exempt namespace": 1, "AWS ranges missing": 1, "Pending": 1, "Applied": 9}, counts)
+		"Exempt namespace": 1, "AWS ranges missing": 1, "Pending": 1, "Applied": 9}, counts, "a /8 is not wide")
 
 	page := written(t, report, nil)
 	require.Equal(t, 17, strings.Count(page, ` class="item `), "14 policies and 3 leaks")
@@ -210,8 +210,9 @@ func TestRankings(t *testing.T) {
 		"every destination [e-open/one] 0",
 		"2000::/3 [d-six/one] 0",
 		"10.0.0.0/7 [c-wide/one] 0",
+		"10.0.0.0/8 [f-leak/one] 0",
 		"10.1.0.0/16 [l-invalid/wide c-wide/one] 0",
-		"10.1.0.0/24 [l-invalid/fine g-leaks-all/one f-leak/one] 2",
+		"10.1.0.0/24 [l-invalid/fine g-leaks-all/one a-narrow/one] 1",
 	}, openings, "equal openings are one item")
 
 	var leaks []string
