@@ -199,13 +199,17 @@ func TestWithoutScripts(t *testing.T) {
 	require.Contains(t, page.names(t), "</td><script>", "a namespace opens without a script")
 }
 
-// TestMany has 5,000 policies, each with a service of thousands of prefixes. It logs the times, and fails on none: they
-// depend on the machine.
+// TestMany has 5,000 policies. Each fifth has a service of thousands of prefixes, and each hundredth waits. The test logs
+// the times, which depend on the machine, and sets them no limit.
 func TestMany(t *testing.T) {
 	const policies = 5000
 	c := newCluster(t)
 	for i := range policies {
-		c.add(t, fmt.Sprintf("tenant-%04d", i), "egress", fmt.Sprintf(`{"allowedDestinations": [{"name": "aws", "awsService": "amazon", "ports": [443]}, {"name": "db", "cidr": "10.%d.%d.0/24", "ports": [5432]}]}`, i/250, i%250), i%100 != 0)
+		service := "s3"
+		if i%5 == 0 {
+			service = "amazon"
+		}
+		c.add(t, fmt.Sprintf("tenant-%04d", i), "egress", fmt.Sprintf(`{"allowedDestinations": [{"name": "aws", "awsService": %q, "ports": [443]}, {"name": "db", "cidr": "10.%d.%d.0/24", "ports": [5432]}]}`, service, i/250, i%250), i%100 != 0)
 	}
 	start := time.Now()
 	file := c.page(t)
@@ -224,8 +228,8 @@ func TestMany(t *testing.T) {
 	t.Logf("%d policies: %d bytes, made in %v; milliseconds to the first paint: %.0f, to filter: %.0f, to clear: %.0f, to search: %.0f", policies, info.Size(), made.Round(time.Millisecond), paint, filter, clear, search)
 
 	found, shown := page.search(t, "3.5.4.9")
-	require.Equal(t, "Showing 5000 of 5000 policies, in 5000 of 5000 namespaces, with address 3.5.4.9", found)
-	require.Len(t, shown, policies)
+	require.Equal(t, "Showing 1000 of 5000 policies, in 1000 of 5000 namespaces, with address 3.5.4.9", found)
+	require.Len(t, shown, policies/5)
 	_, shown = page.search(t, "tenant-099")
 	require.Len(t, shown, 10)
 	page.isQuiet(t)

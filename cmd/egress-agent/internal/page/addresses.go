@@ -27,29 +27,49 @@ func textOf(phrases []phrase) string {
 	return text.String()
 }
 
-// where returns phrases that say what a destination opens: its CIDR, or the service and each region. If the table has
-// the service, each phrase links to its prefixes.
+// where returns phrases that say what a destination opens: its CIDR, or the service and each region.
 func (b *builder) where(d status.Destination) []phrase {
 	if d.Service == "" {
 		return []phrase{{text: d.CIDR, isCIDR: true}}
 	}
-	var phrases []phrase
+	return b.service(d).where
+}
+
+// serviceView is a service in some regions.
+type serviceView struct {
+	where     []phrase
+	addresses extent // in the families in force; empty if the table lacks the service
+}
+
+// service returns the service and the regions of a destination. If the table has the service, the phrase for each region
+// links to its prefixes. Thousands of policies may name the same service, so service builds each view once.
+func (b *builder) service(d status.Destination) *serviceView {
+	key := d.Service + "\n" + strings.Join(d.Regions, "\n")
+	if v := b.services[key]; v != nil {
+		return v
+	}
+	v := new(serviceView)
+	var all []netip.Prefix
 	for i, region := range regionsOf(d) {
 		if i > 0 {
-			phrases = append(phrases, phrase{text: ", "})
+			v.where = append(v.where, phrase{text: ", "})
 		}
 		title := d.Service + " " + cmp.Or(region, "in every region")
 		if !b.hasService(d.Service) {
-			phrases = append(phrases, phrase{text: title})
+			v.where = append(v.where, phrase{text: title})
 			continue
 		}
-		var prefixes []string
-		for _, prefix := range b.lookup(d.Service, region) {
-			prefixes = append(prefixes, prefix.String())
+		var texts []string
+		for _, prefix := range b.table.Lookup(d.Service, region) {
+			if b.hasFamily(prefix) {
+				all, texts = append(all, prefix), append(texts, prefix.String())
+			}
 		}
-		phrases = append(phrases, b.link(title, title, prefixes))
+		v.where = append(v.where, b.link(title, title, texts))
 	}
-	return phrases
+	v.addresses = newExtent(all)
+	b.services[key] = v
+	return v
 }
 
 // regionsOf returns the regions for lookups. An empty region means every region.
@@ -77,17 +97,6 @@ func (b *builder) hasService(service string) bool {
 	return b.table != nil && b.table.Regions(service) != nil
 }
 
-// lookup returns the prefixes of a service in a region, in the families in force.
-func (b *builder) lookup(service, region string) []netip.Prefix {
-	var prefixes []netip.Prefix
-	for _, prefix := range b.table.Lookup(service, region) {
-		if b.hasFamily(prefix) {
-			prefixes = append(prefixes, prefix)
-		}
-	}
-	return prefixes
-}
-
 func (b *builder) hasFamily(prefix netip.Prefix) bool {
 	return len(b.families) == 0 || b.families[prefix.Addr().BitLen()]
 }
@@ -102,20 +111,7 @@ func (b *builder) extentOfDestination(d status.Destination) (addresses extent, o
 		}
 		return extent{prefix.Masked()}, true
 	}
-	if !b.hasService(d.Service) {
-		return nil, false
-	}
-	key := d.Service + "\n" + strings.Join(d.Regions, "\n")
-	addresses, ok = b.services[key]
-	if !ok {
-		var prefixes []netip.Prefix
-		for _, region := range regionsOf(d) {
-			prefixes = append(prefixes, b.lookup(d.Service, region)...)
-		}
-		addresses = newExtent(prefixes)
-		b.services[key] = addresses
-	}
-	return addresses, true
+	return b.service(d).addresses, b.hasService(d.Service)
 }
 
 // belongs says where a CIDR belongs, or returns "".

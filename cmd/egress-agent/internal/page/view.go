@@ -60,8 +60,8 @@ type builder struct {
 	lists    []prefixList
 	listIDs  map[string]string // by the title and the prefixes of a list
 
-	// The results of extentOfDestination and of owners.describe: thousands of policies may name the same service and CIDR.
-	services     map[string]extent
+	// The results of service and of owners.describe.
+	services     map[string]*serviceView
 	descriptions map[netip.Prefix]string
 }
 
@@ -69,7 +69,7 @@ type builder struct {
 func newView(report *status.Report, table *awsranges.Table) *view {
 	b := &builder{
 		table: table, owners: newOwners(table), listIDs: make(map[string]string),
-		services: make(map[string]extent), descriptions: make(map[netip.Prefix]string),
+		services: make(map[string]*serviceView), descriptions: make(map[netip.Prefix]string),
 	}
 	inForce := make([]extent, len(report.Policies))
 	for i, p := range report.Policies {
