@@ -161,7 +161,7 @@ func stateTile(state status.State, count int) tile {
 
 // stateNotes says in a few words what a state means. page.html explains the states.
 var stateNotes = map[status.State]string{
-	status.Invalid:           "the last valid version stays",
+	status.Invalid:           "not applied as written",
 	status.NameConflict:      "not applied",
 	status.NamespaceExempt:   "nothing is written there",
 	status.RangesUnavailable: "the addresses of a service are unknown",
