@@ -18,7 +18,6 @@ type namespaceView struct {
 	stateNote       string       // how many policies have the state; empty if all have it
 	cidrCount       int          // of the NetworkPolicies of its policies
 	addresses       addressCount // in force; each address counts once
-	opensEverything bool         // a policy opens every address of a family
 	widest          string       // the opening with the largest share
 	leaksEverything bool         // another NetworkPolicy opens every address of a family
 	summary         string       // the policies, in a few words
