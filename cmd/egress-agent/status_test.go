@@ -142,7 +142,7 @@ func TestPageHasPrefixesOnce(t *testing.T) {
 	var html bytes.Buffer
 	require.NoError(t, page.Write(&html, r, table))
 	require.Equal(t, 1, strings.Count(html.String(), "198.18.16.0/20"))
-	require.Equal(t, 1000, strings.Count(html.String(), `<details class="policy Applied">`))
+	require.Equal(t, 1000, strings.Count(html.String(), ` class="item policy all Applied"`))
 	require.Less(t, html.Len(), 1500*1000, "bytes, at 1,500 a policy")
 	again := html.String()
 	html.Reset()

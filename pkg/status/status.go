@@ -103,6 +103,9 @@ type OtherPolicy struct {
 	AllowsEverything bool `json:"everything"`
 	// PodSelector is the pod selector; empty if it selects every pod of the namespace.
 	PodSelector string `json:"pods,omitempty"`
+
+	// Spec is the spec of the NetworkPolicy; nil if the report was not made from a cluster.
+	Spec *networkingv1.NetworkPolicySpec `json:"-"`
 }
 
 // Policies returns the state of each policy of a cluster, sorted by namespace and name. If the cluster has no policies,

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/accessibility"
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/log"
@@ -102,32 +103,59 @@ func (page *tab) isQuiet(t *testing.T) {
 	require.Empty(t, page.errors)
 }
 
-// search types into the search box. It returns the number that the page reports, and the policies that it shows.
-func (page *tab) search(t *testing.T, query string) (found string, policies []string) {
+// search types into the search box. It returns the text that says how much the page shows, and what it shows.
+func (page *tab) search(t *testing.T, query string) (found string, shown []string) {
 	t.Helper()
 	page.do(t, chromedp.KeyEvent("/"))
 	require.Equal(t, "search", eval[string](t, page, "document.activeElement.id"), "/ goes to the search box")
 	page.do(t, chromedp.KeyEvent("\x1b")) // Escape
 	require.Empty(t, eval[string](t, page, `document.getElementById("search").value`), "Escape empties it")
 	page.do(t, chromedp.KeyEvent(query))
-	found = eval[string](t, page, `document.getElementById("found").textContent`)
-	policies = eval[[]string](t, page, `Array.from(document.querySelectorAll("details.policy")).filter(d => d.checkVisibility()).map(d => d.querySelector("h3").textContent)`)
-	return found, policies
+	return page.found(t), page.shown(t)
 }
+
+// shown returns the policies and the other NetworkPolicies that the filters show, as NAMESPACE/NAME, in the order of the
+// page.
+func (page *tab) shown(t *testing.T) []string {
+	t.Helper()
+	return eval[[]string](t, page, `Array.from(document.querySelectorAll(".item")).filter(item => item.closest("[hidden]") === null)
+		.map(item => item.closest("tbody").querySelector("th").textContent + "/" + item.querySelector("h3").textContent)`)
+}
+
+// found returns the text that says how much the page shows.
+func (page *tab) found(t *testing.T) string {
+	t.Helper()
+	return eval[string](t, page, `document.getElementById("found").textContent`)
+}
+
+// tile returns the CSS selector of a number of the summary, by its tag.
+func tile(tag string) string { return `.tiles button[data-tag="` + tag + `"]` }
 
 // scheme sets the reader's preference for light or dark.
 func scheme(value string) chromedp.Action[chromedp.Void] {
+	return emulate(emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: value}}})
+}
+
+// emulate sets the medium, such as print, or its features.
+func emulate(media emulation.SetEmulatedMediaParams) chromedp.Action[chromedp.Void] {
 	return chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
-		_, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: value}}})
+		_, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, media)
 		return err
 	})
 }
 
-// openAll opens everything that can be, so that it is checked too, and openPolicies what a picture has room
-// for.
+// withoutScripts runs no scripts of the page.
+func withoutScripts() chromedp.Action[chromedp.Void] {
+	return chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
+		_, err := chromedp.Call(ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
+		return err
+	})
+}
+
+// openAll opens everything that can be, so that it is checked too, and openNamespaces what a picture has room for.
 const (
-	openAll      = `document.querySelectorAll("details").forEach(d => { d.open = true; }); document.querySelectorAll("details").length`
-	openPolicies = `document.querySelectorAll("details.policy").forEach(d => { d.open = true; }); document.querySelectorAll("details.policy").length`
+	openAll        = `document.querySelectorAll("details").forEach(d => { d.open = true; }); document.querySelectorAll("details").length`
+	openNamespaces = `document.querySelectorAll("tbody details").forEach(d => { d.open = true; }); document.querySelectorAll("tbody details").length`
 )
 
 // axe runs all checks of axe-core, including contrast, and returns what they find wrong.
@@ -144,6 +172,18 @@ func (page *tab) axe(t *testing.T) []string {
 		require.Contains(t, checked.Passes, check, "axe-core did not check everything: %s", strings.Join(checked.Wrong, "\n"))
 	}
 	return checked.Wrong
+}
+
+// names returns the names in the accessibility tree: the text that a reader can perceive. It runs no script in the page.
+func (page *tab) names(t *testing.T) string {
+	t.Helper()
+	var all []string
+	for _, node := range call(t, page, accessibility.GetFullAXTree, accessibility.GetFullAXTreeParams{}).Nodes {
+		if node.Name != nil && !node.Ignored {
+			all = append(all, string(node.Name.Value))
+		}
+	}
+	return strings.Join(all, "\n")
 }
 
 // picture saves a picture of the page in bin/page.

@@ -59,10 +59,14 @@ func (c *cluster) add(t *testing.T, namespace, name, document string, applied bo
 	}
 }
 
-// addOther adds a NetworkPolicy of another owner that allows everything.
-func (c *cluster) addOther(namespace, name string) {
+// addOther adds a NetworkPolicy of another owner. Without CIDRs it allows everything.
+func (c *cluster) addOther(namespace, name string, cidrs ...string) {
+	var rule networkingv1.NetworkPolicyEgressRule
+	for _, cidr := range cidrs {
+		rule.To = append(rule.To, networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: cidr}})
+	}
 	c.networkPolicies = append(c.networkPolicies, networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
-		Spec: networkingv1.NetworkPolicySpec{PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}, Egress: []networkingv1.NetworkPolicyEgressRule{{}}}})
+		Spec: networkingv1.NetworkPolicySpec{PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}, Egress: []networkingv1.NetworkPolicyEgressRule{rule}}})
 }
 
 // page returns the path of the page that the built program writes about the cluster.

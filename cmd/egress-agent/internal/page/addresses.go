@@ -12,36 +12,120 @@ import (
 	"egress-agent/pkg/status"
 )
 
-// service returns phrases with the service and each region of the destination. If the table has the service, each
-// phrase links to its prefixes.
-func (b *builder) service(d status.Destination) []phrase {
-	regions := d.Regions
-	if len(regions) == 0 {
-		regions = []string{""} // every region
+// phrase is a part of a line. If listID is not empty, the phrase links to the prefixList with this id.
+type phrase struct {
+	text, listID string
+	isCIDR       bool
+}
+
+// textOf returns the text of phrases without their links.
+func textOf(phrases []phrase) string {
+	var text strings.Builder
+	for _, p := range phrases {
+		text.WriteString(p.text)
 	}
-	var phrases []phrase
-	for i, region := range regions {
+	return text.String()
+}
+
+// where returns phrases that say what a destination opens: its CIDR, or the service and each region.
+func (b *builder) where(d status.Destination) []phrase {
+	if d.Service == "" {
+		return []phrase{{text: d.CIDR, isCIDR: true}}
+	}
+	return b.service(d).where
+}
+
+// serviceView is a service in some regions.
+type serviceView struct {
+	where     []phrase
+	addresses extent // in the families in force; empty if the table lacks the service
+}
+
+// service returns the service and the regions of a destination. If the table has the service, the phrase for each region
+// links to its prefixes. Thousands of policies may name the same service, so service builds each view once.
+func (b *builder) service(d status.Destination) *serviceView {
+	key := d.Service + "\n" + strings.Join(d.Regions, "\n")
+	if v := b.services[key]; v != nil {
+		return v
+	}
+	v := new(serviceView)
+	var all []netip.Prefix
+	for i, region := range regionsOf(d) {
 		if i > 0 {
-			phrases = append(phrases, phrase{text: ", "})
+			v.where = append(v.where, phrase{text: ", "})
 		}
 		title := d.Service + " " + cmp.Or(region, "in every region")
 		if !b.hasService(d.Service) {
-			phrases = append(phrases, phrase{text: title})
+			v.where = append(v.where, phrase{text: title})
 			continue
 		}
-		var prefixes []string
+		var texts []string
 		for _, prefix := range b.table.Lookup(d.Service, region) {
-			if len(b.families) == 0 || b.families[prefix.Addr().BitLen()] {
-				prefixes = append(prefixes, prefix.String())
+			if b.hasFamily(prefix) {
+				all, texts = append(all, prefix), append(texts, prefix.String())
 			}
 		}
-		phrases = append(phrases, b.link(title, title, prefixes))
+		v.where = append(v.where, b.link(title, title, texts))
 	}
-	return phrases
+	v.addresses = newExtent(all)
+	b.services[key] = v
+	return v
+}
+
+// regionsOf returns the regions for lookups. An empty region means every region.
+func regionsOf(d status.Destination) []string {
+	if len(d.Regions) == 0 {
+		return []string{""}
+	}
+	return d.Regions
+}
+
+// labelOf says in a few words what a destination opens.
+func labelOf(d status.Destination) string {
+	switch {
+	case d.Service == "":
+		return d.CIDR
+	case len(d.Regions) == 0:
+		return d.Service + " in every region"
+	case len(d.Regions) == 1:
+		return d.Service + " " + d.Regions[0]
+	}
+	return fmt.Sprintf("%s in %d regions", d.Service, len(d.Regions))
 }
 
 func (b *builder) hasService(service string) bool {
 	return b.table != nil && b.table.Regions(service) != nil
+}
+
+func (b *builder) hasFamily(prefix netip.Prefix) bool {
+	return len(b.families) == 0 || b.families[prefix.Addr().BitLen()]
+}
+
+// extentOfDestination returns the addresses of a destination, in the families in force. ok is false if they are
+// unknown.
+func (b *builder) extentOfDestination(d status.Destination) (addresses extent, ok bool) {
+	if d.Service == "" {
+		prefix, err := netip.ParsePrefix(d.CIDR)
+		if err != nil || !b.hasFamily(prefix) {
+			return nil, err == nil
+		}
+		return extent{prefix.Masked()}, true
+	}
+	return b.service(d).addresses, b.hasService(d.Service)
+}
+
+// belongs says where a CIDR belongs, or returns "".
+func (b *builder) belongs(cidr string) string {
+	prefix, err := netip.ParsePrefix(cidr)
+	if err != nil {
+		return ""
+	}
+	text, ok := b.descriptions[prefix]
+	if !ok {
+		text = b.owners.describe(prefix)
+		b.descriptions[prefix] = text
+	}
+	return text
 }
 
 // link returns a phrase that links to a list of prefixes, and adds the list unless the view has it.
@@ -54,9 +138,9 @@ func (b *builder) link(text, title string, prefixes []string) phrase {
 	if !ok {
 		id = fmt.Sprintf("ranges-%d", len(b.lists)+1)
 		b.listIDs[key] = id
-		b.lists = append(b.lists, prefixList{id, title + ": " + formatCount(len(prefixes), "CIDR"), prefixes})
+		b.lists = append(b.lists, prefixList{id, title + ": " + formatCIDRs(len(prefixes)), prefixes})
 	}
-	return phrase{text, id}
+	return phrase{text: text, listID: id}
 }
 
 // showsInForce reports whether the page lists the rules in force. It returns true if the destinations do not show these
@@ -73,56 +157,73 @@ func (b *builder) showsInForce(p *status.Policy) bool {
 	return p.State != status.Applied
 }
 
-// inForce describes each rule of the NetworkPolicy.
-func (b *builder) inForce(spec networkingv1.NetworkPolicySpec) [][]phrase {
-	if len(spec.Egress) == 0 {
-		return [][]phrase{{{text: "nothing"}}}
-	}
-	var rules [][]phrase
-	for _, rule := range spec.Egress {
-		rules = append(rules, b.rule(rule))
-	}
-	return rules
+// ruleView is a rule of a NetworkPolicy. Its ports are empty if the NetworkPolicy has no rules and so opens nothing.
+type ruleView struct {
+	where []phrase
+	ports string
 }
 
-func (b *builder) rule(rule networkingv1.NetworkPolicyEgressRule) []phrase {
+// portsAfterWhere returns the ports as the end of a line that begins with where.
+func (r ruleView) portsAfterWhere() string {
+	if r.ports == "" {
+		return ""
+	}
+	return ": " + r.ports
+}
+
+// rules describes the rules of a NetworkPolicy. title is the title of the lists of its prefixes.
+func (b *builder) rules(title string, rules []networkingv1.NetworkPolicyEgressRule) []ruleView {
+	if len(rules) == 0 {
+		return []ruleView{{where: []phrase{{text: "nothing"}}}}
+	}
+	var views []ruleView
+	for _, rule := range rules {
+		views = append(views, ruleView{b.peers(title, rule), portsText(netpol.PortNames(rule.Ports))})
+	}
+	return views
+}
+
+// peers describes the peers of a rule. It lists the CIDRs without their exceptions.
+func (b *builder) peers(title string, rule networkingv1.NetworkPolicyEgressRule) []phrase {
+	if len(rule.To) == 0 {
+		return []phrase{{text: everyDestination}}
+	}
 	var cidrs []string
+	selectsPods := false
 	for _, peer := range rule.To {
-		if peer.IPBlock != nil {
+		switch {
+		case peer.IPBlock == nil:
+			selectsPods = true
+		case len(peer.IPBlock.Except) == 0:
 			cidrs = append(cidrs, peer.IPBlock.CIDR)
+		default:
+			for _, prefix := range blockPrefixes(peer.IPBlock) {
+				cidrs = append(cidrs, prefix.String())
+			}
 		}
 	}
 	var phrases []phrase
 	switch {
-	case len(rule.To) == 0:
-		phrases = append(phrases, phrase{text: "every destination"})
-	case len(cidrs) == 0:
-		phrases = append(phrases, phrase{text: "selected Pods"})
-	case len(cidrs) < len(rule.To):
+	case selectsPods && len(cidrs) > 0:
 		phrases = append(phrases, phrase{text: "selected Pods, "})
+	case selectsPods:
+		return []phrase{{text: "selected Pods"}}
 	}
-	if len(cidrs) > 0 {
-		phrases = append(phrases, b.link(formatCount(len(cidrs), "CIDR"), "In force", cidrs))
+	if len(cidrs) == 1 {
+		return append(phrases, phrase{text: cidrs[0], isCIDR: true})
 	}
-	return append(phrases, phrase{text: ": " + portsText(netpol.PortNames(rule.Ports))})
+	return append(phrases, b.link(formatCIDRs(len(cidrs)), title, cidrs))
 }
 
-// familiesOf returns the address families of the CIDRs in force: 32 bits for IPv4, 128 for IPv6. status does not read
-// the agent's --ip-family, but the CIDRs in force show it. If there are no CIDRs, familiesOf returns an empty map.
-func familiesOf(policies []status.Policy) map[int]bool {
+// familiesOf returns the address families in force: 32 bits for IPv4, 128 for IPv6. status does not read the agent's
+// --ip-family, but the CIDRs in force show it. NetworkPolicies that open every address do not. If there are no CIDRs,
+// familiesOf returns an empty map.
+func familiesOf(inForce []extent) map[int]bool {
 	families := make(map[int]bool)
-	for _, p := range policies {
-		if p.Current == nil {
-			continue
-		}
-		for _, rule := range p.Current.Spec.Egress {
-			for _, peer := range rule.To {
-				if peer.IPBlock == nil {
-					continue
-				}
-				if prefix, err := netip.ParsePrefix(peer.IPBlock.CIDR); err == nil {
-					families[prefix.Addr().BitLen()] = true
-				}
+	for _, addresses := range inForce {
+		for _, prefix := range addresses {
+			if prefix.Bits() > 0 {
+				families[prefix.Addr().BitLen()] = true
 			}
 		}
 	}

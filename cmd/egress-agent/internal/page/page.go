@@ -12,6 +12,8 @@
 package page
 
 import (
+	"cmp"
+	"fmt"
 	"io"
 	"strconv"
 
@@ -35,16 +37,21 @@ func Write(w io.Writer, report *status.Report, table *awsranges.Table) error {
 
 func fill(page element, v *view) {
 	page.slot("content-security-policy").setAttribute("content", contentSecurityPolicy(page))
-	page.setText("scope", v.scope)
-	page.setText("ranges", v.ranges)
+	page.setText("cluster", v.cluster)
+	page.setText("made-at", v.madeAt)
+	page.setText("list-date", v.list)
 	page.setOptionalText("refused", v.refused)
-	page.setText("policy-count", strconv.Itoa(len(v.policies)))
-	repeat(page, "state-count", v.states, func(item element, s stateCount) {
-		item.setText("count", strconv.Itoa(s.count))
-		fillState(item.slot("counted-state"), s.state)
-	})
-	page.keepIf("no-policies", len(v.policies) == 0)
-	repeat(page, "policy", v.policies, fillPolicy)
+	repeat(page, "tile", v.tiles, fillTile)
+	page.keepIf("lists-link", len(v.lists) > 0)
+
+	page.keepIf("no-policies", len(v.namespaces) == 0)
+	namespaces := page.slot("namespaces")
+	repeat(namespaces, "namespace", v.namespaces, fillNamespace)
+	removeIfEmpty(namespaces, v.namespaces)
+
+	fillOpenings(page, v.openings)
+	fillLeaks(page, v.leaks)
+
 	page.keepIf("lists-title", len(v.lists) > 0)
 	repeat(page, "prefix-list", v.lists, func(item element, list prefixList) {
 		item.setText("title", list.title)
@@ -52,74 +59,174 @@ func fill(page element, v *view) {
 		prefixes.setAttribute("id", list.id)
 		prefixes.setLines(list.prefixes...)
 	})
+	repeat(page.slot("technical"), "fact", v.technical, func(item element, f fact) {
+		item.setText("fact-name", f.name)
+		item.setText("fact-value", f.value)
+	})
+}
+
+// fillTile marks a tile that filters; the script of the page makes the tile a button. A count of 0 filters nothing.
+func fillTile(item element, t tile) {
+	if t.count > 0 {
+		item.setAttribute("data-tag", t.tag)
+		item.addClass(t.tag)
+	} else {
+		item.addClass("none")
+	}
+	item.setText("count", groupDigits(strconv.Itoa(t.count)))
+	item.setText("label", t.label)
+	item.setText("note", t.note)
 }
 
 func fillState(badge element, state status.State) {
 	badge.addClass(string(state))
-	badge.setLines(string(state))
+	badge.setLines(stateLabel(state))
 }
 
-func fillPolicy(details element, p policyView) {
-	details.addClass(string(p.state))
-	if p.allowsEverything {
-		details.setAttribute("data-everything", "") // for the search by address
+func fillNamespace(body element, n namespaceView) {
+	body.setText("namespace-name", n.name)
+	fillState(body.slot("worst"), n.state)
+	body.setOptionalText("worst-note", n.stateNote)
+	body.setText("policy-count", strconv.Itoa(len(n.policies)))
+	body.setText("cidrs", groupDigits(strconv.Itoa(n.cidrCount)))
+	fillAddresses(body, n.addresses)
+	widest := body.slot("widest")
+	widest.setLines(cmp.Or(n.widest, "nothing"))
+	if n.addresses.isEvery() {
+		widest.addClass("bad")
 	}
-	details.setText("name", p.name)
-	fillState(details.slot("state"), p.state)
-	details.keepIf("everything", p.allowsEverything)
-	details.setOptionalText("summary", p.summary)
+	body.setText("leak-count", strconv.Itoa(len(n.leaks)))
+	body.keepIf("leaks-everything", n.leaksEverything)
+	body.setText("summary", n.summary)
+	repeat(body, "policy", n.policies, fillPolicy)
+	repeat(body, "leak", n.leaks, fillLeak)
+}
 
-	messages := details.slot("messages")
+func fillAddresses(row element, count addressCount) {
+	row.setText("ipv4", count.ipv4)
+	row.setText("ipv6", count.ipv6)
+}
+
+func fillPolicy(item element, p policyView) {
+	item.setAttribute("id", p.id)
+	item.addClass(string(p.state))
+	if p.isWide {
+		item.addClass(tagWide)
+	}
+	if p.allowsEverything {
+		item.setAttribute("data-everything", "") // for the search by address
+	}
+	item.setText("name", p.name)
+	fillState(item.slot("state"), p.state)
+	item.keepIf("wide", p.isWide)
+	item.setOptionalText("in-force-text", p.inForceText)
+
+	messages := item.slot("messages")
 	repeat(messages, "message", p.messages, func(item element, message string) { item.setLines(message) })
 	removeIfEmpty(messages, p.messages)
 
-	details.keepIf("default-allow", p.defaultAllow)
-	details.keepIf("only-dns", p.onlyDNS)
-	destinations := details.slot("destinations")
+	item.keepIf("default-allow", p.defaultAllow)
+	item.keepIf("only-dns", p.onlyDNS)
+	destinations := item.slot("destinations")
+	destinations.keepIf("destinations-title", len(p.inForce) > 0)
 	repeat(destinations, "destination", p.destinations, fillDestination)
 	removeIfEmpty(destinations, p.destinations)
 
-	details.keepIf("in-force-title", len(p.inForce) > 0)
-	inForce := details.slot("in-force")
-	repeat(inForce, "rule", p.inForce, func(item element, rule []phrase) { fillPhrases(item, rule) })
-	removeIfEmpty(inForce, p.inForce)
-
-	details.setOptionalText("others-title", p.othersTitle)
-	others := details.slot("others")
-	repeat(others, "other", p.others, func(item element, other otherView) {
-		item.setText("other-name", other.text)
-		item.keepIf("other-everything", other.everything)
-	})
-	removeIfEmpty(others, p.others)
-	details.setOptionalText("usage", p.usage)
+	item.keepIf("in-force-title", len(p.inForce) > 0)
+	fillRules(item.slot("in-force"), p.inForce)
+	item.setOptionalText("usage", p.usage)
 }
 
 func fillDestination(row element, d destinationView) {
 	row.setText("destination-name", d.name)
-	row.setOptionalText("cidr", d.cidr)
-	service := row.slot("service")
-	fillPhrases(service, d.service)
-	removeIfEmpty(service, d.service)
+	fillPhrases(row.slot("where"), d.where)
+	row.setOptionalText("belongs", d.belongs)
 	row.setText("ports", d.ports)
 	row.setText("cidr-count", d.cidrCount)
+	row.setText("destination-ipv4", d.ipv4)
+	row.setText("destination-ipv6", d.ipv6)
 }
 
-// fillPhrases replaces the content of e by phrases. In page.html, e has one sample link, which fillPhrases copies for
-// each link.
+func fillLeak(item element, l leakView) {
+	item.setAttribute("id", l.id)
+	if l.addresses.isEvery() {
+		item.setAttribute("data-everything", "")
+	}
+	item.setText("leak-name", l.name)
+	item.keepIf("leak-everything", l.addresses.isEvery())
+	item.setText("leak-text", "another NetworkPolicy that opens egress, "+l.pods+": "+formatAddressCounts(l.addresses))
+	fillRules(item.slot("leak-rules"), l.rules)
+}
+
+func fillRules(list element, rules []ruleView) {
+	repeat(list, "rule", rules, func(item element, rule ruleView) {
+		fillPhrases(item.slot("rule-where"), rule.where)
+		item.setOptionalText("rule-ports", rule.portsAfterWhere())
+	})
+	removeIfEmpty(list, rules)
+}
+
+func fillOpenings(page element, ranked ranking[*openingView]) {
+	page.keepIf("no-openings", len(ranked.items) == 0)
+	table := page.slot("openings")
+	repeat(table, "opening", ranked.items, func(row element, o *openingView) {
+		fillPhrases(row.slot("where"), o.where)
+		row.setText("ports", o.ports)
+		fillAddresses(row, o.addresses)
+		repeat(row.slot("opened-by"), "opener", o.policies, fillReference)
+		row.setOptionalText("more-openers", moreText(o.more, "and %s more"))
+	})
+	removeIfEmpty(table, ranked.items)
+	page.setOptionalText("more-openings", moreText(ranked.more, "%s narrower openings are not in this table."))
+}
+
+func fillLeaks(page element, ranked ranking[leakView]) {
+	page.keepIf("no-leaks", len(ranked.items) == 0)
+	table := page.slot("leak-ranking")
+	repeat(table, "ranked-leak", ranked.items, func(row element, l leakView) {
+		fillReference(row.slot("leak-link"), reference{l.id, l.namespace + "/" + l.name})
+		row.setText("leak-opens", l.opens)
+		row.setText("leak-pods", l.pods)
+		fillAddresses(row, l.addresses)
+	})
+	removeIfEmpty(table, ranked.items)
+	page.setOptionalText("more-leaks", moreText(ranked.more, "%s narrower NetworkPolicies are not in this table."))
+}
+
+// fillReference makes a link of page.html a link to an item.
+func fillReference(link element, r reference) {
+	link.setAttribute("href", "#"+r.id)
+	link.setLines(r.name)
+}
+
+// moreText returns the text with the count, or "" if count is 0.
+func moreText(count int, format string) string {
+	if count == 0 {
+		return ""
+	}
+	return fmt.Sprintf(format, groupDigits(strconv.Itoa(count)))
+}
+
+// fillPhrases replaces the content of e by phrases. In page.html, e has a sample CIDR and a sample link, which
+// fillPhrases copies.
 func fillPhrases(e element, phrases []phrase) {
-	sample := e.slot("list")
+	cidr, link := e.slot("cidr"), e.slot("list")
 	for e.FirstChild != nil {
 		e.RemoveChild(e.FirstChild)
 	}
 	for _, p := range phrases {
-		if p.listID == "" {
+		switch {
+		case p.isCIDR:
+			code := element{cloneNode(cidr.Node)}
+			code.setLines(p.text)
+			e.AppendChild(code.Node)
+		case p.listID != "":
+			copied := element{cloneNode(link.Node)}
+			fillReference(copied, reference{p.listID, p.text})
+			e.AppendChild(copied.Node)
+		default:
 			e.appendLines(p.text)
-			continue
 		}
-		link := element{cloneNode(sample.Node)}
-		link.setAttribute("href", "#"+p.listID)
-		link.setLines(p.text)
-		e.AppendChild(link.Node)
 	}
 }
 

@@ -55,8 +55,11 @@ func fullReport(text string) *status.Report {
 					{Name: text, Service: text, Regions: []string{text}},
 					{Name: text, Service: "S3", Regions: []string{text, "us-east-1"}},
 				},
-				OtherPolicies: []status.OtherPolicy{{Name: text, PodSelector: text, IsFromPolicy: true, AllowsEverything: true}},
-				Current:       networkPolicy(networkingv1.NetworkPolicyEgressRule{To: peers(text)}),
+				OtherPolicies: []status.OtherPolicy{
+					{Name: "all" + text, PodSelector: text, IsFromPolicy: true, AllowsEverything: true},
+					{Name: "some" + text, PodSelector: text, Spec: &networkPolicy(networkingv1.NetworkPolicyEgressRule{To: peers("10.0.0.0/8", text)}).Spec},
+				},
+				Current: networkPolicy(networkingv1.NetworkPolicyEgressRule{To: peers(text)}),
 			},
 			{Namespace: text, Name: text, State: status.Applied, DefaultAction: policy.Allow, Current: networkPolicy(networkingv1.NetworkPolicyEgressRule{})},
 			{Namespace: text, Name: text, State: status.State(text), DefaultAction: policy.Deny},
@@ -140,55 +143,4 @@ func TestNoHTMLInGo(t *testing.T) {
 		require.NoError(t, err)
 		require.NotRegexp(t, `["`+"`"+`][^"`+"`"+`\n]*</?[a-z]+[ >]`, string(code), file)
 	}
-}
-
-func TestViewOfPolicy(t *testing.T) {
-	table := readTable(t)
-	three := 3
-	report := &status.Report{Policies: []status.Policy{
-		{
-			Namespace: "tenant-a", Name: "egress", State: status.Applied, DefaultAction: policy.Deny, NetworkPolicy: "egress", CIDRs: 1, PortSlots: 3, MaxPortSlots: 24,
-			Destinations: []status.Destination{
-				{Name: "s3", Service: "S3", Regions: []string{"us-east-1", "us-west-2"}, Ports: []string{"TCP 443"}, CIDRs: &three},
-				{Name: "db", CIDR: "10.1.0.0/24"},
-			},
-			Current: networkPolicy(networkingv1.NetworkPolicyEgressRule{To: peers("10.1.0.0/24")}),
-		},
-		{
-			Namespace: "tenant-b", Name: "egress", State: status.Pending, DefaultAction: policy.Deny, NetworkPolicy: "egress",
-			Current: networkPolicy(
-				networkingv1.NetworkPolicyEgressRule{To: []networkingv1.NetworkPolicyPeer{{}}},
-				networkingv1.NetworkPolicyEgressRule{To: append(peers("10.1.0.0/24"), networkingv1.NetworkPolicyPeer{})},
-			),
-		},
-		{Namespace: "tenant-c", Name: "open", DefaultAction: policy.Allow, State: status.Applied, Current: networkPolicy(networkingv1.NetworkPolicyEgressRule{})},
-		{Namespace: "tenant-d", Name: "closed", State: status.Invalid, Current: networkPolicy()},
-	}}
-	v := newView(report, table)
-	require.Equal(t, "The AWS ranges are unknown.", v.ranges)
-
-	first := v.policies[0]
-	require.Equal(t, "s3, db; 1 CIDR in force", first.summary)
-	require.Equal(t, "NetworkPolicy egress: 1 CIDR, most port slots that a CIDR uses: 3/24", first.usage)
-	require.Equal(t, []destinationView{
-		{name: "s3", ports: "TCP 443", cidrCount: "3", service: []phrase{{"S3 us-east-1", "ranges-1"}, {text: ", "}, {"S3 us-west-2", "ranges-2"}}},
-		{name: "db", cidr: "10.1.0.0/24", ports: "every port", cidrCount: "unknown"},
-	}, first.destinations)
-	require.Empty(t, first.inForce, "the destinations show what is in force")
-	require.Equal(t, "S3 us-east-1: 2 CIDRs", v.lists[0].title)
-
-	require.Equal(t, [][]phrase{
-		{{text: "selected Pods"}, {text: ": every port"}},
-		{{text: "selected Pods, "}, {"1 CIDR", "ranges-3"}, {text: ": every port"}},
-	}, v.policies[1].inForce)
-	require.True(t, v.policies[1].onlyDNS)
-
-	require.True(t, v.policies[2].allowsEverything)
-	require.Empty(t, v.policies[2].summary, "it must not look like a policy that opens nothing")
-	require.Equal(t, [][]phrase{{{text: "nothing"}}}, v.policies[3].inForce)
-	require.Equal(t, "unreadable; 0 CIDRs in force", v.policies[3].summary)
-
-	without := newView(report, nil)
-	require.Equal(t, []phrase{{text: "S3 us-east-1"}, {text: ", "}, {text: "S3 us-west-2"}}, without.policies[0].destinations[0].service, "no table, no links")
-	require.NotEmpty(t, without.policies[0].inForce, "without a table the destinations do not show the prefixes")
 }

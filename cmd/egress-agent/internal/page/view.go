@@ -2,62 +2,48 @@ package page
 
 import (
 	"cmp"
-	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
-	"k8s.io/apimachinery/pkg/util/duration"
-
 	"egress-agent/pkg/awsranges"
-	"egress-agent/pkg/netpol"
-	"egress-agent/pkg/policy"
 	"egress-agent/pkg/status"
 )
 
 // view is the content of the page. Its strings are plain text. An empty string or list means that the page leaves the
 // element out.
 type view struct {
-	scope    string // the cluster and the time
-	ranges   string // the AWS ranges that the policies use
-	refused  string // why the agent refused a later document
-	states   []stateCount
-	policies []policyView
-	lists    []prefixList // the lists that the page links to, in the order of the first link
+	cluster string
+	madeAt  string
+	list    string // the date of AWS's list, in a sentence
+	refused string // why the agent refused a later list
+	tiles   []tile
+
+	namespaces []namespaceView // the worst first
+	openings   ranking[*openingView]
+	leaks      ranking[leakView]
+	lists      []prefixList // the lists that the page links to, by title
+	technical  []fact
 }
 
-type stateCount struct {
-	state status.State
-	count int
+// tile is a number of the summary. If count is not 0, the tile filters the page: it shows the items with the tag.
+type tile struct {
+	count            int
+	label, note, tag string
 }
 
-type policyView struct {
-	name             string // NAMESPACE/NAME
-	state            status.State
-	allowsEverything bool
-	summary          string // the destinations, in a few words
-	messages         []string
-	defaultAllow     bool
-	onlyDNS          bool
-	destinations     []destinationView
-	inForce          [][]phrase // one item for each rule of the NetworkPolicy
-	othersTitle      string
-	others           []otherView
-	usage            string // the NetworkPolicy's CIDRs and port slots
-}
+// The tags of items, which are policies and other NetworkPolicies. Each policy also has its state as a tag. In the page,
+// tags are classes. Every item has tagAll.
+const (
+	tagAll  = "all"
+	tagWide = "wide"
+	tagLeak = "leak"
+)
 
-// destinationView is a row of the table of destinations. It has either cidr or service.
-type destinationView struct {
-	name, cidr, ports, cidrCount string
-	service                      []phrase
-}
-
-type otherView struct {
-	text       string
-	everything bool
-}
-
-// phrase is a part of a line. If listID is not empty, the phrase links to the prefixList with this id.
-type phrase struct{ text, listID string }
+// fact is a line of technical detail.
+type fact struct{ name, value string }
 
 // prefixList is a list of prefixes at the end of the page.
 type prefixList struct {
@@ -69,136 +55,158 @@ type prefixList struct {
 // of AMAZON once.
 type builder struct {
 	table    *awsranges.Table // nil if unknown
-	families map[int]bool     // the address lengths of the CIDRs in force, in bits
+	owners   *owners
+	families map[int]bool // the address lengths of the CIDRs in force, in bits
 	lists    []prefixList
 	listIDs  map[string]string // by the title and the prefixes of a list
+
+	// The results of service and of owners.describe.
+	services     map[string]*serviceView
+	descriptions map[netip.Prefix]string
 }
 
 // newView returns the view of a report. table may be nil.
 func newView(report *status.Report, table *awsranges.Table) *view {
-	b := &builder{table: table, families: familiesOf(report.Policies), listIDs: make(map[string]string)}
-	v := &view{
-		scope:  fmt.Sprintf("Egress policies of %s, as of %s", report.Cluster, formatTime(report.MadeAt)),
-		ranges: rangesText(report.Ranges),
-		states: stateCounts(report.Policies),
+	b := &builder{
+		table: table, owners: newOwners(table), listIDs: make(map[string]string),
+		services: make(map[string]*serviceView), descriptions: make(map[netip.Prefix]string),
 	}
+	inForce := make([]extent, len(report.Policies))
+	for i, p := range report.Policies {
+		if p.Current != nil {
+			inForce[i] = extentOf(p.Current.Spec.Egress...)
+		}
+	}
+	b.families = familiesOf(inForce)
+	v := &view{cluster: report.Cluster, madeAt: formatTime(report.MadeAt), list: listText(report.Ranges), technical: technicalFacts(report)}
 	if report.Ranges != nil && report.Ranges.Refused != "" {
-		v.refused = "The agent refused a later document: " + report.Ranges.Refused
+		v.refused = "The agent refused a later list, so the addresses of this list stay open. The reason: " + report.Ranges.Refused
 	}
-	for i := range report.Policies {
-		v.policies = append(v.policies, b.policy(&report.Policies[i]))
-	}
+	v.namespaces = b.namespaces(report.Policies, inForce)
+	v.tiles = tiles(v.namespaces)
+	v.openings, v.leaks = rankOpenings(v.namespaces), rankLeaks(v.namespaces)
 	v.lists = b.lists
+	slices.SortStableFunc(v.lists, func(a, b prefixList) int { return strings.Compare(a.title, b.title) })
 	return v
 }
 
-func rangesText(ranges *status.Ranges) string {
-	if ranges == nil {
-		return "The AWS ranges are unknown."
-	}
-	text := fmt.Sprintf("AWS ranges: syncToken %s, published %s", ranges.SyncToken, formatTime(ranges.Published))
-	if ranges.Confirmed != nil {
-		text += fmt.Sprintf(", confirmed as the latest document %s before this report", duration.HumanDuration(ranges.Age()))
-	}
-	return text + "; from " + ranges.Source
-}
-
-func formatTime(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
-
-// stateCounts returns the number of policies in each state, in the order of status.States. It includes states without
-// policies.
-func stateCounts(policies []status.Policy) []stateCount {
-	counts := make(map[status.State]int)
-	for _, p := range policies {
-		counts[p.State]++
-	}
-	var ordered []stateCount
-	for _, state := range status.States {
-		ordered = append(ordered, stateCount{state, counts[state]})
-	}
-	return ordered
-}
-
-func (b *builder) policy(p *status.Policy) policyView {
-	v := policyView{
-		name:             p.Namespace + "/" + p.Name,
-		state:            p.State,
-		allowsEverything: p.Current != nil && netpol.AllowsEverything(p.Current.Spec),
-		messages:         p.Messages,
-		defaultAllow:     p.DefaultAction == policy.Allow,
-		onlyDNS:          p.DefaultAction == policy.Deny && len(p.Destinations) == 0,
-	}
-	if !v.allowsEverything {
-		v.summary = summaryOf(p)
-	}
-	for _, d := range p.Destinations {
-		v.destinations = append(v.destinations, b.destination(d))
-	}
-	if b.showsInForce(p) {
-		v.inForce = b.inForce(p.Current.Spec)
-	}
-	if len(p.OtherPolicies) > 0 {
-		v.othersTitle = "Other NetworkPolicies that allow egress in " + p.Namespace
-	}
-	for _, other := range p.OtherPolicies {
-		v.others = append(v.others, otherView{otherText(other), other.AllowsEverything})
-	}
-	if p.NetworkPolicy != "" {
-		v.usage = fmt.Sprintf("NetworkPolicy %s: %s, most port slots that a CIDR uses: %s",
-			p.NetworkPolicy, formatCount(p.CIDRs, "CIDR"), p.FormatPortSlots())
-	}
-	return v
-}
-
-// summaryOf names the first destinations of a policy, and counts the CIDRs in force.
-func summaryOf(p *status.Policy) string {
-	const shownCount = 5
-	var names []string
+// listText says in plain words which list of addresses the policies use.
+func listText(ranges *status.Ranges) string {
 	switch {
-	case p.DefaultAction == "":
-		names = append(names, "unreadable")
-	case len(p.Destinations) == 0:
-		names = append(names, "only DNS")
+	case ranges == nil:
+		return "unknown, so this page lacks the addresses of AWS services"
+	case ranges.Published.IsZero():
+		return "of an unknown date"
 	}
-	for _, d := range p.Destinations[:min(shownCount, len(p.Destinations))] {
-		names = append(names, d.Name)
+	text := "of " + ranges.Published.UTC().Format("2 January 2006")
+	if ranges.Confirmed != nil {
+		text += "; still the latest on " + formatTime(*ranges.Confirmed)
 	}
-	if more := len(p.Destinations) - shownCount; more > 0 {
-		names = append(names, fmt.Sprintf("%d more", more))
+	return text
+}
+
+func formatTime(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04 UTC") }
+
+// technicalFacts returns what identifies the ranges for a program.
+func technicalFacts(report *status.Report) []fact {
+	ranges := report.Ranges
+	facts := []fact{{"Report made", report.MadeAt.UTC().Format(time.RFC3339)}}
+	if ranges == nil {
+		return append(facts, fact{"AWS ranges", "unknown"})
 	}
-	return strings.Join(names, ", ") + "; " + formatCount(p.CIDRs, "CIDR") + " in force"
+	facts = append(facts, fact{"AWS ranges", "from " + ranges.Source}, fact{"syncToken", ranges.SyncToken}, fact{"Published", ranges.Published.UTC().Format(time.RFC3339)})
+	if ranges.Confirmed != nil {
+		facts = append(facts, fact{"Confirmed as the latest", ranges.Confirmed.UTC().Format(time.RFC3339)})
+	}
+	return append(facts, fact{"Held", formatCount(ranges.Held, "prefix", "prefixes") + " that AWS removed, still open for a time"})
+}
+
+// tiles returns the numbers of the summary: first the totals, then what needs a person, and then the other states that
+// occur.
+func tiles(namespaces []namespaceView) []tile {
+	var policyCount, wideCount, leakCount int
+	states := make(map[status.State]int)
+	for _, n := range namespaces {
+		policyCount += len(n.policies)
+		leakCount += len(n.leaks)
+		for _, p := range n.policies {
+			states[p.state]++
+			if p.isWide {
+				wideCount++
+			}
+		}
+	}
+	all := []tile{
+		{count: len(namespaces), label: nounOf(len(namespaces), "Namespace", "Namespaces"), note: "that have policies", tag: tagAll},
+		{count: policyCount, label: nounOf(policyCount, "Policy", "Policies"), note: "in these namespaces", tag: tagAll},
+	}
+	for _, state := range []status.State{status.Invalid, status.NameConflict} {
+		all = append(all, stateTile(state, states[state]))
+	}
+	all = append(all,
+		tile{count: wideCount, label: "Wide", note: "open more than a /8", tag: tagWide},
+		tile{count: leakCount, label: nounOf(leakCount, "Leak", "Leaks"), note: "other NetworkPolicies that open egress", tag: tagLeak},
+	)
+	for _, state := range []status.State{status.NamespaceExempt, status.RangesUnavailable, status.Pending, status.Applied} {
+		if states[state] > 0 {
+			all = append(all, stateTile(state, states[state]))
+		}
+	}
+	return all
+}
+
+func stateTile(state status.State, count int) tile {
+	return tile{count: count, label: stateLabel(state), note: stateNotes[state], tag: string(state)}
+}
+
+// stateNotes says in a few words what a state means. page.html explains the states.
+var stateNotes = map[status.State]string{
+	status.Invalid:           "not applied as written",
+	status.NameConflict:      "not applied",
+	status.NamespaceExempt:   "nothing is written there",
+	status.RangesUnavailable: "the addresses of a service are unknown",
+	status.Pending:           "not applied yet",
+	status.Applied:           "in force as written",
+}
+
+// stateLabel returns a state in words.
+func stateLabel(state status.State) string {
+	switch state {
+	case status.NameConflict:
+		return "Name conflict"
+	case status.NamespaceExempt:
+		return "Exempt namespace"
+	case status.RangesUnavailable:
+		return "AWS ranges missing"
+	}
+	return string(state)
+}
+
+func nounOf(count int, singular, plural string) string {
+	if count == 1 {
+		return singular
+	}
+	return plural
 }
 
 // formatCount returns the count with the noun, in the plural unless the count is 1.
-func formatCount(count int, noun string) string {
-	if count == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", count, noun)
+func formatCount(count int, singular, plural string) string {
+	return groupDigits(strconv.Itoa(count)) + " " + nounOf(count, singular, plural)
 }
 
-func (b *builder) destination(d status.Destination) destinationView {
-	v := destinationView{name: d.Name, ports: portsText(d.Ports), cidrCount: "unknown"}
-	if d.CIDRs != nil {
-		v.cidrCount = fmt.Sprint(*d.CIDRs)
-	}
-	if d.Service == "" {
-		v.cidr = d.CIDR
-	} else {
-		v.service = b.service(d)
-	}
-	return v
-}
+func formatCIDRs(count int) string { return formatCount(count, "CIDR", "CIDRs") }
 
-func portsText(ports []string) string { return cmp.Or(strings.Join(ports, ", "), "every port") }
-
-func otherText(other status.OtherPolicy) string {
-	text := "NetworkPolicy " + other.Name
-	if other.IsFromPolicy {
-		text += ", made from another policy"
+// formatAddressCounts returns the addresses of both families in words. It leaves out a family without addresses.
+func formatAddressCounts(c addressCount) string {
+	var families []string
+	for _, family := range []struct{ count, name string }{{c.ipv4, "IPv4"}, {c.ipv6, "IPv6"}} {
+		switch family.count {
+		case "0":
+		case "1", every:
+			families = append(families, family.count+" "+family.name+" address")
+		default:
+			families = append(families, family.count+" "+family.name+" addresses")
+		}
 	}
-	if other.PodSelector != "" {
-		text += ", for Pods with " + other.PodSelector
-	}
-	return text
+	return cmp.Or(strings.Join(families, " and "), "no addresses")
 }
