@@ -92,7 +92,8 @@ status-a    egress   Applied   2              3       3/24         AGE      1 (l
 	exit, stdout, stderr = runStatus(t, harness.Control(t).Kubeconfig, "-o", "html")
 	require.Equal(t, 1, exit)
 	require.Empty(t, stderr)
-	require.Contains(t, stdout, `<h3>status-a/egress</h3> <span class="state Applied">`)
+	require.Contains(t, stdout, `<th>status-a</th><td><span class="state Applied">`)
+	require.Contains(t, stdout, `<h3>egress</h3> <span class="state Applied">`)
 	require.Contains(t, stdout, report.Cluster)
 
 	requireTenantStatus(t)
