@@ -41,12 +41,12 @@ func (b *bench) converge(ctx context.Context) error {
 		if err := b.deletePolicies(ctx); err != nil {
 			return err
 		}
-		var p *process
+		var p *measure.Agent
 		figure, err := b.timeToCreate(ctx, n, func() (err error) { p, err = b.start(); return err })
 		if err != nil {
 			return err
 		}
-		if err := p.stop(); err != nil {
+		if err := p.Stop(); err != nil {
 			return err
 		}
 		created, err := b.client.NetworkingV1().NetworkPolicies("").List(ctx, metav1.ListOptions{})
@@ -69,7 +69,7 @@ func (b *bench) converge(ctx context.Context) error {
 
 // timeToCreate calls start, and returns the time until a watch has delivered n new NetworkPolicies.
 func (b *bench) timeToCreate(ctx context.Context, n int, start func() error) (time.Duration, error) {
-	created, stop, err := b.watchCreated(ctx)
+	created, stop, err := cluster.WatchCreated(ctx, b.client)
 	if err != nil {
 		return 0, err
 	}
@@ -79,7 +79,7 @@ func (b *bench) timeToCreate(ctx context.Context, n int, start func() error) (ti
 		return 0, err
 	}
 	last, err := awaitNth(ctx, created, n)
-	return last.deliveredAt.Sub(started), err
+	return last.At.Sub(started), err
 }
 
 // create creates copies of templates, with the same name, metadata and spec.
@@ -137,33 +137,33 @@ func (b *bench) latency(ctx context.Context) error {
 		b.add(fmt.Sprintf("one ConfigMap to its NetworkPolicy, p%d of %d", percent, b.size.latencies),
 			measure.Median(figures[i]), measure.Median(floors[i]), 1.3)
 	}
-	return p.stop()
+	return p.Stop()
 }
 
 // latencies returns the sorted latencies of the agent and of the bare watcher. It creates policies with the numbers
 // from first on, in all namespaces.
 func (b *bench) latencies(ctx context.Context, first int) (ofAgent, ofBare []time.Duration, err error) {
-	created, stop, err := b.watchCreated(ctx)
+	created, stop, err := cluster.WatchCreated(ctx, b.client)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer stop()
-	measure := func(i int, configMap *corev1.ConfigMap) (time.Duration, error) {
+	latency := func(i int, configMap *corev1.ConfigMap) (time.Duration, error) {
 		started := time.Now()
 		if _, err := b.client.CoreV1().ConfigMaps(b.namespace(i)).Create(ctx, configMap, metav1.CreateOptions{}); err != nil {
 			return 0, err
 		}
 		last, err := awaitNth(ctx, created, 1)
-		return last.deliveredAt.Sub(started), err
+		return last.At.Sub(started), err
 	}
 	for i := first; i < first+b.size.latencies; i++ {
-		figure, err := measure(i, configMap(fmt.Sprintf("latency-%d", i), i))
+		figure, err := latency(i, configMap(fmt.Sprintf("latency-%d", i), i))
 		if err != nil {
 			return nil, nil, err
 		}
 		bare := configMap(fmt.Sprintf("bare-%d", i), i)
 		bare.Labels = map[string]string{"bench": "bare"}
-		floor, err := measure(i, bare)
+		floor, err := latency(i, bare)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -211,19 +211,16 @@ func (b *bench) failover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := await(ctx, "the standby", func() bool { _, err := second.metric("egress_agent_leader"); return err == nil }); err != nil {
+	if err := measure.Await(ctx, "the standby", func() bool { _, err := second.Metric("egress_agent_leader"); return err == nil }); err != nil {
 		return err
 	}
-	created, stop, err := b.watchCreated(ctx)
+	created, stop, err := cluster.WatchCreated(ctx, b.client)
 	if err != nil {
 		return err
 	}
 	defer stop()
-	if err := first.command.Process.Kill(); err != nil {
-		return err
-	}
 	killedAt := time.Now()
-	_ = first.command.Wait()
+	first.Kill()
 	if _, err := b.client.CoreV1().ConfigMaps(b.namespace(0)).Create(ctx, configMap("failover", 0), metav1.CreateOptions{}); err != nil {
 		return err
 	}
@@ -232,24 +229,24 @@ func (b *bench) failover(ctx context.Context) error {
 		return err
 	}
 	const lease = 15 * time.Second
-	duration := last.deliveredAt.Sub(killedAt)
+	duration := last.At.Sub(killedAt)
 	b.rows = append(b.rows, []string{
 		"failover, to the standby's first write", rounded(duration), rounded(lease), rounded(duration-lease) + " more", "2s more",
 	})
-	return second.stop()
+	return second.Stop()
 }
 
 // awaitSynced waits until the agent is ready, has synced n policies and has an empty queue.
-func (b *bench) awaitSynced(ctx context.Context, p *process, n int) error {
-	if err := await(ctx, "the agent to be ready", p.isReady); err != nil {
+func (b *bench) awaitSynced(ctx context.Context, p *measure.Agent, n int) error {
+	if err := measure.Await(ctx, "the agent to be ready", p.IsReady); err != nil {
 		return err
 	}
-	return await(ctx, "every policy to be synced", func() bool {
-		syncs, err := p.metric("egress_agent_sync_duration_seconds")
+	return measure.Await(ctx, "every policy to be synced", func() bool {
+		syncs, err := p.Metric("egress_agent_sync_duration_seconds")
 		if err != nil || syncs < float64(n) {
 			return false
 		}
-		waiting, err := p.metric("egress_agent_queue_depth")
+		waiting, err := p.Metric("egress_agent_queue_depth")
 		return err == nil && waiting == 0
 	})
 }

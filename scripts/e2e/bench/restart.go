@@ -44,13 +44,13 @@ func (b *bench) restartWith(ctx context.Context, n int, half *figures) error {
 	}
 	b.next += n - len(list.Items)
 	applied := func() bool {
-		states, err := first.metric("egress_agent_policies")
+		states, err := first.Metric("egress_agent_policies")
 		return err == nil && int(states) == n
 	}
-	if err := await(ctx, "every policy to be applied", applied); err != nil {
+	if err := measure.Await(ctx, "every policy to be applied", applied); err != nil {
 		return err
 	}
-	if err := first.stop(); err != nil {
+	if err := first.Stop(); err != nil {
 		return err
 	}
 
@@ -84,7 +84,7 @@ func (b *bench) restartWith(ctx context.Context, n int, half *figures) error {
 	if now.heap, err = b.liveHeap(ctx, p); err != nil {
 		return err
 	}
-	resident, err := measure.Memory(p.command.Process.Pid, "VmRSS")
+	resident, err := p.Resident()
 	if err != nil {
 		return err
 	}
@@ -98,17 +98,17 @@ func (b *bench) restartWith(ctx context.Context, n int, half *figures) error {
 			[]string{fmt.Sprintf("%d to %d policies, time", n/2, n), rounded(now.time), rounded(half.time), fmt.Sprintf("%.2f", float64(now.time)/float64(half.time)), "2.10"},
 			[]string{fmt.Sprintf("%d to %d policies, live heap", n/2, n), megabytes(now.heap), megabytes(half.heap), fmt.Sprintf("%.2f", now.heap/half.heap), "2.00"})
 	}
-	return p.stop()
+	return p.Stop()
 }
 
 // restarts starts an agent several times, and returns the last agent. Before each start, both bare clients list once.
 // restart is the time of the agent, floor of a client that lists, started of a client that starts and lists. All times
 // are medians.
-func (b *bench) restarts(ctx context.Context, n int) (p *process, restart, floor, started time.Duration, err error) {
+func (b *bench) restarts(ctx context.Context, n int) (p *measure.Agent, restart, floor, started time.Duration, err error) {
 	var figures, floors, starts []time.Duration
 	for len(figures) < b.size.times {
 		if p != nil {
-			if err := p.stop(); err != nil {
+			if err := p.Stop(); err != nil {
 				return nil, 0, 0, 0, err
 			}
 		}
@@ -124,7 +124,7 @@ func (b *bench) restarts(ctx context.Context, n int) (p *process, restart, floor
 		if err := b.awaitSynced(ctx, p, n); err != nil {
 			return nil, 0, 0, 0, err
 		}
-		figures, floors, starts = append(figures, time.Since(p.started)), append(floors, floor), append(starts, started)
+		figures, floors, starts = append(figures, time.Since(p.StartedAt)), append(floors, floor), append(starts, started)
 	}
 	return p, measure.Median(figures), measure.Median(floors), measure.Median(starts), nil
 }
@@ -162,23 +162,23 @@ func (b *bench) timeToStartAndList(ctx context.Context) (time.Duration, error) {
 
 // liveHeap returns the size of the live heap in bytes, at a garbage collection after the work of the agent. It reads
 // the metrics until this causes a garbage collection.
-func (b *bench) liveHeap(ctx context.Context, p *process) (float64, error) {
+func (b *bench) liveHeap(ctx context.Context, p *measure.Agent) (float64, error) {
 	const metric = "go_gc_heap_live_bytes"
-	previous, err := p.metric(metric)
+	previous, err := p.Metric(metric)
 	if err != nil {
 		return 0, err
 	}
 	live := previous
-	err = await(ctx, "a collection", func() bool {
-		live, err = p.metric(metric)
+	err = measure.Await(ctx, "a collection", func() bool {
+		live, err = p.Metric(metric)
 		return err != nil || live != previous
 	})
 	return live, err
 }
 
 // idle measures the CPU time of an agent without work. It adds a row if addsRow is true.
-func (b *bench) idle(ctx context.Context, p *process, n int, addsRow bool) error {
-	start, err := measure.CPU(p.command.Process.Pid)
+func (b *bench) idle(ctx context.Context, p *measure.Agent, n int, addsRow bool) error {
+	start, err := p.CPU()
 	if err != nil {
 		return err
 	}
@@ -187,7 +187,7 @@ func (b *bench) idle(ctx context.Context, p *process, n int, addsRow bool) error
 		return ctx.Err()
 	case <-time.After(b.size.idle):
 	}
-	end, err := measure.CPU(p.command.Process.Pid)
+	end, err := p.CPU()
 	if err == nil && addsRow {
 		percent := 100 * float64(end-start) / float64(b.size.idle)
 		b.rows = append(b.rows, []string{fmt.Sprintf("idle, %d policies, of a core", n), fmt.Sprintf("%.2f %%", percent), "", "", "1 %"})

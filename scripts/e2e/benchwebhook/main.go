@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 
+	"egress-agent/scripts/e2e/bare"
 	"egress-agent/scripts/e2e/measure"
 )
 
@@ -24,7 +25,7 @@ func run(ctx context.Context) error {
 	certs := flag.String("certs", "", "the `folder` of the floor's certificate")
 	flag.Parse()
 	if *floor != "" {
-		return serveFloor(*floor, *certs)
+		return bare.ServeWebhook(*floor, *certs)
 	}
 	if *rangesFile == "" {
 		return errors.New("give --ranges FILE")

@@ -55,12 +55,12 @@ func (b *bench) measure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer webhook.kill()
+	defer webhook.Kill()
 	floor, err := b.startFloor()
 	if err != nil {
 		return err
 	}
-	defer floor.kill()
+	defer floor.Kill()
 	for _, step := range []struct {
 		progress string
 		do       func(webhook, floor *process) error
@@ -90,7 +90,7 @@ func (b *bench) throughput(webhook, floor *process) error {
 			*process
 			totals, cpus *[]time.Duration
 		}{{floor, &floors, &floorCPUs}, {webhook, &figures, &cpus}} {
-			start, err := measure.CPU(server.command.Process.Pid)
+			start, err := server.CPU()
 			if err != nil {
 				return err
 			}
@@ -98,7 +98,7 @@ func (b *bench) throughput(webhook, floor *process) error {
 			if err != nil {
 				return err
 			}
-			end, err := measure.CPU(server.command.Process.Pid)
+			end, err := server.CPU()
 			if err != nil {
 				return err
 			}
@@ -150,7 +150,7 @@ func (b *bench) large(webhook, _ *process) error {
 		{"a policy that names AMAZON everywhere", everywhere, "10ms"},
 	} {
 		const n = 1000
-		start, err := measure.CPU(webhook.command.Process.Pid)
+		start, err := webhook.CPU()
 		if err != nil {
 			return err
 		}
@@ -158,7 +158,7 @@ func (b *bench) large(webhook, _ *process) error {
 		if err != nil {
 			return err
 		}
-		end, err := measure.CPU(webhook.command.Process.Pid)
+		end, err := webhook.CPU()
 		if err != nil {
 			return err
 		}
@@ -170,7 +170,7 @@ func (b *bench) large(webhook, _ *process) error {
 
 // size measures the memory of the webhook after the other measurements, and the size of its file.
 func (b *bench) size(webhook, _ *process) error {
-	resident, err := measure.Memory(webhook.command.Process.Pid, "VmRSS")
+	resident, err := webhook.Resident()
 	if err != nil {
 		return err
 	}

@@ -24,12 +24,15 @@ func Bare(kubeconfig string) (*kubernetes.Clientset, error) {
 
 // Each calls action with every number from 0 to count-1, on Workers goroutines. A goroutine stops at its first error.
 // Each returns all these errors, joined.
-func Each(count int, action func(i int) error) error {
+func Each(count int, action func(i int) error) error { return EachOf(Workers, count, action) }
+
+// EachOf is Each on another number of goroutines.
+func EachOf(workers, count int, action func(i int) error) error {
 	var running sync.WaitGroup
-	errs := make([]error, Workers)
-	for worker := range Workers {
+	errs := make([]error, workers)
+	for worker := range workers {
 		running.Go(func() {
-			for i := worker; i < count && errs[worker] == nil; i += Workers {
+			for i := worker; i < count && errs[worker] == nil; i += workers {
 				errs[worker] = action(i)
 			}
 		})
