@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -26,7 +27,11 @@ type size struct {
 var sizes = map[string]size{
 	"small": {namespaces: 200, policies: 1000, many: 2000, times: 5, latencies: 100, idle: 10 * time.Second},
 	"full":  {namespaces: 1000, policies: 5000, many: 10000, times: 7, latencies: 300, idle: time.Minute},
+	growth:  {namespaces: 1000},
 }
+
+// growth is the size that measures the agent with the numbers of policies in --counts.
+const growth = "growth"
 
 func main() { measure.Main("bench", run) }
 
@@ -45,11 +50,16 @@ func run(ctx context.Context) error {
 	programs := flag.String("programs", "bin/control-plane", "`folder` with the control plane's programs")
 	agent := flag.String("agent", "bin/egress-agent", "the agent's `file`")
 	rangesFile := flag.String("ranges", "", "AWS's ip-ranges.json, a `file`")
-	name := flag.String("size", "small", "how much to measure: small or full")
+	name := flag.String("size", "small", "how much to measure: small, full or growth")
+	countList := flag.String("counts", "1000,5000,10000,20000,50000", "the `numbers` of policies of --size growth, in ascending order")
 	flag.Parse()
 	s, ok := sizes[*name]
 	if !ok || *rangesFile == "" {
-		return fmt.Errorf("give --ranges FILE, and --size small or full")
+		return fmt.Errorf("give --ranges FILE, and --size small, full or growth")
+	}
+	counts, err := measure.ParseCounts(*countList)
+	if err != nil {
+		return fmt.Errorf("--counts: %w", err)
 	}
 	dir, err := os.MkdirTemp("", "egress-bench-")
 	if err != nil {
@@ -69,6 +79,10 @@ func run(ctx context.Context) error {
 	b, err := newBench(ctx, control, *agent, *rangesFile, s)
 	if err != nil {
 		return err
+	}
+	if *name == growth {
+		header, rows, err := b.growth(ctx, counts)
+		return errors.Join(err, measure.PrintTable("", header, rows))
 	}
 	steps := []struct {
 		progress string

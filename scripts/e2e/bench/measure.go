@@ -96,12 +96,8 @@ func (b *bench) create(ctx context.Context, templates []networkingv1.NetworkPoli
 
 // deletePolicies deletes every NetworkPolicy. No agent may run meanwhile, because it would restore them.
 func (b *bench) deletePolicies(ctx context.Context) error {
-	list, err := b.client.NetworkingV1().NetworkPolicies("").List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return err
-	}
-	return cluster.Each(len(list.Items), func(i int) error {
-		return b.client.NetworkingV1().NetworkPolicies(list.Items[i].Namespace).Delete(ctx, list.Items[i].Name, metav1.DeleteOptions{})
+	return cluster.Each(b.size.namespaces, func(i int) error {
+		return b.client.NetworkingV1().NetworkPolicies(b.namespace(i)).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{})
 	})
 }
 

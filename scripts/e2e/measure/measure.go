@@ -87,3 +87,19 @@ func Memory(pid int, field string) (int64, error) {
 func ResetPeak(pid int) error {
 	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0) // proc(5): 5 resets VmHWM
 }
+
+// ParseCounts parses positive numbers in ascending order, separated by commas.
+func ParseCounts(list string) ([]int, error) {
+	var counts []int
+	for text := range strings.SplitSeq(list, ",") {
+		count, err := strconv.Atoi(text)
+		if err != nil || count < 1 {
+			return nil, fmt.Errorf("%q in %q is not a positive number", text, list)
+		}
+		counts = append(counts, count)
+	}
+	if !slices.IsSorted(counts) {
+		return nil, fmt.Errorf("the numbers in %q are not in ascending order", list)
+	}
+	return counts, nil
+}
