@@ -123,17 +123,19 @@ func (b *bench) measureApplier(ctx context.Context, a applier, count int) (row [
 	if err != nil {
 		return nil, err
 	}
-	writes := 0
+	var writes []string
 	if a.start != nil {
 		if writes, err = b.awaitLastWrite(ctx, mark, a.userAgent); err != nil {
 			return nil, err
 		}
-		if writes != count && !a.mayLose {
-			return nil, fmt.Errorf("%d writes for %d policies", writes, count)
+		byResource := countResources(writes)
+		progress("writes:", byResource)
+		if byResource["networkpolicies"] != count && !a.mayLose {
+			return nil, fmt.Errorf("%d writes of NetworkPolicies for %d policies", byResource["networkpolicies"], count)
 		}
 	}
 	row = []string{fmt.Sprintf("%d, %s", count, a.name), rounded(took), percentile(times, 50), percentile(times, 99),
-		strconv.Itoa(lost), strconv.Itoa(writes), "", "",
+		strconv.Itoa(lost), strconv.Itoa(len(writes)), "", "",
 		rounded(after.APIServer - before.APIServer), rounded(after.Etcd - before.Etcd), rounded(after.clients - before.clients)}
 	if a.start != nil {
 		row[6], row[7] = megabytes(after.peak), rounded(after.cpu-before.cpu)
@@ -228,30 +230,35 @@ func (b *bench) awaitApplier(ctx context.Context, a applier) error {
 	return errors.New("it creates no NetworkPolicy within two minutes")
 }
 
-// awaitLastWrite waits until the clients with a user agent have sent no write for four seconds, and returns the number
-// of writes since mark. It does not count the writes of Leases, which depend on the time only.
-func (b *bench) awaitLastWrite(ctx context.Context, mark cluster.Mark, userAgentPrefix string) (int, error) {
+// countResources returns the number of writes of each resource.
+func countResources(writes []string) map[string]int {
+	counts := make(map[string]int)
+	for _, write := range writes {
+		counts[strings.Fields(write)[1]]++ // VERB RESOURCE NAMESPACE/NAME
+	}
+	return counts
+}
+
+// awaitLastWrite waits until the clients with a user agent have sent no write for four seconds, and returns the writes
+// since mark. It leaves out the writes of Leases, which depend on the time only.
+func (b *bench) awaitLastWrite(ctx context.Context, mark cluster.Mark, userAgentPrefix string) ([]string, error) {
 	last := -1
 	for {
 		writes, err := b.control.Writes(mark, userAgentPrefix)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
-		count := 0
-		for _, write := range writes {
-			// The clients of this program have the user agent bare, too. They create only ConfigMaps.
-			if strings.Contains(write, " leases ") || strings.Contains(write, " configmaps ") && userAgentPrefix == "bare" {
-				continue
-			}
-			count++
+		writes = slices.DeleteFunc(writes, func(write string) bool {
+			// The clients of this program have the user agent bare, too. They create and delete only ConfigMaps meanwhile.
+			return strings.Contains(write, " leases ") || userAgentPrefix == "bare" && strings.Contains(write, " configmaps ")
+		})
+		if len(writes) == last {
+			return writes, nil
 		}
-		if count == last {
-			return count, nil
-		}
-		last = count
+		last = len(writes)
 		select {
 		case <-ctx.Done():
-			return 0, ctx.Err()
+			return nil, ctx.Err()
 		case <-time.After(4 * time.Second):
 		}
 	}

@@ -100,13 +100,17 @@ func (b *bench) create(ctx context.Context, kind string, count int) created {
 // clean deletes the policies and the NetworkPolicies in the namespaces of a kind.
 func (b *bench) clean(ctx context.Context, kind string) error {
 	return cluster.Each(namespaceCount, func(i int) error {
-		policies := metav1.ListOptions{LabelSelector: managedSelector}
-		err := b.client.CoreV1().ConfigMaps(namespace(kind, i)).DeleteCollection(ctx, metav1.DeleteOptions{}, policies)
-		if err != nil {
+		if err := b.deleteConfigMaps(ctx, kind, i); err != nil {
 			return err
 		}
 		return b.client.NetworkingV1().NetworkPolicies(namespace(kind, i)).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{})
 	})
+}
+
+// deleteConfigMaps deletes the policies in namespace i of a kind.
+func (b *bench) deleteConfigMaps(ctx context.Context, kind string, i int) error {
+	policies := metav1.ListOptions{LabelSelector: managedSelector}
+	return b.client.CoreV1().ConfigMaps(namespace(kind, i)).DeleteCollection(ctx, metav1.DeleteOptions{}, policies)
 }
 
 // percentile returns a percentile of sorted times as text, and "" without times.
