@@ -52,7 +52,7 @@ func run(ctx context.Context) error {
 	rangesFile := flag.String("ranges", "", "AWS's ip-ranges.json, a `file`")
 	kyvernoDir := flag.String("kyverno", "", "`folder` with Kyverno's programs kyverno and background-controller, its crds/ and the file version; without it, the rows of Kyverno are left out")
 	countList := flag.String("counts", "500,2000,10000", "the `numbers` of ConfigMaps, in ascending order; Kyverno gets at most "+strconv.Itoa(maxKyverno))
-	creates := flag.Int("creates", 1000, "`number` of ConfigMaps in each round of the admission measurements")
+	creates := flag.Int("creates", 1000, "`number` of ConfigMaps in each round of the admission measurements; 0 leaves these out")
 	flag.Parse()
 	counts, err := measure.ParseCounts(*countList)
 	if err != nil {
@@ -107,37 +107,46 @@ func (b *bench) prepare(ctx context.Context) (err error) {
 	return b.createNamespaces(ctx)
 }
 
-// measure prints two tables: one of the ConfigMaps, and one of the NetworkPolicies that come of them.
-func (b *bench) measure(ctx context.Context, counts []int, creates int) error {
-	admissions, err := b.measureAdmissions(ctx, creates)
-	if err != nil {
-		return err
-	}
-	applies, err := b.measureApplies(ctx, counts)
-	if err != nil {
-		return err
-	}
-	if b.kyverno != nil {
-		withKyverno, err := b.measureKyverno(ctx, counts, creates)
-		if err != nil {
-			return fmt.Errorf("Kyverno: %w: see its output in %s", err, b.control.Dir)
+// measure prints two tables: one of the ConfigMaps, unless creates is 0, and one of the NetworkPolicies that come of
+// them. If the measurements of Kyverno fail, it prints the other rows.
+func (b *bench) measure(ctx context.Context, counts []int, creates int) (err error) {
+	var admissions, applies [][]string
+	if creates > 0 {
+		if admissions, err = b.measureAdmissions(ctx, creates); err != nil {
+			return err
 		}
-		admissions, applies = append(admissions, withKyverno.admissions...), append(applies, withKyverno.applies...)
+	}
+	if applies, err = b.measureApplies(ctx, counts); err != nil {
+		return err
+	}
+	var kyvernoErr error
+	if b.kyverno != nil {
+		var rows withKyverno
+		rows, kyvernoErr = b.measureKyverno(ctx, counts, creates)
+		admissions, applies = append(admissions, rows.admissions...), append(applies, rows.applies...)
 	}
 	version, err := b.client.Discovery().ServerVersion()
 	if err != nil {
 		return err
 	}
 	details := ", Kubernetes " + version.GitVersion + ", " + b.kyverno.String()
-	header := []string{fmt.Sprintf("%d ConfigMaps by %d clients, median of %d rounds", creates, clients, rounds),
-		"TIME", "P50", "P99", "FAILED", "CPU", "PEAK", "WRITES"}
-	if err := measure.PrintTable(details, header, admissions); err != nil {
+	if creates > 0 {
+		header := []string{fmt.Sprintf("%d ConfigMaps by %d clients, median of %d rounds", creates, clients, rounds),
+			"TIME", "P50", "P99", "FAILED", "CPU", "PEAK", "WRITES"}
+		if err := measure.PrintTable(details, header, admissions); err != nil {
+			return err
+		}
+		fmt.Println()
+	}
+	header := []string{fmt.Sprintf("ConfigMaps by %d clients, to the last NetworkPolicy", clients),
+		"TIME", "P50", "P99", "LOST", "WRITES", "PEAK", "CPU", "OF THE API SERVER", "OF ETCD", "OF THE CLIENTS"}
+	if err := measure.PrintTable(details, header, applies); err != nil {
 		return err
 	}
-	fmt.Println()
-	header = []string{fmt.Sprintf("ConfigMaps by %d clients, to the last NetworkPolicy", clients),
-		"TIME", "P50", "P99", "LOST", "WRITES", "PEAK", "CPU", "OF THE API SERVER", "OF ETCD", "OF THE CLIENTS"}
-	return measure.PrintTable(details, header, applies)
+	if kyvernoErr != nil {
+		return fmt.Errorf("Kyverno: %w", kyvernoErr)
+	}
+	return nil
 }
 
 // kubectl runs kubectl as administrator, and returns its output. stdin is its input.

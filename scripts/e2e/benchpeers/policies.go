@@ -104,6 +104,9 @@ spec:
                 to:
                   - podSelector: {matchLabels: {k8s-app: kube-dns}}
                     namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}
+        - name: egress
+          variable:
+            jmesPath: "[dns, rules][]"
       generate:
         apiVersion: networking.k8s.io/v1
         kind: NetworkPolicy
@@ -114,5 +117,5 @@ spec:
           spec:
             podSelector: {}
             policyTypes: [Egress]
-            egress: "{{ [dns, rules][] }}"
+            egress: "{{ egress }}"
 `
