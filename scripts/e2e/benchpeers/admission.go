@@ -22,10 +22,10 @@ const rounds = 5
 
 // admission is a check that the API server makes before it stores a ConfigMap.
 type admission struct {
-	name      string
-	kind      string // of the namespaces that it applies to
-	userAgent string // the prefix of its requests' user agent; "" if it sends none
-	processes []*measure.Process
+	name       string
+	kind       string   // of the namespaces that it applies to
+	userAgents []string // the prefixes of its requests' user agents; nil if it sends none
+	processes  []*measure.Process
 }
 
 // measureAdmissions measures the checks that need no other project's programs.
@@ -89,8 +89,8 @@ func (b *bench) measureChecks(ctx context.Context, checks []admission, creates i
 				return nil, err
 			}
 			var writes []string
-			if check.userAgent != "" {
-				if writes, err = b.awaitLastWrite(ctx, mark, check.userAgent); err != nil {
+			if check.userAgents != nil {
+				if writes, err = b.awaitLastWrite(ctx, mark, check.userAgents); err != nil {
 					return nil, err
 				}
 			}

@@ -24,10 +24,10 @@ const quiet = time.Minute
 
 // applier creates a NetworkPolicy for each policy.
 type applier struct {
-	name      string
-	userAgent string // the prefix of its requests' user agent
-	kind      string // of the namespaces that it works in
-	mayLose   bool   // whether a lost NetworkPolicy belongs into the table; otherwise it is an error
+	name       string
+	userAgents []string // the prefixes of its requests' user agents
+	kind       string   // of the namespaces that it works in
+	mayLose    bool     // whether a lost NetworkPolicy belongs into the table; otherwise it is an error
 	// start starts its programs. stop stops them and removes what they leave behind. A nil start starts nothing, and
 	// the measurement then awaits no NetworkPolicy.
 	start func(ctx context.Context) (running []*measure.Process, stop func(context.Context) error, err error)
@@ -37,8 +37,8 @@ type applier struct {
 func (b *bench) measureApplies(ctx context.Context, counts []int) ([][]string, error) {
 	appliers := []applier{
 		{name: "ConfigMaps alone", kind: kindNone},
-		{name: "bare client", userAgent: "bare", kind: kindNone, start: b.startBareWatch},
-		{name: "egress-agent", userAgent: "egress-agent", kind: kindNone, start: b.startAgent},
+		{name: "bare client", userAgents: []string{"bare"}, kind: kindNone, start: b.startBareWatch},
+		{name: "egress-agent", userAgents: []string{"egress-agent"}, kind: kindNone, start: b.startAgent},
 	}
 	var rows [][]string
 	for _, count := range counts {
@@ -125,7 +125,7 @@ func (b *bench) measureApplier(ctx context.Context, a applier, count int) (row [
 	}
 	var writes []string
 	if a.start != nil {
-		if writes, err = b.awaitLastWrite(ctx, mark, a.userAgent); err != nil {
+		if writes, err = b.awaitLastWrite(ctx, mark, a.userAgents); err != nil {
 			return nil, err
 		}
 		byResource := countResources(writes)
@@ -221,7 +221,7 @@ func (b *bench) awaitApplier(ctx context.Context, a applier) error {
 				if err != nil {
 					return err
 				}
-				_, err = b.awaitLastWrite(ctx, mark, a.userAgent)
+				_, err = b.awaitLastWrite(ctx, mark, a.userAgents)
 				return err
 			}
 			time.Sleep(100 * time.Millisecond)
@@ -239,19 +239,22 @@ func countResources(writes []string) map[string]int {
 	return counts
 }
 
-// awaitLastWrite waits until the clients with a user agent have sent no write for four seconds, and returns the writes
+// awaitLastWrite waits until the clients with the user agents have sent no write for four seconds, and returns the writes
 // since mark. It leaves out the writes of Leases, which depend on the time only.
-func (b *bench) awaitLastWrite(ctx context.Context, mark cluster.Mark, userAgentPrefix string) ([]string, error) {
+func (b *bench) awaitLastWrite(ctx context.Context, mark cluster.Mark, userAgents []string) ([]string, error) {
 	last := -1
 	for {
-		writes, err := b.control.Writes(mark, userAgentPrefix)
-		if err != nil {
-			return nil, err
+		var writes []string
+		for _, prefix := range userAgents {
+			sent, err := b.control.Writes(mark, prefix)
+			if err != nil {
+				return nil, err
+			}
+			writes = append(writes, slices.DeleteFunc(sent, func(write string) bool {
+				// The clients of this program have the user agent bare, too. They write only ConfigMaps meanwhile.
+				return strings.Contains(write, " leases ") || prefix == "bare" && strings.Contains(write, " configmaps ")
+			})...)
 		}
-		writes = slices.DeleteFunc(writes, func(write string) bool {
-			// The clients of this program have the user agent bare, too. They create and delete only ConfigMaps meanwhile.
-			return strings.Contains(write, " leases ") || userAgentPrefix == "bare" && strings.Contains(write, " configmaps ")
-		})
 		if len(writes) == last {
 			return writes, nil
 		}

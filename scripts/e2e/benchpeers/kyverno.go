@@ -15,6 +15,9 @@ import (
 // maxKyverno is the largest number of ConfigMaps for Kyverno, which needs many times as long as the others.
 const maxKyverno = 2000
 
+// kyvernoUserAgents are the user agents of both programs.
+var kyvernoUserAgents = []string{"kyverno/", "background-controller/"}
+
 // kyverno are the programs of Kyverno.
 type kyverno struct{ dir, version string }
 
@@ -77,7 +80,7 @@ func (b *bench) measureKyverno(ctx context.Context, counts []int, creates int) (
 			continue
 		}
 		for _, s := range []settings{chartSettings, raisedSettings} {
-			row, err := b.measureApplier(ctx, applier{name: s.name, userAgent: "Kyverno/", kind: kindKyverno, mayLose: true,
+			row, err := b.measureApplier(ctx, applier{name: s.name, userAgents: kyvernoUserAgents, kind: kindKyverno, mayLose: true,
 				start: func(ctx context.Context) ([]*measure.Process, func(context.Context) error, error) {
 					return b.startKyverno(ctx, s, kyvernoGenerate)
 				}}, count)
@@ -102,7 +105,7 @@ func (b *bench) measureKyvernoValidate(ctx context.Context, creates int) (rows [
 	}
 	return b.measureChecks(ctx, []admission{
 		{name: "no check, while Kyverno runs", kind: kindNone},
-		{name: "Kyverno's validate, nearest checks", kind: kindKyverno, userAgent: "Kyverno/", processes: running},
+		{name: "Kyverno's validate, nearest checks", kind: kindKyverno, userAgents: kyvernoUserAgents, processes: running},
 	}, creates)
 }
 
