@@ -28,7 +28,8 @@ type series struct {
 
 // growth measures the same agent with more and more policies. counts are the numbers of policies, in ascending order.
 // Each number has a row: the first convergence and a restart, each beside a bare client that does only the necessary
-// requests. The last two rows have the exponents between the two largest numbers, and the extrapolation.
+// requests. The last two rows have the exponents between the two largest numbers, and the extrapolation. After an error,
+// growth returns the rows so far.
 func (b *bench) growth(ctx context.Context, counts []int) ([]string, [][]string, error) {
 	inSeconds := func(s float64) string { return fmt.Sprintf("%.2f s", s) }
 	all := []*series{
@@ -43,12 +44,16 @@ func (b *bench) growth(ctx context.Context, counts []int) ([]string, [][]string,
 		{name: "ALIVE", format: megabytes},
 		{name: "RESIDENT", format: megabytes},
 	}
+	header := []string{"POLICIES"}
+	for _, s := range all {
+		header = append(header, s.name)
+	}
 	var rows [][]string
 	for _, n := range counts {
 		fmt.Fprintln(os.Stderr, "measuring:", n, "policies")
 		values, err := b.grow(ctx, n)
 		if err != nil {
-			return nil, nil, fmt.Errorf("%d policies: %w", n, err)
+			return header, rows, fmt.Errorf("%d policies: %w", n, err)
 		}
 		row := []string{strconv.Itoa(n)}
 		for i, s := range all {
@@ -57,10 +62,6 @@ func (b *bench) growth(ctx context.Context, counts []int) ([]string, [][]string,
 		}
 		rows = append(rows, row)
 		fmt.Fprintln(os.Stderr, strings.Join(row, "  "))
-	}
-	header := []string{"POLICIES"}
-	for _, s := range all {
-		header = append(header, s.name)
 	}
 	if len(counts) < 2 {
 		return header, rows, nil

@@ -71,7 +71,8 @@ func Start(ctx context.Context, programs, dir string) (*Cluster, error) {
 	apiserver.Path = filepath.Join(programs, "kube-apiserver")
 	apiserver.Configure().
 		Append("audit-policy-file", filepath.Join(dir, "audit-policy.yaml")).
-		Append("audit-log-path", c.auditLog())
+		Append("audit-log-path", c.auditLog()).
+		Append("audit-log-maxsize", "10000") // in MB; after 100, the default, a new file would invalidate each Mark
 	var err error
 	if c.config, err = c.environment.Start(); err != nil {
 		return nil, fmt.Errorf("start the control plane: %w", err)
