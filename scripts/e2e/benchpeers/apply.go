@@ -134,6 +134,7 @@ func (b *bench) measureApplier(ctx context.Context, a applier, count int) (row [
 			return nil, fmt.Errorf("%d writes of NetworkPolicies for %d policies", byResource["networkpolicies"], count)
 		}
 	}
+	progress("ConfigMaps created in", rounded(c.took), "slowest", percentile(c.times, 100), "and NetworkPolicy", percentile(times, 100))
 	row = []string{fmt.Sprintf("%d, %s", count, a.name), rounded(took), percentile(times, 50), percentile(times, 99),
 		strconv.Itoa(lost), strconv.Itoa(len(writes)), "", "",
 		rounded(after.APIServer - before.APIServer), rounded(after.Etcd - before.Etcd), rounded(after.clients - before.clients)}

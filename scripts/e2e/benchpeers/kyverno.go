@@ -64,7 +64,7 @@ func (b *bench) measureKyverno(ctx context.Context, counts []int, creates int) (
 	if _, err := b.kubectl(ctx, "", "apply", "--server-side", "--recursive", "-f", filepath.Join(b.kyverno.dir, "crds")); err != nil {
 		return rows, err
 	}
-	if _, err := b.kubectl(ctx, "", "wait", "--for=condition=Established", "--timeout=60s", "customresourcedefinitions", "--all"); err != nil {
+	if _, err := b.kubectl(ctx, "", "wait", "--for=condition=Established", "--timeout=5m", "customresourcedefinitions", "--all"); err != nil {
 		return rows, err
 	}
 	if _, err := b.kubectl(ctx, kyvernoObjects, "apply", "-f", "-"); err != nil {
