@@ -7,7 +7,7 @@
 //	faults    the agent while something fails: process, cluster, network and feed, with E2E_ALL
 //	hostile   both programs under attack, within the limits of the Pods
 //	script    the offline commands, without a cluster
-//	shell     the Makefile and the scripts, without a cluster
+//	shell     the Makefile and the scripts; a release is deployed to a control plane
 //	walk      the commands of README.md in an empty folder, with Go, git, make and openssl alone
 //	page      the page of egress-agent status, in a browser
 //	deployed  deploy/README.md's "Deploy images of your own", on a cluster with Pods
