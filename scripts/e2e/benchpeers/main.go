@@ -144,7 +144,7 @@ func (b *bench) measure(ctx context.Context, counts []int, creates int) (err err
 		return err
 	}
 	if kyvernoErr != nil {
-		return fmt.Errorf("Kyverno: %w", kyvernoErr)
+		return fmt.Errorf("the rows of Kyverno are missing: %w", kyvernoErr)
 	}
 	return nil
 }
