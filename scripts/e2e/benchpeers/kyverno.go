@@ -246,7 +246,7 @@ kind: ConfigMap
 metadata: {name: kyverno, namespace: kyverno}
 data:
   enableDefaultRegistryMutation: "true"
-  defaultRegistry: docker.io
+  defaultRegistry: registry.example.com
   generateSuccessEvents: "false"
   excludeGroups: system:nodes
   resourceFilters: >-
