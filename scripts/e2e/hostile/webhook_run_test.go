@@ -27,7 +27,11 @@ const (
 )
 
 // webhook is an egress-webhook with methods for tests.
-type webhook struct{ *Webhook }
+type webhook struct {
+	*Webhook
+	stays *http.Client // keeps its connection from the API server's address
+	floor *webhook     // another one, which nobody attacks
+}
 
 // certificates creates the serving certificate of all webhooks once.
 var certificates = sync.OnceValues(func() (string, error) {
@@ -39,16 +43,25 @@ var certificates = sync.OnceValues(func() (string, error) {
 	return certs, err
 })
 
-// startWebhook runs egress-webhook until the test ends.
+// startWebhook runs egress-webhook and its floor until the test ends.
 func startWebhook(t testing.TB) *webhook {
+	t.Helper()
+	w := startAlone(t)
+	w.floor = startAlone(t)
+	return w
+}
+
+func startAlone(t testing.TB) *webhook {
 	t.Helper()
 	certs, err := certificates()
 	require.NoError(t, err)
 	log := filepath.Join(t.TempDir(), "egress-webhook.log")
-	w, err := StartWebhook(webhookPod, harness.Binary(t, "egress-webhook"), certs, rangesFile, log)
+	process, err := StartWebhook(webhookPod, harness.Binary(t, "egress-webhook"), certs, rangesFile, log)
 	require.NoError(t, err, end(log))
-	stopAfter(t, w.Process, log)
-	return &webhook{w}
+	stopAfter(t, process.Process, log)
+	w := &webhook{Webhook: process}
+	w.stays = w.client(t, apiServer)
+	return w
 }
 
 // stopAfter kills a program when the test ends, and shows the end of its log if the test has failed.
