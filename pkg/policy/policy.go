@@ -47,6 +47,9 @@ type Destination struct {
 	Regions []string
 	// Ports are in document order. Nil means every port of every protocol. Otherwise the list is not empty.
 	Ports []Port
+	// Reason is why the author wants this destination, for reviewers. It has at most 256 printable characters, and is
+	// empty if the document has no reason.
+	Reason string
 }
 
 // Protocol is a transport protocol that has ports, by its Kubernetes name.

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"egress-agent/pkg/internal/document"
 )
 
 func TestValidateReturnsPolicy(t *testing.T) {
@@ -36,8 +38,8 @@ func TestValidateReportsInvalidNames(t *testing.T) {
 	})
 	require.Nil(t, p)
 	require.Equal(t, Problems{
-		{"bad sr", "allowedDestinations[0].regions[0]"},
-		{"bad s", "allowedDestinations[0].awsService"},
+		{Message: "bad sr", Path: "allowedDestinations[0].regions[0]"},
+		{Message: "bad s", Path: "allowedDestinations[0].awsService"},
 	}, problems)
 }
 
@@ -123,9 +125,8 @@ func TestDocumentLimits(t *testing.T) {
 		return `{"allowedDestinations": [` + strings.Join(list, ", ") + `]}`
 	}
 	documentOfSize := func(n int) string {
-		document := `{"allowedDestinations": [], "x": ""}`
-		size, _ := measure([]byte(document))
-		return strings.Replace(document, `""`, `"`+strings.Repeat(" ", n-size)+`"`, 1)
+		text := `{"allowedDestinations": [], "x": ""}`
+		return strings.Replace(text, `""`, `"`+strings.Repeat(" ", n-document.Size([]byte(text)))+`"`, 1)
 	}
 	for _, test := range []struct{ name, document, want string }{
 		{"1,000 destinations", entries(1000), ""},
@@ -268,29 +269,29 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// toAny returns a node in the form in which encoding/json would decode it.
-func toAny(t *testing.T, n node) any {
-	switch n.kind() {
-	case object:
+// toAny returns a Node in the form in which encoding/json would decode it.
+func toAny(t *testing.T, n document.Node) any {
+	switch n.Kind() {
+	case document.Object:
 		fields := make(map[string]any)
-		for child := range n.children {
-			fields[child[0].key] = toAny(t, child)
+		for child := range n.Children {
+			fields[child.Key()] = toAny(t, child)
 		}
 		return fields
-	case list:
+	case document.List:
 		items := []any{}
-		for child := range n.children {
+		for child := range n.Children {
 			items = append(items, toAny(t, child))
 		}
 		return items
-	case text:
-		return n.text()
-	case number:
-		return json.Number(n.text())
-	case boolean:
-		return n.text() == "true"
+	case document.Text:
+		return n.Text()
+	case document.Number:
+		return json.Number(n.Text())
+	case document.Boolean:
+		return n.Text() == "true"
 	}
-	require.Equal(t, null, n.kind())
+	require.Equal(t, document.Null, n.Kind())
 	return nil
 }
 
@@ -313,6 +314,9 @@ func marshalPolicy(t *testing.T, p *Policy) []byte {
 				ports = append(ports, map[string]any{"port": port.First, "endPort": port.Last, "protocol": port.Protocol})
 			}
 			entry["ports"] = ports
+		}
+		if d.Reason != "" {
+			entry["reason"] = d.Reason
 		}
 		destinations = append(destinations, entry)
 	}

@@ -1,18 +1,21 @@
 package policy
 
 import (
+	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"egress-agent/pkg/internal/document"
 )
 
-func (v *validator) cidr(n node, path *fieldPath) netip.Prefix {
-	if !v.checkKind(n, text, path, "cidr") {
+func (v *validator) cidr(n document.Node, path *document.Path) netip.Prefix {
+	if !v.CheckKind(n, document.Text, path, "cidr") {
 		return netip.Prefix{}
 	}
-	prefix, err := netip.ParsePrefix(n.text())
-	if problem := cidrProblem(n.text(), prefix, err); problem != "" {
-		v.report(path, "Invalid CIDR format: %s", problem)
+	prefix, err := netip.ParsePrefix(n.Text())
+	if problem := cidrProblem(n.Text(), prefix, err); problem != "" {
+		v.Report(path, "Invalid CIDR format: %s", problem)
 	}
 	return prefix
 }
@@ -25,7 +28,7 @@ func (v *validator) cidr(n node, path *fieldPath) netip.Prefix {
 // (https://github.com/aws/aws-network-policy-agent/issues/609).
 func cidrProblem(cidr string, prefix netip.Prefix, err error) string {
 	if err != nil {
-		return Sanitize(cidr) + withSeparator(cidrHint(cidr))
+		return Sanitize(cidr) + document.WithSeparator(cidrHint(cidr))
 	}
 	if prefix.Addr().Is4In6() {
 		problem := cidr + " is an IPv4-mapped IPv6 prefix"
@@ -48,16 +51,16 @@ var (
 	protocols  = []Protocol{TCP, UDP, SCTP}
 )
 
-func (v *validator) ports(n node, path *fieldPath) []Port {
-	if !v.checkKind(n, list, path, "ports") {
+func (v *validator) ports(n document.Node, path *document.Path) []Port {
+	if !v.CheckKind(n, document.List, path, "ports") {
 		return nil
 	}
-	count := n.count()
+	count := n.Count()
 	if count == 0 {
-		v.report(path, "Invalid ports: []; list at least one port, or omit ports to open every port")
+		v.Report(path, "Invalid ports: []; list at least one port, or omit ports to open every port")
 	}
 	ports := make([]Port, 0, count)
-	for item := range n.children {
+	for item := range n.Children {
 		ports = append(ports, v.port(item, path, len(ports)))
 	}
 	return ports
@@ -65,28 +68,28 @@ func (v *validator) ports(n node, path *fieldPath) []Port {
 
 // port checks one item of ports: a number such as 443, which means TCP, or an object such as
 // {"port": 8000, "endPort": 8100, "protocol": "UDP"}.
-func (v *validator) port(n node, listPath *fieldPath, i int) Port {
+func (v *validator) port(n document.Node, listPath *document.Path, i int) Port {
 	p := Port{Protocol: TCP}
-	if n.kind() == number {
-		if p.First = plainPort(n.text()); p.First > 0 {
+	if n.Kind() == document.Number {
+		if p.First = plainPort(n.Text()); p.First > 0 {
 			p.Last = p.First
 			return p
 		}
 	}
-	path := v.itemPath(listPath, i)
-	switch n.kind() {
-	case number:
+	path := v.ItemPath(listPath, i)
+	switch n.Kind() {
+	case document.Number:
 		p.First = v.portNumber(n, path, "port")
 		p.Last = p.First
 		return p
-	case object:
+	case document.Object:
 	default:
-		v.report(path, `Invalid port: must be a number or an object such as {"port": 53, "protocol": "UDP"}, not %s`, n.kind())
+		v.Report(path, `Invalid port: must be a number or an object such as {"port": 53, "protocol": "UDP"}, not %s`, n.Kind())
 		return p
 	}
-	v.requireField(n, path, "port")
-	for field, value := range v.knownFields(n, path, portFields) {
-		at := path.field(field)
+	v.RequireField(n, path, "port")
+	for field, value := range v.KnownFields(n, path, portFields) {
+		at := path.Field(field)
 		switch field {
 		case "port":
 			p.First = v.portNumber(value, at, "port")
@@ -96,27 +99,25 @@ func (v *validator) port(n node, listPath *fieldPath, i int) Port {
 			p.Protocol = v.protocol(value, at)
 		}
 	}
-	if n.member("endPort") == nil {
+	if n.Member("endPort") == nil {
 		p.Last = p.First
 	} else if p.First > p.Last && p.Last > 0 {
-		v.report(path.field("endPort"), "Invalid endPort: %d; must not be below port %d", p.Last, p.First)
+		v.Report(path.Field("endPort"), "Invalid endPort: %d; must not be below port %d", p.Last, p.First)
 	}
 	return p
 }
 
 // portNumber returns a port. If the value is invalid, it adds a problem and returns 0. It accepts only the plain
 // spelling: 443, not 443.0 or 4.43e2.
-func (v *validator) portNumber(n node, path *fieldPath, field string) uint16 {
-	if !v.checkKind(n, number, path, field) {
+func (v *validator) portNumber(n document.Node, path *document.Path, field string) uint16 {
+	if !v.CheckKind(n, document.Number, path, field) {
 		return 0
 	}
-	value := plainPort(n.text())
+	value := plainPort(n.Text())
 	if value == 0 {
-		if v.isFull() {
-			v.omittedCount++
-			return 0
-		}
-		v.report(path, "Invalid %s: %s; must be a whole number from 1 to 65535", field, Sanitize(n.text()))
+		v.ReportLazily(path, func() string {
+			return fmt.Sprintf("Invalid %s: %s; must be a whole number from 1 to 65535", field, Sanitize(n.Text()))
+		})
 		return 0
 	}
 	return value
@@ -131,19 +132,19 @@ func plainPort(text string) uint16 {
 	return uint16(value)
 }
 
-func (v *validator) protocol(n node, path *fieldPath) Protocol {
-	if !v.checkKind(n, text, path, "protocol") {
+func (v *validator) protocol(n document.Node, path *document.Path) Protocol {
+	if !v.CheckKind(n, document.Text, path, "protocol") {
 		return TCP
 	}
 	for _, protocol := range protocols {
-		if n.text() == string(protocol) {
+		if n.Text() == string(protocol) {
 			return protocol
 		}
 	}
 	correction := "; must be TCP, UDP or SCTP"
-	if upper := strings.ToUpper(n.text()); upper == string(TCP) || upper == string(UDP) || upper == string(SCTP) {
+	if upper := strings.ToUpper(n.Text()); upper == string(TCP) || upper == string(UDP) || upper == string(SCTP) {
 		correction = "; did you mean " + upper + "?"
 	}
-	v.report(path, "Invalid protocol: %s%s", Sanitize(n.text()), correction)
+	v.Report(path, "Invalid protocol: %s%s", Sanitize(n.Text()), correction)
 	return TCP
 }

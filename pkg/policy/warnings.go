@@ -3,6 +3,8 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+
+	"egress-agent/pkg/internal/document"
 )
 
 // minBits is the shortest prefix length that gives no warning, in either family.
@@ -80,6 +82,7 @@ type Severity int
 // The severities.
 const (
 	NotEnforced     Severity = iota // the agent writes nothing in the policy's namespace
+	Guardrail                       // a platform document will not permit it
 	OpensEverything                 // the policy opens every address
 	Credentials                     // the policy opens an address that returns credentials
 	WideCIDR
@@ -96,6 +99,7 @@ const (
 // summaries has the end of the line that counts the omitted warnings of a severity: "N more destinations SUMMARY". A
 // summary is empty if a policy cannot have many warnings of the severity.
 var summaries = [severityCount]string{
+	Guardrail:       "are not permitted by a platform document",
 	OpensEverything: "open every address of a family",
 	Credentials:     "cover addresses that hand out credentials",
 	WideCIDR:        "open a CIDR wider than /8",
@@ -124,7 +128,7 @@ func (w *Warnings) Add(severity Severity, i int, field, format string, args ...a
 	if w.omitIfFull(severity) {
 		return
 	}
-	path := joinIndex("allowedDestinations", i)
+	path := document.JoinIndex("allowedDestinations", i)
 	if field != "" {
 		path += "." + field
 	}

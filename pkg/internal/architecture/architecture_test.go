@@ -37,10 +37,13 @@ var table = []row{
 	{folder: "pkg/internal/prefixtest", pure: true},
 	{folder: "pkg/internal/prefixes", pure: true},
 
-	{folder: "pkg/policy", pure: true, imports: []string{"pkg/internal/nearest", "k8s.io/apimachinery", "sigs.k8s.io/json"}},
+	{folder: "pkg/internal/document", pure: true, imports: []string{"pkg/internal/nearest"}},
+
+	{folder: "pkg/policy", pure: true, imports: []string{"pkg/internal/document", "pkg/internal/nearest", "k8s.io/apimachinery", "sigs.k8s.io/json"}},
+	{folder: "pkg/platform", pure: true, imports: []string{"pkg/internal/document", "pkg/policy", "k8s.io/apimachinery"}},
 	{folder: "pkg/awsranges", imports: []string{"pkg/internal/nearest", "pkg/internal/prefixes"}},
 	{folder: "pkg/internal/policytest", pure: true, imports: []string{"pkg/policy", "pkg/awsranges", "k8s.io/api"}},
-	{folder: "pkg/netpol", pure: true, imports: []string{"pkg/policy", "pkg/awsranges", "pkg/internal/nearest", "pkg/internal/prefixes",
+	{folder: "pkg/netpol", pure: true, imports: []string{"pkg/policy", "pkg/platform", "pkg/awsranges", "pkg/internal/nearest", "pkg/internal/prefixes",
 		"k8s.io/api", "k8s.io/apimachinery"}},
 	{folder: "pkg/analysis", pure: true, imports: []string{"pkg/policy", "pkg/awsranges", "pkg/internal/prefixes", "pkg/netpol"}},
 	{folder: "pkg/status", imports: []string{"pkg/policy", "pkg/awsranges", "pkg/netpol", "k8s.io/api", "k8s.io/apimachinery"}},

@@ -1,4 +1,4 @@
-package policy
+package document
 
 import (
 	"strings"
@@ -66,9 +66,9 @@ func TestSyntaxHint(t *testing.T) {
 			reason, offset := syntaxError([]byte(test.data))
 			require.NotEmpty(t, reason)
 			require.Equal(t, test.want, syntaxHint([]byte(test.data), offset), reason)
-			document, problems := Parse([]byte(test.data))
-			require.Nil(t, document)
-			require.Equal(t, test.want == "", strings.HasSuffix(problems[0].Message, " at "+lineColumn([]byte(test.data), offset)))
+			node, err := Parse([]byte(test.data))
+			require.Nil(t, node)
+			require.Equal(t, test.want == "", strings.HasSuffix(err.Error(), " at "+lineColumn([]byte(test.data), offset)))
 		})
 	}
 }

@@ -1,7 +1,7 @@
-package policy
+package document
 
-// withSeparator adds "; " before the hint, so that the result can follow a message. It returns "" for an empty hint.
-func withSeparator(hint string) string {
+// WithSeparator adds "; " before the hint, so that the result can follow a message. It returns "" for an empty hint.
+func WithSeparator(hint string) string {
 	if hint == "" {
 		return ""
 	}
@@ -12,7 +12,7 @@ func withSeparator(hint string) string {
 // null as a missing field, {"ports": null} would open every port.
 func nullHint(field string) string {
 	switch field {
-	case "name", "allowedDestinations", "port", "region":
+	case "name", "allowedDestinations", "namespaces", "port", "region":
 		return "replace null with a value"
 	}
 	return "null does not mean left out: remove the field" +

@@ -1,46 +1,53 @@
-package policy
+package document
 
 import (
 	"encoding/json"
 	"strings"
 )
 
-type kind uint8
+// Kind is a kind of JSON values.
+type Kind uint8
 
 // The kinds of JSON values.
 const (
-	object kind = iota
-	list
-	text
-	number
-	boolean
-	null
+	Object Kind = iota
+	List
+	Text
+	Number
+	Boolean
+	Null
 )
 
 // String returns the name that messages use for the kind.
-func (k kind) String() string {
+func (k Kind) String() string {
 	return [...]string{"an object", "a list", "a string", "a number", "a boolean", "null"}[k]
 }
 
-// node is a JSON value. Its first element is the value itself. Its children follow in document order, and each child is
-// itself a node. So one slice contains all values of a document, and each value is a part of that slice.
-type node []element
+// Node is a JSON value. Its first element is the value itself. Its children follow in document order, and each child is
+// itself a Node. So one slice contains all values of a document, and each value is a part of that slice.
+type Node []element
 
 type element struct {
 	// key is the name of a field in an object. It is empty for all other values.
 	key string
 	// text is the decoded value of a string, or the spelling of a number, a boolean or null.
 	text string
-	// size is the number of elements of the node, this element included.
+	// size is the number of elements of the Node, this element included.
 	size int32
-	kind kind
+	kind Kind
 }
 
-func (n node) kind() kind   { return n[0].kind }
-func (n node) text() string { return n[0].text }
+// Kind returns the kind of the value.
+func (n Node) Kind() Kind { return n[0].kind }
 
-// children yields the items of a list, or the fields of an object, duplicates included.
-func (n node) children(yield func(child node) bool) {
+// Text returns the decoded value of a string, or the spelling of a number, a boolean or null.
+func (n Node) Text() string { return n[0].text }
+
+// Key returns the name of a field. It is empty for a value that is not in an object.
+func (n Node) Key() string { return n[0].key }
+
+// Children yields the items of a list, or the fields of an object, duplicates included.
+func (n Node) Children(yield func(child Node) bool) {
 	for rest := n[1:]; len(rest) > 0; {
 		size := rest[0].size
 		if !yield(rest[:size]) {
@@ -50,22 +57,22 @@ func (n node) children(yield func(child node) bool) {
 	}
 }
 
-// count returns the number of children.
-func (n node) count() int {
+// Count returns the number of children.
+func (n Node) Count() int {
 	count := 0
-	for range n.children {
+	for range n.Children {
 		count++
 	}
 	return count
 }
 
-// member returns the value of the first field whose name is key. It returns nil if n has no such field or is not an
+// Member returns the value of the first field whose name is key. It returns nil if n has no such field or is not an
 // object.
-func (n node) member(key string) node {
-	if n.kind() != object {
+func (n Node) Member(key string) Node {
+	if n.Kind() != Object {
 		return nil
 	}
-	for child := range n.children {
+	for child := range n.Children {
 		if child[0].key == key {
 			return child
 		}
@@ -92,32 +99,32 @@ func (r *jsonReader) take(n int) string {
 
 // appendValue reads the next value with its children and appends it to nodes. key is the value's field name. It is
 // empty if the value is not in an object.
-func (r *jsonReader) appendValue(nodes node, key string) node {
+func (r *jsonReader) appendValue(nodes Node, key string) Node {
 	start := len(nodes)
 	nodes = append(nodes, element{key: key})
 	e := element{key: key}
 	switch r.peek() {
 	case '{':
-		e.kind = object
+		e.kind = Object
 		for r.take(len("{")); r.peek() != '}'; {
 			name := r.takeString()
 			nodes = r.appendValue(nodes, name)
 		}
 		r.take(len("}"))
 	case '[':
-		e.kind = list
+		e.kind = List
 		for r.take(len("[")); r.peek() != ']'; {
 			nodes = r.appendValue(nodes, "")
 		}
 		r.take(len("]"))
 	case '"':
-		e.kind, e.text = text, r.takeString()
+		e.kind, e.text = Text, r.takeString()
 	case 't', 'f':
-		e.kind, e.text = boolean, r.takeLiteral()
+		e.kind, e.text = Boolean, r.takeLiteral()
 	case 'n':
-		e.kind, e.text = null, r.takeLiteral()
+		e.kind, e.text = Null, r.takeLiteral()
 	default:
-		e.kind, e.text = number, r.takeLiteral()
+		e.kind, e.text = Number, r.takeLiteral()
 	}
 	e.size = int32(len(nodes) - start)
 	nodes[start] = e

@@ -1,4 +1,4 @@
-package policy
+package document
 
 import (
 	"strconv"
@@ -93,13 +93,13 @@ func (l *locator) visit(path string, nameOffset int) {
 		l.take(len("{"))
 		for l.peek() != '}' {
 			nameOffset := l.size - len(l.rest)
-			l.visit(joinField(path, l.takeString()), nameOffset)
+			l.visit(JoinField(path, l.takeString()), nameOffset)
 		}
 		l.take(len("}"))
 	case '[':
 		l.take(len("["))
 		for i := 0; l.peek() != ']'; i++ {
-			l.visit(joinIndex(path, i), l.size-len(l.rest))
+			l.visit(JoinIndex(path, i), l.size-len(l.rest))
 		}
 		l.take(len("]"))
 	default:
