@@ -62,6 +62,8 @@ type Current struct {
 	// Document is the value of PolicyAnnotation. It is empty if the NetworkPolicy lacks PolicyAnnotation, or if the caller
 	// has not read the value.
 	Document string
+	// Spec is nil if the caller has not read it.
+	Spec *networkingv1.NetworkPolicySpec
 }
 
 // CurrentOf returns the Current of a NetworkPolicy that has its spec. Both share the metadata.
@@ -70,7 +72,7 @@ func CurrentOf(networkPolicy *networkingv1.NetworkPolicy) *Current {
 	return &Current{
 		ObjectMeta: &networkPolicy.ObjectMeta,
 		SpecDigest: SpecDigestOf(networkPolicy.Spec), Usage: UsageOf(networkPolicy.Spec),
-		DocumentDigest: DocumentDigest(document), Document: document,
+		DocumentDigest: DocumentDigest(document), Document: document, Spec: &networkPolicy.Spec,
 	}
 }
 
@@ -114,8 +116,12 @@ type Assessment struct {
 	// LastPolicy is the last valid version of an invalid policy. It is nil if no version was ever valid, or if Assess did
 	// not parse Current.Document.
 	LastPolicy *policy.Policy
-	// NeedsDocument reports that Assess needs Current.Document. A second call of Assess with it may return Desired.
-	NeedsDocument bool
+	// NeedsObject reports that Assess needs Current.Document or Current.Spec. A second call of Assess with the result of
+	// CurrentOf may return Desired.
+	NeedsObject bool
+	// keepsCurrent reports that the current NetworkPolicy stays in force as it is, and that Assess has not compiled the
+	// policy that it was made from.
+	keepsCurrent bool
 
 	// text explains State; empty if there is nothing to explain. If State is Invalid, Message writes the problems first.
 	text string
@@ -157,6 +163,9 @@ func Assess(configMap *corev1.ConfigMap, current *Current, in Inputs) *Assessmen
 	case in.isExempt(configMap.Namespace):
 		a.State = NamespaceExempt
 		a.text = fmt.Sprintf("The agent writes nothing in %s, because the cluster or the agent itself runs there; put the policy into the namespace of the pods", configMap.Namespace)
+	case reservedNameProblem(configMap.Name, in.Origin) != nil:
+		a.State = NameConflict
+		a.text = reservedNameProblem(configMap.Name, in.Origin).Message
 	case current != nil && !IsOwned(configMap, current.ObjectMeta):
 		a.State = NameConflict
 		a.text = fmt.Sprintf("NetworkPolicy %s exists and %s does not manage it, so this policy is not applied; rename the ConfigMap or the NetworkPolicy", current.Name, ManagedBy)
@@ -167,7 +176,7 @@ func Assess(configMap *corev1.ConfigMap, current *Current, in Inputs) *Assessmen
 		a.assessByAnnotations(current, in)
 	case a.Problems != nil:
 		a.assessInvalid(configMap, current, in)
-	case len(a.Unresolved) > 0 && !in.RangesIncomplete:
+	case (len(a.Unresolved) > 0 || a.unresolvedGuardrails != nil) && !in.RangesIncomplete:
 		a.assessUnresolved(configMap, current, in)
 	default:
 		a.State = Applied
@@ -177,7 +186,33 @@ func Assess(configMap *corev1.ConfigMap, current *Current, in Inputs) *Assessmen
 			a.text = missingNamesText(a.MissingNames)
 		}
 	}
+	if a.keepsCurrent && !in.TrustCurrent && a.Desired == nil {
+		a.cutCurrent(configMap, current, in)
+	}
 	return a
+}
+
+// cutCurrent cuts the current spec, which stays in force without a policy that could be compiled again, if the
+// guardrails do not permit all of it.
+func (a *Assessment) cutCurrent(configMap *corev1.ConfigMap, current *Current, in Inputs) {
+	if !in.Guardrails.Cuts() {
+		return
+	}
+	if current.Spec == nil {
+		a.NeedsObject = true
+		return
+	}
+	spec, isCut := in.Guardrails.cutSpec(*current.Spec, in.Options)
+	if !isCut {
+		return
+	}
+	desired := newNetworkPolicy(sourceOf(configMap, in.Origin), spec)
+	for _, key := range []string{PolicyDigestAnnotation, PolicyAnnotation, DestinationsAnnotation, OptionsAnnotation, GuardedAnnotation} {
+		if value, ok := current.Annotations[key]; ok {
+			desired.Annotations[key] = value
+		}
+	}
+	a.setDesired(current, desired)
 }
 
 // acceptMissingNames compiles a policy with problems again, and then accepts names that the table lacks. The agent made
@@ -268,17 +303,18 @@ func (a *Assessment) assessInvalid(configMap *corev1.ConfigMap, current *Current
 	a.State = Invalid
 	if current == nil || current.Annotations[PolicyDigestAnnotation] == "" {
 		a.text = "until it is corrected, all egress" + in.Options.exceptDNS() + " is denied"
-		denyAll := DenyAllFor(configMap, in.Options)
+		denyAll := DenyAllFor(configMap, in)
 		denyAll.Annotations[OptionsAnnotation] = in.Options.specOptions()
 		a.setDesired(current, denyAll)
 		return
 	}
 	a.text = "until it is corrected, the last valid policy stays in force"
+	a.keepsCurrent = true
 	if in.TrustCurrent || current.DocumentDigest == "" {
 		return
 	}
 	if current.Document == "" {
-		a.NeedsDocument = true
+		a.NeedsObject = true
 		return
 	}
 	last := *configMap
@@ -286,9 +322,10 @@ func (a *Assessment) assessInvalid(configMap *corev1.ConfigMap, current *Current
 	in.Exceeded, in.PolicyDigest = nil, current.Annotations[PolicyDigestAnnotation]
 	compiled := compileConfigMap(&last, in, nil)
 	a.LastPolicy = compiled.Policy
-	if compiled.Problems != nil || len(compiled.Unresolved) > 0 {
+	if compiled.Problems != nil || len(compiled.Unresolved) > 0 || compiled.unresolvedGuardrails != nil {
 		return
 	}
+	a.keepsCurrent = false
 	a.setDesired(current, desiredFor(&last, compiled, in))
 	a.Opens = a.mayOpen(current)
 }
@@ -310,9 +347,21 @@ func (a *Assessment) assessUnresolved(configMap *corev1.ConfigMap, current *Curr
 	partial := desiredFor(configMap, a.Compiled, in)
 	isPartial := current == nil || current.SpecDigest == partial.Annotations[SpecDigestAnnotation]
 	a.State, a.text = RangesUnavailable, unresolvedText(a.Unresolved, isPartial)
+	if a.unresolvedGuardrails != nil {
+		a.text = unresolvedGuardrailsText(a.unresolvedGuardrails, current == nil, in.Options)
+	}
 	if current == nil {
 		a.setDesired(nil, partial)
 	}
+	a.keepsCurrent = current != nil
+}
+
+func unresolvedGuardrailsText(names []string, isNew bool, options Options) string {
+	text := fmt.Sprintf("The AWS ranges of these guardrails are not loaded yet: %q; until they are loaded, ", names)
+	if isNew {
+		return text + "all egress" + options.exceptDNS() + " is denied"
+	}
+	return text + "the NetworkPolicy stays as it is"
 }
 
 func missingNamesText(names []string) string {
@@ -372,6 +421,9 @@ func (c *Current) isEdited() bool {
 // annotations and owners.
 func (c *Current) matches(desired *networkingv1.NetworkPolicy) bool {
 	if c.SpecDigest != desired.Annotations[SpecDigestAnnotation] || c.DocumentDigest != DocumentDigest(desired.Annotations[PolicyAnnotation]) {
+		return false
+	}
+	if c.Annotations[GuardedAnnotation] != desired.Annotations[GuardedAnnotation] { // desired may lack the annotation
 		return false
 	}
 	for key, value := range desired.Annotations {

@@ -122,7 +122,7 @@ func TestAssessKeepsLastValidPolicy(t *testing.T) {
 
 	cached := *current
 	cached.Document = ""
-	require.True(t, Assess(policyConfigMap(invalidDocument), &cached, in).NeedsDocument)
+	require.True(t, Assess(policyConfigMap(invalidDocument), &cached, in).NeedsObject)
 	exceeded := in
 	exceeded.Exceeded = policy.Problems{{Path: policy.Key, Message: "too much"}}
 	a = Assess(policyConfigMap(validDocument), current, exceeded)

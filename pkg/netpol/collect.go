@@ -136,8 +136,22 @@ func (c *collector) add(opened addresses, ports prefixes.PortSetID) {
 	}
 }
 
-// blocks returns the union of the addresses and ports that add opened. The caller must not call add after blocks.
-func (c *collector) blocks() (prefixes.Blocks, policy.Problems) {
+// setOf returns the addresses and ports of one destination.
+func (c *collector) setOf(d policy.Destination) prefixes.Set {
+	found := c.addressesOf(d)
+	builder := prefixes.NewBuilder(found.count)
+	ports := builder.Ports(portRanges(d.Ports))
+	if found.cidr.IsValid() {
+		builder.Add(ports, found.cidr)
+	}
+	for _, part := range found.parts {
+		builder.Add(ports, part.prefixes...)
+	}
+	return builder.Set()
+}
+
+// set returns the union of the addresses and ports that add opened. The caller must not call add after set.
+func (c *collector) set() prefixes.Set {
 	prefixCount := 0
 	for _, part := range c.parts {
 		prefixCount += len(part.prefixes)
@@ -146,7 +160,12 @@ func (c *collector) blocks() (prefixes.Blocks, policy.Problems) {
 	for _, part := range c.parts {
 		c.builder.Add(c.builder.Union(part.ports), part.prefixes...)
 	}
-	blocks, err := c.builder.Set().Blocks()
+	return c.builder.Set()
+}
+
+// blocksOf returns the blocks of a set, or a problem if there are too many.
+func blocksOf(set prefixes.Set) (prefixes.Blocks, policy.Problems) {
+	blocks, err := set.Blocks()
 	if err != nil {
 		return blocks, policy.Problems{{Path: "allowedDestinations", Message: fmt.Sprintf(
 			"Too many ports: over all CIDRs there are more than %d ports and port ranges; merge or remove some", prefixes.MaxPortRanges)}}

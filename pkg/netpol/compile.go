@@ -3,12 +3,15 @@ package netpol
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/internal/prefixes"
+	"egress-agent/pkg/platform"
 	"egress-agent/pkg/policy"
 )
 
@@ -26,6 +29,11 @@ type Inputs struct {
 	// the namespace. If Exceeded is not empty, the policy is invalid. CompileConfigMap then does not read policy.json,
 	// which the caller may lack.
 	Exceeded policy.Problems
+	// Guardrails are the guardrails of the policy's namespace; nil if it has none. They limit what the policies of tenants
+	// open, and not what the platform itself opens.
+	Guardrails *Guardrails
+	// Origin is where the ConfigMap comes from. The zero value is a tenant's ConfigMap.
+	Origin Origin
 	// RangesIncomplete reports that the agent may use ranges that Table lacks. Assess then reports no missing ranges or
 	// names.
 	RangesIncomplete bool
@@ -52,9 +60,17 @@ type Compiled struct {
 	// Unresolved are the names of destinations with a service that the table lacks, because AWS's document is not loaded.
 	// They are in the policy's order. Spec lacks these destinations.
 	Unresolved []string
+	// Violations are what the platform documents do not permit in the policy, in the order of documents. Admission refuses
+	// a policy with a Violation in mode enforce. The agent applies it, without the part that they close.
+	Violations []Violation
 
 	options Options
+	origin  Origin
 	blocks  prefixes.Blocks
+	// isCut reports whether the guardrails close a part of what the policy opens.
+	isCut bool
+	// unresolvedGuardrails are the guardrails whose AWS ranges are not loaded. The policy then opens nothing.
+	unresolvedGuardrails []string
 }
 
 // Count is the number of prefixes of a destination in the cluster's family, before they merge with the prefixes of
@@ -75,13 +91,17 @@ func CompileConfigMap(configMap *corev1.ConfigMap, in Inputs) *Compiled {
 // compileConfigMap does the work of CompileConfigMap, but checks names with checkName. If checkName is nil, every name
 // is valid.
 func compileConfigMap(configMap *corev1.ConfigMap, in Inputs, checkName policy.NameCheck) *Compiled {
-	c := &Compiled{Problems: in.Exceeded, options: in.Options}
+	c := &Compiled{Problems: in.Exceeded, options: in.Options, origin: in.Origin}
 	if c.Problems != nil {
 		return c
 	}
 	data, ok := configMap.Data[policy.Key]
 	if !ok {
 		c.Problems = policy.Problems{missingPolicyProblem(configMap)}
+		return c
+	}
+	if problem := reservedNameProblem(configMap.Name, in.Origin); problem != nil {
+		c.Problems = policy.Problems{*problem}
 		return c
 	}
 	document, problems := policy.Parse([]byte(data))
@@ -94,7 +114,7 @@ func compileConfigMap(configMap *corev1.ConfigMap, in Inputs, checkName policy.N
 	}
 	var warnings policy.Warnings
 	warnOfConfigMap(configMap, c.Policy, in, &warnings)
-	c.compile(in.Table, &warnings)
+	c.compile(in, &warnings)
 	return c
 }
 
@@ -111,17 +131,26 @@ func warnOfConfigMap(configMap *corev1.ConfigMap, p *policy.Policy, in Inputs, w
 }
 
 // compile resolves the destinations of c.Policy and merges them into c.blocks. The blocks are the union of the
-// destinations' (address, protocol, port) in the cluster's family. A destination without prefixes adds a warning.
-func (c *Compiled) compile(table *awsranges.Table, warnings *policy.Warnings) {
+// destinations' (address, protocol, port) in the cluster's family, without what the guardrails close. A destination
+// without prefixes adds a warning.
+func (c *Compiled) compile(in Inputs, warnings *policy.Warnings) {
 	p := c.Policy
+	collected := newCollector(in.Table, c.options.Family, len(p.Destinations))
 	if p.DefaultAction == policy.Allow {
-		c.Warnings = warnings.List()
+		if in.Guardrails.Cuts() {
+			c.cut(everything(c.options.Family), collected, in.Guardrails)
+		} else {
+			c.Violations = in.Guardrails.violations(p, everything(c.options.Family), collected)
+		}
+		if c.isCut && c.Problems == nil {
+			c.Problems = c.limitProblems(collected)
+		}
+		c.finish(warnings)
 		return
 	}
-	collected := newCollector(table, c.options.Family, len(p.Destinations))
 	for i, d := range p.Destinations {
 		found := collected.addressesOf(d)
-		warnOfDestination(i, d, found, table, c.options.Family, warnings)
+		warnOfDestination(i, d, found, in.Table, c.options.Family, warnings)
 		if !found.isResolved {
 			c.Unresolved = append(c.Unresolved, d.Name)
 			continue
@@ -130,17 +159,60 @@ func (c *Compiled) compile(table *awsranges.Table, warnings *policy.Warnings) {
 		c.Counts = append(c.Counts, Count{d.Name, found.count})
 	}
 	if c.Problems = collected.portCountProblems(p, c.options); c.Problems == nil {
-		c.blocks, c.Problems = collected.blocks()
+		c.cut(collected.set(), collected, in.Guardrails)
 	}
 	if c.Problems == nil {
 		c.Problems = c.limitProblems(collected)
 	}
+	c.finish(warnings)
+}
+
+// finish completes a compilation, with or without problems.
+func (c *Compiled) finish(warnings *policy.Warnings) {
 	if c.Problems != nil {
-		c.Counts, c.Unresolved, c.blocks = nil, nil, prefixes.Blocks{}
+		c.Counts, c.Unresolved, c.Violations, c.blocks = nil, nil, nil, prefixes.Blocks{}
 		return
 	}
 	warnOfPeers(c.blocks.Len(), c.Counts, warnings)
+	for _, violation := range c.Violations {
+		if violation.Mode == platform.Warn {
+			warnings.AddProblem(policy.Guardrail, violation.Problem)
+		}
+	}
 	c.Warnings = warnings.List()
+}
+
+// guardedBy returns the value of GuardedAnnotation.
+func (c *Compiled) guardedBy() string {
+	var names []string
+	for _, violation := range c.Violations {
+		if name := violation.Document + "/" + violation.Guardrail; violation.IsCut && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return strings.Join(names, " ")
+}
+
+// Refusals returns the violations for which admission refuses the policy. It returns nil if there are none.
+func (c *Compiled) Refusals() policy.Problems {
+	var refusals policy.Problems
+	for _, violation := range c.Violations {
+		if violation.Mode == platform.Enforce {
+			refusals = append(refusals, violation.Problem)
+		}
+	}
+	return refusals
+}
+
+// cut sets the blocks to what the guardrails permit of opened, everything that the policy opens.
+func (c *Compiled) cut(opened prefixes.Set, collected *collector, guardrails *Guardrails) {
+	permitted, isCut := guardrails.cut(opened)
+	if c.isCut = isCut; isCut {
+		c.unresolvedGuardrails = guardrails.unresolved
+	}
+	c.Violations = guardrails.violations(c.Policy, opened, collected)
+	c.blocks, c.Problems = blocksOf(permitted)
 }
 
 // limitProblems returns a problem for each limit of the dataplane that the blocks exceed, or nil.
@@ -154,7 +226,7 @@ func (c *Compiled) Spec() networkingv1.NetworkPolicySpec {
 	switch {
 	case c.Problems != nil:
 		return DenyAll(c.options)
-	case c.Policy.DefaultAction == policy.Allow:
+	case c.Policy.DefaultAction == policy.Allow && !c.isCut:
 		return newSpec([]networkingv1.NetworkPolicyEgressRule{allowAllRule()})
 	}
 	return newSpec(appendPrefixRules(baseRules(c.options), c.blocks))

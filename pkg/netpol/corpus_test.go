@@ -8,7 +8,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"egress-agent/pkg/platform"
 	"egress-agent/pkg/policy"
 )
 
@@ -34,6 +36,30 @@ func TestCorpus(t *testing.T) {
 			require.Nil(t, result)
 			require.NotEmpty(t, problems)
 			require.True(t, strings.HasPrefix(problems.Error(), "Policy validation failed: "+problems[0].String()))
+			return lines(problems)
+		})
+	})
+}
+
+// TestPlatformCorpus does the same for platform documents.
+func TestPlatformCorpus(t *testing.T) {
+	compilePlatform := func(data string) (PlatformDocument, policy.Problems, policy.Problems) {
+		return CompilePlatform(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "baseline"}, Data: map[string]string{platform.Key: data}},
+			Inputs{Options: Options{Family: IPv4, AllowDNS: true, MaxPortSlots: DefaultPortSlots}})
+	}
+	t.Run("valid", func(t *testing.T) {
+		eachDocument(t, "../platform/valid", ".warn", func(t *testing.T, data string) []string {
+			document, warnings, problems := compilePlatform(data)
+			require.Empty(t, problems)
+			require.Equal(t, document.Base == nil, document.BaseDocument == "")
+			return lines(warnings)
+		})
+	})
+	t.Run("invalid", func(t *testing.T) {
+		eachDocument(t, "../platform/invalid", ".err", func(t *testing.T, data string) []string {
+			document, _, problems := compilePlatform(data)
+			require.Nil(t, document.Document)
+			require.NotEmpty(t, problems)
 			return lines(problems)
 		})
 	})

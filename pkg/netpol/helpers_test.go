@@ -19,7 +19,7 @@ type result struct {
 // compile compiles a policy that a test made without policy.json. Exactly one of the results is nil.
 func compile(p *policy.Policy, table *awsranges.Table, options Options) (*result, policy.Problems) {
 	c := &Compiled{Policy: p, options: options}
-	c.compile(table, &policy.Warnings{})
+	c.compile(Inputs{Table: table, Options: options}, &policy.Warnings{})
 	return resultOf(c)
 }
 

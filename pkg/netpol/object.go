@@ -33,36 +33,97 @@ const (
 	DestinationsAnnotation = "egress-controller/destinations"
 	// OptionsAnnotation has the options that shaped the spec, such as "ipv4 dns".
 	OptionsAnnotation = "egress-controller/options"
+	// GuardedAnnotation names the guardrails that close a part of what the policy opens, such as
+	// "baseline/metadata baseline/within". It is absent if they close nothing.
+	GuardedAnnotation = "egress-controller/guarded"
+	// PlatformLabel is on a NetworkPolicy that comes from no ConfigMap of its own namespace. Its value is Base or
+	// Inherited.
+	PlatformLabel = "egress-controller/platform"
+	// SourceAnnotation has the NAMESPACE/NAME of the ConfigMap that such a NetworkPolicy comes from.
+	SourceAnnotation = "egress-controller/source"
 )
+
+// The values of PlatformLabel, and the prefixes of the names of such NetworkPolicies. No policy of a tenant may have such
+// a name.
+const (
+	Base            = "base"
+	Inherited       = "inherited"
+	BasePrefix      = "egress-platform-"
+	InheritedPrefix = "egress-inherited-"
+)
+
+// Origin says where a NetworkPolicy comes from. The zero Origin is a tenant's ConfigMap in the same namespace.
+type Origin struct {
+	// Kind is Base, Inherited or empty.
+	Kind string
+	// Source is the NAMESPACE/NAME of the ConfigMap; empty if Kind is empty.
+	Source string
+}
+
+// IsReserved reports whether a name belongs to the NetworkPolicies of the platform.
+func IsReserved(name string) bool {
+	return strings.HasPrefix(name, BasePrefix) || strings.HasPrefix(name, InheritedPrefix)
+}
+
+// reservedNameProblem returns the problem of a tenant's policy with a reserved name, or nil.
+func reservedNameProblem(name string, origin Origin) *policy.Problem {
+	if !IsReserved(name) || origin.Kind != "" {
+		return nil
+	}
+	return &policy.Problem{Path: "metadata.name", Message: fmt.Sprintf(
+		"Reserved name: %s; names that start with %s or %s belong to the platform: rename the ConfigMap",
+		policy.Sanitize(name), BasePrefix, InheritedPrefix)}
+}
+
+// BaseConfigMap returns the base of a platform document as a policy ConfigMap of a namespace that it governs. The
+// ConfigMap exists only in memory, and its Origin has the kind Base. document must have a base.
+func BaseConfigMap(namespace string, document PlatformDocument) *corev1.ConfigMap {
+	return &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: namespace, Name: BasePrefix + document.Name,
+			Labels: map[string]string{policy.Label: policy.LabelValue},
+		},
+		Data: map[string]string{policy.Key: document.BaseDocument},
+	}
+}
 
 // MaxPolicyAnnotation limits PolicyAnnotation, in bytes: an API server accepts 256 KiB of annotations on an object
 // (TotalAnnotationSizeLimitB of k8s.io/apimachinery/pkg/api/validation).
 const MaxPolicyAnnotation = 64 << 10
 
-// IsMade reports whether the agent made a NetworkPolicy from a ConfigMap, which may no longer exist. Such a
-// NetworkPolicy has the label and, as owner, a ConfigMap whose NetworkPolicyName is its name. The label is not enough,
-// because a user may have copied it.
+// IsMade reports whether the agent made a NetworkPolicy, whose source may no longer exist. A NetworkPolicy from a
+// ConfigMap has the label and, as owner, a ConfigMap whose NetworkPolicyName is its name. A NetworkPolicy of the
+// platform has PlatformLabel and a reserved name. The label alone is not enough, because a user may have copied it.
 func IsMade(networkPolicy *metav1.ObjectMeta) bool {
-	return HasManagedLabel(networkPolicy) && slices.ContainsFunc(networkPolicy.OwnerReferences, func(owner metav1.OwnerReference) bool {
+	return HasManagedLabel(networkPolicy) && (IsPlatforms(networkPolicy) || slices.ContainsFunc(networkPolicy.OwnerReferences, func(owner metav1.OwnerReference) bool {
 		return owner.APIVersion == "v1" && owner.Kind == "ConfigMap" && NetworkPolicyName(owner.Name) == networkPolicy.Name
-	})
+	}))
+}
+
+// IsPlatforms reports whether a NetworkPolicy is one of the platform: its name is reserved, and it has PlatformLabel.
+func IsPlatforms(networkPolicy *metav1.ObjectMeta) bool {
+	kind := networkPolicy.Labels[PlatformLabel]
+	return IsReserved(networkPolicy.Name) && (kind == Base || kind == Inherited)
 }
 
 // NetworkPolicyFor returns the NetworkPolicy for a ConfigMap. compiled is the result of CompileConfigMap for the same
 // ConfigMap. The NetworkPolicy has an ownerReference if the ConfigMap has a UID. If the policy has problems,
 // NetworkPolicyFor returns the result of DenyAllFor.
 func NetworkPolicyFor(configMap *corev1.ConfigMap, compiled *Compiled) *networkingv1.NetworkPolicy {
-	object := newNetworkPolicy(sourceOf(configMap), compiled.Spec())
+	object := newNetworkPolicy(sourceOf(configMap, compiled.origin), compiled.Spec())
 	if compiled.Problems == nil {
 		object.Annotations[PolicyDigestAnnotation] = PolicyDigestOf(configMap)
 		object.Annotations[DestinationsAnnotation] = formatCounts(compiled.Counts)
+		if guarded := compiled.guardedBy(); guarded != "" {
+			object.Annotations[GuardedAnnotation] = guarded
+		}
 	}
 	return object
 }
 
 // DenyAllFor returns the NetworkPolicy for a ConfigMap that never had a valid policy.
-func DenyAllFor(configMap *corev1.ConfigMap, options Options) *networkingv1.NetworkPolicy {
-	return newNetworkPolicy(sourceOf(configMap), DenyAll(options))
+func DenyAllFor(configMap *corev1.ConfigMap, in Inputs) *networkingv1.NetworkPolicy {
+	return newNetworkPolicy(sourceOf(configMap, in.Origin), DenyAll(in.Options))
 }
 
 // source has the metadata that a NetworkPolicy takes from its source. The source need not be a ConfigMap, and need not
@@ -70,11 +131,12 @@ func DenyAllFor(configMap *corev1.ConfigMap, options Options) *networkingv1.Netw
 type source struct {
 	namespace, name string
 	owner           *metav1.OwnerReference // nil if there is no owner: an owner cannot be in another namespace
+	origin          Origin
 }
 
-func sourceOf(configMap *corev1.ConfigMap) source {
-	s := source{namespace: configMap.Namespace, name: NetworkPolicyName(configMap.Name)}
-	if configMap.UID != "" {
+func sourceOf(configMap *corev1.ConfigMap, origin Origin) source {
+	s := source{namespace: configMap.Namespace, name: NetworkPolicyName(configMap.Name), origin: origin}
+	if configMap.UID != "" && origin.Kind == "" {
 		s.owner = &metav1.OwnerReference{APIVersion: "v1", Kind: "ConfigMap", Name: configMap.Name, UID: configMap.UID}
 	}
 	return s
@@ -93,6 +155,9 @@ func newNetworkPolicy(s source, spec networkingv1.NetworkPolicySpec) *networking
 	}
 	if s.owner != nil {
 		object.OwnerReferences = []metav1.OwnerReference{*s.owner}
+	}
+	if s.origin.Kind != "" {
+		object.Labels[PlatformLabel], object.Annotations[SourceAnnotation] = s.origin.Kind, s.origin.Source
 	}
 	return object
 }

@@ -190,7 +190,7 @@ func TestPoliciesChecksNamespace(t *testing.T) {
 	require.Equal(t, []string{"The agent writes nothing in kube-system, because the cluster or the agent itself runs there; put the policy into the namespace of the pods"}, policies[0].Messages)
 
 	const crowd = `{"allowedDestinations": [{"name": "net", "cidr": "10.0.0.0/8", "ports": [1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31,33,35,37,39,41,43]}]}`
-	denied := netpol.DenyAllFor(configMap("egress", edited), options)
+	denied := netpol.DenyAllFor(configMap("egress", edited), netpol.Inputs{Options: options})
 	policies = Policies(Cluster{
 		ConfigMaps:      []*corev1.ConfigMap{configMap("egress", edited), configMap("other", crowd)},
 		NetworkPolicies: []*networkingv1.NetworkPolicy{denied, made(t, "other", crowd, nil)}, Options: options,

@@ -73,6 +73,18 @@ type Set struct {
 	err    error         // says which bound the set exceeds; blocks are then incomplete
 }
 
+// IsEmpty reports whether s has nothing. It returns false for a set that exceeds a bound.
+func (s Set) IsEmpty() bool { return s.err == nil && len(s.blocks) == 0 }
+
+// First returns the first prefix of s with its ports, and the number of prefixes. It returns the zero Block and 0 for an
+// empty set, and for a set that exceeds a bound.
+func (s Set) First() (first Block, count int) {
+	if s.err != nil || len(s.blocks) == 0 {
+		return Block{}, 0
+	}
+	return Block{s.blocks[0].prefix, s.ports[s.blocks[0].ports]}, len(s.blocks)
+}
+
 // maxBlocks bounds the number of prefixes in a result of Union, Intersect or Subtract, and so its memory. It is four
 // times the size of a pod's map in AWS VPC CNI.
 const maxBlocks = 256 << 10

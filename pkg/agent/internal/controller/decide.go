@@ -120,7 +120,7 @@ func (c *Controller) assess(
 	ctx context.Context, configMap *corev1.ConfigMap, current *netpol.Current, inputs netpol.Inputs,
 ) (*netpol.Assessment, error) {
 	assessment := netpol.Assess(configMap, current, inputs)
-	if !assessment.NeedsDocument {
+	if !assessment.NeedsObject {
 		return assessment, nil
 	}
 	full, err := c.api.readNetworkPolicy(ctx, current)

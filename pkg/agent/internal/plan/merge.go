@@ -39,7 +39,9 @@ func mergeMeta(current, desired metav1.ObjectMeta) metav1.ObjectMeta {
 	if merged.Annotations == nil {
 		merged.Annotations = make(map[string]string)
 	}
-	delete(merged.Annotations, netpol.PolicyAnnotation) // desired may lack the annotation
+	for _, key := range []string{netpol.PolicyAnnotation, netpol.GuardedAnnotation} {
+		delete(merged.Annotations, key) // desired may lack the annotation
+	}
 	maps.Copy(merged.Annotations, desired.Annotations)
 	for _, owner := range desired.OwnerReferences {
 		if hasOwner(merged, owner) {

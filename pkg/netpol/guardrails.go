@@ -1,0 +1,412 @@
+package netpol
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/internal/prefixes"
+	"egress-agent/pkg/platform"
+	"egress-agent/pkg/policy"
+)
+
+// PlatformDocument is a valid platform document and the name of its ConfigMap.
+type PlatformDocument struct {
+	Name string
+	*platform.Document
+}
+
+// Guardrails are the guardrails of the platform documents that govern a namespace, with their addresses. Policies may
+// open what is within every document and denied by none. They are immutable, and safe for concurrent use. Nil limits
+// nothing.
+type Guardrails struct {
+	documents []*documentGuardrails // in the order of names
+	// unresolved are the guardrails that close something, but whose AWS ranges are not loaded.
+	unresolved []string
+}
+
+// documentGuardrails are the guardrails of one document.
+type documentGuardrails struct {
+	PlatformDocument
+	// isResolved is false if the document needs AWS ranges that are not loaded. The sets are then incomplete.
+	isResolved bool
+	denied     prefixes.Set  // everything that the document denies
+	within     *prefixes.Set // everything that the document permits; nil if it permits everything
+	// entry returns the addresses and ports of an entry of Guardrails.Denied.
+	entry func(i int) prefixes.Set
+}
+
+// NewGuardrails returns the guardrails of documents, which are sorted by name. It returns nil if no document has
+// guardrails.
+func NewGuardrails(documents []PlatformDocument, table *awsranges.Table, family Family) *Guardrails {
+	g := &Guardrails{}
+	for _, document := range documents {
+		rails := document.Guardrails
+		if !rails.Cuts() && len(rails.Require) == 0 {
+			continue
+		}
+		d := &documentGuardrails{PlatformDocument: document, isResolved: true}
+		for _, entry := range slices.Concat(rails.Denied, rails.Within) {
+			if entry.Service == "" || isServiceLoaded(awsranges.Canonical(entry.Service), table) {
+				continue
+			}
+			d.isResolved = false
+			if rails.Mode == platform.Enforce {
+				g.unresolved = append(g.unresolved, entry.Name+" of "+document.Name)
+			}
+		}
+		d.denied = setOf(rails.Denied, table, family)
+		if rails.Within != nil {
+			within := setOf(rails.Within, table, family)
+			d.within = &within
+		}
+		entries := make([]func() prefixes.Set, len(rails.Denied))
+		for i := range entries {
+			entries[i] = sync.OnceValue(func() prefixes.Set {
+				return setOf(rails.Denied[i:i+1], table, family)
+			})
+		}
+		d.entry = func(i int) prefixes.Set { return entries[i]() }
+		g.documents = append(g.documents, d)
+	}
+	if len(g.documents) == 0 {
+		return nil
+	}
+	return g
+}
+
+// setOf returns the union of destinations in the family. It leaves out a service whose ranges are not loaded.
+func setOf(destinations []policy.Destination, table *awsranges.Table, family Family) prefixes.Set {
+	c := newCollector(table, family, len(destinations))
+	for _, d := range destinations {
+		if found := c.addressesOf(d); found.isResolved {
+			c.add(found, c.builder.Ports(portRanges(d.Ports)))
+		}
+	}
+	return c.set()
+}
+
+// everything returns every address of the family with every port.
+func everything(family Family) prefixes.Set {
+	builder := prefixes.NewBuilder(2)
+	for _, all := range []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)} {
+		if family.Includes(all) {
+			builder.Add(builder.Ports(nil), all)
+		}
+	}
+	return builder.Set()
+}
+
+// Cuts reports whether g can close a part of what a policy opens.
+func (g *Guardrails) Cuts() bool {
+	return g != nil && slices.ContainsFunc(g.documents, (*documentGuardrails).enforces)
+}
+
+// enforces reports whether d closes something, and does not only warn.
+func (d *documentGuardrails) enforces() bool {
+	return d.Guardrails.Mode == platform.Enforce && d.Guardrails.Cuts()
+}
+
+// cut returns the part of set that g permits. isCut is false if that is the whole set. If g needs ranges that are not
+// loaded, cut returns the empty set.
+func (g *Guardrails) cut(set prefixes.Set) (permitted prefixes.Set, isCut bool) {
+	if !g.Cuts() || set.IsEmpty() {
+		return set, false
+	}
+	if len(g.unresolved) > 0 {
+		return prefixes.Set{}, true
+	}
+	permitted = set
+	for _, d := range g.documents {
+		if !d.enforces() {
+			continue
+		}
+		if !d.closes(permitted) {
+			continue
+		}
+		isCut = true
+		if d.within != nil {
+			permitted = permitted.Intersect(*d.within)
+		}
+		permitted = permitted.Subtract(d.denied)
+	}
+	return permitted, isCut
+}
+
+// closes reports whether d denies any part of set, or does not permit it.
+func (d *documentGuardrails) closes(set prefixes.Set) bool {
+	return !set.Intersect(d.denied).IsEmpty() || d.within != nil && !set.Subtract(*d.within).IsEmpty()
+}
+
+// Violation is something in a policy that a platform document does not permit.
+type Violation struct {
+	policy.Problem
+	// Document is the name of the platform document.
+	Document string
+	// Guardrail is the name of the entry of denied, "within" or, for a missing field, "require".
+	Guardrail string
+	// Mode is what happens: admission refuses the policy, or only warns.
+	Mode platform.Mode
+	// IsCut reports whether the agent closes a part of what the policy opens. It is false in mode Warn, and for a missing
+	// field.
+	IsCut bool
+}
+
+// maxExamined limits the destinations that violations compares with the guardrails of a document. A policy may have
+// hundreds of destinations with thousands of addresses each.
+const maxExamined = 200
+
+// violations returns what of a policy the guardrails do not permit, in the order of documents, and at most
+// policy.MaxProblems for each. opened is everything that the policy opens. collected has the addresses of p.
+func (g *Guardrails) violations(p *policy.Policy, opened prefixes.Set, collected *collector) []Violation {
+	if g == nil {
+		return nil
+	}
+	var all []Violation
+	for _, d := range g.documents {
+		found := d.missing(p)
+		if d.Guardrails.Cuts() && d.isResolved && d.closes(opened) {
+			found = append(found, d.closed(p, opened, collected)...)
+		}
+		all = append(all, found[:min(len(found), policy.MaxProblems)]...)
+	}
+	return all
+}
+
+// missing returns a violation for each field that the document requires and the policy lacks.
+func (d *documentGuardrails) missing(p *policy.Policy) []Violation {
+	var found []Violation
+	add := func(path, message string) {
+		if len(found) < policy.MaxProblems {
+			found = append(found, Violation{
+				Problem:  policy.Problem{Path: path, Message: message + "; platform document " + d.Name + " requires it"},
+				Document: d.Name, Guardrail: "require", Mode: d.Guardrails.Mode,
+			})
+		}
+	}
+	for _, requirement := range d.Guardrails.Require {
+		if requirement == platform.RequireDeny {
+			if p.DefaultAction == policy.Allow {
+				add("defaultAction", "Invalid defaultAction: allow; must be deny")
+			}
+			continue
+		}
+		for i, destination := range p.Destinations {
+			lacks := false
+			switch requirement {
+			case platform.RequirePorts:
+				lacks = destination.Ports == nil
+			case platform.RequireRegions:
+				lacks = destination.Service != "" && destination.Regions == nil
+			case platform.RequireReason:
+				lacks = destination.Reason == ""
+			}
+			if lacks {
+				add(fmt.Sprintf("allowedDestinations[%d].%s", i, requirement), fmt.Sprintf("Missing field: %s", requirement))
+			}
+		}
+	}
+	return found
+}
+
+// closed returns a violation for each destination that reaches outside of the guardrails, and each guardrail that it
+// violates. opened is everything that the policy opens, and d does not permit all of it.
+func (d *documentGuardrails) closed(p *policy.Policy, opened prefixes.Set, collected *collector) []Violation {
+	var found []Violation
+	if p.DefaultAction == policy.Allow {
+		return d.closedOf("defaultAction allow", "defaultAction", opened)
+	}
+	hit := opened.Intersect(d.denied)
+	if d.within != nil {
+		hit = hit.Union(opened.Subtract(*d.within))
+	}
+	examined := 0
+	for i, destination := range p.Destinations {
+		if len(found) >= policy.MaxProblems || examined == maxExamined {
+			break
+		}
+		set := collected.setOf(destination)
+		if set.IsEmpty() {
+			continue
+		}
+		examined++
+		if !set.Intersect(hit).IsEmpty() {
+			found = append(found, d.closedOf(destination.Name, fmt.Sprintf("allowedDestinations[%d]", i), set)...)
+		}
+	}
+	if len(found) == 0 {
+		found = d.closedOf("the policy", "allowedDestinations", hit)
+	}
+	return found
+}
+
+// closedOf returns the violations of one destination, which opens set. subject is its name.
+func (d *documentGuardrails) closedOf(subject, path string, set prefixes.Set) []Violation {
+	var found []Violation
+	add := func(guardrail string, problem string) {
+		found = append(found, Violation{
+			Problem:  policy.Problem{Path: path, Message: problem},
+			Document: d.Name, Guardrail: guardrail, Mode: d.Guardrails.Mode, IsCut: d.enforces(),
+		})
+	}
+	for i, entry := range d.Guardrails.Denied {
+		if hit := set.Intersect(d.entry(i)); !hit.IsEmpty() {
+			add(entry.Name, fmt.Sprintf("Denied by guardrail %s of platform document %s%s: %s opens %s; narrow it",
+				entry.Name, d.Name, inParentheses(entry.Reason), subject, firstOf(hit)))
+		}
+	}
+	if d.within != nil {
+		if outside := set.Subtract(*d.within); !outside.IsEmpty() {
+			add("within", fmt.Sprintf("Outside of what platform document %s permits (%s): %s opens %s; narrow it",
+				d.Name, d.permitted(), subject, firstOf(outside)))
+		}
+	}
+	return found
+}
+
+// permitted returns the names of the entries of within, or the reason why there are none.
+func (d *documentGuardrails) permitted() string {
+	const maxShown = 5
+	var names []string
+	for i, entry := range d.Guardrails.Within {
+		if i == maxShown {
+			names = append(names, fmt.Sprintf("%d more", len(d.Guardrails.Within)-maxShown))
+			break
+		}
+		names = append(names, entry.Name)
+	}
+	return cmp.Or(strings.Join(names, ", "), d.Guardrails.Reason)
+}
+
+func inParentheses(text string) string {
+	if text == "" {
+		return ""
+	}
+	return " (" + text + ")"
+}
+
+// firstOf returns the first prefix of a set that is not empty, and its ports, such as "10.0.0.0/8 on TCP 443". It adds
+// the number of further prefixes.
+func firstOf(set prefixes.Set) string {
+	block, count := set.First()
+	if count == 0 {
+		return "too many addresses to list"
+	}
+	text := block.Prefix.String() + " on " + formatPorts(block.Ports)
+	if count > 1 {
+		text += fmt.Sprintf(" and %d more", count-1)
+	}
+	return text
+}
+
+// formatPorts returns the first ports of a set, such as "TCP 443, UDP 53".
+func formatPorts(ports prefixes.PortSet) string {
+	const maxShown = 3
+	if ports.IsEveryPort() {
+		return "every port"
+	}
+	var texts []string
+	for _, r := range ports.Ranges() {
+		if r.Protocol == prefixes.OtherProtocols {
+			continue
+		}
+		if len(texts) == maxShown {
+			texts = append(texts, "…")
+			break
+		}
+		texts = append(texts, policy.Port{Protocol: policy.Protocol(r.Protocol), First: r.First, Last: r.Last}.String())
+	}
+	return cmp.Or(strings.Join(texts, ", "), "protocols without ports")
+}
+
+// Violates reports whether a spec that the agent wrote opens anything that the guardrails do not permit.
+func (g *Guardrails) Violates(spec networkingv1.NetworkPolicySpec, family Family) bool {
+	if !g.Cuts() || len(g.unresolved) > 0 {
+		return false
+	}
+	_, isCut := g.cut(setOfSpec(spec, family))
+	return isCut
+}
+
+// cutSpec returns the part of a spec that the guardrails permit. The agent wrote the spec, so each of its rules either
+// is the DNS rule, which stays, or has only CIDRs or no peers. isCut is false if that is the whole spec. If the result
+// would exceed the limits of a pod, cutSpec denies all.
+func (g *Guardrails) cutSpec(spec networkingv1.NetworkPolicySpec, options Options) (cut networkingv1.NetworkPolicySpec, isCut bool) {
+	if !g.Cuts() || len(g.unresolved) > 0 {
+		return spec, false
+	}
+	permitted, isCut := g.cut(setOfSpec(spec, options.Family))
+	if !isCut {
+		return spec, false
+	}
+	var kept []networkingv1.NetworkPolicyEgressRule
+	for _, rule := range spec.Egress {
+		if hasSelector(rule) {
+			kept = append(kept, *rule.DeepCopy())
+		}
+	}
+	denyAll := newSpec(kept)
+	blocks, err := permitted.Blocks()
+	if err != nil {
+		return denyAll, true
+	}
+	if cut = newSpec(appendPrefixRules(slices.Clip(kept), blocks)); !isWithinLimits(cut, options) {
+		return denyAll, true
+	}
+	return cut, true
+}
+
+func hasSelector(rule networkingv1.NetworkPolicyEgressRule) bool {
+	return slices.ContainsFunc(rule.To, func(peer networkingv1.NetworkPolicyPeer) bool {
+		return peer.PodSelector != nil || peer.NamespaceSelector != nil
+	})
+}
+
+// setOfSpec returns what the CIDRs of a spec open, without the rules that have selectors.
+func setOfSpec(spec networkingv1.NetworkPolicySpec, family Family) prefixes.Set {
+	builder := prefixes.NewBuilder(CIDRCount(spec))
+	for _, rule := range spec.Egress {
+		if hasSelector(rule) {
+			continue
+		}
+		if len(rule.To) == 0 && len(rule.Ports) == 0 {
+			return everything(family)
+		}
+		ports := builder.Ports(portRangesOf(rule.Ports))
+		for _, peer := range rule.To {
+			if prefix := peerPrefix(peer); prefix.IsValid() {
+				builder.Add(ports, prefix)
+			}
+		}
+	}
+	return builder.Set()
+}
+
+// portRangesOf returns the ranges of a rule that the agent wrote; nil for every port.
+func portRangesOf(ports []networkingv1.NetworkPolicyPort) []prefixes.PortRange {
+	if len(ports) == 0 {
+		return nil
+	}
+	ranges := make([]prefixes.PortRange, 0, len(ports))
+	for _, port := range ports {
+		r := prefixes.PortRange{Protocol: string(policy.TCP), First: 1, Last: math.MaxUint16}
+		if port.Protocol != nil {
+			r.Protocol = string(*port.Protocol)
+		}
+		if port.Port != nil {
+			r.First, r.Last = uint16(port.Port.IntVal), uint16(port.Port.IntVal)
+		}
+		if port.EndPort != nil {
+			r.Last = uint16(*port.EndPort)
+		}
+		ranges = append(ranges, r)
+	}
+	return ranges
+}
