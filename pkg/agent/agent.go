@@ -162,6 +162,7 @@ func (a *Agent) lead(ctx, requestCtx context.Context) error {
 	if !a.waitForCaches(ctx) {
 		return nil
 	}
+	a.controller.RestorePlatform(ctx)
 	synced := a.updater.Publish()
 	var running sync.WaitGroup
 	defer running.Wait()

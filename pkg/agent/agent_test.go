@@ -80,6 +80,14 @@ func newListingClient(t *testing.T, objects ...runtime.Object) listingClient {
 		list, err := clientset.CoreV1().ConfigMaps("").List(r.Context(), metav1.ListOptions{LabelSelector: r.URL.Query().Get("labelSelector")})
 		answer(w, list, corev1.SchemeGroupVersion.WithKind("ConfigMapList"), err)
 	})
+	mux.HandleFunc("GET /api/v1/namespaces/egress-system/configmaps", func(w http.ResponseWriter, r *http.Request) {
+		list, err := clientset.CoreV1().ConfigMaps("egress-system").List(r.Context(), metav1.ListOptions{LabelSelector: r.URL.Query().Get("labelSelector")})
+		answer(w, list, corev1.SchemeGroupVersion.WithKind("ConfigMapList"), err)
+	})
+	mux.HandleFunc("GET /api/v1/namespaces", func(w http.ResponseWriter, r *http.Request) {
+		list, err := clientset.CoreV1().Namespaces().List(r.Context(), metav1.ListOptions{})
+		answer(w, list, corev1.SchemeGroupVersion.WithKind("NamespaceList"), err)
+	})
 	mux.HandleFunc("GET /apis/networking.k8s.io/v1/networkpolicies", func(w http.ResponseWriter, r *http.Request) {
 		list, err := clientset.NetworkingV1().NetworkPolicies("").List(r.Context(), metav1.ListOptions{})
 		answer(w, list, networkingv1.SchemeGroupVersion.WithKind("NetworkPolicyList"), err)

@@ -32,6 +32,8 @@ const (
 	NamespaceExempt State = "NamespaceExempt"
 	// RangesUnavailable: the policy names AWS services whose ranges are not loaded.
 	RangesUnavailable State = "RangesUnavailable"
+	// Guarded: as Applied, but guardrails of the platform close a part of what the policy opens.
+	Guarded State = "Guarded"
 	// Pending: the agent has a write to do.
 	Pending State = "Pending"
 )
@@ -41,12 +43,15 @@ type Cause string
 
 // The causes. An empty Cause means that the agent has nothing to write.
 const (
-	CauseMissing  Cause = "Missing"  // no NetworkPolicy exists
-	CauseEdited   Cause = "Edited"   // somebody edited the NetworkPolicy
-	CausePolicy   Cause = "Policy"   // the policy changed
-	CauseOptions  Cause = "Options"  // the agent's options changed
-	CauseRanges   Cause = "Ranges"   // the ranges changed
-	CauseMetadata Cause = "Metadata" // only labels, annotations or owners differ
+	CauseMissing Cause = "Missing" // no NetworkPolicy exists
+	CauseEdited  Cause = "Edited"  // somebody edited the NetworkPolicy
+	CausePolicy  Cause = "Policy"  // the policy changed
+	CauseOptions Cause = "Options" // the agent's options changed
+	CauseRanges  Cause = "Ranges"  // the ranges changed
+	// CauseGuardrails means that other guardrails close a part of what the policy opens. If the same guardrails close
+	// another part, the cause is CauseRanges.
+	CauseGuardrails Cause = "Guardrails"
+	CauseMetadata   Cause = "Metadata" // only labels, annotations or owners differ
 )
 
 // Current describes the NetworkPolicy that exists in the cluster under a policy's name, without the spec.
@@ -182,7 +187,10 @@ func Assess(configMap *corev1.ConfigMap, current *Current, in Inputs) *Assessmen
 		a.State = Applied
 		a.setDesired(current, desiredFor(configMap, a.Compiled, in))
 		a.Opens = a.mayOpen(current)
-		if len(a.MissingNames) > 0 {
+		switch {
+		case a.isCut:
+			a.State, a.text = Guarded, guardedText(a.Violations)
+		case len(a.MissingNames) > 0:
 			a.text = missingNamesText(a.MissingNames)
 		}
 	}
@@ -266,12 +274,26 @@ func (a *Assessment) assessByAnnotations(current *Current, in Inputs) {
 		a.State, a.text = RangesUnavailable, unresolvedText(a.Unresolved, len(neverCounted) == len(a.Unresolved))
 	case current.isEdited():
 		a.State, a.Cause = Pending, CauseEdited
+	case current.Annotations[GuardedAnnotation] != "":
+		a.State = Guarded
+		a.text = "These guardrails of the platform close a part of what the policy opens: " + current.Annotations[GuardedAnnotation]
 	default:
 		a.State = Applied
 		if len(a.MissingNames) > 0 {
 			a.text = missingNamesText(a.MissingNames)
 		}
 	}
+}
+
+// guardedText returns what the guardrails close of a policy.
+func guardedText(violations []Violation) string {
+	var closed policy.Problems
+	for _, violation := range violations {
+		if violation.IsCut {
+			closed = append(closed, violation.Problem)
+		}
+	}
+	return "Guardrails of the platform close a part of what the policy opens: " + closed.String()
 }
 
 // uncounted returns the names of destinations that have a service but no count in a DestinationsAnnotation: the ranges
@@ -458,6 +480,8 @@ func (c *Current) causeOf(desired *networkingv1.NetworkPolicy) Cause {
 		return CauseMetadata
 	case c.Annotations[OptionsAnnotation] != "" && differs(OptionsAnnotation):
 		return CauseOptions
+	case differs(GuardedAnnotation):
+		return CauseGuardrails
 	}
 	return CauseRanges
 }

@@ -274,13 +274,19 @@ func TestAssessGuardrails(t *testing.T) {
 
 	t.Run("a stored policy is cut", func(t *testing.T) {
 		a := Assess(wide, currentOf(uncut), guarded)
-		require.Equal(t, Pending, a.State)
+		require.Equal(t, Guarded, a.State)
+		require.Equal(t, "Guardrails of the platform close a part of what the policy opens: Denied by guardrail metadata of platform document baseline (node credentials): web opens 169.254.169.254/32 on TCP 443; narrow it (allowedDestinations[0])", a.Message())
 		require.False(t, opens(t, a.Desired[0], "169.254.169.254", 443))
 		require.True(t, opens(t, a.Desired[0], "169.254.169.253", 443))
 		require.Equal(t, "baseline/metadata", a.Desired[0].Annotations[GuardedAnnotation])
 		again := Assess(wide, currentOf(a.Desired[0]), guarded)
-		require.Equal(t, Applied, again.State)
+		require.Equal(t, Guarded, again.State)
 		require.Empty(t, again.Desired)
+		trusted := open
+		trusted.TrustCurrent = true
+		told := Assess(wide, currentOf(a.Desired[0]), trusted)
+		require.Equal(t, Guarded, told.State)
+		require.Equal(t, "These guardrails of the platform close a part of what the policy opens: baseline/metadata", told.Message())
 		lifted := Assess(wide, currentOf(a.Desired[0]), open)
 		require.True(t, opens(t, lifted.Desired[0], "169.254.169.254", 443))
 		require.NotContains(t, lifted.Desired[0].Annotations, GuardedAnnotation)

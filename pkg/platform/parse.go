@@ -2,6 +2,7 @@ package platform
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -119,6 +120,9 @@ func (r *reader) selector(n document.Node, path *document.Path) labels.Selector 
 		return labels.Nothing()
 	}
 	if errs := metavalidation.ValidateLabelSelector(&selector, metavalidation.LabelSelectorValidationOptions{}, field.NewPath(path.String())); len(errs) > 0 {
+		slices.SortStableFunc(errs, func(x, y *field.Error) int { // the labels of a map have no order
+			return cmp.Or(strings.Compare(x.Field, y.Field), strings.Compare(fmt.Sprint(x.BadValue), fmt.Sprint(y.BadValue)))
+		})
 		for _, err := range errs {
 			reason, _, _ := strings.Cut(err.Detail, " (e.g.")
 			r.Report(selectorPath(path, err.Field), "Invalid selector: %s; %s", document.Sanitize(fmt.Sprint(err.BadValue)), reason)

@@ -14,6 +14,7 @@ import (
 	"egress-agent/pkg/agent/internal/plan"
 	"egress-agent/pkg/agent/internal/reporter"
 	"egress-agent/pkg/netpol"
+	"egress-agent/pkg/platform"
 	"egress-agent/pkg/policy"
 )
 
@@ -134,4 +135,16 @@ func (a *api) readPolicy(ctx context.Context, key cache.ObjectName, name string)
 		return nil, nil
 	}
 	return configMap, nil
+}
+
+// platformExists reports whether a platform ConfigMap of this name exists.
+func (a *api) platformExists(ctx context.Context, namespace, name string) (bool, error) {
+	configMap, err := a.client.CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read platform ConfigMap %s: %w", name, err)
+	}
+	return configMap.Labels[policy.Label] == platform.LabelValue, nil
 }

@@ -20,10 +20,12 @@ import (
 	"egress-agent/pkg/agent/internal/ledger"
 	"egress-agent/pkg/agent/internal/slimlist"
 	"egress-agent/pkg/netpol"
+	"egress-agent/pkg/platform"
 	"egress-agent/pkg/policy"
 )
 
 // caches hold the policy ConfigMaps and all NetworkPolicies, in reduced form. They count these objects in the ledger.
+// Their informers of platform ConfigMaps and Namespaces only call the handlers.
 type caches struct {
 	configMaps      cache.Indexer // of *cached.ConfigMap
 	networkPolicies cache.Indexer // of *cached.NetworkPolicy
@@ -36,10 +38,12 @@ type caches struct {
 // another name than the ConfigMap.
 const byPolicyKey = "policyKey"
 
-// newCaches returns empty caches, whose informers call the handlers.
+// handlers are the handlers of the four informers.
+type handlers struct{ configMaps, networkPolicies, platforms, namespaces cache.ResourceEventHandler }
+
+// newCaches returns empty caches, whose informers call the handlers. Platform ConfigMaps are in agentNamespace.
 func newCaches(
-	client kubernetes.Interface, metadataClient metadata.Interface, ledger *ledger.Ledger,
-	configMapHandler, networkPolicyHandler cache.ResourceEventHandler,
+	client kubernetes.Interface, metadataClient metadata.Interface, agentNamespace string, ledger *ledger.Ledger, handlers handlers,
 ) *caches {
 	c := &caches{ledger: ledger, synced: make(chan struct{})}
 	core, networking := client.CoreV1(), client.NetworkingV1()
@@ -47,13 +51,32 @@ func newCaches(
 	c.configMaps, configMaps = slimlist.NewInformer(slimlist.Resource{
 		Name: "configmaps", Selector: policy.Label + "=" + policy.LabelValue,
 		Client: core.RESTClient(), Watcher: core.ConfigMaps(metav1.NamespaceAll),
-	}, c.reduceConfigMap, configMapHandler, cache.Indexers{byPolicyKey: indexPolicyKey})
+	}, c.reduceConfigMap, handlers.configMaps, cache.Indexers{byPolicyKey: indexPolicyKey})
 	c.networkPolicies, networkPolicies = slimlist.NewInformer(slimlist.Resource{
 		Name: "networkpolicies", Accept: slimlist.MetadataList, Client: networking.RESTClient(),
 		Watcher: metadataClient.Resource(networkingv1.SchemeGroupVersion.WithResource("networkpolicies")),
-	}, c.reduceNetworkPolicy, networkPolicyHandler, cache.Indexers{})
-	c.informers = []cache.Controller{configMaps, networkPolicies}
+	}, c.reduceNetworkPolicy, handlers.networkPolicies, cache.Indexers{})
+	_, platforms := slimlist.NewInformer(slimlist.Resource{
+		Name: "configmaps", Namespace: agentNamespace, Selector: policy.Label + "=" + platform.LabelValue,
+		Client: core.RESTClient(), Watcher: core.ConfigMaps(agentNamespace),
+	}, reducePlatform, handlers.platforms, cache.Indexers{})
+	_, namespaces := slimlist.NewInformer(slimlist.Resource{
+		Name: "namespaces", Accept: slimlist.MetadataList, Client: core.RESTClient(),
+		Watcher: metadataClient.Resource(corev1.SchemeGroupVersion.WithResource("namespaces")),
+	}, cached.NamespaceOf, handlers.namespaces, cache.Indexers{})
+	c.informers = []cache.Controller{configMaps, networkPolicies, platforms, namespaces}
 	return c
+}
+
+// reducePlatform returns a platform ConfigMap with only its document.
+func reducePlatform(full *corev1.ConfigMap) *corev1.ConfigMap {
+	reduced := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
+		Namespace: full.Namespace, Name: full.Name, UID: full.UID, ResourceVersion: full.ResourceVersion,
+	}}
+	if document, ok := full.Data[platform.Key]; ok {
+		reduced.Data = map[string]string{platform.Key: document}
+	}
+	return reduced
 }
 
 // run runs the informers until ctx ends.

@@ -1,6 +1,6 @@
 // Package controller keeps the NetworkPolicies of a cluster in line with its policy ConfigMaps.
 //
-// Handlers of two informers only put keys on one queue. Workers take a key and sync it: plan decides from the caches
+// Handlers of informers only put keys on one queue. Workers take a key and sync it: plan decides from the caches
 // what to do, and sync does it with at most one write. The caches have no specs. For a large change, or a change of the
 // ranges, sync therefore first reads the current NetworkPolicy.
 package controller
@@ -14,11 +14,14 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/cache"
 
+	"egress-agent/pkg/agent/internal/cached"
 	"egress-agent/pkg/agent/internal/fairqueue"
+	"egress-agent/pkg/agent/internal/governance"
 	"egress-agent/pkg/agent/internal/ledger"
 	"egress-agent/pkg/agent/internal/plan"
 	"egress-agent/pkg/agent/internal/reporter"
@@ -41,16 +44,19 @@ type Options struct {
 
 // Controller syncs policies. Run may be called once.
 type Controller struct {
-	options  Options
-	api      api
-	caches   *caches
-	queue    *fairqueue.Queue // of the keys of NetworkPolicies that exist or that a policy needs
-	ledger   *ledger.Ledger
-	tracker  *tracker.Tracker
-	rollout  rollout.Rollout
-	reporter *reporter.Reporter
-	log      *slog.Logger
-	now      func() time.Time
+	options Options
+	api     api
+	caches  *caches
+	queue   *fairqueue.Queue // of the keys of NetworkPolicies that exist or that a policy needs
+	ledger  *ledger.Ledger
+	tracker *tracker.Tracker
+	// governance knows the platform documents and what they govern.
+	governance *governance.Governance
+	snapshots  *snapshots
+	rollout    rollout.Rollout
+	reporter   *reporter.Reporter
+	log        *slog.Logger
+	now        func() time.Time
 
 	table    atomic.Pointer[awsranges.Table] // the current table; nil before the first Publish
 	isLeader atomic.Bool
@@ -70,8 +76,14 @@ func New(
 		reporter: reporter,
 		log:      log,
 		now:      time.Now,
+
+		governance: governance.New(options.Namespace, options.Plan.Compile),
 	}
-	c.caches = newCaches(client, metadataClient, c.ledger, c.configMapHandler(), c.networkPolicyHandler())
+	c.snapshots = newSnapshots(client, options.Namespace, c.governance, checkLease, reporter)
+	c.caches = newCaches(client, metadataClient, options.Namespace, c.ledger, handlers{
+		configMaps: c.configMapHandler(), networkPolicies: c.networkPolicyHandler(),
+		platforms: c.platformHandler(), namespaces: c.namespaceHandler(),
+	})
 	return c
 }
 
@@ -94,7 +106,9 @@ func (c *Controller) IsLeader() bool { return c.isLeader.Load() }
 // The API requests of a sync use requestCtx.
 func (c *Controller) Run(ctx, requestCtx context.Context) {
 	c.enqueueAll()
+	c.reportDocuments()
 	var running sync.WaitGroup
+	running.Go(func() { c.snapshots.run(ctx, requestCtx) })
 	for range c.options.Workers {
 		running.Go(func() {
 			for ctx.Err() == nil && c.processNext(ctx, requestCtx) {
@@ -114,7 +128,7 @@ func (c *Controller) Publish(table *awsranges.Table) (synced <-chan struct{}) {
 	change := table.Diff(c.table.Load())
 	c.table.Store(table)
 	c.reporter.TablePublished(table, change)
-	keys := c.keysAffected(change)
+	keys := c.keysAffected(table, change)
 	synced = c.rollout.Start(table, keys, func(written, waiting int) {
 		c.reporter.RolloutFinished(table, change, len(keys), written, waiting)
 	})
@@ -126,11 +140,21 @@ func (c *Controller) Publish(table *awsranges.Table) (synced <-chan struct{}) {
 
 // keysAffected returns the keys of the synced policies that a change of the table may affect. A policy that no sync has
 // parsed is on the queue, or in a sync that compares the table again before it ends.
-func (c *Controller) keysAffected(change awsranges.Change) []cache.ObjectName {
+func (c *Controller) keysAffected(table *awsranges.Table, change awsranges.Change) []cache.ObjectName {
+	namespaces := c.governance.TablePublished(table, change.ServiceRegions)
 	if change.NamesChanged {
-		return c.caches.policyKeys()
+		c.platformChanged(c.governance.Reevaluate(table))
+		return append(c.caches.policyKeys(), c.governance.BaseKeys()...)
 	}
-	return c.tracker.KeysNaming(change.ServiceRegions)
+	keys := c.tracker.KeysNaming(change.ServiceRegions)
+	if len(namespaces) == 0 {
+		return keys
+	}
+	affected := sets.New(keys...)
+	for _, namespace := range namespaces {
+		affected.Insert(c.policyKeysIn(namespace)...)
+	}
+	return affected.UnsortedList()
 }
 
 // processNext syncs the next key. It is the only place that retries. It returns false after the queue has been shut
@@ -185,6 +209,12 @@ func (c *Controller) syncWith(
 	if err != nil {
 		return false, err
 	}
+	if netpol.IsReserved(key.Name) {
+		if source != nil {
+			c.warnReserved(key, append(younger, source.ConfigMap()))
+		}
+		return c.syncPlatforms(ctx, key, table, current, isSpecKnown)
+	}
 	if source == nil {
 		return false, c.removeOrphan(ctx, key, current)
 	}
@@ -194,14 +224,29 @@ func (c *Controller) syncWith(
 			"NetworkPolicy %s belongs to the older ConfigMap %s, so this policy is not applied; rename this ConfigMap",
 			key.Name, configMap.Name))
 	}
-	inputs := netpol.Inputs{
-		Table: table, Options: c.options.Plan.Compile, AgentNamespace: c.options.Namespace,
-		PolicyDigest: source.PolicyDigest(),
-	}
+	inputs := c.inputs(table, source)
 	if netpol.IsExempt(key.Namespace, c.options.Namespace) {
 		c.reportDecision(key, configMap, plan.Decide(netpol.Assess(configMap, nil, inputs), nil, false, c.options.Plan))
 		return false, c.deleteIfMade(ctx, key, current)
 	}
+	inputs.Guardrails = c.governance.Guardrails(key.Namespace, table)
+	return c.apply(ctx, key, source, configMap, current, isSpecKnown, inputs)
+}
+
+func (c *Controller) inputs(table *awsranges.Table, source *cached.ConfigMap) netpol.Inputs {
+	return netpol.Inputs{
+		Table: table, Options: c.options.Plan.Compile, AgentNamespace: c.options.Namespace,
+		PolicyDigest: source.PolicyDigest(),
+	}
+}
+
+// apply decides about a policy, writes and reports. Events are about the object about. written reports whether apply
+// has written the NetworkPolicy.
+func (c *Controller) apply(
+	ctx context.Context, key cache.ObjectName, source *cached.ConfigMap, about reporter.Object,
+	current *netpol.Current, isSpecKnown bool, inputs netpol.Inputs,
+) (written bool, err error) {
+	configMap := source.ConfigMap()
 	if current != nil && !isSpecKnown {
 		if current, err = c.loadSpec(ctx, configMap, current); err != nil {
 			return false, err
@@ -215,8 +260,9 @@ func (c *Controller) syncWith(
 		c.queue.AddAfter(key, delay)
 		return false, nil
 	}
+	isTenants := inputs.Origin.Kind == ""
 	if d.Desired != nil {
-		if assessment.Cause == netpol.CauseMissing && c.wasInPlace(key, configMap) {
+		if isTenants && assessment.Cause == netpol.CauseMissing && c.wasInPlace(key, configMap) {
 			if exists, err := c.api.stillExists(ctx, key, configMap); err != nil || !exists {
 				return false, err
 			}
@@ -228,8 +274,10 @@ func (c *Controller) syncWith(
 	if assessment.State != netpol.NameConflict {
 		c.tracker.SetOwnerUID(key, configMap.UID)
 	}
-	c.reporter.StateChanged(c.tracker.SetState(key, assessment.State), assessment.State)
-	c.reportDecision(key, configMap, d)
+	if isTenants {
+		c.reporter.StateChanged(c.tracker.SetState(key, assessment.State), assessment.State)
+	}
+	c.reportDecision(key, about, d)
 	return written, nil
 }
 
@@ -261,14 +309,16 @@ func (c *Controller) wasInPlace(key cache.ObjectName, configMap *corev1.ConfigMa
 }
 
 // reportDecision records the Events of a decision. It does not repeat a Warning that equals the last Warning.
-func (c *Controller) reportDecision(key cache.ObjectName, configMap *corev1.ConfigMap, d plan.Decision) {
+func (c *Controller) reportDecision(key cache.ObjectName, about reporter.Object, d plan.Decision) {
 	if d.Warning == "" {
-		c.tracker.RecordWarning(key, configMap.Name, "")
+		c.tracker.RecordWarning(key, about.GetName(), "")
 	} else {
-		c.warn(key, configMap, configMap.Name, d.Warning, d.Problem)
+		c.warn(key, about, about.GetName(), d.Warning, d.Problem)
 	}
-	if d.Reason != "" {
-		c.reporter.Normal(configMap, d.Reason, d.Message)
+	// A document governs thousands of namespaces, and one Event about the document says so.
+	isTold := !netpol.IsReserved(key.Name) || d.Reason == plan.ReasonRestored
+	if d.Reason != "" && isTold {
+		c.reporter.Normal(about, d.Reason, d.Message)
 	}
 }
 

@@ -34,15 +34,16 @@ func (c *Controller) decide(
 	if c.table.Load() != inputs.Table {
 		c.queue.Add(key)
 	}
+	isTenants := inputs.Origin.Kind == "" // what the platform opens does not yield to the policies of tenants
 	isRestored := assessment.Cause == netpol.CauseMissing && c.wasInPlace(key, configMap)
-	if assessment.Opens && !isRestored {
+	if assessment.Opens && !isRestored && isTenants {
 		if assessment, exceeded, err = c.checkOpening(ctx, key, configMap, current, assessment, inputs); err != nil {
 			return nil, plan.Decision{}, err
 		}
 	}
 	c.ledger.SetOverLimit(key.Namespace, key.Name, exceeded != nil)
 	d := plan.Decide(assessment, current, c.wasInPlace(key, configMap), c.options.Plan)
-	if d.Desired == nil && d.Warning == "" && current != nil {
+	if d.Desired == nil && d.Warning == "" && current != nil && isTenants {
 		if err := c.warnIfOverLimit(ctx, key, configMap, current); err != nil {
 			return nil, plan.Decision{}, err
 		}
@@ -97,7 +98,7 @@ func (c *Controller) checkOpening(
 	ctx context.Context, key cache.ObjectName, configMap *corev1.ConfigMap, current *netpol.Current,
 	assessment *netpol.Assessment, inputs netpol.Inputs,
 ) (*netpol.Assessment, policy.Problems, error) {
-	problems, err := c.checkDesired(ctx, key, current, assessment.Desired[0].Spec)
+	problems, err := c.checkDesired(ctx, key, current, assessment.Desired[0].Spec, inputs.Guardrails)
 	if err != nil || problems == nil {
 		return assessment, inputs.Exceeded, err
 	}
@@ -131,16 +132,18 @@ func (c *Controller) assess(
 }
 
 // checkDesired returns the problems if a desired spec and the other policies of the namespace together exceed a limit.
-// It returns nil if the spec opens nothing that the current NetworkPolicy does not open.
+// It returns nil if the spec opens nothing that the current NetworkPolicy does not open, and if the guardrails do not
+// permit that the current NetworkPolicy stays.
 func (c *Controller) checkDesired(
 	ctx context.Context, key cache.ObjectName, current *netpol.Current, desired networkingv1.NetworkPolicySpec,
+	guardrails *netpol.Guardrails,
 ) (policy.Problems, error) {
 	problems, err := c.checkNamespace(ctx, key, desired)
 	if err != nil || problems == nil || current == nil {
 		return problems, err
 	}
 	full, err := c.api.readNetworkPolicy(ctx, current)
-	if err != nil || netpol.Contains(full.Spec, desired) {
+	if err != nil || netpol.Contains(full.Spec, desired) || guardrails.Violates(full.Spec, c.options.Plan.Compile.Family) {
 		return nil, err
 	}
 	return problems, nil

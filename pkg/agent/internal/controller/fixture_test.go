@@ -19,11 +19,13 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 
+	"egress-agent/pkg/agent/internal/cached"
 	"egress-agent/pkg/agent/internal/fairqueue"
 	"egress-agent/pkg/agent/internal/plan"
 	"egress-agent/pkg/agent/internal/reporter"
 	"egress-agent/pkg/agent/internal/testobjects"
 	"egress-agent/pkg/netpol"
+	"egress-agent/pkg/platform"
 	"egress-agent/pkg/policy"
 )
 
@@ -90,9 +92,14 @@ func (f *fixture) setGeneration(action clienttesting.Action) (handled bool, resu
 func (f *fixture) setCached(t *testing.T, object runtime.Object) {
 	switch object := object.(type) {
 	case *corev1.ConfigMap:
-		if object.Labels[policy.Label] == policy.LabelValue {
+		switch object.Labels[policy.Label] {
+		case policy.LabelValue:
 			require.NoError(t, f.caches.configMaps.Add(f.caches.reduceConfigMap(object.DeepCopy())))
+		case platform.LabelValue:
+			f.platformHandler().OnAdd(reducePlatform(object.DeepCopy()), false)
 		}
+	case *corev1.Namespace:
+		f.namespaceHandler().OnAdd(cached.NamespaceOf(&metav1.PartialObjectMetadata{ObjectMeta: *object.ObjectMeta.DeepCopy()}), false)
 	case *networkingv1.NetworkPolicy:
 		require.NoError(t, f.caches.networkPolicies.Add(f.caches.reduceNetworkPolicy(testobjects.Metadata(object))))
 	}

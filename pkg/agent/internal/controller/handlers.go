@@ -81,9 +81,12 @@ func (c *Controller) enqueueOverLimit(changedKey cache.ObjectName) {
 	}
 }
 
-// enqueueAll enqueues every policy, the oldest first. It also enqueues every NetworkPolicy with the agent's label,
+// enqueueAll enqueues every base, and every policy, the oldest first. It also enqueues every NetworkPolicy with the agent's label,
 // because its policy may be gone.
 func (c *Controller) enqueueAll() {
+	for _, key := range c.governance.BaseKeys() {
+		c.queue.Add(key)
+	}
 	for _, key := range c.caches.policyKeys() {
 		c.queue.Add(key)
 	}

@@ -29,7 +29,7 @@ func TestSyncFollowsLastValidPolicy(t *testing.T) {
 
 	next, err := awsranges.ReadFile(testobjects.Ranges + "ip-ranges-next.json")
 	require.NoError(t, err)
-	require.Contains(t, f.keysAffected(next.Diff(testobjects.Table(t))), key, "a change of the ranges affects the last valid version")
+	require.Contains(t, f.keysAffected(next, next.Diff(testobjects.Table(t))), key, "a change of the ranges affects the last valid version")
 	f.table.Store(next)
 	require.NoError(t, f.sync(t.Context(), key))
 	reason, message := f.nextEvent()

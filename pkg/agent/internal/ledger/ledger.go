@@ -4,6 +4,7 @@
 package ledger
 
 import (
+	"maps"
 	"slices"
 	"sync"
 
@@ -63,6 +64,16 @@ func (l *Ledger) AddDocument(configMap *corev1.ConfigMap, size, cachedSize int) 
 	defer l.mu.Unlock()
 	return l.getOrCreate(configMap.Namespace).documents.add(configMap.Name,
 		document{uid: configMap.UID, created: configMap.CreationTimestamp.Unix(), size: size, cachedSize: cachedSize})
+}
+
+// Names returns the sorted names of the policy ConfigMaps of a namespace.
+func (l *Ledger) Names(namespace string) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if a := l.accounts[namespace]; a != nil {
+		return slices.Sorted(maps.Keys(a.documents.byName))
+	}
+	return nil
 }
 
 // DropDocument stops counting the document of the ConfigMap with this UID. It does nothing if a newer ConfigMap has the

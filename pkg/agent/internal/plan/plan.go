@@ -25,6 +25,7 @@ const (
 	ReasonRangesUnavailable = string(netpol.RangesUnavailable)
 	ReasonServiceGone       = "ServiceGone"
 	ReasonNamespaceExempt   = string(netpol.NamespaceExempt)
+	ReasonGuarded           = string(netpol.Guarded)
 )
 
 // ReasonNotMade is the reason of the Event on a NetworkPolicy that has the agent's label but comes from no ConfigMap.
@@ -71,7 +72,7 @@ func Decide(a *netpol.Assessment, current *netpol.Current, wasInPlace bool, opti
 	d.Desired, d.Message = merge(current, desired), inForceMessage(desired)
 	isEdited := a.Cause == netpol.CauseEdited || a.Cause == netpol.CauseMissing && wasInPlace
 	switch {
-	case isEdited && (d.Warning == "" || a.LastPolicy != nil):
+	case isEdited && (d.Warning == "" || a.State == netpol.Guarded || a.LastPolicy != nil):
 		d.Reason = ReasonRestored
 	case d.Warning == "":
 		d.Reason = ReasonApplied
@@ -83,10 +84,10 @@ func Decide(a *netpol.Assessment, current *netpol.Current, wasInPlace bool, opti
 	return d
 }
 
-// isPolicyUnchanged reports whether the cause of a change is not the policy document, but the ranges or the agent's
-// options.
+// isPolicyUnchanged reports whether the cause of a change is not the policy document, but the ranges, the agent's
+// options or the guardrails.
 func isPolicyUnchanged(cause netpol.Cause) bool {
-	return cause == netpol.CauseRanges || cause == netpol.CauseOptions
+	return cause == netpol.CauseRanges || cause == netpol.CauseOptions || cause == netpol.CauseGuardrails
 }
 
 // inForceMessage returns the message of the Event about a policy that is in force.

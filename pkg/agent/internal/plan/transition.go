@@ -13,7 +13,7 @@ import (
 // the first widens, the second narrows. Until the second, the NetworkPolicy has the digest of the previous policy
 // document.
 //
-// After a change of the ranges or options, the Event of the first write reports the whole change. The second write only
+// After a change of the ranges, options or guardrails, the Event of the first write reports the whole change. The second write only
 // completes the change and has no Event.
 func Transition(d Decision, cause netpol.Cause, current *networkingv1.NetworkPolicy, options Options) Decision {
 	if isPolicyUnchanged(cause) && d.Warning != ReasonServiceGone {
@@ -21,9 +21,17 @@ func Transition(d Decision, cause netpol.Cause, current *networkingv1.NetworkPol
 		switch {
 		case cause == netpol.CauseOptions:
 			d.Reason, d.Message = ReasonApplied, "The options of the agent changed; "+d.Message
+		case cause == netpol.CauseGuardrails:
+			if d.Warning == "" { // otherwise the Warning says what the guardrails close
+				d.Reason, d.Message = ReasonApplied, "The guardrails of the platform changed; "+d.Message
+			}
 		case added+removed > 0:
 			d.Reason = ReasonRangesChanged
-			d.Message = fmt.Sprintf("The ranges changed, CIDRs added: %d, removed: %d; %s", added, removed, d.Message)
+			subject := "ranges"
+			if d.Warning == ReasonGuarded {
+				subject = "ranges or the guardrails"
+			}
+			d.Message = fmt.Sprintf("The "+subject+" changed, CIDRs added: %d, removed: %d; %s", added, removed, d.Message)
 		}
 	}
 	step, spec := netpol.Transition(current.Spec, d.Desired.Spec, options.ChunkPeers, options.Compile)

@@ -19,6 +19,7 @@ const (
 	stateInvalid     = "invalid"
 	stateConflict    = "name_conflict"
 	stateUnavailable = "ranges_unavailable"
+	stateGuarded     = "guarded"
 )
 
 // stateLabel returns the label value for a state. A policy that the agent is writing counts as applied.
@@ -30,6 +31,8 @@ func stateLabel(state netpol.State) string {
 		return stateConflict
 	case netpol.RangesUnavailable:
 		return stateUnavailable
+	case netpol.Guarded:
+		return stateGuarded
 	}
 	return stateApplied
 }
@@ -42,7 +45,36 @@ type metrics struct {
 	writes       *prometheus.CounterVec // by verb
 	applyLatency prometheus.Histogram   // seconds
 	leader       prometheus.Gauge
+	platform     platformMetrics
 	table        tableMetrics
+}
+
+// platformMetrics are the metrics of the platform documents.
+type platformMetrics struct {
+	documents  *prometheus.GaugeVec // by state: applied or invalid
+	namespaces prometheus.Gauge
+	changed    prometheus.Gauge
+}
+
+func newPlatformMetrics(registry prometheus.Registerer) platformMetrics {
+	m := platformMetrics{
+		documents: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "egress_agent_platform_documents",
+			Help: "Platform documents by the state of their stored version: applied or invalid.",
+		}, []string{"state"}),
+		namespaces: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "egress_agent_platform_governed_namespaces", Help: "Namespaces that at least one platform document governs.",
+		}),
+		changed: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "egress_agent_platform_changed_timestamp_seconds",
+			Help: "When the content of the ConfigMap egress-platform last changed, in epoch seconds; 0 without one.",
+		}),
+	}
+	for _, label := range []string{stateApplied, stateInvalid} {
+		m.documents.WithLabelValues(label)
+	}
+	registry.MustRegister(m.documents, m.namespaces, m.changed)
+	return m
 }
 
 // tableMetrics are the metrics of the table in use, and of the rollouts of tables.
@@ -59,7 +91,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	m := &metrics{
 		policies: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "egress_agent_policies",
-			Help: "Policies by state: applied, invalid, name_conflict or ranges_unavailable.",
+			Help: "Policies by state: applied, guarded, invalid, name_conflict or ranges_unavailable.",
 		}, []string{"state"}),
 		syncs: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "egress_agent_sync_duration_seconds", Help: "Time to sync a policy, its write included.", Buckets: durations,
@@ -78,9 +110,10 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		leader: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "egress_agent_leader", Help: "1 while this agent leads, 0 while it is a standby.",
 		}),
-		table: newTableMetrics(registry),
+		platform: newPlatformMetrics(registry),
+		table:    newTableMetrics(registry),
 	}
-	for _, label := range []string{stateApplied, stateInvalid, stateConflict, stateUnavailable} {
+	for _, label := range []string{stateApplied, stateGuarded, stateInvalid, stateConflict, stateUnavailable} {
 		m.policies.WithLabelValues(label)
 	}
 	for _, verb := range []string{VerbCreate, VerbUpdate, VerbDelete} {

@@ -2,6 +2,7 @@
 package reporter
 
 import (
+	"fmt"
 	"log/slog"
 	"strconv"
 	"strings"
@@ -103,6 +104,41 @@ func (r *Reporter) SetLeader(isLeader bool) {
 		value = 1
 	}
 	r.metrics.leader.Set(value)
+}
+
+// PlatformChanged records the number of platform documents by the state of their stored version, and the number of
+// namespaces that they govern.
+func (r *Reporter) PlatformChanged(valid, invalid, namespaces int) {
+	r.metrics.platform.documents.WithLabelValues(stateApplied).Set(float64(valid))
+	r.metrics.platform.documents.WithLabelValues(stateInvalid).Set(float64(invalid))
+	r.metrics.platform.namespaces.Set(float64(namespaces))
+}
+
+// SnapshotSaved records that the ConfigMap of the platform has the content of this time, in epoch seconds.
+func (r *Reporter) SnapshotSaved(changed int64, bytes int) {
+	r.metrics.platform.changed.Set(float64(changed))
+	r.log.Info("platform snapshot saved", "bytes", bytes)
+}
+
+// SnapshotKept records that the ConfigMap of the platform already has the content of this time, in epoch seconds.
+func (r *Reporter) SnapshotKept(changed int64) { r.metrics.platform.changed.Set(float64(changed)) }
+
+// SnapshotFailed logs that the ConfigMap of the platform could not be saved or loaded. The caller retries.
+func (r *Reporter) SnapshotFailed(what string, err error) {
+	r.log.Warn(what+" platform snapshot failed, retrying", "error", err)
+}
+
+// PlatformApplied logs and records an Event about a platform document that is in force.
+func (r *Reporter) PlatformApplied(object Object, namespaces int) {
+	message := fmt.Sprintf("The document is in force and governs %d namespaces", namespaces)
+	r.log.Info("platform document in force", "name", object.GetName(), "namespaces", namespaces)
+	r.events.Event(object, corev1.EventTypeNormal, "Applied", message)
+}
+
+// PlatformInvalid logs and records an Event about an invalid platform document.
+func (r *Reporter) PlatformInvalid(object Object, message string) {
+	r.log.Warn("platform document invalid", "name", object.GetName(), "message", Truncate(message))
+	r.events.Event(object, corev1.EventTypeWarning, string(netpol.Invalid), Truncate(message))
 }
 
 // TablePublished records the size of a table, and its change from the previous table.

@@ -12,7 +12,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// Watcher watches one resource in all namespaces. A typed client implements it.
+// Watcher watches one resource, in the namespace of Resource. A typed client implements it.
 type Watcher interface {
 	Watch(ctx context.Context, options metav1.ListOptions) (watch.Interface, error)
 }
@@ -22,11 +22,12 @@ const MetadataList = runtime.ContentTypeProtobuf + ";as=PartialObjectMetadataLis
 
 // Resource selects the objects of the API that an informer lists and watches.
 type Resource struct {
-	Name     string // plural and lower case, such as "configmaps"
-	Selector string // a label selector; an empty one selects all objects
-	Accept   string // the media type of a list, such as MetadataList; if empty, full objects in protobuf
-	Client   rest.Interface
-	Watcher  Watcher
+	Name      string // plural and lower case, such as "configmaps"
+	Namespace string // empty for all namespaces, and for a resource without namespaces
+	Selector  string // a label selector; an empty one selects all objects
+	Accept    string // the media type of a list, such as MetadataList; if empty, full objects in protobuf
+	Client    rest.Interface
+	Watcher   Watcher
 }
 
 // NewInformer returns a store of reduce(object) for every object, and the controller that fills the store and calls

@@ -28,7 +28,7 @@ type Decodable[T any] interface {
 func list[T any, P Decodable[T], S runtime.Object](
 	ctx context.Context, resource Resource, options metav1.ListOptions, reduce func(P) S,
 ) (runtime.Object, error) {
-	body, err := resource.Client.Get().Resource(resource.Name).VersionedParams(&options, scheme.ParameterCodec).
+	body, err := resource.Client.Get().NamespaceIfScoped(resource.Namespace, resource.Namespace != "").Resource(resource.Name).VersionedParams(&options, scheme.ParameterCodec).
 		SetHeader("Accept", cmp.Or(resource.Accept, runtime.ContentTypeProtobuf)).Stream(ctx)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,204 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"egress-agent/pkg/agent/internal/cached"
+	"egress-agent/pkg/agent/internal/governance"
+	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/netpol"
+	"egress-agent/pkg/platform"
+)
+
+// platformHandler returns a handler that tells governance of each platform ConfigMap.
+func (c *Controller) platformHandler() cache.ResourceEventHandler {
+	set := func(object any) {
+		configMap, ok := object.(*corev1.ConfigMap)
+		if !ok {
+			return
+		}
+		change := c.governance.SetDocument(configMap, c.table.Load())
+		c.platformChanged(change)
+		if c.isLeader.Load() {
+			c.reportDocument(configMap.Name, true)
+		}
+	}
+	return cache.ResourceEventHandlerFuncs{
+		AddFunc:    set,
+		UpdateFunc: func(_, object any) { set(object) },
+		DeleteFunc: func(object any) {
+			if tombstone, ok := object.(cache.DeletedFinalStateUnknown); ok {
+				object = tombstone.Obj
+			}
+			if configMap, ok := object.(*corev1.ConfigMap); ok {
+				c.platformChanged(c.governance.RemoveDocument(configMap.Name))
+				c.tracker.Drop(c.documentKey(configMap.Name))
+			}
+		},
+	}
+}
+
+// namespaceHandler returns a handler that tells governance of the labels of each namespace.
+func (c *Controller) namespaceHandler() cache.ResourceEventHandler {
+	set := func(object any) {
+		if namespace, ok := object.(*cached.Namespace); ok {
+			c.platformChanged(c.governance.SetNamespace(namespace.GetObjectMeta().GetName(), namespace.Labels()))
+		}
+	}
+	return cache.ResourceEventHandlerFuncs{
+		AddFunc:    set,
+		UpdateFunc: func(_, object any) { set(object) },
+		DeleteFunc: func(object any) {
+			if tombstone, ok := object.(cache.DeletedFinalStateUnknown); ok {
+				object = tombstone.Obj
+			}
+			if namespace, ok := object.(*cached.Namespace); ok {
+				c.governance.RemoveNamespace(namespace.GetObjectMeta().GetName())
+				c.snapshots.changed()
+			}
+		},
+	}
+}
+
+// platformChanged enqueues what a change affects. A standby enqueues nothing, because a new leader enqueues all.
+func (c *Controller) platformChanged(change governance.Change) {
+	c.snapshots.changed()
+	if !c.isLeader.Load() {
+		return
+	}
+	for _, key := range change.Bases {
+		c.tracker.SetChanged(key, c.now())
+		c.queue.Add(key)
+	}
+	for _, namespace := range change.Namespaces {
+		for _, key := range c.policyKeysIn(namespace) {
+			c.queue.Add(key)
+		}
+	}
+}
+
+// policyKeysIn returns the keys of the policies of a namespace.
+func (c *Controller) policyKeysIn(namespace string) []cache.ObjectName {
+	var keys []cache.ObjectName
+	for _, name := range c.ledger.Names(namespace) {
+		keys = append(keys, cache.NewObjectName(namespace, netpol.NetworkPolicyName(name)))
+	}
+	return keys
+}
+
+// documentKey returns the key under which the tracker keeps the last Warning about a platform document.
+func (c *Controller) documentKey(name string) cache.ObjectName {
+	return cache.NewObjectName(c.options.Namespace, name)
+}
+
+// reportDocuments reports every platform document that is invalid.
+func (c *Controller) reportDocuments() {
+	statuses, _ := c.governance.Statuses()
+	for _, status := range statuses {
+		c.reportDocument(status.Stored.Name, false)
+	}
+	c.countDocuments()
+}
+
+// reportDocument reports a platform document. isChanged means that its stored version is new.
+func (c *Controller) reportDocument(name string, isChanged bool) {
+	defer c.countDocuments()
+	statuses, _ := c.governance.Statuses()
+	for _, status := range statuses {
+		if status.Stored.Name != name {
+			continue
+		}
+		key := c.documentKey(name)
+		if status.Problems == nil {
+			c.tracker.RecordWarning(key, name, "")
+			if isChanged {
+				c.reporter.PlatformApplied(status.Stored, status.Namespaces)
+			}
+			return
+		}
+		message := platform.Error(status.Problems) + "; until it is corrected, "
+		if status.IsInForce {
+			message += "the last valid version stays in force"
+		} else {
+			message += "the document governs nothing"
+		}
+		if c.tracker.RecordWarning(key, name, message) {
+			c.reporter.PlatformInvalid(status.Stored, message)
+		}
+		return
+	}
+}
+
+func (c *Controller) countDocuments() {
+	statuses, governed := c.governance.Statuses()
+	valid := 0
+	for _, status := range statuses {
+		if status.Problems == nil {
+			valid++
+		}
+	}
+	c.reporter.PlatformChanged(valid, len(statuses)-valid, governed)
+}
+
+// warnReserved warns of tenants' ConfigMaps whose name belongs to the platform.
+func (c *Controller) warnReserved(key cache.ObjectName, configMaps []*corev1.ConfigMap) {
+	for _, configMap := range configMaps {
+		assessment := netpol.Assess(configMap, nil, netpol.Inputs{Options: c.options.Plan.Compile, AgentNamespace: c.options.Namespace})
+		c.warn(key, configMap, configMap.Name, string(assessment.State), assessment.Message())
+	}
+}
+
+// syncPlatforms syncs a NetworkPolicy of the platform. It deletes the NetworkPolicy if no document needs it.
+func (c *Controller) syncPlatforms(
+	ctx context.Context, key cache.ObjectName, table *awsranges.Table, current *netpol.Current, isSpecKnown bool,
+) (written bool, err error) {
+	source := c.governance.Base(key)
+	if source == nil {
+		return false, c.removePlatforms(ctx, key, current)
+	}
+	reduced := cached.ConfigMapOf(source.ConfigMap, func(*corev1.ConfigMap, int, int) bool { return true })
+	inputs := c.inputs(table, reduced)
+	inputs.Origin = source.Origin
+	return c.apply(ctx, key, reduced, source.Stored, current, isSpecKnown, inputs)
+}
+
+// removePlatforms deletes a NetworkPolicy of the platform that no document needs. The API server must confirm that a
+// platform ConfigMap is gone: its informer may be behind.
+func (c *Controller) removePlatforms(ctx context.Context, key cache.ObjectName, current *netpol.Current) error {
+	c.tracker.Drop(key)
+	if current == nil || !netpol.IsMade(current.ObjectMeta) || current.DeletionTimestamp != nil {
+		return nil
+	}
+	name := sourceName(current)
+	if c.governance.HasNoVersion(name) {
+		return nil // its last valid version is unknown, so what it made stays
+	}
+	if !c.governance.HasDocument(name) {
+		exists, err := c.api.platformExists(ctx, c.options.Namespace, name)
+		if err != nil {
+			return err
+		}
+		if exists {
+			return fmt.Errorf("the cache lacks platform ConfigMap %s", name)
+		}
+	}
+	return c.deleteIfMade(ctx, key, current)
+}
+
+// sourceName returns the name of the platform ConfigMap that a NetworkPolicy was made from.
+func sourceName(current *netpol.Current) string {
+	_, name, _ := strings.Cut(current.Annotations[netpol.SourceAnnotation], "/")
+	return name
+}
+
+// RestorePlatform loads the platform documents that were in force before this process led. The leader calls it before
+// the first sync. It retries while the API server fails, until ctx ends.
+func (c *Controller) RestorePlatform(ctx context.Context) {
+	c.governance.Restore(c.snapshots.load(ctx))
+	c.platformChanged(c.governance.Reevaluate(c.table.Load()))
+}
