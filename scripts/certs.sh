@@ -26,8 +26,12 @@ scripts/generate-certs.sh "$work/next" egress-webhook.$NAMESPACE.svc egress-webh
 registered=
 ! exists $configuration || registered=1
 trust() { # FILE...: makes API servers trust these CAs, and no others
-  kubectl patch $configuration -p "{\"webhooks\": [{\"name\": \"policy.egress-controller.io\",
-    \"clientConfig\": {\"caBundle\": \"$(cat "$@" | base64 -w0)\"}}]}"
+  local name names entries=
+  names=$(kubectl get $configuration -o 'jsonpath={.webhooks[*].name}') || return
+  for name in $names; do # an earlier version has fewer entries
+    entries+="${entries:+, }{\"name\": \"$name\", \"clientConfig\": {\"caBundle\": \"$(cat "$@" | base64 -w0)\"}}"
+  done
+  kubectl patch $configuration -p "{\"webhooks\": [$entries]}"
 }
 # serves POD FILE: writes the certificate that the Pod serves to FILE. It asks the Pod, because the kubelet mounts a new
 # Secret up to two minutes late.

@@ -47,8 +47,11 @@ start_webhook() {
 # registration: prints the ValidatingWebhookConfiguration. The cluster has no network for Services, so the API server
 # calls the webhook by its address.
 registration() {
-  kubectl patch --local -f deploy/base/webhook-configuration.yaml --type json -o yaml -p "[{\"op\": \"replace\", \"path\": \"/webhooks/0/clientConfig\",
-    \"value\": {\"url\": \"https://127.0.0.1:$webhook_port/validate\", \"caBundle\": \"$(base64 -w0 <"$CLUSTER_DIR/certs/ca.crt")\"}}]"
+  local client
+  client="{\"url\": \"https://127.0.0.1:$webhook_port/validate\", \"caBundle\": \"$(base64 -w0 <"$CLUSTER_DIR/certs/ca.crt")\"}"
+  kubectl patch --local -f deploy/base/webhook-configuration.yaml --type json -o yaml -p "[
+    {\"op\": \"replace\", \"path\": \"/webhooks/0/clientConfig\", \"value\": $client},
+    {\"op\": \"replace\", \"path\": \"/webhooks/1/clientConfig\", \"value\": $client}]"
 }
 
 stop_programs() { kill ${agent:+"$agent"} ${webhook:+"$webhook"} 2>/dev/null || true; }

@@ -17,14 +17,16 @@ connection, and through which published prefix. For a denied connection it shows
 the closest destinations.
 
 Usage:
-  egress-agent explain -f FILE... --to ADDRESS:PORT[/PROTOCOL]... [--ranges-file FILE] [-o text|json]
+  egress-agent explain -f FILE... --to ADDRESS:PORT[/PROTOCOL]... [--platform FILE...]
+        [--ranges-file FILE] [-o text|json]
 
 Examples:
   egress-agent explain -f policy.yaml --to 10.1.0.5:5432
   egress-agent explain -f policy.yaml --to [2001:db8::1]:53/UDP --to 198.18.0.1:443 --ranges-file ip-ranges.json
 
 Policies add up: a connection is allowed in a namespace if any of its policies
-allows it. -o json prints a list with one item for each policy and --to, in
+allows it. With --platform, the answers also name the guardrail of a platform
+document that closes a connection, and the base that opens one. -o json prints a list with one item for each policy and --to, in
 order: {file, namespace, name, to, allowed, reasons, nearest}.
 
 Exit status: 0 every namespace of the files allows every --to, 1 a namespace
@@ -44,6 +46,7 @@ func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	flags := flag.NewFlagSet(program+" explain", flag.ContinueOnError)
 	var files cli.Files
 	files.AddFlags(flags)
+	files.AddPlatformFlag(flags)
 	var to cli.Strings
 	flags.Var(&to, "to", "the `target` of the connection, as ADDRESS:PORT or ADDRESS:PORT/PROTOCOL; the default PROTOCOL is TCP (repeatable)")
 	format := flags.String("o", "text", "output `format`: text or json")
@@ -65,7 +68,7 @@ func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	}
 	answers, allowed := []answer{}, make(map[connection]bool)
 	for _, source := range input.Sources {
-		compiled := netpol.CompileConfigMap(source.ConfigMap, netpol.Inputs{Table: input.Table, Options: input.Options})
+		compiled := netpol.CompileConfigMap(source.ConfigMap, input.Inputs(source.ConfigMap.Namespace))
 		if compiled.Problems != nil {
 			stderr.Problems(source, "", compiled.Problems)
 			status = cli.ExitInvalid
@@ -73,6 +76,7 @@ func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 		}
 		for _, target := range targets {
 			e := analysis.Explain(compiled.Policy, input.Table, input.Options, target)
+			e = analysis.ExplainPlatform(e, input.Platform.Governing(source.ConfigMap.Namespace), input.Table, input.Options, target)
 			key := connection{source.ConfigMap.Namespace, target}
 			allowed[key] = allowed[key] || e.Allowed
 			answers = append(answers, answer{source.File, source.ConfigMap.Namespace, source.ConfigMap.Name, target.String(), e})

@@ -20,11 +20,18 @@ Helm templates, Kustomize patches and similar files, and prints a note. If a fil
 looks like a policy but cannot be parsed, render reports it after all the others.
 
 Usage:
-  egress-agent render -f FILE... [--ranges-file FILE] [-o yaml|json]
+  egress-agent render -f FILE... [--platform FILE...] [--ranges-file FILE] [-o yaml|json]
+  egress-agent render --platform FILE... [--ranges-file FILE] -o clusternetworkpolicy
 
 Examples:
   egress-agent render -f policy.yaml --ranges-file ip-ranges.json
   kubectl get configmap -n tenant-a egress -o yaml | egress-agent render -f - --ranges-file ip-ranges.json
+
+With --platform, render also prints the base of each platform document for each
+Namespace in the files that it governs, and leaves out of the policies what
+guardrails close. -o clusternetworkpolicy prints AWS's ClusterNetworkPolicy with
+what the documents deny. It also binds the NetworkPolicies that tenants write
+themselves.
 
 Exit status: 0 all rendered, 1 a policy is invalid, 2 wrong usage, unreadable
 input, or a service without --ranges-file: render prints the rest of its policy.
@@ -32,13 +39,14 @@ input, or a service without --ranges-file: render prints the rest of its policy.
 
 func render(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	flags := flag.NewFlagSet(program+" render", flag.ContinueOnError)
-	var files cli.Files
+	files := cli.Files{Optional: true}
 	files.AddFlags(flags)
-	format := flags.String("o", "yaml", "output `format`: yaml or json")
+	files.AddPlatformFlag(flags)
+	format := flags.String("o", "yaml", "output `format`: yaml, json or clusternetworkpolicy")
 	if status, ok := cli.Parse(flags, args, renderUsage, stdout, stderr); !ok {
 		return status
 	}
-	err := cli.CheckFormat(*format, "yaml", "json")
+	err := cli.CheckFormat(*format, "yaml", "json", backstopFormat)
 	if err != nil {
 		stderr.UsageError(flags.Name(), err)
 		return cli.ExitUsage
@@ -47,20 +55,11 @@ func render(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	if status != cli.ExitOK {
 		return status
 	}
-	objects := []any{}
-	for _, source := range input.Sources {
-		compiled := netpol.CompileConfigMap(source.ConfigMap, netpol.Inputs{Table: input.Table, Options: input.Options})
-		if compiled.Problems != nil {
-			stderr.Problems(source, "", compiled.Problems)
-			status = max(status, cli.ExitInvalid)
-			continue
-		}
-		stderr.Problems(source, "Warning: ", compiled.Warnings)
-		for _, name := range compiled.Unresolved {
-			stderr.Line("%s: %s is left out: no AWS ranges are loaded; give --ranges-file", source, name)
-			status = cli.ExitUsage
-		}
-		objects = append(objects, netpol.NetworkPolicyFor(source.ConfigMap, compiled))
+	var objects []any
+	if *format == backstopFormat {
+		objects, status = renderBackstop(input, stderr)
+	} else {
+		objects, status = renderPolicies(input, stderr)
 	}
 	if *format == "json" {
 		err = stdout.JSON(map[string]any{"apiVersion": "v1", "kind": "List", "items": objects})
@@ -72,4 +71,65 @@ func render(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 		return cli.ExitUsage
 	}
 	return input.ReportUnread(stderr, flags.Name(), status)
+}
+
+// backstopFormat is the value of -o that prints a ClusterNetworkPolicy for each platform document.
+const backstopFormat = "clusternetworkpolicy"
+
+// renderPolicies returns the NetworkPolicies of the policies, and then those of the platform documents' bases.
+func renderPolicies(input *cli.Input, stderr cli.Output) (objects []any, status int) {
+	objects = []any{}
+	for _, source := range input.Sources {
+		compiled := netpol.CompileConfigMap(source.ConfigMap, input.Inputs(source.ConfigMap.Namespace))
+		if compiled.Problems != nil {
+			stderr.Problems(source, "", compiled.Problems)
+			status = max(status, cli.ExitInvalid)
+			continue
+		}
+		stderr.Problems(source, "Warning: ", append(compiled.Refusals(), compiled.Warnings...))
+		for _, name := range compiled.Unresolved {
+			stderr.Line("%s: %s is left out: no AWS ranges are loaded; give --ranges-file", source, name)
+			status = cli.ExitUsage
+		}
+		objects = append(objects, netpol.NetworkPolicyFor(source.ConfigMap, compiled))
+	}
+	for _, namespace := range input.Platform.Namespaces() {
+		for _, document := range input.Platform.Governing(namespace) {
+			if document.Base == nil {
+				continue
+			}
+			configMap := netpol.BaseConfigMap(namespace, document)
+			compiled := netpol.CompileConfigMap(configMap, netpol.Inputs{
+				Table: input.Table, Options: input.Options,
+				Origin: netpol.Origin{Kind: netpol.Base, Source: netpol.DefaultNamespace + "/" + document.Name},
+			})
+			for _, name := range compiled.Unresolved {
+				stderr.Line("%s: %s of the base is left out: no AWS ranges are loaded; give --ranges-file", document.Name, name)
+				status = cli.ExitUsage
+			}
+			objects = append(objects, netpol.NetworkPolicyFor(configMap, compiled))
+		}
+	}
+	return objects, status
+}
+
+// renderBackstop returns a ClusterNetworkPolicy for each platform document that denies anything.
+func renderBackstop(input *cli.Input, stderr cli.Output) (objects []any, status int) {
+	for _, document := range input.Platform.Documents {
+		backstop, err := netpol.Backstop(document, input.Platform.Documents, input.Table, input.Options, netpol.DefaultNamespace)
+		switch {
+		case err != nil:
+			stderr.Line("%s: %v", document.Name, err)
+			status = cli.ExitUsage
+		case backstop == nil:
+			stderr.Line("%s: note: it denies nothing, so it needs no ClusterNetworkPolicy", document.Name)
+		default:
+			objects = append(objects, backstop)
+		}
+	}
+	if len(input.Platform.Documents) == 0 {
+		stderr.Line("no platform document: give it with --platform")
+		status = cli.ExitUsage
+	}
+	return objects, status
 }

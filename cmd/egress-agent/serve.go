@@ -57,6 +57,7 @@ type options struct {
 	removalHold     time.Duration
 	acceptRanges    string
 	workers         int
+	parentLabels    cli.Strings
 	chunkPeers      int
 	settle          time.Duration
 }
@@ -85,6 +86,7 @@ func (o *options) addFlags(flags *flag.FlagSet) {
 	flags.DurationVar(&o.removalHold, "removal-hold", o.removalHold, "how long a prefix stays open after AWS or a custom file removes it: many prefixes return within a day")
 	flags.StringVar(&o.acceptRanges, "accept-ranges", o.acceptRanges, "`SYNCTOKEN` of a ranges document to accept, although it is older, lacks too many rows or opens too much")
 	flags.IntVar(&o.workers, "workers", o.workers, "number of policies to sync in parallel")
+	flags.Var(&o.parentLabels, "parent-label", "`KEY` of the label with which a Namespace names its parent, whose policies with the annotation egress-controller/inherit it inherits (repeatable; default egress-controller/parent)")
 	flags.IntVar(&o.chunkPeers, "chunk-peers", o.chunkPeers, "highest number of CIDRs of a policy that the agent changes in one write; a larger policy first gets the union of its old and new rules")
 	flags.DurationVar(&o.settle, "settle", o.settle, "wait between the two writes of a large change")
 }
@@ -109,6 +111,11 @@ func (o *options) validate() error {
 	if o.refreshInterval < time.Second {
 		errs = append(errs, fmt.Errorf("invalid --refresh-interval %s: must be at least 1s", o.refreshInterval))
 	}
+	for _, key := range o.parentLabels {
+		if problems := validation.IsQualifiedName(key); len(problems) > 0 {
+			errs = append(errs, fmt.Errorf("invalid --parent-label %q: %s", key, problems[0]))
+		}
+	}
 	if o.chunkPeers < 0 {
 		errs = append(errs, fmt.Errorf("invalid --chunk-peers %d: must be at least 0", o.chunkPeers))
 	}
@@ -116,6 +123,14 @@ func (o *options) validate() error {
 		errs = append(errs, fmt.Errorf("invalid --settle %s: must be at least 0s", o.settle))
 	}
 	return errors.Join(errs...)
+}
+
+// parentKeys returns the keys of --parent-label, or the default.
+func (o *options) parentKeys() []string {
+	if len(o.parentLabels) == 0 {
+		return []string{"egress-controller/parent"}
+	}
+	return o.parentLabels
 }
 
 func serve(ctx context.Context, args []string, stdout, stderr io.Writer) int {
@@ -133,14 +148,15 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	registry := cli.NewRegistry(program)
 	a := agent.New(clients, agent.Options{
-		Compile:     compileOptions,
-		Source:      o.source(),
-		Namespace:   o.namespace,
-		LeaderElect: o.leaderElect,
-		Workers:     o.workers,
-		ChunkPeers:  o.chunkPeers,
-		Settle:      o.settle,
-		Metrics:     registry,
+		Compile:      compileOptions,
+		Source:       o.source(),
+		Namespace:    o.namespace,
+		LeaderElect:  o.leaderElect,
+		Workers:      o.workers,
+		ParentLabels: o.parentKeys(),
+		ChunkPeers:   o.chunkPeers,
+		Settle:       o.settle,
+		Metrics:      registry,
 	}, log)
 	closeHealth, err := o.ServeHealth(a.Ready, registry, log)
 	if err == nil {

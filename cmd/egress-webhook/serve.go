@@ -21,7 +21,8 @@ import (
 const usage = `
 egress-webhook is a validating admission webhook. API servers send it reviews of
 ConfigMaps with the label egress-controller=managed, by POST /validate over TLS.
-It denies a ConfigMap whose policy.json is invalid.
+It denies a ConfigMap whose policy.json is invalid, or opens what a platform
+document closes.
 
 Usage:
   egress-webhook --tls-cert-file FILE --tls-key-file FILE [flags]   run
@@ -38,6 +39,7 @@ type options struct {
 	*cli.Service
 	addr              string
 	certFile, keyFile string
+	platformFile      string
 }
 
 func newOptions() *options { return &options{Service: cli.NewService(), addr: ":8443"} }
@@ -46,6 +48,7 @@ func (o *options) addFlags(flags *flag.FlagSet) {
 	o.Service.AddFlags(flags)
 	flags.StringVar(&o.addr, "addr", o.addr, "`address` that serves POST /validate over TLS")
 	flags.StringVar(&o.certFile, "tls-cert-file", o.certFile, "PEM `FILE` with the serving certificate")
+	flags.StringVar(&o.platformFile, "platform-file", o.platformFile, "read the platform documents from `FILE`, which the agent keeps in the ConfigMap egress-platform")
 	flags.StringVar(&o.keyFile, "tls-key-file", o.keyFile, "PEM `FILE` with the key of the certificate")
 }
 
@@ -70,11 +73,14 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		log.Error("start failed", "error", err)
 		return cli.ExitUsage
 	}
+	documents := admission.NewPlatform(o.platformFile, policyOptions, log)
 	go certificate.Run(ctx)
 	go ranges.Run(ctx)
+	go documents.Run(ctx)
 	registry := cli.NewRegistry(program)
-	metrics := admission.NewMetrics(registry, certificate, ranges)
-	handler := closeWhenStopping(ctx, admission.Handler(ranges.Table, policyOptions, metrics, log))
+	metrics := admission.NewMetrics(registry, certificate, ranges, documents)
+	rules := func() admission.Rules { return documents.RulesWith(ranges.Table(), policyOptions) }
+	handler := closeWhenStopping(ctx, admission.Handler(rules, metrics, log))
 	limitConnections := func(l net.Listener) net.Listener { return admission.LimitConnections(l, metrics) }
 	if err := o.run(ctx, admission.NewServer(handler, certificate, metrics, log), limitConnections, registry, log); err != nil {
 		log.Error("serve failed", "error", err)

@@ -3,6 +3,7 @@ package main
 import (
 	"flag"
 	"io"
+	"slices"
 
 	"egress-agent/cmd/internal/cli"
 	"egress-agent/pkg/netpol"
@@ -21,13 +22,20 @@ each broken file that looks like a policy. Without --ranges-file it checks names
 against a compiled-in catalogue.
 
 Usage:
-  egress-webhook validate -f FILE... [--ranges-file FILE] [-o text|json|github]
+  egress-webhook validate -f FILE... [--platform FILE...] [--ranges-file FILE] [-o text|json|github]
 
 Examples:
   egress-webhook validate -f policy.yaml
   egress-webhook validate -f deploy/ --ranges-file ip-ranges.json
   kustomize build . | egress-webhook validate -f - -o json
   egress-webhook validate -f . -o github
+  egress-webhook validate -f tenants/ --platform platform/
+
+With --platform the command also judges by platform documents, as the webhook
+does: FILE is a ConfigMap labelled egress-controller: platform, or a bare
+platform.json. The manifests of Namespaces among all files say which documents
+govern a policy. The command also prints a verdict on each platform document in
+the files of -f.
 
 -o text prints the verdicts, and prints problems and warnings to standard error.
 -o json prints a list of {file, namespace, name, valid, problems, warnings}, in
@@ -59,6 +67,7 @@ func validate(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	flags := flag.NewFlagSet(program+" validate", flag.ContinueOnError)
 	var files cli.Files
 	files.AddFlags(flags)
+	files.AddPlatformFlag(flags)
 	format := flags.String("o", "text", "output `format`: text, json or github")
 	if status, ok := cli.Parse(flags, args, validateUsage, stdout, stderr); !ok {
 		return status
@@ -71,8 +80,8 @@ func validate(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	if status != cli.ExitOK {
 		return status
 	}
-	verdicts := make([]verdict, 0, len(input.Sources))
-	for _, source := range input.Sources {
+	verdicts := make([]verdict, 0, len(input.Sources)+len(input.Platforms))
+	for _, source := range slices.Concat(input.Sources, input.Platforms) {
 		v := verdictOf(source, input)
 		verdicts = append(verdicts, v)
 		if !v.Valid {
@@ -100,12 +109,19 @@ func validate(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	return input.ReportUnread(stderr, flags.Name(), status)
 }
 
-// verdictOf returns the verdict on one policy.
+// verdictOf returns the verdict on one policy or platform document.
 func verdictOf(source cli.Source, input *cli.Input) verdict {
-	compiled := netpol.CompileConfigMap(source.ConfigMap, netpol.Inputs{Table: input.Table, Options: input.Options})
+	var problems, warnings policy.Problems
+	if source.IsPlatform() {
+		_, warnings, problems = netpol.CompilePlatform(source.ConfigMap, netpol.Inputs{Table: input.Table, Options: input.Options})
+	} else {
+		var compiled *netpol.Compiled
+		compiled, problems = input.Compile(source)
+		warnings = compiled.Warnings
+	}
 	return verdict{
 		File: source.File, Namespace: source.ConfigMap.Namespace, Name: source.ConfigMap.Name,
-		Valid: compiled.Problems == nil, Problems: withPositions(source, compiled.Problems), Warnings: withPositions(source, compiled.Warnings),
+		Valid: problems == nil, Problems: withPositions(source, problems), Warnings: withPositions(source, warnings),
 	}
 }
 

@@ -77,7 +77,7 @@ func TestCertificateReload(t *testing.T) {
 	require.Equal(t, second, served.Leaf.NotAfter)
 
 	registry := prometheus.NewRegistry()
-	NewMetrics(registry, certificate, &Ranges{})
+	NewMetrics(registry, certificate, &Ranges{}, nil)
 	require.InDelta(t, time.Until(second).Seconds(), gauge(t, registry, "egress_webhook_certificate_expiry_seconds"), 60)
 	require.Equal(t, -1.0, gauge(t, registry, "egress_webhook_ranges_age_seconds"), "no AWS ranges")
 }

@@ -13,9 +13,6 @@ import (
 	"runtime"
 	"sync"
 	"time"
-
-	"egress-agent/pkg/awsranges"
-	"egress-agent/pkg/netpol"
 )
 
 const (
@@ -34,8 +31,7 @@ const (
 )
 
 type handler struct {
-	table   func() *awsranges.Table
-	options netpol.Options
+	rules   func() Rules
 	metrics *Metrics
 	log     *rateLimitedLog
 
@@ -44,14 +40,14 @@ type handler struct {
 	buffers                sync.Pool // of *bytes.Buffer, for bodies and responses
 }
 
-// Handler serves POST /validate. table returns the current table, or nil. A review gets 200 and its verdict. Any other
+// Handler serves POST /validate. rules returns what reviews judge by now. A review gets 200 and its verdict. Any other
 // request gets a 4xx or 5xx status, which an API server treats as a failed call.
 //
 // Each client has a share of the memory for bodies. If a client exceeds its share, Handler returns 429; API
 // servers retry.
-func Handler(table func() *awsranges.Table, options netpol.Options, metrics *Metrics, log *slog.Logger) http.Handler {
+func Handler(rules func() Rules, metrics *Metrics, log *slog.Logger) http.Handler {
 	return &handler{
-		table: table, options: options, metrics: metrics, log: &rateLimitedLog{Logger: log},
+		rules: rules, metrics: metrics, log: &rateLimitedLog{Logger: log},
 		smallBytes: newClientShares(maxSmallBytesInFlight), largeBytes: newClientShares(maxLargeBytesInFlight),
 		evaluations: newFairSemaphore(runtime.GOMAXPROCS(0)),
 		buffers:     sync.Pool{New: func() any { return &bytes.Buffer{} }},
@@ -127,7 +123,7 @@ func (h *handler) decide(ctx context.Context, client string, body []byte) (*Requ
 	if request != nil {
 		namespace = request.Namespace
 	}
-	if httpErr := h.runLimited(ctx, client, namespace, func() { response, err = Review(request, h.table(), h.options) }); httpErr != nil {
+	if httpErr := h.runLimited(ctx, client, namespace, func() { response, err = Review(request, h.rules()) }); httpErr != nil {
 		return nil, nil, httpErr
 	}
 	if err != nil {

@@ -19,17 +19,17 @@ import (
 	"github.com/stretchr/testify/require"
 	admissionv1 "k8s.io/api/admission/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-
-	"egress-agent/pkg/awsranges"
 )
 
-func noTable() *awsranges.Table { return nil }
+func noRanges() Rules { return Rules{Options: options} }
 
 // newMetrics returns metrics for a handler without a certificate and ranges.
-func newMetrics() *Metrics { return NewMetrics(prometheus.NewRegistry(), &Certificate{}, &Ranges{}) }
+func newMetrics() *Metrics {
+	return NewMetrics(prometheus.NewRegistry(), &Certificate{}, &Ranges{}, nil)
+}
 
 func newHandler(metrics *Metrics) http.Handler {
-	return Handler(noTable, options, metrics, slog.New(slog.DiscardHandler))
+	return Handler(noRanges, metrics, slog.New(slog.DiscardHandler))
 }
 
 func post(handler http.Handler, body io.Reader) *httptest.ResponseRecorder {
@@ -231,7 +231,7 @@ func TestCallerLeftGetsNoVerdict(t *testing.T) {
 // TestRefusedRequestsLogIsLimited checks that clients cannot fill a disk with log lines.
 func TestRefusedRequestsLogIsLimited(t *testing.T) {
 	var log bytes.Buffer
-	handler := Handler(noTable, options, newMetrics(), slog.New(slog.NewJSONHandler(&log, nil)))
+	handler := Handler(noRanges, newMetrics(), slog.New(slog.NewJSONHandler(&log, nil)))
 	started := time.Now()
 	for range 1000 {
 		post(handler, strings.NewReader("x"))
@@ -255,7 +255,7 @@ func TestUnreadableBody(t *testing.T) {
 func TestReviewsAreCountedAndLogged(t *testing.T) {
 	var log bytes.Buffer
 	metrics := newMetrics()
-	handler := Handler(noTable, options, metrics, slog.New(slog.NewJSONHandler(&log, nil)))
+	handler := Handler(noRanges, metrics, slog.New(slog.NewJSONHandler(&log, nil)))
 	secret := strings.ReplaceAll(bad, `"allowedDestinations"`, `"note": "hunter2", "allowedDestinations"`)
 	for range 3 {
 		post(handler, bytes.NewReader(review(t, request("CREATE", runtime.RawExtension{}, object(t, good)))))

@@ -102,7 +102,7 @@ func FuzzReviewMemory(f *testing.F) {
 		live := liveheap.Peak(func() {
 			request, err := readReview(body)
 			if err == nil {
-				_, err = Review(request, table, options)
+				_, err = Review(request, Rules{Table: table, Options: options})
 			}
 			if err != nil {
 				t.Error(err)

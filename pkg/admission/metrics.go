@@ -36,8 +36,8 @@ type Metrics struct {
 	inFlight prometheus.Gauge
 }
 
-// NewMetrics creates the metrics and registers them.
-func NewMetrics(registry prometheus.Registerer, certificate *Certificate, ranges *Ranges) *Metrics {
+// NewMetrics creates the metrics and registers them. platform may be nil.
+func NewMetrics(registry prometheus.Registerer, certificate *Certificate, ranges *Ranges, platform *Platform) *Metrics {
 	m := &Metrics{
 		reviews: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "egress_webhook_reviews_total", Help: "Reviews by operation (CREATE or UPDATE) and verdict (allowed or denied).",
@@ -72,6 +72,10 @@ func NewMetrics(registry prometheus.Registerer, certificate *Certificate, ranges
 				return -1
 			}
 			return time.Since(publishedAt).Seconds()
-		}))
+		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "egress_webhook_platform_changed_timestamp_seconds",
+			Help: "When the agent made the platform documents that reviews use, in epoch seconds; 0 without any. The agent has the same metric.",
+		}, func() float64 { return float64(platform.ChangedAt()) }))
 	return m
 }

@@ -13,6 +13,7 @@ import (
 
 	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/netpol"
+	"egress-agent/pkg/platform"
 	"egress-agent/pkg/policy"
 )
 
@@ -22,22 +23,52 @@ const (
 	update = "UPDATE"
 )
 
-// Review returns the verdict on one request. It checks the policy with the same code as the agent. request and table
-// may be nil. Review returns an error and no verdict if the webhook's configuration excludes such a request, or if the
+// Rules are what a review judges by.
+type Rules struct {
+	Table   *awsranges.Table // may be nil
+	Options netpol.Options
+	// Guardrails returns the guardrails of a namespace. It may be nil, and may return nil.
+	Guardrails func(namespace string) *netpol.Guardrails
+}
+
+func (r Rules) inputs(namespace string) netpol.Inputs {
+	in := netpol.Inputs{Table: r.Table, Options: r.Options}
+	if r.Guardrails != nil {
+		in.Guardrails = r.Guardrails(namespace)
+	}
+	return in
+}
+
+// Review returns the verdict on one request. It checks the policy, or the platform document, with the same code as the
+// agent. request may be nil. Review returns an error and no verdict if the webhook's configuration excludes such a request, or if the
 // request is malformed. A dry run gets the same verdict, because a review changes nothing.
-func Review(request *Request, table *awsranges.Table, options netpol.Options) (*Response, error) {
+func Review(request *Request, rules Rules) (*Response, error) {
 	if err := checkRequest(request); err != nil {
 		return nil, err
 	}
 	object := request.Object
-	if !isPolicy(object) || object.Metadata.DeletionTimestamp != nil || isUnchanged(request.OldObject, object) {
+	if object.Metadata.DeletionTimestamp != nil || isUnchanged(request.OldObject, object) {
 		return allowedResponse(request, nil), nil
 	}
-	compiled := netpol.CompileConfigMap(object.toConfigMap(request), netpol.Inputs{Table: table, Options: options})
-	if compiled.Problems != nil {
-		return deniedResponse(request, compiled.Problems), nil
+	switch object.Metadata.Labels.Policy {
+	case policy.LabelValue:
+		compiled := netpol.CompileConfigMap(object.toConfigMap(request), rules.inputs(request.Namespace))
+		problems := compiled.Problems
+		if problems == nil {
+			problems = compiled.Refusals()
+		}
+		if problems != nil {
+			return deniedResponse(request, problems, problems.Error()), nil
+		}
+		return allowedResponse(request, compiled.Warnings), nil
+	case platform.LabelValue:
+		_, warnings, problems := netpol.CompilePlatform(object.toConfigMap(request), netpol.Inputs{Table: rules.Table, Options: rules.Options})
+		if problems != nil {
+			return deniedResponse(request, problems, platform.Error(problems)), nil
+		}
+		return allowedResponse(request, warnings), nil
 	}
-	return allowedResponse(request, compiled.Warnings), nil
+	return allowedResponse(request, nil), nil
 }
 
 // checkRequest returns an error if the request is malformed.
@@ -64,28 +95,33 @@ func isPolicy(object *ConfigMap) bool {
 	return object.Metadata.Labels.Policy == policy.LabelValue
 }
 
-// isUnchanged reports whether an update changes neither policy.json nor the label. Review allows such an update
-// even if the policy is invalid. Otherwise nobody could annotate the object or remove its finalizer.
+// isUnchanged reports whether an update changes neither the document nor the label. Review allows such an update
+// even if the document is invalid. Otherwise nobody could annotate the object or remove its finalizer.
 func isUnchanged(oldObject, newObject *ConfigMap) bool {
-	if oldObject == nil || !isPolicy(oldObject) {
+	if oldObject == nil || oldObject.Metadata.Labels.Policy != newObject.Metadata.Labels.Policy {
 		return false
 	}
-	oldJSON, newJSON := oldObject.Data.Policy, newObject.Data.Policy
-	return oldJSON == newJSON || oldJSON != nil && newJSON != nil && *oldJSON == *newJSON
+	isEqual := func(oldJSON, newJSON *string) bool {
+		return oldJSON == newJSON || oldJSON != nil && newJSON != nil && *oldJSON == *newJSON
+	}
+	if newObject.Metadata.Labels.Policy == platform.LabelValue {
+		return isEqual(oldObject.Data.Platform, newObject.Data.Platform)
+	}
+	return isEqual(oldObject.Data.Policy, newObject.Data.Policy)
 }
 
 func allowedResponse(request *Request, warnings policy.Problems) *Response {
 	return &Response{UID: request.UID, Allowed: true, Warnings: formatWarnings(warnings)}
 }
 
-func deniedResponse(request *Request, problems policy.Problems) *Response {
+func deniedResponse(request *Request, problems policy.Problems, message string) *Response {
 	return &Response{
 		UID: request.UID,
 		Result: &metav1.Status{
 			Status:  metav1.StatusFailure,
 			Code:    http.StatusForbidden,
 			Reason:  metav1.StatusReasonForbidden, // with this reason kubectl prints the whole message
-			Message: problems.Error(),
+			Message: message,
 			Details: &metav1.StatusDetails{Kind: "ConfigMap", Name: request.Name, Causes: causesOf(problems)},
 		},
 	}

@@ -75,7 +75,7 @@ func reviewOf(t testing.TB, request *admissionv1.AdmissionRequest) (*Response, e
 	if err != nil {
 		return nil, err
 	}
-	return Review(read, nil, options)
+	return Review(read, Rules{Options: options})
 }
 
 func dryRun(r *admissionv1.AdmissionRequest) *admissionv1.AdmissionRequest {

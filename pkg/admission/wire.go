@@ -12,6 +12,7 @@ import (
 	utiljson "sigs.k8s.io/json"
 
 	"egress-agent/pkg/netpol"
+	"egress-agent/pkg/platform"
 	"egress-agent/pkg/policy"
 )
 
@@ -71,7 +72,8 @@ type Annotations struct {
 
 // Data is the data or binaryData of a ConfigMap.
 type Data struct {
-	Policy *string `json:"policy.json"` // policy.Key; nil if the key is missing
+	Policy   *string `json:"policy.json"`   // policy.Key; nil if the key is missing
+	Platform *string `json:"platform.json"` // platform.Key; nil if the key is missing
 }
 
 // toConfigMap converts c to the API's type, with the namespace and name of the request.
@@ -101,6 +103,9 @@ func (c *ConfigMap) toConfigMap(request *Request) *corev1.ConfigMap {
 	}
 	if c.Data.Policy != nil {
 		configMap.Data[policy.Key] = *c.Data.Policy
+	}
+	if c.Data.Platform != nil {
+		configMap.Data[platform.Key] = *c.Data.Platform
 	}
 	if c.BinaryData.Policy != nil {
 		binary, _ := base64.StdEncoding.DecodeString(*c.BinaryData.Policy) // no error: the API server has decoded it before

@@ -55,6 +55,8 @@ type Options struct {
 	Namespace string
 	// LeaderElect makes the agent wait for the Lease before it leads. If it is false, the agent leads immediately.
 	LeaderElect bool
+	// ParentLabels are the keys of the labels with which a Namespace names its parent. The first one that it has counts.
+	ParentLabels []string
 	// Workers is how many policies are synced concurrently; at least 1.
 	Workers int
 	// ChunkPeers is the largest number of CIDRs that a single write changes. Settle is the time between the two writes
@@ -97,7 +99,7 @@ func New(clients Clients, options Options, log *slog.Logger) *Agent {
 		Plan:      plan.Options{Compile: options.Compile, ChunkPeers: options.ChunkPeers},
 		Settle:    options.Settle,
 		Workers:   options.Workers,
-		Namespace: options.Namespace,
+		Namespace: options.Namespace, ParentLabels: options.ParentLabels,
 	}, queue, reporter.New(a.events, options.Metrics, log), a.lease.check, log)
 	a.updater = ranges.New(clients.API, options.Source, ranges.Options{
 		Namespace: options.Namespace, FieldManager: Name, AgentOptions: options.Compile.String(),

@@ -88,7 +88,7 @@ func (r *reader) document(n document.Node) *Document {
 		at := root.Field(name)
 		switch name {
 		case "namespaces":
-			d.Namespaces = r.selector(value, at)
+			d.Namespaces, d.Selector = r.selector(value, at)
 		case "allowedDestinations":
 			d.Base = &policy.Policy{
 				DefaultAction: policy.Deny,
@@ -102,9 +102,9 @@ func (r *reader) document(n document.Node) *Document {
 }
 
 // selector returns the selector of a label selector object. It selects nothing if there are problems.
-func (r *reader) selector(n document.Node, path *document.Path) labels.Selector {
+func (r *reader) selector(n document.Node, path *document.Path) (labels.Selector, metav1.LabelSelector) {
 	if !r.CheckKind(n, document.Object, path, "namespaces") {
-		return labels.Nothing()
+		return labels.Nothing(), metav1.LabelSelector{}
 	}
 	var selector metav1.LabelSelector
 	for name, value := range r.KnownFields(n, path, selectorFields) {
@@ -117,7 +117,7 @@ func (r *reader) selector(n document.Node, path *document.Path) labels.Selector 
 		}
 	}
 	if r.Problems() != nil { // the selector may lack the fields with problems
-		return labels.Nothing()
+		return labels.Nothing(), metav1.LabelSelector{}
 	}
 	if errs := metavalidation.ValidateLabelSelector(&selector, metavalidation.LabelSelectorValidationOptions{}, field.NewPath(path.String())); len(errs) > 0 {
 		slices.SortStableFunc(errs, func(x, y *field.Error) int { // the labels of a map have no order
@@ -127,14 +127,14 @@ func (r *reader) selector(n document.Node, path *document.Path) labels.Selector 
 			reason, _, _ := strings.Cut(err.Detail, " (e.g.")
 			r.Report(selectorPath(path, err.Field), "Invalid selector: %s; %s", document.Sanitize(fmt.Sprint(err.BadValue)), reason)
 		}
-		return labels.Nothing()
+		return labels.Nothing(), metav1.LabelSelector{}
 	}
 	result, err := metav1.LabelSelectorAsSelector(&selector)
 	if err != nil {
 		r.Report(path, "Invalid selector: %s", document.Sanitize(err.Error()))
-		return labels.Nothing()
+		return labels.Nothing(), metav1.LabelSelector{}
 	}
-	return result
+	return result, selector
 }
 
 // selectorPath returns the path of an error of apimachinery's validation, which starts with the selector's own path.

@@ -6,6 +6,7 @@
 package platform
 
 import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"egress-agent/pkg/policy"
@@ -23,6 +24,8 @@ type Document struct {
 	// Namespaces selects the governed namespaces by their labels. It also matches the exempt namespaces, so callers must
 	// check netpol.IsExempt.
 	Namespaces labels.Selector
+	// Selector is Namespaces in the form of the API.
+	Selector metav1.LabelSelector
 	// Base is what each governed namespace always has; nil if the document has only guardrails. Its defaultAction is deny.
 	Base *policy.Policy
 	// BaseDocument is Base as a policy.json; empty if Base is nil.

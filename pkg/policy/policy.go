@@ -17,6 +17,14 @@ const (
 	Key        = "policy.json"
 )
 
+// InheritAnnotation with the value "true" makes a policy apply also in every namespace below its own.
+const InheritAnnotation = "egress-controller/inherit"
+
+// IsInheritable reports whether the annotations of a policy ConfigMap make namespaces below its own inherit it.
+func IsInheritable(annotations map[string]string) bool {
+	return annotations[InheritAnnotation] == "true"
+}
+
 // Action is what happens to traffic that no destination allows.
 type Action string
 

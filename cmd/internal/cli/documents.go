@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"egress-agent/pkg/platform"
 	"egress-agent/pkg/policy"
 )
 
@@ -66,7 +67,7 @@ func decodeFile(result *ReadResult, file string, data []byte, inFolder bool, not
 }
 
 func barePolicy(file string, data []byte) Source {
-	return Source{File: file, lines: newLineIndex(string(data)), ConfigMap: &corev1.ConfigMap{
+	return Source{File: file, lines: newLineIndex(string(data)), key: policy.Key, ConfigMap: &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: barePolicyName(file)},
 		Data:       map[string]string{policy.Key: string(data)},
 	}}
@@ -214,7 +215,7 @@ func (m *manifest) noteSkipped(reason string) {
 // looksLikePolicy reports whether the author of an unreadable text probably meant it as a policy ConfigMap.
 func looksLikePolicy(text string) bool {
 	text = strings.ReplaceAll(text, "\x00", "") // the text may be UTF-16
-	return strings.Contains(text, policy.Label) && (strings.Contains(text, policy.Key) || strings.Contains(text, "allowedDestinations"))
+	return strings.Contains(text, policy.Label) && (strings.Contains(text, policy.Key) || strings.Contains(text, platform.Key) || strings.Contains(text, "allowedDestinations"))
 }
 
 // templateAction matches an action of a Go template, such as in a Helm chart. It does not match a policy that has {{ by

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/labels"
+
 	"egress-agent/pkg/policy"
 )
 
@@ -26,6 +28,10 @@ const (
 type ReadResult struct {
 	// Sources are the policy ConfigMaps, in the order of the files.
 	Sources []Source
+	// Platforms are the platform ConfigMaps, in the order of the files.
+	Platforms []Source
+	// Namespaces has the labels of the Namespaces.
+	Namespaces map[string]labels.Set
 	// Warnings are about ConfigMaps that look like policy ConfigMaps but lack the label. ReadPolicies has already
 	// printed them.
 	Warnings []FileMessage
@@ -55,19 +61,40 @@ func (r *ReadResult) ReportUnread(stderr Output, program string, status int) int
 // prints a note about an object that the user may not expect it to skip. If it cannot read one file, it still reads the
 // other files.
 func ReadPolicies(paths []string, stdin io.Reader, notes Output) *ReadResult {
-	result := &ReadResult{}
+	result := newReadResult()
 	for _, path := range paths {
-		previousCount := len(result.Sources) + len(result.Unread)
-		if info, err := os.Stat(path); path != Stdin && err == nil && info.IsDir() {
-			result.readFolder(path, notes)
-		} else {
-			result.readNamed(path, stdin, notes)
-		}
-		if len(result.Sources)+len(result.Unread) == previousCount {
+		previousCount := result.count()
+		result.read(path, stdin, notes)
+		if result.count() == previousCount {
 			notes.Line("%s: no policy found: no ConfigMap has the label %s: %s", path, policy.Label, policy.LabelValue)
 		}
 	}
 	return result
+}
+
+// readFiles is ReadPolicies without a note about files that have no policy.
+func readFiles(paths []string, stdin io.Reader, notes Output) *ReadResult {
+	result := newReadResult()
+	for _, path := range paths {
+		result.read(path, stdin, notes)
+	}
+	return result
+}
+
+func newReadResult() *ReadResult { return &ReadResult{Namespaces: make(map[string]labels.Set)} }
+
+// count returns the number of objects that a command uses or reports.
+func (r *ReadResult) count() int {
+	return len(r.Sources) + len(r.Platforms) + len(r.Namespaces) + len(r.Unread)
+}
+
+// read reads a file or a folder.
+func (r *ReadResult) read(path string, stdin io.Reader, notes Output) {
+	if info, err := os.Stat(path); path != Stdin && err == nil && info.IsDir() {
+		r.readFolder(path, notes)
+	} else {
+		r.readNamed(path, stdin, notes)
+	}
 }
 
 // readNamed reads a file that the user named. The file may have any type, such as a pipe.

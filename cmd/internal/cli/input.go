@@ -15,14 +15,18 @@ import (
 // Input is the input of an offline command: policies, ranges and options.
 type Input struct {
 	*ReadResult
-	Table   *awsranges.Table // nil if no flag gives a ranges document
-	Options netpol.Options
+	Table    *awsranges.Table // nil if no flag gives a ranges document
+	Options  netpol.Options
+	Platform *Platform // never nil
 }
 
 // Files is the flag -f of an offline command, with the flags that affect every policy.
 type Files struct {
-	Policy *PolicyFlags
-	names  Strings
+	Policy    *PolicyFlags
+	names     Strings
+	platforms Strings
+	// Optional means that the command also works without -f.
+	Optional bool
 }
 
 // AddFlags adds the flags of f to flagSet.
@@ -30,6 +34,11 @@ func (f *Files) AddFlags(flagSet *flag.FlagSet) {
 	f.Policy = NewPolicyFlags()
 	f.Policy.AddFlags(flagSet)
 	flagSet.Var(&f.names, "f", "read policies from `FILE`; a folder means every .yaml, .yml and .json file below it, and - means standard input (repeatable; arguments are further files)")
+}
+
+// AddPlatformFlag adds the flag --platform, for commands that judge by platform documents.
+func (f *Files) AddPlatformFlag(flagSet *flag.FlagSet) {
+	flagSet.Var(&f.platforms, "platform", "judge by the platform documents in `FILE` or folder; the Namespaces in it and in the files of -f say what they govern (repeatable)")
 }
 
 // Open reads the files and the ranges documents. Call Open after Parse. If the status is not ExitOK, Open has printed
@@ -49,7 +58,7 @@ func (f *Files) Open(flags *flag.FlagSet, stdin io.Reader, stderr Output) (*Inpu
 		return nil, ExitUsage
 	}
 	input.ReadResult = ReadPolicies(f.names, stdin, stderr)
-	return input, ExitOK
+	return input, input.openPlatform(flags.Name(), f.platforms, stdin, stderr)
 }
 
 // addArguments treats the arguments as further files, because a shell replaces the pattern in -f *.yaml with several
@@ -64,7 +73,7 @@ func (f *Files) addArguments(flags *flag.FlagSet) error {
 			return err
 		}
 	}
-	if len(f.names) == 0 {
+	if len(f.names) == 0 && !(f.Optional && len(f.platforms) > 0) {
 		return errors.New("no input: give -f FILE")
 	}
 	return nil

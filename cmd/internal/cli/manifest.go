@@ -3,11 +3,14 @@ package cli
 import (
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"strings"
 
 	"gopkg.in/yaml.v3"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
+	"egress-agent/pkg/platform"
 	"egress-agent/pkg/policy"
 )
 
@@ -16,6 +19,7 @@ type Source struct {
 	File      string
 	ConfigMap *corev1.ConfigMap
 	lines     *lineIndex
+	key       string // of the document in data: policy.Key or platform.Key
 	// value is the node of the policy document. If the key policy.json is missing, value is the node of data or of the
 	// ConfigMap. It is nil for a bare policy.json.
 	value *yaml.Node
@@ -42,6 +46,9 @@ func (s Source) PolicyName() string {
 // FromStdin reports whether the source is from standard input.
 func (s Source) FromStdin() bool { return s.File == Stdin }
 
+// IsPlatform reports whether the source is a platform document.
+func (s Source) IsPlatform() bool { return s.key == platform.Key }
+
 // IsBarePolicy reports whether the source is a policy.json without a ConfigMap.
 func (s Source) IsBarePolicy() bool { return s.value == nil }
 
@@ -60,6 +67,8 @@ func (m *manifest) readObject(root *yaml.Node, inList bool) *readError {
 	switch {
 	case kind == "ConfigMap":
 		return m.readConfigMap(root, fields)
+	case kind == "Namespace":
+		return m.readNamespace(fields)
 	case kind == "" && m.inFolder:
 		return &readError{message: "it has no kind", isNotObject: true}
 	case kind == "":
@@ -89,11 +98,15 @@ func (m *manifest) readObject(root *yaml.Node, inList bool) *readError {
 // readConfigMap adds a ConfigMap to the result if the ConfigMap has the label of a policy ConfigMap. If it lacks the
 // label but has a policy.json, readConfigMap prints a note or a warning.
 func (m *manifest) readConfigMap(root *yaml.Node, fields map[string]*yaml.Node) *readError {
-	source := Source{File: m.file, ConfigMap: &corev1.ConfigMap{}, lines: m.lines, value: resolveAlias(root)}
+	source := Source{File: m.file, ConfigMap: &corev1.ConfigMap{}, lines: m.lines, value: resolveAlias(root), key: policy.Key}
 	if err := m.readMetadata(&source, fields); err != nil {
 		return err
 	}
 	hasLabel := source.ConfigMap.Labels[policy.Label] == policy.LabelValue
+	isPlatform := source.ConfigMap.Labels[policy.Label] == platform.LabelValue
+	if isPlatform {
+		hasLabel, source.key = true, platform.Key
+	}
 	if parent, given := fields["data"]; given {
 		source.value = resolveAlias(parent)
 	}
@@ -105,7 +118,7 @@ func (m *manifest) readConfigMap(root *yaml.Node, fields map[string]*yaml.Node) 
 	if err != nil && hasLabel {
 		return err
 	}
-	value, given := data[policy.Key]
+	value, given := data[source.key]
 	if !hasLabel {
 		if _, inBinary := binary[policy.Key]; given || inBinary {
 			m.reportMissingLabel(source)
@@ -119,12 +132,16 @@ func (m *manifest) readConfigMap(root *yaml.Node, fields map[string]*yaml.Node) 
 	}
 	if given {
 		source.value = resolveAlias(value)
-		if source.ConfigMap.Data[policy.Key], err = m.stringField(data, policy.Key); err != nil {
+		if source.ConfigMap.Data[source.key], err = m.stringField(data, source.key); err != nil {
 			return err
 		}
-		if m.inFolder && templateAction.MatchString(source.ConfigMap.Data[policy.Key]) {
-			return &readError{message: "its " + policy.Key + " is a template", isNotObject: true}
+		if m.inFolder && templateAction.MatchString(source.ConfigMap.Data[source.key]) {
+			return &readError{message: "its " + source.key + " is a template", isNotObject: true}
 		}
+	}
+	if isPlatform {
+		m.result.Platforms = append(m.result.Platforms, source)
+		return nil
 	}
 	if value, inBinary := binary[policy.Key]; inBinary && !given {
 		source.value = resolveAlias(value)
@@ -133,6 +150,26 @@ func (m *manifest) readConfigMap(root *yaml.Node, fields map[string]*yaml.Node) 
 		return err
 	}
 	m.result.Sources = append(m.result.Sources, source)
+	return nil
+}
+
+// readNamespace adds the labels of a Namespace to the result.
+func (m *manifest) readNamespace(fields map[string]*yaml.Node) *readError {
+	metadata, err := m.childFields(fields, "metadata")
+	if err != nil {
+		return err
+	}
+	name, err := m.stringField(metadata, "name")
+	if err != nil {
+		return err
+	}
+	set, err := m.stringFields(metadata, "labels")
+	if err != nil {
+		return err
+	}
+	withName := labels.Set{corev1.LabelMetadataName: name} // an API server adds it
+	maps.Copy(withName, set)
+	m.result.Namespaces[name] = withName
 	return nil
 }
 

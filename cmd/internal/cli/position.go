@@ -59,7 +59,7 @@ func (s Source) Positions(problems policy.Problems) []Position {
 // documentPositions returns the position of each problem. It treats every problem as a problem in policy.json.
 func (s Source) documentPositions(problems policy.Problems) []Position {
 	positions := make([]Position, len(problems))
-	value, given := s.ConfigMap.Data[policy.Key]
+	value, given := s.ConfigMap.Data[s.key]
 	if !s.IsBarePolicy() && (!given || value == "" || !s.lines.isUTF8) {
 		for i := range positions {
 			positions[i] = Position{s.value.Line, s.value.Column}

@@ -45,7 +45,7 @@ var table = []row{
 	{folder: "pkg/internal/policytest", pure: true, imports: []string{"pkg/policy", "pkg/awsranges", "k8s.io/api"}},
 	{folder: "pkg/netpol", pure: true, imports: []string{"pkg/policy", "pkg/platform", "pkg/awsranges", "pkg/internal/nearest", "pkg/internal/prefixes",
 		"k8s.io/api", "k8s.io/apimachinery"}},
-	{folder: "pkg/analysis", pure: true, imports: []string{"pkg/policy", "pkg/awsranges", "pkg/internal/prefixes", "pkg/netpol"}},
+	{folder: "pkg/analysis", pure: true, imports: []string{"pkg/policy", "pkg/platform", "pkg/awsranges", "pkg/internal/prefixes", "pkg/netpol"}},
 	{folder: "pkg/status", imports: []string{"pkg/policy", "pkg/awsranges", "pkg/netpol", "k8s.io/api", "k8s.io/apimachinery"}},
 
 	{folder: "pkg/agent/internal/testobjects", imports: []string{"pkg/policy", "pkg/awsranges", "pkg/netpol", "k8s.io/api", "k8s.io/apimachinery",
@@ -71,10 +71,10 @@ var table = []row{
 	{folder: "pkg/agent", imports: []string{"pkg/agent/internal/controller", "pkg/agent/internal/events", "pkg/agent/internal/fairqueue", "pkg/agent/internal/plan",
 		"pkg/agent/internal/ranges", "pkg/agent/internal/reporter", "pkg/netpol", "k8s.io/api", "k8s.io/apimachinery", "k8s.io/client-go",
 		"github.com/prometheus/client_golang"}},
-	{folder: "pkg/admission", imports: []string{"pkg/policy", "pkg/awsranges", "pkg/netpol", "pkg/internal/filewatch",
+	{folder: "pkg/admission", imports: []string{"pkg/policy", "pkg/platform", "pkg/awsranges", "pkg/netpol", "pkg/internal/filewatch",
 		"k8s.io/api", "k8s.io/apimachinery", "sigs.k8s.io/json", "github.com/prometheus/client_golang"}},
 
-	{folder: "cmd/internal/cli", imports: []string{"pkg/policy", "pkg/awsranges", "pkg/netpol",
+	{folder: "cmd/internal/cli", imports: []string{"pkg/policy", "pkg/platform", "pkg/awsranges", "pkg/netpol",
 		"k8s.io/api", "k8s.io/apimachinery", "github.com/prometheus/client_golang", "github.com/prometheus/common", "gopkg.in/yaml.v3"}},
 	{folder: "cmd/egress-agent/internal/page", imports: []string{"cmd/internal/cli", "pkg/policy", "pkg/awsranges", "pkg/netpol", "pkg/status",
 		"k8s.io/api", "k8s.io/apimachinery", "golang.org/x/net"}},

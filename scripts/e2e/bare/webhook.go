@@ -23,7 +23,7 @@ func ServeWebhook(address, certs string) error {
 	if err != nil {
 		return err
 	}
-	metrics := admission.NewMetrics(prometheus.NewRegistry(), certificate, &admission.Ranges{})
+	metrics := admission.NewMetrics(prometheus.NewRegistry(), certificate, &admission.Ranges{}, nil)
 	server := admission.NewServer(http.HandlerFunc(allow), certificate, metrics, log)
 	listener, err := net.Listen("tcp", address)
 	if err != nil {

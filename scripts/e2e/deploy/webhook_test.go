@@ -20,7 +20,7 @@ func TestConfigurationSkipsUnchangedPolicies(t *testing.T) {
 	harness.Kubectl(t, "", "patch", "configmap", "-n", "not-sent", "going", "-p", `{"metadata": {"finalizers": ["example.com/held"]}}`)
 
 	patched := harness.Kubectl(t, "", "patch", "--local", "-f", harness.Root+"/deploy/base/webhook-configuration.yaml", "-o", "json", "--type", "json", "-p",
-		`[{"op": "replace", "path": "/webhooks/0/clientConfig", "value": {"url": "https://`+harness.FreeAddress(t)+`/validate"}}]`)
+		`[{"op": "replace", "path": "/webhooks/0/clientConfig", "value": {"url": "https://`+harness.FreeAddress(t)+`/validate"}}, {"op": "remove", "path": "/webhooks/1"}]`)
 	require.True(t, json.Valid([]byte(patched)))
 	harness.Kubectl(t, patched, "apply", "-f", "-")
 	t.Cleanup(func() { harness.Kubectl(t, "", "delete", "-f", harness.Root+"/deploy/base/webhook-configuration.yaml") })

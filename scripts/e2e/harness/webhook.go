@@ -78,9 +78,9 @@ func StartRegisteredWebhook(t *testing.T, args ...string) *Webhook {
 	w := StartWebhook(t, args...)
 	bundle, err := os.ReadFile(w.CertsDir + "/ca.crt")
 	require.NoError(t, err)
+	client := fmt.Sprintf(`{"url": "https://%s/validate", "caBundle": %q}`, w.Address, base64.StdEncoding.EncodeToString(bundle))
 	patched := Kubectl(t, "", "patch", "--local", "-f", Root+"/deploy/base/webhook-configuration.yaml", "-o", "yaml", "--type", "json", "-p",
-		fmt.Sprintf(`[{"op": "replace", "path": "/webhooks/0/clientConfig", "value": {"url": "https://%s/validate", "caBundle": %q}}]`,
-			w.Address, base64.StdEncoding.EncodeToString(bundle)))
+		fmt.Sprintf(`[{"op": "replace", "path": "/webhooks/0/clientConfig", "value": %[1]s}, {"op": "replace", "path": "/webhooks/1/clientConfig", "value": %[1]s}]`, client))
 	Kubectl(t, patched, "apply", "-f", "-")
 	t.Cleanup(func() { Kubectl(t, "", "delete", "-f", Root+"/deploy/base/webhook-configuration.yaml") })
 	return w

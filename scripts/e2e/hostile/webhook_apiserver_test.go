@@ -68,6 +68,7 @@ func (w *webhook) register(t *testing.T, client *kubernetes.Clientset, namespace
 	bundle, err := os.ReadFile(filepath.Join(certs, "ca.crt"))
 	require.NoError(t, err)
 	url := "https://" + w.Address + "/validate"
+	configuration.Webhooks = configuration.Webhooks[:1] // without the entry of platform documents
 	configuration.Webhooks[0].ClientConfig = admissionregistrationv1.WebhookClientConfig{URL: &url, CABundle: bundle}
 	configurations := client.AdmissionregistrationV1().ValidatingWebhookConfigurations()
 	_, err = configurations.Create(t.Context(), configuration, metav1.CreateOptions{})

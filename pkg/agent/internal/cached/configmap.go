@@ -22,6 +22,7 @@ type ConfigMap struct {
 	uid                              types.UID
 	created                          int64 // epoch seconds
 	isPolicy                         bool  // whether it has the label of policies
+	isInheritable                    bool  // policy.IsInheritable
 
 	digest   string  // netpol.PolicyDigestOf the stored ConfigMap, as bytes
 	size     int     // of the stored policy document without white space, in bytes
@@ -37,7 +38,8 @@ func ConfigMapOf(full *corev1.ConfigMap, mayCache func(configMap *corev1.ConfigM
 		namespace: share(full.Namespace), name: share(full.Name),
 		resourceVersion: full.ResourceVersion, uid: types.UID(share(string(full.UID))),
 		created: full.CreationTimestamp.Unix(), isPolicy: full.Labels[policy.Label] == policy.LabelValue,
-		digest: digestBytes(netpol.PolicyDigestOf(full)),
+		isInheritable: policy.IsInheritable(full.Annotations),
+		digest:        digestBytes(netpol.PolicyDigestOf(full)),
 	}
 	document, hasDocument := full.Data[policy.Key]
 	compact, size := policy.Compact(document)
@@ -90,6 +92,9 @@ func (c *ConfigMap) ConfigMap() *corev1.ConfigMap {
 
 // PolicyDigest returns netpol.PolicyDigestOf the stored ConfigMap.
 func (c *ConfigMap) PolicyDigest() string { return hex.EncodeToString([]byte(c.digest)) }
+
+// IsInheritable returns policy.IsInheritable of the stored ConfigMap.
+func (c *ConfigMap) IsInheritable() bool { return c.isInheritable }
 
 // DocumentSize returns the size of the stored policy document without white space, in bytes.
 func (c *ConfigMap) DocumentSize() int { return c.size }

@@ -137,14 +137,18 @@ func (a *api) readPolicy(ctx context.Context, key cache.ObjectName, name string)
 	return configMap, nil
 }
 
-// platformExists reports whether a platform ConfigMap of this name exists.
-func (a *api) platformExists(ctx context.Context, namespace, name string) (bool, error) {
-	configMap, err := a.client.CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
+// sourceExists reports whether the ConfigMap exists that a NetworkPolicy of the platform was made from. kind is the value
+// of netpol.PlatformLabel.
+func (a *api) sourceExists(ctx context.Context, source cache.ObjectName, kind string) (bool, error) {
+	configMap, err := a.client.CoreV1().ConfigMaps(source.Namespace).Get(ctx, source.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("read platform ConfigMap %s: %w", name, err)
+		return false, fmt.Errorf("read ConfigMap %s: %w", source, err)
+	}
+	if kind == netpol.Inherited {
+		return configMap.Labels[policy.Label] == policy.LabelValue && policy.IsInheritable(configMap.Annotations), nil
 	}
 	return configMap.Labels[policy.Label] == platform.LabelValue, nil
 }

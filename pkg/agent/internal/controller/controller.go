@@ -40,6 +40,8 @@ type Options struct {
 	Workers int
 	// Namespace is the agent's namespace. The agent applies no policy in it.
 	Namespace string
+	// ParentLabels are the keys of the labels with which a Namespace names its parent. The first one that it has counts.
+	ParentLabels []string
 }
 
 // Controller syncs policies. Run may be called once.
@@ -77,7 +79,7 @@ func New(
 		log:      log,
 		now:      time.Now,
 
-		governance: governance.New(options.Namespace, options.Plan.Compile),
+		governance: governance.New(options.Namespace, options.Plan.Compile, options.ParentLabels),
 	}
 	c.snapshots = newSnapshots(client, options.Namespace, c.governance, checkLease, reporter)
 	c.caches = newCaches(client, metadataClient, options.Namespace, c.ledger, handlers{
@@ -144,7 +146,7 @@ func (c *Controller) keysAffected(table *awsranges.Table, change awsranges.Chang
 	namespaces := c.governance.TablePublished(table, change.ServiceRegions)
 	if change.NamesChanged {
 		c.platformChanged(c.governance.Reevaluate(table))
-		return append(c.caches.policyKeys(), c.governance.BaseKeys()...)
+		return append(c.caches.policyKeys(), c.governance.Keys()...)
 	}
 	keys := c.tracker.KeysNaming(change.ServiceRegions)
 	if len(namespaces) == 0 {
@@ -261,6 +263,9 @@ func (c *Controller) apply(
 		return false, nil
 	}
 	isTenants := inputs.Origin.Kind == ""
+	if inputs.Origin.Kind == netpol.Inherited && d.Warning == plan.ReasonInvalid {
+		d.Warning = "" // the policy itself has this Warning
+	}
 	if d.Desired != nil {
 		if isTenants && assessment.Cause == netpol.CauseMissing && c.wasInPlace(key, configMap) {
 			if exists, err := c.api.stillExists(ctx, key, configMap); err != nil || !exists {
@@ -313,7 +318,11 @@ func (c *Controller) reportDecision(key cache.ObjectName, about reporter.Object,
 	if d.Warning == "" {
 		c.tracker.RecordWarning(key, about.GetName(), "")
 	} else {
-		c.warn(key, about, about.GetName(), d.Warning, d.Problem)
+		problem := d.Problem
+		if about.GetNamespace() != key.Namespace {
+			problem = "In namespace " + key.Namespace + ": " + problem
+		}
+		c.warn(key, about, about.GetName(), d.Warning, problem)
 	}
 	// A document governs thousands of namespaces, and one Event about the document says so.
 	isTold := !netpol.IsReserved(key.Name) || d.Reason == plan.ReasonRestored

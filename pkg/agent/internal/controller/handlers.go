@@ -6,13 +6,30 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
+
+	"egress-agent/pkg/agent/internal/cached"
 )
 
-// configMapHandler returns a handler that enqueues each policy whose ConfigMap changes.
+// configMapHandler returns a handler that enqueues each policy whose ConfigMap changes, and what inherits it.
 func (c *Controller) configMapHandler() cache.ResourceEventHandler {
-	return c.handlerFor(c.configMapChanged, func(configMap metav1.Object) {
+	own := c.handlerFor(c.configMapChanged, func(configMap metav1.Object) {
 		c.ledger.DropDocument(configMap.GetNamespace(), configMap.GetName(), configMap.GetUID())
 	})
+	inherited := func(object any, exists bool) {
+		if tombstone, ok := object.(cache.DeletedFinalStateUnknown); ok {
+			object = tombstone.Obj
+		}
+		if configMap, ok := object.(*cached.ConfigMap); ok {
+			name := cache.MetaObjectToName(configMap.GetObjectMeta())
+			keys := c.governance.PolicyChanged(name.Namespace, name.Name, exists && configMap.IsInheritable())
+			c.enqueue(keys)
+		}
+	}
+	return cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(object any) { own.OnAdd(object, false); inherited(object, true) },
+		UpdateFunc: func(old, object any) { own.OnUpdate(old, object); inherited(object, true) },
+		DeleteFunc: func(object any) { own.OnDelete(object); inherited(object, false) },
+	}
 }
 
 // networkPolicyHandler returns a handler that enqueues each NetworkPolicy that others change.
@@ -84,7 +101,7 @@ func (c *Controller) enqueueOverLimit(changedKey cache.ObjectName) {
 // enqueueAll enqueues every base, and every policy, the oldest first. It also enqueues every NetworkPolicy with the agent's label,
 // because its policy may be gone.
 func (c *Controller) enqueueAll() {
-	for _, key := range c.governance.BaseKeys() {
+	for _, key := range c.governance.Keys() {
 		c.queue.Add(key)
 	}
 	for _, key := range c.caches.policyKeys() {

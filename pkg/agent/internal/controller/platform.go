@@ -65,20 +65,24 @@ func (c *Controller) namespaceHandler() cache.ResourceEventHandler {
 	}
 }
 
-// platformChanged enqueues what a change affects. A standby enqueues nothing, because a new leader enqueues all.
+// platformChanged enqueues what a change of the documents or namespaces affects.
 func (c *Controller) platformChanged(change governance.Change) {
 	c.snapshots.changed()
+	c.enqueue(change.Keys)
+	for _, namespace := range change.Namespaces {
+		c.enqueue(c.policyKeysIn(namespace))
+		c.enqueue(c.governance.InheritedKeys(namespace))
+	}
+}
+
+// enqueue puts keys on the queue. A standby enqueues nothing, because a new leader enqueues all.
+func (c *Controller) enqueue(keys []cache.ObjectName) {
 	if !c.isLeader.Load() {
 		return
 	}
-	for _, key := range change.Bases {
+	for _, key := range keys {
 		c.tracker.SetChanged(key, c.now())
 		c.queue.Add(key)
-	}
-	for _, namespace := range change.Namespaces {
-		for _, key := range c.policyKeysIn(namespace) {
-			c.queue.Add(key)
-		}
 	}
 }
 
@@ -134,6 +138,7 @@ func (c *Controller) reportDocument(name string, isChanged bool) {
 	}
 }
 
+// countDocuments updates the metrics of the platform.
 func (c *Controller) countDocuments() {
 	statuses, governed := c.governance.Statuses()
 	valid := 0
@@ -153,47 +158,80 @@ func (c *Controller) warnReserved(key cache.ObjectName, configMaps []*corev1.Con
 	}
 }
 
-// syncPlatforms syncs a NetworkPolicy of the platform. It deletes the NetworkPolicy if no document needs it.
+// syncPlatforms syncs a NetworkPolicy of the platform. It deletes the NetworkPolicy if the platform does not need it.
 func (c *Controller) syncPlatforms(
 	ctx context.Context, key cache.ObjectName, table *awsranges.Table, current *netpol.Current, isSpecKnown bool,
 ) (written bool, err error) {
-	source := c.governance.Base(key)
+	source, err := c.platformSource(ctx, key)
+	if err != nil {
+		return false, err
+	}
 	if source == nil {
 		return false, c.removePlatforms(ctx, key, current)
 	}
 	reduced := cached.ConfigMapOf(source.ConfigMap, func(*corev1.ConfigMap, int, int) bool { return true })
 	inputs := c.inputs(table, reduced)
-	inputs.Origin = source.Origin
+	if inputs.Origin = source.Origin; source.Origin.Kind == netpol.Inherited {
+		inputs.Guardrails = c.governance.Guardrails(key.Namespace, table)
+	}
 	return c.apply(ctx, key, reduced, source.Stored, current, isSpecKnown, inputs)
 }
 
-// removePlatforms deletes a NetworkPolicy of the platform that no document needs. The API server must confirm that a
-// platform ConfigMap is gone: its informer may be behind.
+// platformSource returns what a NetworkPolicy of the platform is made from; nil if the platform does not need it.
+func (c *Controller) platformSource(ctx context.Context, key cache.ObjectName) (*governance.Source, error) {
+	if base := c.governance.Base(key); base != nil {
+		return base, nil
+	}
+	policy, ok := c.governance.Inherited(key)
+	if !ok {
+		return nil, nil
+	}
+	object, exists, err := c.caches.configMaps.GetByKey(policy.String())
+	if err != nil || !exists {
+		return nil, err
+	}
+	reduced, ok := object.(*cached.ConfigMap)
+	if !ok {
+		return nil, fmt.Errorf("the cache of ConfigMaps holds a %T", object)
+	}
+	configMap, exceeded, err := c.loadDocument(ctx, reduced)
+	if err != nil || exceeded == nil {
+		return governance.InheritedConfigMap(key, configMap), err
+	}
+	// A policy beyond a limit has a Warning of its own. What it says is not read, so nothing inherits it.
+	return nil, nil
+}
+
+// removePlatforms deletes a NetworkPolicy that the platform does not need. The API server must confirm that the
+// ConfigMap is gone that it was made from: an informer may be behind.
 func (c *Controller) removePlatforms(ctx context.Context, key cache.ObjectName, current *netpol.Current) error {
 	c.tracker.Drop(key)
 	if current == nil || !netpol.IsMade(current.ObjectMeta) || current.DeletionTimestamp != nil {
 		return nil
 	}
-	name := sourceName(current)
-	if c.governance.HasNoVersion(name) {
+	source := sourceOf(current)
+	isKnown := c.governance.HasDocument(source.Name)
+	if current.Labels[netpol.PlatformLabel] == netpol.Inherited {
+		isKnown = c.governance.IsInheritable(source)
+	} else if c.governance.HasNoVersion(source.Name) {
 		return nil // its last valid version is unknown, so what it made stays
 	}
-	if !c.governance.HasDocument(name) {
-		exists, err := c.api.platformExists(ctx, c.options.Namespace, name)
+	if !isKnown {
+		exists, err := c.api.sourceExists(ctx, source, current.Labels[netpol.PlatformLabel])
 		if err != nil {
 			return err
 		}
 		if exists {
-			return fmt.Errorf("the cache lacks platform ConfigMap %s", name)
+			return fmt.Errorf("the cache lacks ConfigMap %s", source)
 		}
 	}
 	return c.deleteIfMade(ctx, key, current)
 }
 
-// sourceName returns the name of the platform ConfigMap that a NetworkPolicy was made from.
-func sourceName(current *netpol.Current) string {
-	_, name, _ := strings.Cut(current.Annotations[netpol.SourceAnnotation], "/")
-	return name
+// sourceOf returns the key of the ConfigMap that a NetworkPolicy of the platform was made from.
+func sourceOf(current *netpol.Current) cache.ObjectName {
+	namespace, name, _ := strings.Cut(current.Annotations[netpol.SourceAnnotation], "/")
+	return cache.NewObjectName(namespace, name)
 }
 
 // RestorePlatform loads the platform documents that were in force before this process led. The leader calls it before

@@ -167,7 +167,7 @@ func TestPlatformBaseStaysUntilConfirmed(t *testing.T) {
 	f.drain(t)
 	require.NotNil(t, f.find(t, baseKey))
 	f.platformHandler().OnDelete(cache.DeletedFinalStateUnknown{Obj: reducePlatform(platformConfigMap(baseline))})
-	require.ErrorContains(t, f.sync(t.Context(), baseKey), "the cache lacks platform ConfigMap baseline")
+	require.ErrorContains(t, f.sync(t.Context(), baseKey), "the cache lacks ConfigMap egress-system/baseline")
 	require.NotNil(t, f.find(t, baseKey))
 	require.NoError(t, f.client.CoreV1().ConfigMaps("egress-system").Delete(t.Context(), "baseline", metav1.DeleteOptions{}))
 	require.NoError(t, f.sync(t.Context(), baseKey))
@@ -269,4 +269,84 @@ func TestPlatformFollowsRanges(t *testing.T) {
 	f.drain(t)
 	require.NotEqual(t, before.Spec, f.find(t, key).Spec)
 	require.False(t, f.governance.Guardrails("tenant-a", next).Violates(f.find(t, key).Spec, netpol.IPv4))
+}
+
+func inheritable(document string) *corev1.ConfigMap {
+	return testobjects.With(testobjects.ConfigMap(document), func(c *corev1.ConfigMap) {
+		c.Namespace, c.Annotations = "division", map[string]string{policy.InheritAnnotation: "true"}
+	})
+}
+
+func childOf(name, parent string) *corev1.Namespace {
+	return testobjects.With(namespaceWith(name, "tenant"), func(n *corev1.Namespace) { n.Labels["egress-controller/parent"] = parent })
+}
+
+func TestInheritance(t *testing.T) {
+	f := newFixtureWith(t, Options{
+		Plan: plan.Options{Compile: testobjects.Options, ChunkPeers: 200}, Workers: 1, Namespace: "egress-system", ParentLabels: []string{"egress-controller/parent"},
+	}, namespaceWith("division", "none"), childOf("tenant-a", "division"), childOf("tenant-b", "tenant-a"), childOf("kube-system", "division"),
+		platformConfigMap(baseline), inheritable(testobjects.Valid))
+	for reason, _ := f.nextEvent(); reason != ""; reason, _ = f.nextEvent() {
+	}
+	inherited := func(namespace string) *networkingv1.NetworkPolicy {
+		return f.find(t, cache.NewObjectName(namespace, "egress-inherited-division.egress"))
+	}
+	change := func(configMap *corev1.ConfigMap) {
+		_, err := f.client.CoreV1().ConfigMaps(configMap.Namespace).Update(t.Context(), configMap, metav1.UpdateOptions{})
+		require.NoError(t, err)
+		reduced := f.caches.reduceConfigMap(configMap.DeepCopy())
+		require.NoError(t, f.caches.configMaps.Add(reduced))
+		f.configMapHandler().OnUpdate(nil, reduced)
+		f.drain(t)
+	}
+	change(inheritable(testobjects.Valid))
+	for _, namespace := range []string{"tenant-a", "tenant-b"} {
+		networkPolicy := inherited(namespace)
+		require.True(t, allows(networkPolicy, "10.1.0.128", 5432), namespace)
+		require.False(t, allows(networkPolicy, "10.1.0.1", 5432), "the child's guardrail closes it")
+		require.Equal(t, netpol.Inherited, networkPolicy.Labels[netpol.PlatformLabel])
+		require.Equal(t, "division/egress", networkPolicy.Annotations[netpol.SourceAnnotation])
+		require.Empty(t, networkPolicy.OwnerReferences)
+	}
+	require.Nil(t, inherited("kube-system"))
+	require.NotNil(t, f.find(t, cache.NewObjectName("division", "egress")))
+	reason, message := f.nextEvent()
+	require.Equal(t, plan.ReasonApplied, reason)
+	reason, message = f.nextEvent()
+	require.Equal(t, plan.ReasonGuarded, reason)
+	require.Contains(t, message, "In namespace tenant-")
+
+	t.Run("an invalid edit leaves the last valid version in force", func(t *testing.T) {
+		change(inheritable(testobjects.Invalid))
+		require.True(t, allows(inherited("tenant-b"), "10.1.0.128", 5432))
+		change(inheritable(testobjects.Edited))
+		require.NotContains(t, inherited("tenant-b").Annotations[netpol.DestinationsAnnotation], "s3")
+	})
+	t.Run("a cycle inherits nothing", func(t *testing.T) {
+		f.setCached(t, childOf("division", "tenant-b"))
+		f.drain(t)
+		require.Nil(t, inherited("tenant-a"))
+		require.Nil(t, inherited("tenant-b"))
+		require.Equal(t, []string{"division", "tenant-a", "tenant-b"}, f.governance.Cycles())
+		f.setCached(t, namespaceWith("division", "none"))
+		f.drain(t)
+		require.NotNil(t, inherited("tenant-a"))
+		require.NotNil(t, inherited("tenant-b"))
+		require.Empty(t, f.governance.Cycles())
+	})
+	t.Run("a namespace leaves the tree, with those below it", func(t *testing.T) {
+		f.setCached(t, namespaceWith("tenant-a", "tenant"))
+		f.drain(t)
+		require.Nil(t, inherited("tenant-a"))
+		require.Nil(t, inherited("tenant-b"))
+		f.setCached(t, childOf("tenant-a", "division"))
+		f.drain(t)
+		require.NotNil(t, inherited("tenant-b"))
+	})
+	t.Run("without the annotation, nothing inherits it", func(t *testing.T) {
+		change(testobjects.With(inheritable(testobjects.Edited), func(c *corev1.ConfigMap) { c.Annotations = nil }))
+		require.Nil(t, inherited("tenant-a"))
+		require.Nil(t, inherited("tenant-b"))
+		require.NotNil(t, f.find(t, cache.NewObjectName("division", "egress")))
+	})
 }

@@ -35,12 +35,22 @@ type snapshots struct {
 	checkLease func() error
 	reporter   *reporter.Reporter
 	dirty      chan struct{} // has a value if something may have changed
+
+	// stored is the content of the ConfigMap when it was last read or written, at storedAt. It is not nil after that.
+	stored   *platform.Snapshot
+	storedAt time.Time
 }
+
+// snapshotCheck is the time after which save reads the ConfigMap again, even if the content has not changed: somebody may
+// have edited or deleted it.
+const snapshotCheck = 10 * time.Minute
 
 func newSnapshots(
 	client kubernetes.Interface, namespace string, governance *governance.Governance, checkLease func() error, reporter *reporter.Reporter,
 ) *snapshots {
-	return &snapshots{client, namespace, governance, checkLease, reporter, make(chan struct{}, 1)}
+	return &snapshots{
+		client: client, namespace: namespace, governance: governance, checkLease: checkLease, reporter: reporter, dirty: make(chan struct{}, 1),
+	}
 }
 
 // changed makes run compare the snapshot with the ConfigMap.
@@ -88,6 +98,7 @@ func (s *snapshots) run(ctx, requestCtx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-s.dirty:
+		case <-time.After(snapshotCheck):
 		}
 		if err := s.save(requestCtx); err != nil && ctx.Err() == nil {
 			s.reporter.SnapshotFailed("save", err)
@@ -101,11 +112,15 @@ func (s *snapshots) run(ctx, requestCtx context.Context) {
 
 // save writes the snapshot unless the ConfigMap already has it. Without a document it creates no ConfigMap.
 func (s *snapshots) save(ctx context.Context) error {
+	snapshot := s.governance.Snapshot()
+	if s.stored != nil && time.Since(s.storedAt) < snapshotCheck && isEqual(snapshot, *s.stored) {
+		return nil
+	}
 	stored, saved, err := s.read(ctx)
 	if err != nil {
 		return err
 	}
-	snapshot := s.governance.Snapshot()
+	s.stored, s.storedAt = &saved, time.Now()
 	if stored == nil && len(snapshot.Documents) == 0 {
 		return nil
 	}
@@ -125,6 +140,7 @@ func (s *snapshots) save(ctx context.Context) error {
 	if err := s.write(ctx, stored, data); err != nil {
 		return err
 	}
+	s.stored = &snapshot
 	s.reporter.SnapshotSaved(snapshot.Changed, len(data))
 	return nil
 }

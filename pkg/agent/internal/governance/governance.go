@@ -24,8 +24,10 @@ import (
 type Governance struct {
 	agentNamespace string
 	options        netpol.Options
+	parentLabels   []string
 
 	mu         sync.Mutex
+	tree       tree
 	documents  map[string]*document // by the name of the ConfigMap
 	saved      map[string]string    // platform.json that was in force before this process started, by name
 	inForce    []netpol.PlatformDocument
@@ -47,10 +49,11 @@ type document struct {
 	text      string                  // platform.json of inForce
 }
 
-// New returns a Governance without documents and namespaces.
-func New(agentNamespace string, options netpol.Options) *Governance {
+// New returns a Governance without documents and namespaces. The first of parentLabels that a Namespace has names its
+// parent.
+func New(agentNamespace string, options netpol.Options, parentLabels []string) *Governance {
 	return &Governance{
-		agentNamespace: agentNamespace, options: options,
+		agentNamespace: agentNamespace, options: options, parentLabels: parentLabels, tree: newTree(),
 		documents: make(map[string]*document), namespaces: make(map[string]labels.Set),
 		guardrails: make(map[guardrailsKey]*netpol.Guardrails),
 	}
@@ -58,8 +61,8 @@ func New(agentNamespace string, options netpol.Options) *Governance {
 
 // Change is what a change of a document or a namespace affects.
 type Change struct {
-	// Bases are the keys of the NetworkPolicies of bases that may need a write or a deletion.
-	Bases []cache.ObjectName
+	// Keys are those of the NetworkPolicies of the platform that may need a write or a deletion.
+	Keys []cache.ObjectName
 	// Namespaces are those whose guardrails have changed, sorted.
 	Namespaces []string
 }
@@ -95,7 +98,7 @@ func (g *Governance) Reevaluate(table *awsranges.Table) Change {
 	var all Change
 	for _, name := range slices.Sorted(maps.Keys(g.documents)) {
 		change := g.evaluate(g.documents[name], table)
-		all.Bases = append(all.Bases, change.Bases...)
+		all.Keys = append(all.Keys, change.Keys...)
 		all.Namespaces = append(all.Namespaces, change.Namespaces...)
 	}
 	slices.Sort(all.Namespaces)
@@ -160,7 +163,7 @@ func (g *Governance) changed(before, after netpol.PlatformDocument) Change {
 		wasGoverned := before.Document != nil && before.Governs(set)
 		isGoverned := after.Document != nil && after.Governs(set)
 		if (wasGoverned || isGoverned) && !(sameBase && wasGoverned == isGoverned) {
-			change.Bases = append(change.Bases, cache.NewObjectName(namespace, key))
+			change.Keys = append(change.Keys, cache.NewObjectName(namespace, key))
 		}
 		if wasGoverned != isGoverned || isGoverned && !sameGuardrails {
 			change.Namespaces = append(change.Namespaces, namespace)
@@ -200,16 +203,27 @@ func (g *Governance) changeNamespace(name string, set labels.Set, exists bool) C
 		delete(g.namespaces, name)
 	}
 	after := g.governing(name)
+	change := Change{Keys: g.changeParent(name, g.parent(set))}
 	if namesOf(before) == namesOf(after) {
-		return Change{}
+		return change
 	}
-	change := Change{Namespaces: []string{name}}
+	change.Namespaces = []string{name}
 	for _, document := range slices.Concat(before, after) {
 		if document.Base != nil {
-			change.Bases = append(change.Bases, cache.NewObjectName(name, baseName(document.Name)))
+			change.Keys = append(change.Keys, cache.NewObjectName(name, baseName(document.Name)))
 		}
 	}
 	return change
+}
+
+// parent returns the name of a namespace's parent, from its labels; empty if it has none.
+func (g *Governance) parent(set labels.Set) string {
+	for _, key := range g.parentLabels {
+		if parent := set[key]; parent != "" {
+			return parent
+		}
+	}
+	return ""
 }
 
 // governing returns the documents in force that govern a namespace, sorted by name. The caller holds the lock.
@@ -335,8 +349,9 @@ func (g *Governance) HasNoVersion(name string) bool {
 	return d != nil && d.inForce.Document == nil
 }
 
-// BaseKeys returns the keys of the NetworkPolicies that the bases in force need.
-func (g *Governance) BaseKeys() []cache.ObjectName {
+// Keys returns the keys of the NetworkPolicies that the platform needs: of the bases in force, and of what namespaces
+// inherit.
+func (g *Governance) Keys() []cache.ObjectName {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	var keys []cache.ObjectName
@@ -346,6 +361,7 @@ func (g *Governance) BaseKeys() []cache.ObjectName {
 				keys = append(keys, cache.NewObjectName(namespace, baseName(document.Name)))
 			}
 		}
+		keys = append(keys, g.inherited(namespace)...)
 	}
 	return keys
 }

@@ -1,0 +1,83 @@
+package analysis
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/netpol"
+	"egress-agent/pkg/platform"
+	"egress-agent/pkg/policy"
+)
+
+// ExplainPlatform returns what platform documents make of e, the explanation of a policy in a namespace that they
+// govern. A guardrail closes what the policy opens, and a base opens more. documents are sorted by name. It reads the
+// documents and the rows one by one.
+func ExplainPlatform(e Explanation, documents []netpol.PlatformDocument, table *awsranges.Table, options netpol.Options, target Target) Explanation {
+	if e.Allowed {
+		if closed := closedBy(documents, table, target); len(closed) > 0 {
+			e = Explanation{Reasons: []Reason{}, Nearest: closed}
+		}
+	}
+	for _, document := range documents {
+		if document.Base == nil {
+			continue
+		}
+		base := Explain(document.Base, table, netpol.Options{Family: options.Family}, target)
+		for _, reason := range base.Reasons {
+			reason.Path = "platform document " + document.Name + ", " + reason.Path
+			e.Reasons = append(e.Reasons, reason)
+		}
+	}
+	if e.Allowed = len(e.Reasons) > 0; e.Allowed {
+		e.Nearest = []string{}
+	}
+	return e
+}
+
+// closedBy returns a line for each guardrail that closes a target.
+func closedBy(documents []netpol.PlatformDocument, table *awsranges.Table, target Target) []string {
+	var closed []string
+	for _, document := range documents {
+		rails := document.Guardrails
+		if rails.Mode != platform.Enforce {
+			continue
+		}
+		for _, entry := range rails.Denied {
+			if !covers(entry, table, target) {
+				continue
+			}
+			text := fmt.Sprintf("closed by guardrail %s of platform document %s", entry.Name, document.Name)
+			if entry.Reason != "" {
+				text += ": " + entry.Reason
+			}
+			closed = append(closed, text)
+		}
+		isOutside := rails.Within != nil && !slices.ContainsFunc(rails.Within, func(entry policy.Destination) bool { return covers(entry, table, target) })
+		if isOutside {
+			names := make([]string, len(rails.Within))
+			for i, entry := range rails.Within {
+				names[i] = entry.Name
+			}
+			text := strings.Join(names, ", ")
+			if text == "" {
+				text = rails.Reason
+			}
+			closed = append(closed, fmt.Sprintf("outside of what platform document %s permits: %s", document.Name, text))
+		}
+	}
+	return closed
+}
+
+// covers reports whether a destination has the address, port and protocol of a target.
+func covers(d policy.Destination, table *awsranges.Table, target Target) bool {
+	opensPort := d.Ports == nil || slices.ContainsFunc(d.Ports, func(p policy.Port) bool {
+		return p.Protocol == target.Protocol && p.First <= target.Port && target.Port <= p.Last
+	})
+	if !opensPort {
+		return false
+	}
+	reasons, _ := matchDestination(d, "", table, target.Address)
+	return len(reasons) > 0
+}
