@@ -123,6 +123,14 @@ func (b *bench) measureApplier(ctx context.Context, a applier, count int) (row [
 	if err != nil {
 		return nil, err
 	}
+	name := a.name
+	for _, log := range after.ended {
+		progress("ended:", log, tail(log))
+		if !a.mayLose {
+			return nil, fmt.Errorf("a program has ended: see %s", log)
+		}
+		name = a.name + "; a program ended"
+	}
 	var writes []string
 	if a.start != nil {
 		if writes, err = b.awaitLastWrite(ctx, mark, a.userAgents); err != nil {
@@ -135,7 +143,7 @@ func (b *bench) measureApplier(ctx context.Context, a applier, count int) (row [
 		}
 	}
 	progress("ConfigMaps created in", rounded(c.took), "slowest", percentile(c.times, 100), "and NetworkPolicy", percentile(times, 100))
-	row = []string{fmt.Sprintf("%d, %s", count, a.name), rounded(took), percentile(times, 50), percentile(times, 99),
+	row = []string{fmt.Sprintf("%d, %s", count, name), rounded(took), percentile(times, 50), percentile(times, 99),
 		strconv.Itoa(lost), strconv.Itoa(len(writes)), "", "",
 		rounded(after.APIServer - before.APIServer), rounded(after.Etcd - before.Etcd), rounded(after.clients - before.clients)}
 	if a.start != nil {
@@ -151,6 +159,7 @@ type use struct {
 	clients time.Duration // CPU time of this process, which runs the clients
 	cpu     time.Duration // CPU time of the measured programs
 	peak    int64         // sum of their largest resident sizes, in bytes
+	ended   []string      // the files of the output of programs that have ended by themselves; peak lacks them
 }
 
 func (b *bench) use(running []*measure.Process) (u use, err error) {
@@ -161,6 +170,10 @@ func (b *bench) use(running []*measure.Process) (u use, err error) {
 		return u, err
 	}
 	for _, p := range running {
+		if p.HasEnded() {
+			u.ended = append(u.ended, p.Log)
+			continue
+		}
 		cpu, cpuErr := p.CPU()
 		peak, peakErr := p.Peak()
 		if err := errors.Join(cpuErr, peakErr); err != nil {
@@ -169,6 +182,16 @@ func (b *bench) use(running []*measure.Process) (u use, err error) {
 		u.cpu, u.peak = u.cpu+cpu, u.peak+peak
 	}
 	return u, nil
+}
+
+// tail returns the end of a file.
+func tail(file string) string {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err.Error()
+	}
+	const most = 2000
+	return string(data[max(0, len(data)-most):])
 }
 
 // latencies returns the sorted times from the start of a ConfigMap's create until a watch delivered its NetworkPolicy.

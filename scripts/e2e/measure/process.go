@@ -60,6 +60,16 @@ func (p *Process) Kill() {
 	_ = p.command.Wait()
 }
 
+// HasEnded reports whether the program has ended by itself.
+func (p *Process) HasEnded() bool {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID))
+	if err != nil {
+		return true
+	}
+	_, rest, _ := strings.Cut(string(data), ") ")
+	return strings.HasPrefix(rest, "Z") // this process has not waited for it yet
+}
+
 // CPU returns the CPU time that the program has used.
 func (p *Process) CPU() (time.Duration, error) { return CPU(p.PID) }
 
