@@ -25,7 +25,7 @@ type admission struct {
 	name       string
 	kind       string   // of the namespaces that it applies to
 	userAgents []string // the prefixes of its requests' user agents; nil if it sends none
-	processes  []*measure.Process
+	processes  []program
 }
 
 // measureAdmissions measures the checks that need no other project's programs.
@@ -37,13 +37,13 @@ func (b *bench) measureAdmissions(ctx context.Context, creates int) ([][]string,
 		return nil, err
 	}
 	defer webhook.Kill()
-	checks = append(checks, admission{name: "bare webhook, allows everything", kind: kindBare, processes: []*measure.Process{webhook}})
+	checks = append(checks, admission{name: "bare webhook, allows everything", kind: kindBare, processes: []program{webhook}})
 	this, err := b.startWebhook(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer this.Kill()
-	checks = append(checks, admission{name: "egress-webhook", kind: kindThis, processes: []*measure.Process{this}})
+	checks = append(checks, admission{name: "egress-webhook", kind: kindThis, processes: []program{this}})
 	if _, err := b.kubectl(ctx, admissionPolicy, "apply", "-f", "-"); err != nil {
 		return nil, err
 	}

@@ -22,6 +22,12 @@ import (
 // quiet is how long a measurement waits for a further NetworkPolicy. What is missing then is lost.
 const quiet = time.Minute
 
+// program is a running program, or several of one.
+type program interface {
+	CPU() (time.Duration, error)
+	Peak() (int64, error)
+}
+
 // applier creates a NetworkPolicy for each policy.
 type applier struct {
 	name       string
@@ -30,7 +36,7 @@ type applier struct {
 	mayLose    bool     // whether a lost NetworkPolicy belongs into the table; otherwise it is an error
 	// start starts its programs. stop stops them and removes what they leave behind. A nil start starts nothing, and
 	// the measurement then awaits no NetworkPolicy.
-	start func(ctx context.Context) (running []*measure.Process, stop func(context.Context) error, err error)
+	start func(ctx context.Context) (running []program, stop func(context.Context) error, err error)
 }
 
 // measureApplies measures the appliers that need no other project's programs, for each number of policies.
@@ -53,26 +59,26 @@ func (b *bench) measureApplies(ctx context.Context, counts []int) ([][]string, e
 	return rows, nil
 }
 
-func (b *bench) startAgent(context.Context) ([]*measure.Process, func(context.Context) error, error) {
+func (b *bench) startAgent(context.Context) ([]program, func(context.Context) error, error) {
 	agent, err := measure.StartAgent(b.control.Dir, b.programs+"/egress-agent", b.kubeconfig, b.ranges)
 	if err != nil {
 		return nil, nil, err
 	}
-	return []*measure.Process{agent.Process}, func(context.Context) error { return agent.Stop() }, nil
+	return []program{agent.Process}, func(context.Context) error { return agent.Stop() }, nil
 }
 
-func (b *bench) startBareWatch(context.Context) ([]*measure.Process, func(context.Context) error, error) {
+func (b *bench) startBareWatch(context.Context) ([]program, func(context.Context) error, error) {
 	watcher, err := measure.Start(b.control.Dir, b.self, nil, watchCommand, b.kubeconfig)
 	if err != nil {
 		return nil, nil, err
 	}
-	return []*measure.Process{watcher}, func(context.Context) error { watcher.Kill(); return nil }, nil
+	return []program{watcher}, func(context.Context) error { watcher.Kill(); return nil }, nil
 }
 
 // measureApplier creates count policies while an applier runs, and returns its row of the table.
 func (b *bench) measureApplier(ctx context.Context, a applier, count int) (row []string, err error) {
 	progress("measuring:", a.name, "with", count, "ConfigMaps")
-	var running []*measure.Process
+	var running []program
 	if a.start != nil {
 		started, stop, err := a.start(ctx)
 		if err != nil {
@@ -123,6 +129,10 @@ func (b *bench) measureApplier(ctx context.Context, a applier, count int) (row [
 	if err != nil {
 		return nil, err
 	}
+	name := a.name
+	if after.restarts > 0 {
+		name = fmt.Sprintf("%s; %d restarts", a.name, after.restarts)
+	}
 	var writes []string
 	if a.start != nil {
 		if writes, err = b.awaitLastWrite(ctx, mark, a.userAgents); err != nil {
@@ -135,7 +145,7 @@ func (b *bench) measureApplier(ctx context.Context, a applier, count int) (row [
 		}
 	}
 	progress("ConfigMaps created in", rounded(c.took), "slowest", percentile(c.times, 100), "and NetworkPolicy", percentile(times, 100))
-	row = []string{fmt.Sprintf("%d, %s", count, a.name), rounded(took), percentile(times, 50), percentile(times, 99),
+	row = []string{fmt.Sprintf("%d, %s", count, name), rounded(took), percentile(times, 50), percentile(times, 99),
 		strconv.Itoa(lost), strconv.Itoa(len(writes)), "", "",
 		rounded(after.APIServer - before.APIServer), rounded(after.Etcd - before.Etcd), rounded(after.clients - before.clients)}
 	if a.start != nil {
@@ -148,12 +158,13 @@ func (b *bench) measureApplier(ctx context.Context, a applier, count int) (row [
 // use is what processes have used so far.
 type use struct {
 	cluster.CPU
-	clients time.Duration // CPU time of this process, which runs the clients
-	cpu     time.Duration // CPU time of the measured programs
-	peak    int64         // sum of their largest resident sizes, in bytes
+	clients  time.Duration // CPU time of this process, which runs the clients
+	cpu      time.Duration // CPU time of the measured programs
+	peak     int64         // sum of their largest resident sizes, in bytes
+	restarts int           // how often programs have started again
 }
 
-func (b *bench) use(running []*measure.Process) (u use, err error) {
+func (b *bench) use(running []program) (u use, err error) {
 	if u.CPU, err = b.control.CPU(); err != nil {
 		return u, err
 	}
@@ -164,7 +175,10 @@ func (b *bench) use(running []*measure.Process) (u use, err error) {
 		cpu, cpuErr := p.CPU()
 		peak, peakErr := p.Peak()
 		if err := errors.Join(cpuErr, peakErr); err != nil {
-			return u, fmt.Errorf("%w: see %s", err, p.Log)
+			return u, err
+		}
+		if supervised, ok := p.(*measure.Supervised); ok {
+			u.restarts += supervised.Restarts()
 		}
 		u.cpu, u.peak = u.cpu+cpu, u.peak+peak
 	}

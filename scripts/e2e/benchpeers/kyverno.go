@@ -81,7 +81,7 @@ func (b *bench) measureKyverno(ctx context.Context, counts []int, creates int) (
 		}
 		for _, s := range []settings{chartSettings, raisedSettings} {
 			row, err := b.measureApplier(ctx, applier{name: s.name, userAgents: kyvernoUserAgents, kind: kindKyverno, mayLose: true,
-				start: func(ctx context.Context) ([]*measure.Process, func(context.Context) error, error) {
+				start: func(ctx context.Context) ([]program, func(context.Context) error, error) {
 					return b.startKyverno(ctx, s, kyvernoGenerate)
 				}}, count)
 			if err != nil {
@@ -112,14 +112,14 @@ func (b *bench) measureKyvernoValidate(ctx context.Context, creates int) (rows [
 // startKyverno starts the admission controller and the background controller, and applies a policy. The flags are those
 // of the chart's Deployments, but for the addresses, which differ because both run on this machine. stop kills both
 // programs and deletes what they created.
-func (b *bench) startKyverno(ctx context.Context, s settings, policy string) (running []*measure.Process, stop func(context.Context) error, err error) {
+func (b *bench) startKyverno(ctx context.Context, s settings, policy string) (running []program, stop func(context.Context) error, err error) {
 	config := fmt.Sprintf(kyvernoConfig, s.threshold)
 	if _, err := b.kubectl(ctx, config, "apply", "-f", "-"); err != nil {
 		return nil, nil, err
 	}
 	stop = func(ctx context.Context) error {
 		for _, p := range running {
-			p.Kill()
+			p.(*measure.Supervised).Kill()
 		}
 		return b.removeKyverno(ctx)
 	}
@@ -152,8 +152,10 @@ func (b *bench) startKyverno(ctx context.Context, s settings, policy string) (ru
 		environment := []string{"KYVERNO_NAMESPACE=kyverno", "KYVERNO_SVC=kyverno-svc", "KYVERNO_POD_NAME=" + account + "-0",
 			"KYVERNO_DEPLOYMENT=" + account, "KYVERNO_SERVICEACCOUNT_NAME=" + account, "KYVERNO_ROLE_NAME=kyverno:admission-controller",
 			"INIT_CONFIG=kyverno", "METRICS_CONFIG=kyverno-metrics"}
-		p, err := measure.Start(b.control.Dir, filepath.Join(b.kyverno.dir, program), environment,
-			append(append([]string{"--kubeconfig=" + kubeconfig}, shared...), args...)...)
+		p, err := measure.Supervise(func() (*measure.Process, error) {
+			return measure.Start(b.control.Dir, filepath.Join(b.kyverno.dir, program), environment,
+				append(append([]string{"--kubeconfig=" + kubeconfig}, shared...), args...)...)
+		})
 		if err == nil {
 			running = append(running, p)
 		}

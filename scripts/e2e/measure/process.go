@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -27,10 +28,103 @@ type Process struct {
 	command *exec.Cmd
 }
 
-// Start runs a program. It writes the program's output to PROGRAM.log in the folder dir. env are additional NAME=value
+// Supervised is a program that starts again after it has ended by itself, as a kubelet starts a container again.
+type Supervised struct {
+	start func() (*Process, error)
+
+	mu       sync.Mutex
+	process  *Process // nil after a start has failed
+	isKilled bool
+	restarts int
+	cpu      time.Duration // of the processes that have ended
+	peak     int64         // the largest resident size of these
+	ended    chan struct{} // closed after the last process has ended
+}
+
+// restartDelay is the time until a program starts again. A kubelet waits longer after each end.
+const restartDelay = time.Second
+
+// Supervise starts a program with start, and again each time that it ends, until Kill.
+func Supervise(start func() (*Process, error)) (*Supervised, error) {
+	p, err := start()
+	if err != nil {
+		return nil, err
+	}
+	s := &Supervised{start: start, process: p, ended: make(chan struct{})}
+	go s.run(p)
+	return s, nil
+}
+
+func (s *Supervised) run(p *Process) {
+	defer close(s.ended)
+	for p != nil {
+		_ = p.command.Wait()
+		s.mu.Lock()
+		if usage, ok := p.command.ProcessState.SysUsage().(*syscall.Rusage); ok {
+			s.peak = max(s.peak, usage.Maxrss<<10)
+		}
+		s.cpu += p.command.ProcessState.UserTime() + p.command.ProcessState.SystemTime()
+		s.process = nil
+		isKilled := s.isKilled
+		s.mu.Unlock()
+		if isKilled {
+			return
+		}
+		time.Sleep(restartDelay)
+		s.mu.Lock()
+		if p = nil; !s.isKilled {
+			s.restarts++
+			p, _ = s.start()
+			s.process = p
+		}
+		s.mu.Unlock()
+	}
+}
+
+// Restarts returns how often the program has started again.
+func (s *Supervised) Restarts() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.restarts
+}
+
+// CPU returns the CPU time that all its processes have used.
+func (s *Supervised) CPU() (time.Duration, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.process == nil {
+		return s.cpu, nil
+	}
+	current, err := s.process.CPU()
+	return s.cpu + current, err
+}
+
+// Peak returns the largest resident size of its processes in bytes.
+func (s *Supervised) Peak() (int64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.process == nil {
+		return s.peak, nil
+	}
+	current, err := s.process.Peak()
+	return max(s.peak, current), err
+}
+
+// Kill ends the program for good.
+func (s *Supervised) Kill() {
+	s.mu.Lock()
+	s.isKilled = true
+	if s.process != nil {
+		_ = s.process.command.Process.Kill()
+	}
+	s.mu.Unlock()
+	<-s.ended
+}
+
+// Start runs a program. It appends the program's output to PROGRAM.log in the folder dir. env are additional NAME=value
 // pairs of its environment; nil adds none.
 func Start(dir, program string, env []string, args ...string) (*Process, error) {
-	log, err := os.Create(filepath.Join(dir, filepath.Base(program)+".log"))
+	log, err := os.OpenFile(filepath.Join(dir, filepath.Base(program)+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
 	}
