@@ -160,7 +160,7 @@ func (a *Assessment) Messages() []string {
 func Assess(configMap *corev1.ConfigMap, current *Current, in Inputs) *Assessment {
 	in.PolicyDigest = cmp.Or(in.PolicyDigest, PolicyDigestOf(configMap))
 	a := &Assessment{Compiled: CompileConfigMap(configMap, in)}
-	isFromThisVersion := current != nil && IsOwned(configMap, current.ObjectMeta) && current.Annotations[PolicyDigestAnnotation] == in.PolicyDigest
+	isFromThisVersion := current != nil && IsOwned(configMap, in.Origin, current.ObjectMeta) && current.Annotations[PolicyDigestAnnotation] == in.PolicyDigest
 	if isFromThisVersion {
 		a.acceptMissingNames(configMap, in)
 	}
@@ -171,7 +171,7 @@ func Assess(configMap *corev1.ConfigMap, current *Current, in Inputs) *Assessmen
 	case reservedNameProblem(configMap.Name, in.Origin) != nil:
 		a.State = NameConflict
 		a.text = reservedNameProblem(configMap.Name, in.Origin).Message
-	case current != nil && !IsOwned(configMap, current.ObjectMeta):
+	case current != nil && !IsOwned(configMap, in.Origin, current.ObjectMeta):
 		a.State = NameConflict
 		a.text = fmt.Sprintf("NetworkPolicy %s exists and %s does not manage it, so this policy is not applied; rename the ConfigMap or the NetworkPolicy", current.Name, ManagedBy)
 	case current != nil && current.DeletionTimestamp != nil:

@@ -140,7 +140,7 @@ func (c *Compiled) compile(in Inputs, warnings *policy.Warnings) {
 		if in.Guardrails.Cuts() {
 			c.cut(everything(c.options.Family), collected, in.Guardrails)
 		} else {
-			c.Violations = in.Guardrails.violations(p, everything(c.options.Family), collected)
+			c.setViolations(everything(c.options.Family), collected, in.Guardrails)
 		}
 		if c.isCut && c.Problems == nil {
 			c.Problems = c.limitProblems(collected)
@@ -207,12 +207,22 @@ func (c *Compiled) Refusals() policy.Problems {
 
 // cut sets the blocks to what the guardrails permit of opened, everything that the policy opens.
 func (c *Compiled) cut(opened prefixes.Set, collected *collector, guardrails *Guardrails) {
-	permitted, isCut := guardrails.cut(opened)
+	closed := c.setViolations(opened, collected, guardrails)
+	permitted, isCut := guardrails.cut(opened, closed)
 	if c.isCut = isCut; isCut {
 		c.unresolvedGuardrails = guardrails.unresolved
 	}
-	c.Violations = guardrails.violations(c.Policy, opened, collected)
 	c.blocks, c.Problems = blocksOf(permitted)
+}
+
+// setViolations sets what the guardrails do not permit of opened, and returns it by document.
+func (c *Compiled) setViolations(opened prefixes.Set, collected *collector, guardrails *Guardrails) []closedPart {
+	if guardrails == nil {
+		return nil
+	}
+	closed := guardrails.closedParts(opened)
+	c.Violations = guardrails.violations(c.Policy, closed, collected)
+	return closed
 }
 
 // limitProblems returns a problem for each limit of the dataplane that the blocks exceed, or nil.

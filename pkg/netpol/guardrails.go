@@ -114,35 +114,56 @@ func (d *documentGuardrails) enforces() bool {
 	return d.Guardrails.Mode == platform.Enforce && d.Guardrails.Cuts()
 }
 
-// cut returns the part of set that g permits. isCut is false if that is the whole set. If g needs ranges that are not
-// loaded, cut returns the empty set.
-func (g *Guardrails) cut(set prefixes.Set) (permitted prefixes.Set, isCut bool) {
-	if !g.Cuts() || set.IsEmpty() {
-		return set, false
+// closedPart is the part of what a policy opens that one document does not permit.
+type closedPart struct {
+	denied  prefixes.Set // the part that the document denies
+	outside prefixes.Set // the part that is not within the document
+}
+
+func (c closedPart) isEmpty() bool { return c.denied.IsEmpty() && c.outside.IsEmpty() }
+
+// closedParts returns what each document does not permit of opened, in the order of documents.
+func (g *Guardrails) closedParts(opened prefixes.Set) []closedPart {
+	parts := make([]closedPart, len(g.documents))
+	for i, d := range g.documents {
+		if d.isResolved && d.Guardrails.Cuts() {
+			parts[i] = d.closedPart(opened)
+		}
+	}
+	return parts
+}
+
+func (d *documentGuardrails) closedPart(opened prefixes.Set) closedPart {
+	part := closedPart{denied: opened.Intersect(d.denied)}
+	if d.within != nil {
+		part.outside = opened.Subtract(*d.within)
+	}
+	return part
+}
+
+// cut returns the part of opened that g permits. closed is the result of closedParts. isCut is false if that is all of
+// it. If g needs ranges that are not loaded, cut returns the empty set.
+func (g *Guardrails) cut(opened prefixes.Set, closed []closedPart) (permitted prefixes.Set, isCut bool) {
+	if !g.Cuts() || opened.IsEmpty() {
+		return opened, false
 	}
 	if len(g.unresolved) > 0 {
 		return prefixes.Set{}, true
 	}
-	permitted = set
-	for _, d := range g.documents {
-		if !d.enforces() {
-			continue
-		}
-		if !d.closes(permitted) {
+	permitted = opened
+	for i, d := range g.documents {
+		if !d.enforces() || closed[i].isEmpty() {
 			continue
 		}
 		isCut = true
-		if d.within != nil {
+		if !closed[i].outside.IsEmpty() {
 			permitted = permitted.Intersect(*d.within)
 		}
-		permitted = permitted.Subtract(d.denied)
+		if !closed[i].denied.IsEmpty() {
+			permitted = permitted.Subtract(d.denied)
+		}
 	}
 	return permitted, isCut
-}
-
-// closes reports whether d denies any part of set, or does not permit it.
-func (d *documentGuardrails) closes(set prefixes.Set) bool {
-	return !set.Intersect(d.denied).IsEmpty() || d.within != nil && !set.Subtract(*d.within).IsEmpty()
 }
 
 // Violation is something in a policy that a platform document does not permit.
@@ -164,16 +185,17 @@ type Violation struct {
 const maxExamined = 200
 
 // violations returns what of a policy the guardrails do not permit, in the order of documents, and at most
-// policy.MaxProblems for each. opened is everything that the policy opens. collected has the addresses of p.
-func (g *Guardrails) violations(p *policy.Policy, opened prefixes.Set, collected *collector) []Violation {
+// policy.MaxProblems for each. closed is the result of closedParts for everything that the policy opens. collected has the
+// addresses of p.
+func (g *Guardrails) violations(p *policy.Policy, closed []closedPart, collected *collector) []Violation {
 	if g == nil {
 		return nil
 	}
 	var all []Violation
-	for _, d := range g.documents {
+	for i, d := range g.documents {
 		found := d.missing(p)
-		if d.Guardrails.Cuts() && d.isResolved && d.closes(opened) {
-			found = append(found, d.closed(p, opened, collected)...)
+		if !closed[i].isEmpty() {
+			found = append(found, d.closed(p, closed[i], collected)...)
 		}
 		all = append(all, found[:min(len(found), policy.MaxProblems)]...)
 	}
@@ -217,16 +239,15 @@ func (d *documentGuardrails) missing(p *policy.Policy) []Violation {
 }
 
 // closed returns a violation for each destination that reaches outside of the guardrails, and each guardrail that it
-// violates. opened is everything that the policy opens, and d does not permit all of it.
-func (d *documentGuardrails) closed(p *policy.Policy, opened prefixes.Set, collected *collector) []Violation {
-	var found []Violation
+// violates. part is what d does not permit of the policy, and not empty.
+func (d *documentGuardrails) closed(p *policy.Policy, part closedPart, collected *collector) []Violation {
 	if p.DefaultAction == policy.Allow {
-		return d.closedOf("defaultAction allow", "defaultAction", opened)
+		return d.closedOf("defaultAction allow", "defaultAction", part)
 	}
-	hit := opened.Intersect(d.denied)
-	if d.within != nil {
-		hit = hit.Union(opened.Subtract(*d.within))
+	if len(p.Destinations) == 1 {
+		return d.closedOf(p.Destinations[0].Name, "allowedDestinations[0]", part)
 	}
+	var found []Violation
 	examined := 0
 	for i, destination := range p.Destinations {
 		if len(found) >= policy.MaxProblems || examined == maxExamined {
@@ -237,18 +258,19 @@ func (d *documentGuardrails) closed(p *policy.Policy, opened prefixes.Set, colle
 			continue
 		}
 		examined++
-		if !set.Intersect(hit).IsEmpty() {
-			found = append(found, d.closedOf(destination.Name, fmt.Sprintf("allowedDestinations[%d]", i), set)...)
+		own := closedPart{denied: part.denied.Intersect(set), outside: part.outside.Intersect(set)}
+		if !own.isEmpty() {
+			found = append(found, d.closedOf(destination.Name, fmt.Sprintf("allowedDestinations[%d]", i), own)...)
 		}
 	}
 	if len(found) == 0 {
-		found = d.closedOf("the policy", "allowedDestinations", hit)
+		found = d.closedOf("the policy", "allowedDestinations", part)
 	}
 	return found
 }
 
-// closedOf returns the violations of one destination, which opens set. subject is its name.
-func (d *documentGuardrails) closedOf(subject, path string, set prefixes.Set) []Violation {
+// closedOf returns the violations of one destination. part is what d does not permit of it. subject is its name.
+func (d *documentGuardrails) closedOf(subject, path string, part closedPart) []Violation {
 	var found []Violation
 	add := func(guardrail string, problem string) {
 		found = append(found, Violation{
@@ -257,16 +279,17 @@ func (d *documentGuardrails) closedOf(subject, path string, set prefixes.Set) []
 		})
 	}
 	for i, entry := range d.Guardrails.Denied {
-		if hit := set.Intersect(d.entry(i)); !hit.IsEmpty() {
+		if part.denied.IsEmpty() {
+			break
+		}
+		if hit := part.denied.Intersect(d.entry(i)); !hit.IsEmpty() {
 			add(entry.Name, fmt.Sprintf("Denied by guardrail %s of platform document %s%s: %s opens %s; narrow it",
 				entry.Name, d.Name, inParentheses(entry.Reason), subject, firstOf(hit)))
 		}
 	}
-	if d.within != nil {
-		if outside := set.Subtract(*d.within); !outside.IsEmpty() {
-			add("within", fmt.Sprintf("Outside of what platform document %s permits (%s): %s opens %s; narrow it",
-				d.Name, d.permitted(), subject, firstOf(outside)))
-		}
+	if !part.outside.IsEmpty() {
+		add("within", fmt.Sprintf("Outside of what platform document %s permits (%s): %s opens %s; narrow it",
+			d.Name, d.permitted(), subject, firstOf(part.outside)))
 	}
 	return found
 }
@@ -331,7 +354,8 @@ func (g *Guardrails) Violates(spec networkingv1.NetworkPolicySpec, family Family
 	if !g.Cuts() || len(g.unresolved) > 0 {
 		return false
 	}
-	_, isCut := g.cut(setOfSpec(spec, family))
+	opened := setOfSpec(spec, family)
+	_, isCut := g.cut(opened, g.closedParts(opened))
 	return isCut
 }
 
@@ -342,7 +366,8 @@ func (g *Guardrails) cutSpec(spec networkingv1.NetworkPolicySpec, options Option
 	if !g.Cuts() || len(g.unresolved) > 0 {
 		return spec, false
 	}
-	permitted, isCut := g.cut(setOfSpec(spec, options.Family))
+	opened := setOfSpec(spec, options.Family)
+	permitted, isCut := g.cut(opened, g.closedParts(opened))
 	if !isCut {
 		return spec, false
 	}

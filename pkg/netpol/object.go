@@ -174,10 +174,11 @@ func HasManagedLabel(networkPolicy *metav1.ObjectMeta) bool {
 	return networkPolicy.Labels[ManagedByLabel] == ManagedBy
 }
 
-// IsOwned reports whether the agent may write networkPolicy for a ConfigMap. It checks the managed-by label and, if a
-// user removed it, the owner's UID.
-func IsOwned(configMap *corev1.ConfigMap, networkPolicy *metav1.ObjectMeta) bool {
-	return HasManagedLabel(networkPolicy) || slices.ContainsFunc(networkPolicy.OwnerReferences, func(owner metav1.OwnerReference) bool {
+// IsOwned reports whether the agent may write networkPolicy for a ConfigMap with this origin. It checks the managed-by
+// label and, if a user removed it, the owner's UID. A NetworkPolicy of the platform is the agent's by its name, which is
+// reserved: otherwise a tenant could take it over by removing its labels.
+func IsOwned(configMap *corev1.ConfigMap, origin Origin, networkPolicy *metav1.ObjectMeta) bool {
+	return origin.Kind != "" || HasManagedLabel(networkPolicy) || slices.ContainsFunc(networkPolicy.OwnerReferences, func(owner metav1.OwnerReference) bool {
 		return owner.UID == configMap.UID
 	})
 }

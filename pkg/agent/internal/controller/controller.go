@@ -250,7 +250,7 @@ func (c *Controller) apply(
 ) (written bool, err error) {
 	configMap := source.ConfigMap()
 	if current != nil && !isSpecKnown {
-		if current, err = c.loadSpec(ctx, configMap, current); err != nil {
+		if current, err = c.loadSpec(ctx, configMap, inputs.Origin, current); err != nil {
 			return false, err
 		}
 	}

@@ -61,9 +61,9 @@ func (c *Controller) decide(
 // loadSpec reads the full NetworkPolicy, because someone may have edited its spec, and returns it in place of current.
 // It returns current itself if the NetworkPolicy is being deleted or the ConfigMap does not own it.
 func (c *Controller) loadSpec(
-	ctx context.Context, configMap *corev1.ConfigMap, current *netpol.Current,
+	ctx context.Context, configMap *corev1.ConfigMap, origin netpol.Origin, current *netpol.Current,
 ) (*netpol.Current, error) {
-	if current.DeletionTimestamp != nil || !netpol.IsOwned(configMap, current.ObjectMeta) {
+	if current.DeletionTimestamp != nil || !netpol.IsOwned(configMap, origin, current.ObjectMeta) {
 		return current, nil
 	}
 	full, err := c.api.readNetworkPolicy(ctx, current)
