@@ -39,6 +39,7 @@ The states:
   NameConflict       the agent does not manage the NetworkPolicy of that name
   NamespaceExempt    the agent writes nothing in the namespace
   RangesUnavailable  the AWS ranges of a service are unknown
+  Guarded            in force, without what guardrails of the platform close
   Pending            the agent is behind or not running
 
 Standard error shows why a policy is not applied; with json and html, the output

@@ -67,7 +67,7 @@ func colourStates(table string, policies []status.Policy) string {
 		switch p.State {
 		case status.Applied:
 			colour = "32" // green
-		case status.Pending, status.RangesUnavailable:
+		case status.Pending, status.RangesUnavailable, status.Guarded:
 			colour = "33" // yellow
 		}
 		lines[i+1] = strings.Replace(lines[i+1], string(p.State), "\x1b["+colour+"m"+string(p.State)+"\x1b[0m", 1)

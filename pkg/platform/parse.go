@@ -2,17 +2,17 @@ package platform
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-
-	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 
 	"egress-agent/pkg/internal/document"
 	"egress-agent/pkg/policy"
@@ -119,31 +119,46 @@ func (r *reader) selector(n document.Node, path *document.Path) (labels.Selector
 	if r.Problems() != nil { // the selector may lack the fields with problems
 		return labels.Nothing(), metav1.LabelSelector{}
 	}
-	if errs := metavalidation.ValidateLabelSelector(&selector, metavalidation.LabelSelectorValidationOptions{}, field.NewPath(path.String())); len(errs) > 0 {
-		slices.SortStableFunc(errs, func(x, y *field.Error) int { // the labels of a map have no order
-			return cmp.Or(strings.Compare(x.Field, y.Field), strings.Compare(fmt.Sprint(x.BadValue), fmt.Sprint(y.BadValue)))
-		})
-		for _, err := range errs {
-			reason, _, _ := strings.Cut(err.Detail, " (e.g.")
-			r.Report(selectorPath(path, err.Field), "Invalid selector: %s; %s", document.Sanitize(fmt.Sprint(err.BadValue)), reason)
-		}
-		return labels.Nothing(), metav1.LabelSelector{}
+	result := labels.NewSelector()
+	for _, key := range slices.Sorted(maps.Keys(selector.MatchLabels)) {
+		result = r.add(result, path.Field("matchLabels"), key, selection.Equals, []string{selector.MatchLabels[key]})
 	}
-	result, err := metav1.LabelSelectorAsSelector(&selector)
-	if err != nil {
-		r.Report(path, "Invalid selector: %s", document.Sanitize(err.Error()))
-		return labels.Nothing(), metav1.LabelSelector{}
+	for i, expression := range selector.MatchExpressions {
+		at := path.Field("matchExpressions").Item(i)
+		operator, ok := operators[expression.Operator]
+		if !ok {
+			r.Report(at.Field("operator"), "Invalid operator: %s; must be In, NotIn, Exists or DoesNotExist", document.Sanitize(string(expression.Operator)))
+			continue
+		}
+		result = r.add(result, at, expression.Key, operator, expression.Values)
 	}
 	return result, selector
 }
 
-// selectorPath returns the path of an error of apimachinery's validation, which starts with the selector's own path.
-func selectorPath(selector *document.Path, field string) *document.Path {
-	rest, ok := strings.CutPrefix(field, selector.String()+".")
-	if !ok {
-		return selector
+var operators = map[metav1.LabelSelectorOperator]selection.Operator{
+	metav1.LabelSelectorOpIn: selection.In, metav1.LabelSelectorOpNotIn: selection.NotIn,
+	metav1.LabelSelectorOpExists: selection.Exists, metav1.LabelSelectorOpDoesNotExist: selection.DoesNotExist,
+}
+
+// add adds a requirement to a selector, or a problem for each part of it that is invalid.
+func (r *reader) add(selector labels.Selector, path *document.Path, key string, operator selection.Operator, values []string) labels.Selector {
+	requirement, err := labels.NewRequirement(key, operator, values)
+	if err == nil {
+		return selector.Add(*requirement)
 	}
-	return selector.Raw(rest)
+	problems := []error{err}
+	if all, ok := err.(interface{ Errors() []error }); ok {
+		problems = all.Errors()
+	}
+	for _, problem := range problems {
+		reason, value := problem.Error(), any(key)
+		if detailed := (*field.Error)(nil); errors.As(problem, &detailed) {
+			reason, value = detailed.Detail, detailed.BadValue
+		}
+		reason, _, _ = strings.Cut(reason, " (e.g.")
+		r.Report(path, "Invalid selector: %s; %s", document.Sanitize(fmt.Sprint(value)), reason)
+	}
+	return selector
 }
 
 func (r *reader) matchLabels(n document.Node, path *document.Path) map[string]string {

@@ -28,11 +28,12 @@ const (
 	NameConflict      = netpol.NameConflict
 	NamespaceExempt   = netpol.NamespaceExempt
 	RangesUnavailable = netpol.RangesUnavailable
+	Guarded           = netpol.Guarded
 	Pending           = netpol.Pending
 )
 
 // States lists all states of a policy: Applied, and then the states that need a person, the most urgent first.
-var States = []State{Applied, Invalid, NameConflict, NamespaceExempt, RangesUnavailable, Pending}
+var States = []State{Applied, Invalid, NameConflict, NamespaceExempt, RangesUnavailable, Guarded, Pending}
 
 // Cluster has the objects and ranges that a reader found in a cluster, or in one namespace.
 type Cluster struct {

@@ -51,6 +51,3 @@ func JoinIndex(path string, i int) string { return path + "[" + strconv.Itoa(i) 
 
 // RootPath returns the path of a whole document, which messages call name, such as policy.json.
 func RootPath(name string) *Path { return &Path{name: name} }
-
-// Raw returns the path that a text such as matchExpressions[0].key continues.
-func (p *Path) Raw(text string) *Path { return &Path{name: p.String() + "." + text} }

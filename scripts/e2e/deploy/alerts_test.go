@@ -58,6 +58,8 @@ func TestEachAlertFires(t *testing.T) {
 		{"policies cannot be written", []string{"EgressAgentSyncErrors"}, withoutCreateRight},
 		{"a policy is invalid", []string{"EgressPolicyNotApplied"}, invalidPolicy},
 		{"a NetworkPolicy has another owner", []string{"EgressPolicyNotApplied"}, nameConflict},
+		{"a platform document is invalid", []string{"EgressPlatformInvalid"}, invalidDocument},
+		{"a guardrail cuts a policy, and the webhook has no copy", []string{"EgressPolicyGuarded", "EgressPlatformStale"}, guardedPolicy},
 		{"AWS does not answer", []string{"EgressRangesOld"}, unconfirmedRanges},
 		{"nobody replaces the file", []string{"EgressRangesOld"}, oldFile},
 		{"a document lacks half", []string{"EgressRangesRefused"}, halfADocument},
@@ -178,6 +180,26 @@ func withoutCreateRight(t *testing.T, s *scene) {
 
 func invalidPolicy(t *testing.T, _ *scene) {
 	createPolicy(t, "invalid", `{"allowedDestinations": [{}]}`)
+}
+
+func createDocument(t *testing.T, document string) {
+	t.Helper()
+	configMaps := harness.Control(t).Admin.CoreV1().ConfigMaps(harness.AgentNamespace)
+	_, err := configMaps.Create(context.Background(), &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: "platform", Labels: map[string]string{"egress-controller": "platform"}},
+		Data:       map[string]string{"platform.json": document},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		harness.Kubectl(t, "", "delete", "configmap", "-n", harness.AgentNamespace, "platform", "egress-platform", "--ignore-not-found")
+	})
+}
+
+func invalidDocument(t *testing.T, _ *scene) { createDocument(t, `{"namespaces": {}}`) }
+
+func guardedPolicy(t *testing.T, _ *scene) {
+	createDocument(t, `{"namespaces": {}, "guardrails": {"denied": [{"name": "ten", "cidr": "10.0.0.0/8"}]}}`)
+	createPolicy(t, "guarded", `{"allowedDestinations": [{"name": "one", "cidr": "10.1.0.0/16", "ports": [443]}]}`)
 }
 
 func nameConflict(t *testing.T, _ *scene) {

@@ -57,5 +57,5 @@ func TestExamplesPrintGoldens(t *testing.T) {
 		})
 	}
 	require.Equal(t, []string{"custom-services", "demo", "dynamodb", "everything-denied", "gitops", "ipv6-cluster", "onboarding",
-		"s3-and-database", "several-regions", "single-tenant", "udp-and-port-ranges"}, names, "an example is missing or unexpected")
+		"platform-default-deny", "platform-exception", "platform-region", "platform-tree", "s3-and-database", "several-regions", "single-tenant", "udp-and-port-ranges"}, names, "an example is missing or unexpected")
 }

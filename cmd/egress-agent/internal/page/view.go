@@ -147,7 +147,7 @@ func tiles(namespaces []namespaceView) []tile {
 		tile{count: wideCount, label: "Wide", note: "open more than a /8", tag: tagWide},
 		tile{count: leakCount, label: nounOf(leakCount, "Leak", "Leaks"), note: "other NetworkPolicies that open egress", tag: tagLeak},
 	)
-	for _, state := range []status.State{status.NamespaceExempt, status.RangesUnavailable, status.Pending, status.Applied} {
+	for _, state := range []status.State{status.NamespaceExempt, status.RangesUnavailable, status.Guarded, status.Pending, status.Applied} {
 		if states[state] > 0 {
 			all = append(all, stateTile(state, states[state]))
 		}
@@ -165,6 +165,7 @@ var stateNotes = map[status.State]string{
 	status.NameConflict:      "not applied",
 	status.NamespaceExempt:   "nothing is written there",
 	status.RangesUnavailable: "the addresses of a service are unknown",
+	status.Guarded:           "cut by the platform's guardrails",
 	status.Pending:           "not applied yet",
 	status.Applied:           "in force as written",
 }

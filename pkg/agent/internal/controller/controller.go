@@ -110,7 +110,7 @@ func (c *Controller) Run(ctx, requestCtx context.Context) {
 	c.enqueueAll()
 	c.reportDocuments()
 	var running sync.WaitGroup
-	running.Go(func() { c.snapshots.run(ctx, requestCtx) })
+	running.Go(func() { c.snapshots.run(ctx, requestCtx, c.countDocuments) })
 	for range c.options.Workers {
 		running.Go(func() {
 			for ctx.Err() == nil && c.processNext(ctx, requestCtx) {

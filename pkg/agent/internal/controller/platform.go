@@ -106,7 +106,6 @@ func (c *Controller) reportDocuments() {
 	for _, status := range statuses {
 		c.reportDocument(status.Stored.Name, false)
 	}
-	c.countDocuments()
 }
 
 // reportDocument reports a platform document. isChanged means that its stored version is new.
@@ -147,7 +146,11 @@ func (c *Controller) countDocuments() {
 			valid++
 		}
 	}
-	c.reporter.PlatformChanged(valid, len(statuses)-valid, governed)
+	cycles := c.governance.Cycles()
+	c.reporter.PlatformChanged(valid, len(statuses)-valid, governed, len(cycles))
+	if len(cycles) > 0 && c.tracker.RecordWarning(c.documentKey(" cycles"), "", strings.Join(cycles, " ")) {
+		c.reporter.CyclesFound(cycles)
+	}
 }
 
 // warnReserved warns of tenants' ConfigMaps whose name belongs to the platform.

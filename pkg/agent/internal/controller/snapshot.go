@@ -90,8 +90,8 @@ func (s *snapshots) read(ctx context.Context) (*corev1.ConfigMap, platform.Snaps
 	return configMap, snapshot, nil
 }
 
-// run saves the snapshot after each change, until ctx ends. Its requests use requestCtx.
-func (s *snapshots) run(ctx, requestCtx context.Context) {
+// run saves the snapshot after each change, until ctx ends, and calls count before. Its requests use requestCtx.
+func (s *snapshots) run(ctx, requestCtx context.Context, count func()) {
 	s.changed()
 	for {
 		select {
@@ -100,6 +100,7 @@ func (s *snapshots) run(ctx, requestCtx context.Context) {
 		case <-s.dirty:
 		case <-time.After(snapshotCheck):
 		}
+		count()
 		if err := s.save(requestCtx); err != nil && ctx.Err() == nil {
 			s.reporter.SnapshotFailed("save", err)
 			s.changed()

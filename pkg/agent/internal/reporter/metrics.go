@@ -53,6 +53,7 @@ type metrics struct {
 type platformMetrics struct {
 	documents  *prometheus.GaugeVec // by state: applied or invalid
 	namespaces prometheus.Gauge
+	cyclic     prometheus.Gauge
 	changed    prometheus.Gauge
 }
 
@@ -65,6 +66,10 @@ func newPlatformMetrics(registry prometheus.Registerer) platformMetrics {
 		namespaces: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "egress_agent_platform_governed_namespaces", Help: "Namespaces that at least one platform document governs.",
 		}),
+		cyclic: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "egress_agent_platform_cyclic_namespaces",
+			Help: "Namespaces in a cycle of parents, or below one. They inherit no policies.",
+		}),
 		changed: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "egress_agent_platform_changed_timestamp_seconds",
 			Help: "When the content of the ConfigMap egress-platform last changed, in epoch seconds; 0 without one.",
@@ -73,7 +78,7 @@ func newPlatformMetrics(registry prometheus.Registerer) platformMetrics {
 	for _, label := range []string{stateApplied, stateInvalid} {
 		m.documents.WithLabelValues(label)
 	}
-	registry.MustRegister(m.documents, m.namespaces, m.changed)
+	registry.MustRegister(m.documents, m.namespaces, m.cyclic, m.changed)
 	return m
 }
 

@@ -106,12 +106,19 @@ func (r *Reporter) SetLeader(isLeader bool) {
 	r.metrics.leader.Set(value)
 }
 
-// PlatformChanged records the number of platform documents by the state of their stored version, and the number of
-// namespaces that they govern.
-func (r *Reporter) PlatformChanged(valid, invalid, namespaces int) {
+// PlatformChanged records the number of platform documents by the state of their stored version, the number of namespaces
+// that they govern, and that of namespaces in a cycle of parents.
+func (r *Reporter) PlatformChanged(valid, invalid, namespaces, cyclic int) {
+	r.metrics.platform.cyclic.Set(float64(cyclic))
 	r.metrics.platform.documents.WithLabelValues(stateApplied).Set(float64(valid))
 	r.metrics.platform.documents.WithLabelValues(stateInvalid).Set(float64(invalid))
 	r.metrics.platform.namespaces.Set(float64(namespaces))
+}
+
+// CyclesFound logs the namespaces that are in a cycle of parents.
+func (r *Reporter) CyclesFound(namespaces []string) {
+	const maxShown = 10
+	r.log.Warn("namespaces in a cycle of parents inherit no policies", "namespaces", namespaces[:min(len(namespaces), maxShown)], "count", len(namespaces))
 }
 
 // SnapshotSaved records that the ConfigMap of the platform has the content of this time, in epoch seconds.
