@@ -78,7 +78,7 @@ func objectMessages() policy.Problems {
 // warningCases. Only the name and the path of the destination may differ.
 func TestDocumentedMessages(t *testing.T) {
 	var messages []string
-	for _, pattern := range []string{"invalid/*.err", "valid/*.warn"} {
+	for _, pattern := range []string{"invalid/*.err", "valid/*.warn", "../platform/invalid/*.err"} {
 		paths, err := filepath.Glob(filepath.Join(corpus, pattern))
 		require.NoError(t, err)
 		for _, path := range paths {
@@ -112,6 +112,7 @@ func TestDocumentedMessages(t *testing.T) {
 	for _, test := range warningCases {
 		messages = append(messages, test.want...)
 	}
+	messages = append(messages, platformMessages(t)...)
 	documentation, err := os.ReadFile("../../WEBHOOK.md")
 	require.NoError(t, err)
 	_, tables, _ := strings.Cut(string(documentation), "## What it refuses")
@@ -128,4 +129,25 @@ func TestDocumentedMessages(t *testing.T) {
 		}
 		assert.True(t, found, "no policy gets the message %q", quoted)
 	}
+}
+
+// platformMessages are the messages about policies that platform documents refuse.
+func platformMessages(t *testing.T) []string {
+	guardrails := NewGuardrails([]PlatformDocument{
+		platformDocument(t, "baseline", `"guardrails": {"denied": [{"name": "metadata", "cidr": "169.254.169.254/32", "reason": "node credentials"}], "require": ["reason", "deny"]}`),
+		platformDocument(t, "region", `"guardrails": {"within": [{"name": "aws-eu", "cidr": "169.254.0.0/16"}, {"name": "corporate", "cidr": "10.0.0.0/8"}]}`),
+	}, nil, IPv4)
+	var messages []string
+	for _, document := range []string{
+		`{"allowedDestinations": [{"name": "all", "cidr": "10.0.0.0/7", "ports": [443]}]}`,
+		`{"allowedDestinations": [{"name": "web", "cidr": "169.254.169.254/32", "ports": [443]}]}`,
+		`{"defaultAction": "allow", "allowedDestinations": []}`,
+	} {
+		compiled := CompileConfigMap(tenantPolicy(document), Inputs{Options: Options{Family: IPv4}, Guardrails: guardrails})
+		require.Empty(t, compiled.Problems)
+		messages = append(messages, lines(compiled.Refusals())...)
+	}
+	reserved := tenantPolicy(`{}`)
+	reserved.Name = "egress-platform-x"
+	return append(messages, lines(CompileConfigMap(reserved, Inputs{}).Problems)...)
 }

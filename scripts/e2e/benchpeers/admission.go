@@ -189,7 +189,7 @@ func (b *bench) register(ctx context.Context, address string, change func(*admis
 	if err != nil {
 		return err
 	}
-	url := "https://" + address + "/validate" // the cluster has no Service network
+	url := "https://" + address + "/validate"           // the cluster has no Service network
 	configuration.Webhooks = configuration.Webhooks[:1] // without the entry of platform documents
 	configuration.Webhooks[0].ClientConfig = admissionregistrationv1.WebhookClientConfig{URL: &url, CABundle: bundle}
 	change(&configuration)
