@@ -128,7 +128,7 @@ certs: ## Renew the webhook's certificate if it expires within 30 days (ROTATE=1
 	@scripts/certs.sh
 
 .PHONY: tenant-onboard
-tenant-onboard: ## Protect a tenant's namespace: make tenant-onboard NS=tenant-a
+tenant-onboard: ## Protect a tenant's namespace: make tenant-onboard NS=tenant-a (LABELS=tier=tenant also closes it by default, if a platform document selects it)
 	@scripts/deploy.sh onboard "$${NS:-}"
 
 .PHONY: status

@@ -7,6 +7,7 @@
 #
 # IMG_AGENT, IMG_WEBHOOK   the images (default: the images that run already)
 # OVERLAYS                 any of deploy/components, such as "cert-manager prometheus"
+# LABELS                   onboard also gives the namespace these labels, such as "tier=tenant"
 # PURGE=1                  remove also deletes the tenants' NetworkPolicies
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -131,10 +132,22 @@ checked() {
     fail "$(printf %q "$1") is not a namespace name: use at most 63 lower-case letters, digits and -, such as NS=tenant-a"
 }
 onboard() {
+  local bases labels=()
+  read -ra labels <<<"${LABELS:-}"
+  for label in ${labels[@]+"${labels[@]}"}; do
+    [[ $label =~ ^[A-Za-z0-9._/-]+=[A-Za-z0-9._-]*$ ]] || fail "$(printf %q "$label") is not a label: give LABELS=KEY=VALUE"
+  done
   exists namespace "$1" || fail "there is no namespace $1: run 'kubectl create namespace $1'"
   exists validatingwebhookconfiguration egress-webhook || fail "the cluster has no egress-webhook: run 'make webhook-full-deploy' first"
   step "Labelling the namespace $1" kubectl label namespace "$1" egress-validation=enabled --overwrite
+  [ ${#labels[@]} -eq 0 ] || step "Labelling it ${labels[*]}, too" kubectl label namespace "$1" --overwrite "${labels[@]}"
   step "Waiting until the webhook refuses a policy with a mistake there (a dry run)" refused "$1"
+  bases=$(kubectl get networkpolicy -n "$1" -l egress-controller/platform=base -o 'jsonpath={.items[*].metadata.name}')
+  if [ -n "$bases" ]; then
+    say "By default it is closed: $bases"
+  else
+    say "It is open until its first policy. To close it by default, give it the label of a platform document, as in LABELS=tier=tenant: deploy/README.md, \"What binds every tenant\"."
+  fi
   say "$1 is protected. Its policies are ConfigMaps with the label egress-controller=managed: README.md, \"The policy\"."
 }
 

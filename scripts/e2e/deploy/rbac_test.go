@@ -76,7 +76,7 @@ func TestAgentNeedsEachRight(t *testing.T) {
 		}
 		require.NoError(t, from.grant(from.rules))
 	}
-	require.Equal(t, 16, count)
+	require.Equal(t, 19, count)
 }
 
 // rights returns what rules grant. Each rule has one group, one resource, and at most one name.
@@ -126,7 +126,7 @@ type busyAgent struct {
 // startBusyAgent starts an agent without a Lease and without saved ranges.
 func startBusyAgent(t *testing.T) *busyAgent {
 	forget := func() {
-		harness.Kubectl(t, "", "delete", "lease,configmap", "-n", harness.AgentNamespace, harness.AgentName, "egress-ranges", "--ignore-not-found")
+		harness.Kubectl(t, "", "delete", "lease,configmap", "-n", harness.AgentNamespace, harness.AgentName, "egress-ranges", "egress-platform", "rbac", "--ignore-not-found")
 	}
 	forget()
 	kubeconfig, err := harness.Control(t).ServiceAccountKubeconfig(t.Context(), harness.AgentNamespace, harness.AgentName)
@@ -157,7 +157,7 @@ func copyFile(t *testing.T, from, to string) {
 	require.NoError(t, os.WriteFile(to, data, 0o600))
 }
 
-// changeEverything changes everything that the agent watches: a small policy, a large one, one that appears and
+// changeEverything changes everything that the agent watches: a platform document, a small policy, a large one, one that appears and
 // disappears, a NetworkPolicy that a user deletes and, at the fifth call, the ranges.
 func (a *busyAgent) changeEverything(t *testing.T) {
 	ctx := context.Background()
@@ -182,11 +182,28 @@ func (a *busyAgent) changeEverything(t *testing.T) {
 			require.NoError(t, err)
 		}
 	}
+	a.changeDocument(t)
 	_ = policies.Delete(ctx, "restored", metav1.DeleteOptions{}) // it may not exist
 	if a.changeCount == 5 {
 		copyFile(t, harness.Root+"/testdata/ranges/ip-ranges-next.json", a.ranges)
 	}
 	time.Sleep(150 * time.Millisecond)
+}
+
+// changeDocument changes a platform document, which the agent then saves for the webhook.
+func (a *busyAgent) changeDocument(t *testing.T) {
+	documents := harness.Control(t).Admin.CoreV1().ConfigMaps(harness.AgentNamespace)
+	text := fmt.Sprintf(`{"namespaces": {"matchLabels": {"a": "b"}}, "allowedDestinations": [{"name": "a", "cidr": "10.0.%d.0/24", "ports": [443]}]}`, a.changeCount%256)
+	var err error
+	if a.changeCount == 1 {
+		_, err = documents.Create(t.Context(), &corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Name: "rbac", Labels: map[string]string{"egress-controller": "platform"}},
+			Data:       map[string]string{"platform.json": text},
+		}, metav1.CreateOptions{})
+	} else {
+		_, err = documents.Patch(t.Context(), "rbac", types.MergePatchType, fmt.Appendf(nil, `{"data": {"platform.json": %q}}`, text), metav1.PatchOptions{})
+	}
+	require.NoError(t, err)
 }
 
 // manyCIDRs returns a policy of n CIDRs and one more, which depends on the version.

@@ -49,7 +49,11 @@ func (r *Reporter) Normal(object Object, reason, message string) {
 
 // Warning logs a problem, and records a Warning Event about it.
 func (r *Reporter) Warning(object Object, reason, message string) {
-	r.log.Warn("policy not applied",
+	text := "policy not applied"
+	if reason == string(netpol.Guarded) {
+		text = "policy applied in part"
+	}
+	r.log.Warn(text,
 		"namespace", object.GetNamespace(), "name", object.GetName(), "reason", reason, "message", Truncate(message))
 	r.events.Event(object, corev1.EventTypeWarning, reason, Truncate(message))
 }
