@@ -32,7 +32,7 @@ const (
 	NamespaceExempt State = "NamespaceExempt"
 	// RangesUnavailable: the policy names AWS services whose ranges are not loaded.
 	RangesUnavailable State = "RangesUnavailable"
-	// Guarded: as Applied, but guardrails of the platform close a part of what the policy opens.
+	// Guarded: as Applied, but guardrails of the platform close a part of the policy.
 	Guarded State = "Guarded"
 	// Pending: the agent has a write to do.
 	Pending State = "Pending"
@@ -200,8 +200,8 @@ func Assess(configMap *corev1.ConfigMap, current *Current, in Inputs) *Assessmen
 	return a
 }
 
-// cutCurrent cuts the current spec, which stays in force without a policy that could be compiled again, if the
-// guardrails do not permit all of it.
+// cutCurrent cuts the current spec if the guardrails do not permit it. The spec stays in force, and there is no policy
+// to compile again.
 func (a *Assessment) cutCurrent(configMap *corev1.ConfigMap, current *Current, in Inputs) {
 	if !in.Guardrails.Cuts() {
 		return
@@ -285,7 +285,7 @@ func (a *Assessment) assessByAnnotations(current *Current, in Inputs) {
 	}
 }
 
-// guardedText returns what the guardrails close of a policy.
+// guardedText describes the parts of a policy that guardrails close.
 func guardedText(violations []Violation) string {
 	var closed policy.Problems
 	for _, violation := range violations {

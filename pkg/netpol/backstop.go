@@ -85,9 +85,9 @@ const (
 // backstopPriority leaves room for ClusterNetworkPolicies before and after the backstop: 0 comes first, 1000 last.
 const backstopPriority = 100
 
-// Backstop returns a ClusterNetworkPolicy of the Admin tier that denies what the guardrails of a document deny, also
-// against NetworkPolicies that tenants write themselves. It leaves out what a base of documents opens, because a rule of
-// the Admin tier comes before every NetworkPolicy. It returns nil if nothing remains to deny. It returns an error if the
+// Backstop returns a ClusterNetworkPolicy of the Admin tier with the denied entries of a document. It also overrides the
+// NetworkPolicies that tenants write themselves. It omits the bases of documents, because a rule of the Admin tier comes
+// before every NetworkPolicy. It returns nil if nothing remains to deny. It returns an error if the
 // rules exceed a limit of the API, or if they need ranges that the table lacks.
 //
 // It leaves out the guardrails of within: the Admin tier denies only addresses that it lists.

@@ -29,8 +29,8 @@ type Inputs struct {
 	// the namespace. If Exceeded is not empty, the policy is invalid. CompileConfigMap then does not read policy.json,
 	// which the caller may lack.
 	Exceeded policy.Problems
-	// Guardrails are the guardrails of the policy's namespace; nil if it has none. They limit what the policies of tenants
-	// open, and not what the platform itself opens.
+	// Guardrails are the guardrails of the policy's namespace; nil if it has none. They limit the policies of tenants, and
+	// not the bases of the platform.
 	Guardrails *Guardrails
 	// Origin is where the ConfigMap comes from. The zero value is a tenant's ConfigMap.
 	Origin Origin
@@ -60,14 +60,14 @@ type Compiled struct {
 	// Unresolved are the names of destinations with a service that the table lacks, because AWS's document is not loaded.
 	// They are in the policy's order. Spec lacks these destinations.
 	Unresolved []string
-	// Violations are what the platform documents do not permit in the policy, in the order of documents. Admission refuses
+	// Violations are the parts of the policy that platform documents do not permit, in the order of documents. Admission refuses
 	// a policy with a Violation in mode enforce. The agent applies it, without the part that they close.
 	Violations []Violation
 
 	options Options
 	origin  Origin
 	blocks  prefixes.Blocks
-	// isCut reports whether the guardrails close a part of what the policy opens.
+	// isCut reports whether the guardrails close a part of the policy.
 	isCut bool
 	// unresolvedGuardrails are the guardrails whose AWS ranges are not loaded. The policy then opens nothing.
 	unresolvedGuardrails []string
@@ -131,7 +131,7 @@ func warnOfConfigMap(configMap *corev1.ConfigMap, p *policy.Policy, in Inputs, w
 }
 
 // compile resolves the destinations of c.Policy and merges them into c.blocks. The blocks are the union of the
-// destinations' (address, protocol, port) in the cluster's family, without what the guardrails close. A destination
+// destinations' (address, protocol, port) in the cluster's family, cut by the guardrails. A destination
 // without prefixes adds a warning.
 func (c *Compiled) compile(in Inputs, warnings *policy.Warnings) {
 	p := c.Policy

@@ -33,8 +33,8 @@ const (
 	DestinationsAnnotation = "egress-controller/destinations"
 	// OptionsAnnotation has the options that shaped the spec, such as "ipv4 dns".
 	OptionsAnnotation = "egress-controller/options"
-	// GuardedAnnotation names the guardrails that close a part of what the policy opens, such as
-	// "baseline/metadata baseline/within". It is absent if they close nothing.
+	// GuardedAnnotation names the guardrails that close a part of the policy, such as "baseline/metadata baseline/within".
+	// It is absent if they close nothing.
 	GuardedAnnotation = "egress-controller/guarded"
 	// PlatformLabel is on a NetworkPolicy that comes from no ConfigMap of its own namespace. Its value is Base or
 	// Inherited.
@@ -175,8 +175,8 @@ func HasManagedLabel(networkPolicy *metav1.ObjectMeta) bool {
 }
 
 // IsOwned reports whether the agent may write networkPolicy for a ConfigMap with this origin. It checks the managed-by
-// label and, if a user removed it, the owner's UID. A NetworkPolicy of the platform is the agent's by its name, which is
-// reserved: otherwise a tenant could take it over by removing its labels.
+// label and, if a user removed it, the owner's UID. A NetworkPolicy of the platform belongs to the agent by its reserved
+// name. Otherwise a tenant could take it over by removing its labels.
 func IsOwned(configMap *corev1.ConfigMap, origin Origin, networkPolicy *metav1.ObjectMeta) bool {
 	return origin.Kind != "" || HasManagedLabel(networkPolicy) || slices.ContainsFunc(networkPolicy.OwnerReferences, func(owner metav1.OwnerReference) bool {
 		return owner.UID == configMap.UID

@@ -8,7 +8,7 @@ import (
 )
 
 // CompilePlatform parses and checks the document of a platform ConfigMap. Admission, the agent and every command call
-// it, so all accept the same documents. A base that the dataplane could not enforce is a problem, too. Warnings are as
+// it, so all accept the same documents. A base that the dataplane could not enforce is also a problem. Warnings are as
 // in Compiled; they are about the base. Exactly one of document.Document and problems is nil.
 func CompilePlatform(configMap *corev1.ConfigMap, in Inputs) (document PlatformDocument, warnings, problems policy.Problems) {
 	document.Name = configMap.Name

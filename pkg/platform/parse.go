@@ -47,7 +47,7 @@ func Error(problems policy.Problems) string {
 	return "Platform document validation failed: " + problems.String()
 }
 
-// baseDocument returns the policy.json of the base of a valid platform.json: its allowedDestinations as they are.
+// baseDocument returns the base of a valid platform.json as a policy.json. It does not change allowedDestinations.
 func baseDocument(data []byte) string {
 	var base struct {
 		AllowedDestinations json.RawMessage `json:"allowedDestinations"`
@@ -140,7 +140,7 @@ var operators = map[metav1.LabelSelectorOperator]selection.Operator{
 	metav1.LabelSelectorOpExists: selection.Exists, metav1.LabelSelectorOpDoesNotExist: selection.DoesNotExist,
 }
 
-// add adds a requirement to a selector, or a problem for each part of it that is invalid.
+// add adds a requirement to a selector. For an invalid requirement it adds problems.
 func (r *reader) add(selector labels.Selector, path *document.Path, key string, operator selection.Operator, values []string) labels.Selector {
 	requirement, err := labels.NewRequirement(key, operator, values)
 	if err == nil {

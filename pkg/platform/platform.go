@@ -1,6 +1,6 @@
 // Package platform reads and checks the document that a platform team writes: platform.json in a labelled ConfigMap of
-// the agent's namespace. It says which namespaces the document governs, what these namespaces always have, and what
-// their tenants may never open.
+// the agent's namespace. The document selects namespaces. It gives them a base, which they always have, and guardrails,
+// which limit the policies of their tenants.
 //
 // Parse is pure. A document with a problem yields no Document, so no caller can apply only a part of a document.
 package platform
@@ -30,11 +30,11 @@ type Document struct {
 	Base *policy.Policy
 	// BaseDocument is Base as a policy.json; empty if Base is nil.
 	BaseDocument string
-	// Guardrails limit what the policies of tenants open. The zero value limits nothing.
+	// Guardrails limit the policies of tenants. The zero value limits nothing.
 	Guardrails Guardrails
 }
 
-// Mode says what a guardrail does.
+// Mode is the effect of guardrails.
 type Mode string
 
 // The modes, with the values that a document may have.
@@ -43,7 +43,7 @@ const (
 	Warn    Mode = "warn"
 )
 
-// Guardrails limit what the policies of tenants may open in a governed namespace.
+// Guardrails limit the policies of tenants in a governed namespace.
 type Guardrails struct {
 	// Mode is Enforce or Warn. It is Enforce if the document has no mode.
 	Mode Mode
@@ -58,7 +58,7 @@ type Guardrails struct {
 	Require []Requirement
 }
 
-// Cuts reports whether g can close a part of what a policy opens.
+// Cuts reports whether g can close a part of a policy.
 func (g Guardrails) Cuts() bool { return len(g.Denied) > 0 || g.Within != nil }
 
 // Requirement is something that a new or changed policy must have.

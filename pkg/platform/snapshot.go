@@ -15,7 +15,7 @@ const (
 	SnapshotKey  = "platform.json.gz"
 )
 
-// Snapshot is the platform documents in force, and which of them govern which namespace.
+// Snapshot has the platform documents in force, and the documents of each namespace.
 type Snapshot struct {
 	// Changed is when the agent made this content, in epoch seconds.
 	Changed int64 `json:"changed"`

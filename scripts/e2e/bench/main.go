@@ -28,6 +28,8 @@ var sizes = map[string]size{
 	"small": {namespaces: 200, policies: 1000, many: 2000, times: 5, latencies: 100, idle: 10 * time.Second},
 	"full":  {namespaces: 1000, policies: 5000, many: 10000, times: 7, latencies: 300, idle: time.Minute},
 	growth:  {namespaces: 1000},
+
+	governance: {namespaces: 10000, times: 3, idle: 30 * time.Second},
 }
 
 // growth is the size that measures the agent with the numbers of policies in --counts.
@@ -50,12 +52,12 @@ func run(ctx context.Context) error {
 	programs := flag.String("programs", "bin/control-plane", "`folder` with the control plane's programs")
 	agent := flag.String("agent", "bin/egress-agent", "the agent's `file`")
 	rangesFile := flag.String("ranges", "", "AWS's ip-ranges.json, a `file`")
-	name := flag.String("size", "small", "how much to measure: small, full or growth")
+	name := flag.String("size", "small", "how much to measure: small, full, growth or platform")
 	countList := flag.String("counts", "1000,5000,10000,20000,50000", "the `numbers` of policies of --size growth, in ascending order")
 	flag.Parse()
 	s, ok := sizes[*name]
 	if !ok || *rangesFile == "" {
-		return fmt.Errorf("give --ranges FILE, and --size small, full or growth")
+		return fmt.Errorf("give --ranges FILE, and --size small, full, growth or platform")
 	}
 	counts, err := measure.ParseCounts(*countList)
 	if err != nil {
@@ -84,6 +86,11 @@ func run(ctx context.Context) error {
 		header, rows, err := b.growth(ctx, counts)
 		return errors.Join(err, measure.PrintTable("", header, rows))
 	}
+	header := []string{"WHAT", "FIGURE", "FLOOR", "RATIO", "AT MOST"}
+	if *name == governance {
+		err := b.platform(ctx)
+		return errors.Join(err, measure.PrintTable("", header, b.rows))
+	}
 	steps := []struct {
 		progress string
 		do       func(context.Context) error
@@ -100,9 +107,8 @@ func run(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", step.progress, err)
 		}
 	}
-	limits := "AT MOST"
 	if *name != "full" {
-		limits = "AT MOST, WITH --size full" // with more policies, the start of the process is a smaller part of each figure
+		header[4] = "AT MOST, WITH --size full" // with more policies, the start of the process is a smaller part of each figure
 	}
-	return measure.PrintTable("", []string{"WHAT", "FIGURE", "FLOOR", "RATIO", limits}, b.rows)
+	return measure.PrintTable("", header, b.rows)
 }

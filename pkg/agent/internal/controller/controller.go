@@ -52,7 +52,7 @@ type Controller struct {
 	queue   *fairqueue.Queue // of the keys of NetworkPolicies that exist or that a policy needs
 	ledger  *ledger.Ledger
 	tracker *tracker.Tracker
-	// governance knows the platform documents and what they govern.
+	// governance knows the platform documents, and the documents of each namespace.
 	governance *governance.Governance
 	snapshots  *snapshots
 	rollout    rollout.Rollout
@@ -155,6 +155,7 @@ func (c *Controller) keysAffected(table *awsranges.Table, change awsranges.Chang
 	affected := sets.New(keys...)
 	for _, namespace := range namespaces {
 		affected.Insert(c.policyKeysIn(namespace)...)
+		affected.Insert(c.governance.InheritedKeys(namespace)...)
 	}
 	return affected.UnsortedList()
 }
@@ -232,6 +233,7 @@ func (c *Controller) syncWith(
 		return false, c.deleteIfMade(ctx, key, current)
 	}
 	inputs.Guardrails = c.governance.Guardrails(key.Namespace, table)
+	c.warnOfInheritance(key, configMap)
 	return c.apply(ctx, key, source, configMap, current, isSpecKnown, inputs)
 }
 
@@ -324,7 +326,7 @@ func (c *Controller) reportDecision(key cache.ObjectName, about reporter.Object,
 		}
 		c.warn(key, about, about.GetName(), d.Warning, problem)
 	}
-	// A document governs thousands of namespaces, and one Event about the document says so.
+	// A document may govern thousands of namespaces. It has one Event, and not one for each namespace.
 	isTold := !netpol.IsReserved(key.Name) || d.Reason == plan.ReasonRestored
 	if d.Reason != "" && isTold {
 		c.reporter.Normal(about, d.Reason, d.Message)

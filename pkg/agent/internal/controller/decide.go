@@ -34,7 +34,7 @@ func (c *Controller) decide(
 	if c.table.Load() != inputs.Table {
 		c.queue.Add(key)
 	}
-	isTenants := inputs.Origin.Kind != netpol.Base // what the platform opens does not yield to the policies of tenants
+	isTenants := inputs.Origin.Kind != netpol.Base // a base takes precedence over the policies of tenants
 	isRestored := assessment.Cause == netpol.CauseMissing && c.wasInPlace(key, configMap)
 	if assessment.Opens && !isRestored && isTenants {
 		if assessment, exceeded, err = c.checkOpening(ctx, key, configMap, current, assessment, inputs); err != nil {

@@ -56,7 +56,7 @@ func newTwoStepFixture(t *testing.T, objects ...runtime.Object) *fixture {
 }
 
 func newFixtureWith(t *testing.T, options Options, objects ...runtime.Object) *fixture {
-	f := &fixture{client: fake.NewClientset(objects...), events: record.NewFakeRecorder(100), metrics: prometheus.NewRegistry()}
+	f := &fixture{client: fake.NewClientset(objects...), events: record.NewFakeRecorder(1000), metrics: prometheus.NewRegistry()}
 	f.client.PrependReactor("*", "networkpolicies", f.setGeneration)
 	log := slog.New(slog.DiscardHandler)
 	f.Controller = New(f.client, metadatafake.NewSimpleMetadataClient(metadatafake.NewTestScheme()), options,

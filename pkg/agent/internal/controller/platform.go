@@ -25,7 +25,7 @@ func (c *Controller) platformHandler() cache.ResourceEventHandler {
 		change := c.governance.SetDocument(configMap, c.table.Load())
 		c.platformChanged(change)
 		if c.isLeader.Load() {
-			c.reportDocument(configMap.Name, true)
+			c.reportDocument(configMap.Name, change.IsNew)
 		}
 	}
 	return cache.ResourceEventHandlerFuncs{
@@ -65,7 +65,7 @@ func (c *Controller) namespaceHandler() cache.ResourceEventHandler {
 	}
 }
 
-// platformChanged enqueues what a change of the documents or namespaces affects.
+// platformChanged enqueues the keys that a change of the documents or namespaces affects.
 func (c *Controller) platformChanged(change governance.Change) {
 	c.snapshots.changed()
 	c.enqueue(change.Keys)
@@ -153,6 +153,18 @@ func (c *Controller) countDocuments() {
 	}
 }
 
+// warnOfInheritance warns of a policy that nothing inherits, because its namespace has too many such policies.
+func (c *Controller) warnOfInheritance(key cache.ObjectName, configMap *corev1.ConfigMap) {
+	const topic = " inherit" // no ConfigMap can have this name
+	if !c.governance.ExceedsInherited(cache.MetaObjectToName(configMap)) {
+		c.tracker.RecordWarning(key, topic, "")
+		return
+	}
+	c.warn(key, configMap, topic, "NotInherited", fmt.Sprintf(
+		"Namespaces below inherit at most %d policies of a namespace, the first by name, and not this one; merge some policies",
+		governance.MaxInherited))
+}
+
 // warnReserved warns of tenants' ConfigMaps whose name belongs to the platform.
 func (c *Controller) warnReserved(key cache.ObjectName, configMaps []*corev1.ConfigMap) {
 	for _, configMap := range configMaps {
@@ -180,7 +192,7 @@ func (c *Controller) syncPlatforms(
 	return c.apply(ctx, key, reduced, source.Stored, current, isSpecKnown, inputs)
 }
 
-// platformSource returns what a NetworkPolicy of the platform is made from; nil if the platform does not need it.
+// platformSource returns the source of a NetworkPolicy of the platform; nil if the platform does not need it.
 func (c *Controller) platformSource(ctx context.Context, key cache.ObjectName) (*governance.Source, error) {
 	if base := c.governance.Base(key); base != nil {
 		return base, nil
@@ -201,7 +213,7 @@ func (c *Controller) platformSource(ctx context.Context, key cache.ObjectName) (
 	if err != nil || exceeded == nil {
 		return governance.InheritedConfigMap(key, configMap), err
 	}
-	// A policy beyond a limit has a Warning of its own. What it says is not read, so nothing inherits it.
+	// The policy exceeds a limit, and has a Warning about that. The agent does not read it, so nothing inherits it.
 	return nil, nil
 }
 
@@ -217,7 +229,7 @@ func (c *Controller) removePlatforms(ctx context.Context, key cache.ObjectName, 
 	if current.Labels[netpol.PlatformLabel] == netpol.Inherited {
 		isKnown = c.governance.IsInheritable(source)
 	} else if c.governance.HasNoVersion(source.Name) {
-		return nil // its last valid version is unknown, so what it made stays
+		return nil // its last valid version is unknown, so its NetworkPolicies stay
 	}
 	if !isKnown {
 		exists, err := c.api.sourceExists(ctx, source, current.Labels[netpol.PlatformLabel])

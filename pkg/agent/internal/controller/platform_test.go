@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 
@@ -10,8 +11,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 
+	"egress-agent/pkg/agent/internal/governance"
 	"egress-agent/pkg/agent/internal/plan"
 	"egress-agent/pkg/agent/internal/testobjects"
 	"egress-agent/pkg/awsranges"
@@ -342,6 +345,33 @@ func TestInheritance(t *testing.T) {
 		f.setCached(t, childOf("tenant-a", "division"))
 		f.drain(t)
 		require.NotNil(t, inherited("tenant-b"))
+	})
+	t.Run("at most 20 policies of a namespace", func(t *testing.T) {
+		for i := range 21 {
+			configMap := testobjects.With(inheritable(testobjects.Edited), func(c *corev1.ConfigMap) { c.Name, c.UID = fmt.Sprintf("a%02d", i), types.UID(fmt.Sprint(i)) })
+			_, err := f.client.CoreV1().ConfigMaps("division").Create(t.Context(), configMap, metav1.CreateOptions{})
+			require.NoError(t, err)
+			change(configMap)
+		}
+		list, err := f.client.NetworkingV1().NetworkPolicies("tenant-b").List(t.Context(), metav1.ListOptions{LabelSelector: netpol.PlatformLabel + "=" + netpol.Inherited})
+		require.NoError(t, err)
+		require.Len(t, list.Items, governance.MaxInherited)
+		require.Nil(t, inherited("tenant-b"), "egress comes after a00 to a19")
+		require.Nil(t, f.find(t, cache.NewObjectName("tenant-b", "egress-inherited-division.a20")))
+		for reason, message := f.nextEvent(); reason != "NotInherited"; reason, message = f.nextEvent() {
+			require.NotEmpty(t, reason, message)
+		}
+		for i := range 21 {
+			name := fmt.Sprintf("a%02d", i)
+			require.NoError(t, f.client.CoreV1().ConfigMaps("division").Delete(t.Context(), name, metav1.DeleteOptions{}))
+			reduced := f.caches.reduceConfigMap(testobjects.With(inheritable(testobjects.Edited), func(c *corev1.ConfigMap) { c.Name = name }))
+			require.NoError(t, f.caches.configMaps.Delete(reduced))
+			f.configMapHandler().OnDelete(reduced)
+		}
+		f.drain(t)
+		require.NotNil(t, inherited("tenant-b"))
+		for reason, _ := f.nextEvent(); reason != ""; reason, _ = f.nextEvent() {
+		}
 	})
 	t.Run("without the annotation, nothing inherits it", func(t *testing.T) {
 		change(testobjects.With(inheritable(testobjects.Edited), func(c *corev1.ConfigMap) { c.Annotations = nil }))

@@ -26,8 +26,8 @@ const snapshotInterval = 2 * time.Second
 // snapshotRetry is the time after which a request that has failed is repeated.
 const snapshotRetry = 5 * time.Second
 
-// snapshots keeps the ConfigMap of the platform current: the documents in force and what they govern. The webhook mounts
-// it, and the agent reads it when it starts to lead.
+// snapshots saves the documents in force and the documents of each namespace in a ConfigMap. The webhook mounts it, and
+// a new leader reads it.
 type snapshots struct {
 	client     kubernetes.Interface
 	namespace  string
@@ -61,7 +61,7 @@ func (s *snapshots) changed() {
 	}
 }
 
-// load returns the saved snapshot; the zero value if there is none. It retries while the API server fails, until ctx
+// load returns the saved snapshot; the zero value without one. It retries while the API server fails, until ctx
 // ends. A defective snapshot counts as none.
 func (s *snapshots) load(ctx context.Context) platform.Snapshot {
 	for {

@@ -1,5 +1,5 @@
-// Package governance knows the platform documents, the labels of the namespaces, and therefore which document governs
-// which namespace. It is pure: callers tell it what has changed, and act on the results.
+// Package governance knows the platform documents and the labels of the namespaces, and so the documents that govern
+// each namespace. It is pure: callers report changes, and act on the results.
 package governance
 
 import (
@@ -59,12 +59,14 @@ func New(agentNamespace string, options netpol.Options, parentLabels []string) *
 	}
 }
 
-// Change is what a change of a document or a namespace affects.
+// Change lists the effects of a change of a document or a namespace.
 type Change struct {
-	// Keys are those of the NetworkPolicies of the platform that may need a write or a deletion.
+	// Keys are the keys of the NetworkPolicies of the platform that may need a write or a deletion.
 	Keys []cache.ObjectName
 	// Namespaces are those whose guardrails have changed, sorted.
 	Namespaces []string
+	// IsNew reports whether the stored document has another text than before.
+	IsNew bool
 }
 
 // Restore records the documents that were in force before this process started. If the stored version of a document is
@@ -87,8 +89,11 @@ func (g *Governance) SetDocument(configMap *corev1.ConfigMap, table *awsranges.T
 		d = &document{inForce: netpol.PlatformDocument{Name: configMap.Name}}
 		g.documents[configMap.Name] = d
 	}
+	isNew := d.configMap == nil || d.configMap.UID != configMap.UID || d.configMap.Data[platform.Key] != configMap.Data[platform.Key]
 	d.configMap = configMap
-	return g.evaluate(d, table)
+	change := g.evaluate(d, table)
+	change.IsNew = isNew
+	return change
 }
 
 // Reevaluate checks each document again, because the table has other names.
@@ -308,7 +313,7 @@ func names(d policy.Destination, isChanged map[awsranges.ServiceRegion]bool) boo
 	})
 }
 
-// Source is what a NetworkPolicy of the platform is made from.
+// Source is the origin of a NetworkPolicy of the platform.
 type Source struct {
 	// ConfigMap exists only in memory. It has the UID of Stored.
 	ConfigMap *corev1.ConfigMap
@@ -340,8 +345,8 @@ func (g *Governance) HasDocument(name string) bool {
 	return g.documents[name] != nil
 }
 
-// HasNoVersion reports whether a platform ConfigMap exists of which no version was ever valid. It may have been valid
-// before this process started, so what it made must stay.
+// HasNoVersion reports whether a platform ConfigMap exists, and this process knows no valid version. An earlier version
+// may have been valid, so its NetworkPolicies must stay.
 func (g *Governance) HasNoVersion(name string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -405,7 +410,7 @@ func (g *Governance) Statuses() (statuses []Status, governed int) {
 	return statuses, governed
 }
 
-// Snapshot returns the documents in force, and which of them govern which namespace. Changed is 0.
+// Snapshot returns the documents in force, and the documents of each namespace. Changed is 0.
 func (g *Governance) Snapshot() platform.Snapshot {
 	g.mu.Lock()
 	defer g.mu.Unlock()

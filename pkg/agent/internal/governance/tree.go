@@ -1,6 +1,7 @@
 package governance
 
 import (
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -9,7 +10,11 @@ import (
 	"egress-agent/pkg/netpol"
 )
 
-// tree has the parents of the namespaces, and the policies that namespaces below their own inherit.
+// MaxInherited limits the policies of a namespace that namespaces below it inherit. Each takes a NetworkPolicy in each of
+// them, and a tenant may have thousands of ConfigMaps. The first policies by name count.
+const MaxInherited = 20
+
+// tree has the parents of the namespaces, and the inheritable policies.
 type tree struct {
 	parentOf map[string]string          // by namespace; absent without a parent
 	children map[string]map[string]bool // by namespace
@@ -52,6 +57,12 @@ func (t tree) ancestors(namespace string) (ancestors []string, isCycle bool) {
 	return ancestors, false
 }
 
+// inheritable returns the sorted names of the policies that namespaces below a namespace inherit.
+func (t tree) inheritable(namespace string) []string {
+	names := slices.Sorted(maps.Keys(t.policies[namespace]))
+	return names[:min(len(names), MaxInherited)]
+}
+
 // below returns the namespaces below a namespace at any depth, sorted.
 func (t tree) below(namespace string) []string {
 	seen := map[string]bool{namespace: true}
@@ -82,7 +93,7 @@ func (g *Governance) inherited(namespace string) []cache.ObjectName {
 	ancestors, _ := g.tree.ancestors(namespace)
 	var keys []cache.ObjectName
 	for _, ancestor := range ancestors {
-		for name := range g.tree.policies[ancestor] {
+		for _, name := range g.tree.inheritable(ancestor) {
 			keys = append(keys, cache.NewObjectName(namespace, inheritedName(ancestor, name)))
 		}
 	}
@@ -116,12 +127,12 @@ func (g *Governance) changeParent(namespace, parent string) []cache.ObjectName {
 	return keys
 }
 
-// PolicyChanged records whether namespaces below its own inherit a policy. It returns the keys of the NetworkPolicies
-// that come from the policy.
+// PolicyChanged records whether a policy is inheritable. It returns the keys of the NetworkPolicies that come from the
+// policy.
 func (g *Governance) PolicyChanged(namespace, name string, isInheritable bool) []cache.ObjectName {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	wasInheritable := g.tree.policies[namespace][name]
+	wasInheritable, before := g.tree.policies[namespace][name], g.tree.inheritable(namespace)
 	switch {
 	case !isInheritable && !wasInheritable:
 		return nil
@@ -135,9 +146,19 @@ func (g *Governance) PolicyChanged(namespace, name string, isInheritable bool) [
 			delete(g.tree.policies, namespace)
 		}
 	}
+	names := []string{name}
+	if isInheritable != wasInheritable { // another policy may come within the limit, or fall out of it
+		names = append(names, before...)
+		names = append(names, g.tree.inheritable(namespace)...)
+		slices.Sort(names)
+		names = slices.Compact(names)
+	}
 	var keys []cache.ObjectName
 	for _, below := range g.tree.below(namespace) {
-		if ancestors, _ := g.tree.ancestors(below); slices.Contains(ancestors, namespace) && !netpol.IsExempt(below, g.agentNamespace) {
+		if ancestors, _ := g.tree.ancestors(below); !slices.Contains(ancestors, namespace) || netpol.IsExempt(below, g.agentNamespace) {
+			continue
+		}
+		for _, name := range names {
 			keys = append(keys, cache.NewObjectName(below, inheritedName(namespace, name)))
 		}
 	}
@@ -154,7 +175,7 @@ func (g *Governance) Inherited(key cache.ObjectName) (policy cache.ObjectName, o
 	}
 	ancestors, _ := g.tree.ancestors(key.Namespace)
 	for _, ancestor := range ancestors {
-		for name := range g.tree.policies[ancestor] {
+		for _, name := range g.tree.inheritable(ancestor) {
 			if inheritedName(ancestor, name) == key.Name {
 				return cache.NewObjectName(ancestor, name), true
 			}
@@ -163,11 +184,18 @@ func (g *Governance) Inherited(key cache.ObjectName) (policy cache.ObjectName, o
 	return policy, false
 }
 
-// IsInheritable reports whether namespaces below its own inherit a policy.
+// IsInheritable reports whether a policy has the annotation, also beyond MaxInherited.
 func (g *Governance) IsInheritable(policy cache.ObjectName) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.tree.policies[policy.Namespace][policy.Name]
+}
+
+// ExceedsInherited reports whether a policy has the annotation, but is beyond MaxInherited.
+func (g *Governance) ExceedsInherited(policy cache.ObjectName) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.tree.policies[policy.Namespace][policy.Name] && !slices.Contains(g.tree.inheritable(policy.Namespace), policy.Name)
 }
 
 // Cycles returns the sorted namespaces that are in a cycle of parents, or below one. They inherit nothing.
