@@ -313,9 +313,9 @@ func TestInheritance(t *testing.T) {
 	}
 	require.Nil(t, inherited("kube-system"))
 	require.NotNil(t, f.find(t, cache.NewObjectName("division", "egress")))
-	reason, message := f.nextEvent()
+	reason, _ := f.nextEvent()
 	require.Equal(t, plan.ReasonApplied, reason)
-	reason, message = f.nextEvent()
+	reason, message := f.nextEvent()
 	require.Equal(t, plan.ReasonGuarded, reason)
 	require.Contains(t, message, "In namespace tenant-")
 
