@@ -49,11 +49,9 @@ var lose = []struct {
 // TestGovernedNamespaceStaysClosed loses a policy in each way, with the webhook and without it. At no time may the
 // namespace be without an egress NetworkPolicy, or a denied point be open.
 func TestGovernedNamespaceStaysClosed(t *testing.T) {
+	harness.SkipUnlessAll(t)
 	for _, withWebhook := range []bool{false, true} {
 		t.Run(fmt.Sprintf("webhook %t", withWebhook), func(t *testing.T) {
-			if !withWebhook {
-				harness.SkipUnlessAll(t)
-			}
 			deleteSnapshot(t)
 			applyDocument(t, "baseline", baseline)
 			harness.StartAgentWithRanges(t)

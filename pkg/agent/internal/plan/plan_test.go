@@ -13,6 +13,7 @@ import (
 	"egress-agent/pkg/agent/internal/testobjects"
 	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/netpol"
+	"egress-agent/pkg/platform"
 	"egress-agent/pkg/status"
 )
 
@@ -54,5 +55,24 @@ func TestStatusAgrees(t *testing.T) {
 			}
 		}
 	}
-	require.Len(t, seen, len(status.States)-1, "every state but NamespaceExempt occurs")
+	require.Len(t, seen, len(status.States)-2, "every state but NamespaceExempt and Guarded occurs")
+}
+
+// Status does not read platform documents. It takes the state from an annotation, and names the guardrails as the agent
+// does.
+func TestStatusAgreesOnGuardrails(t *testing.T) {
+	document, problems := platform.Parse([]byte(`{"namespaces": {}, "guardrails": {"denied": [{"name": "db", "cidr": "10.1.0.0/24"}]}}`), nil)
+	require.Empty(t, problems)
+	in := netpol.Inputs{Table: testobjects.Table(t), Options: testobjects.Options,
+		Guardrails: netpol.NewGuardrails([]netpol.PlatformDocument{{Name: "baseline", Document: document}}, nil, netpol.IPv4)}
+	configMap := testobjects.ConfigMap(testobjects.Valid)
+	current := testobjects.Created(netpol.Assess(configMap, nil, in).Desired[0])
+	assessment := netpol.Assess(configMap, netpol.CurrentOf(current), in)
+	require.Equal(t, netpol.Guarded, assessment.State)
+	require.Contains(t, assessment.Message(), "guardrail db of platform document baseline")
+	reported := status.Policies(status.Cluster{
+		ConfigMaps: []*corev1.ConfigMap{configMap}, NetworkPolicies: []*networkingv1.NetworkPolicy{current}, Table: in.Table, Options: in.Options,
+	})[0]
+	require.Equal(t, netpol.Guarded, reported.State)
+	require.Equal(t, []string{"These guardrails of the platform close a part of what the policy opens: baseline/db"}, reported.Messages)
 }
