@@ -359,3 +359,43 @@ func TestAssessGuardrails(t *testing.T) {
 		require.Empty(t, Assess(BaseConfigMap("team-a", document), currentOf(base), in).Desired)
 	})
 }
+
+// FuzzGovernedPolicy stores any two documents one after the other under one name, as a tenant may. No denied point is ever
+// open in the NetworkPolicy that the agent keeps, whether the documents are valid or not.
+func FuzzGovernedPolicy(f *testing.F) {
+	const allow = `{"defaultAction": "allow", "allowedDestinations": []}`
+	for _, seed := range []string{allow, `{"allowedDestinations": [{"name": "web", "cidr": "0.0.0.0/0"}]}`, `{"allowedDestinations": [{"name": "a", "awsService": "amazon", "ports": [{"port": 1, "endPort": 65535}]}]}`} {
+		f.Add(seed, allow, true)
+		f.Add(seed, `{"allowedDestinations": [{}]}`, false)
+		f.Add(`{`, seed, false)
+	}
+	table, err := awsranges.ReadFile("../../testdata/ranges/ip-ranges.json")
+	require.NoError(f, err)
+	guardrails := NewGuardrails([]PlatformDocument{platformDocument(f, "baseline", baselineGuardrails)}, table, IPv4)
+	in := Inputs{Table: table, Options: Options{Family: IPv4, AllowDNS: true, MaxPortSlots: DefaultPortSlots}, Guardrails: guardrails}
+	f.Fuzz(func(t *testing.T, first, second string, forgetsDocument bool) {
+		var current *Current
+		var networkPolicy *networkingv1.NetworkPolicy
+		for _, document := range []string{first, second, first} {
+			assessment := Assess(tenantPolicy(document), current, in)
+			require.False(t, assessment.NeedsObject, "current has all")
+			if assessment.Desired != nil {
+				networkPolicy = assessment.Desired[0]
+			}
+			require.NotNil(t, networkPolicy, "a policy always has a NetworkPolicy")
+			require.Equal(t, []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}, networkPolicy.Spec.PolicyTypes)
+			blocks := policytest.BlocksOf(networkPolicy.Spec)
+			for _, port := range []uint16{1, 25, 80, 443, 65535} {
+				require.False(t, policytest.Allows(blocks, netip.MustParseAddr("169.254.169.254"), policy.TCP, port), "metadata, port %d", port)
+				require.False(t, policytest.Allows(blocks, netip.MustParseAddr("169.254.169.254"), policy.UDP, port), "metadata, port %d", port)
+			}
+			for _, address := range []string{"0.0.0.0", "8.8.8.8", "198.18.0.1", "255.255.255.255"} {
+				require.False(t, policytest.Allows(blocks, netip.MustParseAddr(address), policy.TCP, 25), "mail to %s", address)
+			}
+			if forgetsDocument {
+				delete(networkPolicy.Annotations, PolicyAnnotation)
+			}
+			current = currentOf(networkPolicy)
+		}
+	})
+}
