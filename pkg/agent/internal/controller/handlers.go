@@ -15,20 +15,14 @@ func (c *Controller) configMapHandler() cache.ResourceEventHandler {
 	own := c.handlerFor(c.configMapChanged, func(configMap metav1.Object) {
 		c.ledger.DropDocument(configMap.GetNamespace(), configMap.GetName(), configMap.GetUID())
 	})
-	inherited := func(object any, exists bool) {
-		if tombstone, ok := object.(cache.DeletedFinalStateUnknown); ok {
-			object = tombstone.Obj
-		}
-		if configMap, ok := object.(*cached.ConfigMap); ok {
-			name := cache.MetaObjectToName(configMap.GetObjectMeta())
-			keys := c.governance.PolicyChanged(name.Namespace, name.Name, exists && configMap.IsInheritable())
-			c.enqueue(keys)
-		}
-	}
+	inherited := handlerOf(func(configMap *cached.ConfigMap, isDeleted bool) {
+		name := cache.MetaObjectToName(configMap.GetObjectMeta())
+		c.enqueue(c.governance.PolicyChanged(name.Namespace, name.Name, !isDeleted && configMap.IsInheritable()))
+	})
 	return cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(object any) { own.OnAdd(object, false); inherited(object, true) },
-		UpdateFunc: func(old, object any) { own.OnUpdate(old, object); inherited(object, true) },
-		DeleteFunc: func(object any) { own.OnDelete(object); inherited(object, false) },
+		AddFunc:    func(object any) { own.OnAdd(object, false); inherited.OnAdd(object, false) },
+		UpdateFunc: func(old, object any) { own.OnUpdate(old, object); inherited.OnUpdate(old, object) },
+		DeleteFunc: func(object any) { own.OnDelete(object); inherited.OnDelete(object) },
 	}
 }
 
@@ -46,10 +40,7 @@ func (c *Controller) networkPolicyHandler() cache.ResourceEventHandler {
 func (c *Controller) handlerFor(
 	onChange func(metav1.Object) (key cache.ObjectName, needsSync bool), onDelete func(metav1.Object),
 ) cache.ResourceEventHandler {
-	enqueue := func(object any, isDeleted bool) {
-		if tombstone, ok := object.(cache.DeletedFinalStateUnknown); ok {
-			object = tombstone.Obj
-		}
+	return handlerOf(func(object any, isDeleted bool) {
 		accessor, err := meta.Accessor(object)
 		if err != nil {
 			return
@@ -63,11 +54,24 @@ func (c *Controller) handlerFor(
 		if key, needsSync := onChange(accessor); needsSync || isDeleted {
 			c.queue.Add(key)
 		}
+	})
+}
+
+// handlerOf returns a handler that calls handle for each change of an object of type T. For a deleted object whose
+// deletion the informer missed, handle gets the last known version.
+func handlerOf[T any](handle func(object T, isDeleted bool)) cache.ResourceEventHandler {
+	handleAny := func(object any, isDeleted bool) {
+		if tombstone, ok := object.(cache.DeletedFinalStateUnknown); ok {
+			object = tombstone.Obj
+		}
+		if typed, ok := object.(T); ok {
+			handle(typed, isDeleted)
+		}
 	}
 	return cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(object any) { enqueue(object, false) },
-		UpdateFunc: func(_, object any) { enqueue(object, false) },
-		DeleteFunc: func(object any) { enqueue(object, true) },
+		AddFunc:    func(object any) { handleAny(object, false) },
+		UpdateFunc: func(_, object any) { handleAny(object, false) },
+		DeleteFunc: func(object any) { handleAny(object, true) },
 	}
 }
 

@@ -17,9 +17,10 @@ import (
 
 // platformHandler returns a handler that tells governance of each platform ConfigMap.
 func (c *Controller) platformHandler() cache.ResourceEventHandler {
-	set := func(object any) {
-		configMap, ok := object.(*corev1.ConfigMap)
-		if !ok {
+	return handlerOf(func(configMap *corev1.ConfigMap, isDeleted bool) {
+		if isDeleted {
+			c.platformChanged(c.governance.RemoveDocument(configMap.Name))
+			c.tracker.Drop(c.documentKey(configMap.Name))
 			return
 		}
 		change := c.governance.SetDocument(configMap, c.table.Load())
@@ -27,42 +28,20 @@ func (c *Controller) platformHandler() cache.ResourceEventHandler {
 		if c.isLeader.Load() {
 			c.reportDocument(configMap.Name, change.IsNew)
 		}
-	}
-	return cache.ResourceEventHandlerFuncs{
-		AddFunc:    set,
-		UpdateFunc: func(_, object any) { set(object) },
-		DeleteFunc: func(object any) {
-			if tombstone, ok := object.(cache.DeletedFinalStateUnknown); ok {
-				object = tombstone.Obj
-			}
-			if configMap, ok := object.(*corev1.ConfigMap); ok {
-				c.platformChanged(c.governance.RemoveDocument(configMap.Name))
-				c.tracker.Drop(c.documentKey(configMap.Name))
-			}
-		},
-	}
+	})
 }
 
 // namespaceHandler returns a handler that tells governance of the labels of each namespace.
 func (c *Controller) namespaceHandler() cache.ResourceEventHandler {
-	set := func(object any) {
-		if namespace, ok := object.(*cached.Namespace); ok {
-			c.platformChanged(c.governance.SetNamespace(namespace.GetObjectMeta().GetName(), namespace.Labels()))
+	return handlerOf(func(namespace *cached.Namespace, isDeleted bool) {
+		name := namespace.GetObjectMeta().GetName()
+		if isDeleted {
+			c.governance.RemoveNamespace(name)
+			c.snapshots.changed()
+			return
 		}
-	}
-	return cache.ResourceEventHandlerFuncs{
-		AddFunc:    set,
-		UpdateFunc: func(_, object any) { set(object) },
-		DeleteFunc: func(object any) {
-			if tombstone, ok := object.(cache.DeletedFinalStateUnknown); ok {
-				object = tombstone.Obj
-			}
-			if namespace, ok := object.(*cached.Namespace); ok {
-				c.governance.RemoveNamespace(namespace.GetObjectMeta().GetName())
-				c.snapshots.changed()
-			}
-		},
-	}
+		c.platformChanged(c.governance.SetNamespace(name, namespace.Labels()))
+	})
 }
 
 // platformChanged enqueues the keys that a change of the documents or namespaces affects.
