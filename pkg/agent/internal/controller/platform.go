@@ -26,7 +26,10 @@ func (c *Controller) platformHandler() cache.ResourceEventHandler {
 		change := c.governance.SetDocument(configMap, c.table.Load())
 		c.platformChanged(change)
 		if c.isLeader.Load() {
-			c.reportDocument(configMap.Name, change.IsNew)
+			if status, ok := c.governance.Status(configMap.Name); ok {
+				c.reportDocument(status, change.IsNew)
+			}
+			c.countDocuments()
 		}
 	})
 }
@@ -83,36 +86,30 @@ func (c *Controller) documentKey(name string) cache.ObjectName {
 func (c *Controller) reportDocuments() {
 	statuses, _ := c.governance.Statuses()
 	for _, status := range statuses {
-		c.reportDocument(status.Stored.Name, false)
+		c.reportDocument(status, false)
 	}
+	c.countDocuments()
 }
 
 // reportDocument reports a platform document. isChanged means that its stored version is new.
-func (c *Controller) reportDocument(name string, isChanged bool) {
-	defer c.countDocuments()
-	statuses, _ := c.governance.Statuses()
-	for _, status := range statuses {
-		if status.Stored.Name != name {
-			continue
-		}
-		key := c.documentKey(name)
-		if status.Problems == nil {
-			c.tracker.RecordWarning(key, name, "")
-			if isChanged {
-				c.reporter.PlatformApplied(status.Stored, status.Namespaces)
-			}
-			return
-		}
-		message := platform.Error(status.Problems) + "; until it is corrected, "
-		if status.IsInForce {
-			message += "the last valid version stays in force"
-		} else {
-			message += "the document governs nothing"
-		}
-		if c.tracker.RecordWarning(key, name, message) {
-			c.reporter.PlatformInvalid(status.Stored, message)
+func (c *Controller) reportDocument(status governance.Status, isChanged bool) {
+	name := status.Stored.Name
+	key := c.documentKey(name)
+	if status.Problems == nil {
+		c.tracker.RecordWarning(key, name, "")
+		if isChanged {
+			c.reporter.PlatformApplied(status.Stored, status.Namespaces)
 		}
 		return
+	}
+	message := platform.Error(status.Problems) + "; until it is corrected, "
+	if status.IsInForce {
+		message += "the last valid version stays in force"
+	} else {
+		message += "the document governs nothing"
+	}
+	if c.tracker.RecordWarning(key, name, message) {
+		c.reporter.PlatformInvalid(status.Stored, message)
 	}
 }
 

@@ -394,6 +394,17 @@ func (g *Governance) status(d *document) Status {
 	return status
 }
 
+// Status returns the status of a platform ConfigMap. ok is false if there is none.
+func (g *Governance) Status(name string) (status Status, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	d := g.documents[name]
+	if d == nil {
+		return Status{}, false
+	}
+	return g.status(d), true
+}
+
 // Statuses returns the status of each platform ConfigMap, sorted by name, and the number of namespaces that at least one
 // document in force governs.
 func (g *Governance) Statuses() (statuses []Status, governed int) {
