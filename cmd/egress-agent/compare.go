@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -105,7 +106,7 @@ func pairWithItself(sources []cli.Source) []versionPair {
 func compare(pairs []versionPair, input *cli.Input, newTable *awsranges.Table, stderr cli.Output) (comparisons []comparison, status int) {
 	comparisons = []comparison{}
 	for _, p := range pairs {
-		oldVersion, oldStatus := readVersion(p.oldSource, input.Table, input.Options, "", stderr)
+		oldVersion, oldStatus := readVersion(p.oldSource, input.Table, input, "", stderr)
 		status = max(status, oldStatus)
 		prefix := ""
 		if p.oldSource == p.newSource {
@@ -114,7 +115,7 @@ func compare(pairs []versionPair, input *cli.Input, newTable *awsranges.Table, s
 			}
 			prefix = "with the new ranges: "
 		}
-		newVersion, newStatus := readVersion(p.newSource, newTable, input.Options, prefix, stderr)
+		newVersion, newStatus := readVersion(p.newSource, newTable, input, prefix, stderr)
 		status = max(status, newStatus)
 		if oldVersion == nil || newVersion == nil {
 			continue
@@ -139,21 +140,18 @@ func compare(pairs []versionPair, input *cli.Input, newTable *awsranges.Table, s
 
 // readVersion reads one version of a policy. If source is nil, it returns a policy that allows nothing. If the version
 // is invalid, it prints each problem with prefix and returns nil. It also returns the exit status.
-func readVersion(source *cli.Source, table *awsranges.Table, options netpol.Options, prefix string, stderr cli.Output) (*analysis.PolicyVersion, int) {
+func readVersion(source *cli.Source, table *awsranges.Table, input *cli.Input, prefix string, stderr cli.Output) (*analysis.PolicyVersion, int) {
 	if source == nil {
 		return &analysis.PolicyVersion{Policy: &policy.Policy{DefaultAction: policy.Deny}}, cli.ExitOK
 	}
-	compiled := netpol.CompileConfigMap(source.ConfigMap, netpol.Inputs{Table: table, Options: options})
+	// diff compares the API server by its name.
+	compiled := netpol.CompileConfigMap(source.ConfigMap, netpol.Inputs{Table: table, Options: input.Options, Now: input.Now, APIServer: []netip.AddrPort{}})
 	if compiled.Problems != nil {
 		stderr.Problems(*source, prefix, compiled.Problems)
 		return nil, cli.ExitInvalid
 	}
-	status := cli.ExitOK
-	for _, name := range compiled.Unresolved {
-		stderr.Line("%s: %s is left out: no AWS ranges are loaded; give --ranges-file", source, name)
-		status = cli.ExitUsage
-	}
-	return &analysis.PolicyVersion{Policy: compiled.Policy, Table: table}, status
+	status := cli.ReportUnresolved(source.String(), compiled, stderr)
+	return &analysis.PolicyVersion{Policy: compiled.Policy, Table: table, Now: input.Now}, status
 }
 
 func printComparison(out cli.Output, c comparison) {
@@ -162,13 +160,25 @@ func printComparison(out cli.Output, c comparison) {
 	}
 	printDifferences := func(sign string, differences []analysis.Difference) {
 		for _, d := range differences {
-			for _, prefix := range d.Prefixes {
-				out.Line("%s: %s: %s %s %s", c.source, entryLabel(d.Name, d.Path), sign, prefix, strings.Join(d.Ports, ", "))
+			for _, peer := range peersOf(d) {
+				out.Line("%s: %s: %s %s %s", c.source, entryLabel(d.Name, d.Path), sign, peer, strings.Join(d.Ports, ", "))
 			}
 		}
 	}
 	printDifferences("+", c.Opens)
 	printDifferences("-", c.Closes)
+}
+
+// peersOf returns the prefixes, the pods or the entity of a difference.
+func peersOf(d analysis.Difference) []string {
+	if d.Peer != "" {
+		return []string{d.Peer}
+	}
+	texts := make([]string, len(d.Prefixes))
+	for i, prefix := range d.Prefixes {
+		texts[i] = prefix.String()
+	}
+	return texts
 }
 
 // entryLabel returns "NAME (PATH)" for a part of a policy, or PATH if name is empty.
@@ -201,12 +211,9 @@ func printMarkdown(out cli.Output, c comparison) {
 }
 
 func printMarkdownRow(out cli.Output, effect string, d analysis.Difference) {
-	var shown []string
-	for _, prefix := range d.Prefixes[:min(maxShownPrefixes, len(d.Prefixes))] {
-		shown = append(shown, prefix.String())
-	}
-	if more := len(d.Prefixes) - maxShownPrefixes; more > 0 {
-		shown = append(shown, fmt.Sprintf("and %d more", more))
+	shown := peersOf(d)
+	if more := len(shown) - maxShownPrefixes; more > 0 {
+		shown = append(shown[:maxShownPrefixes], fmt.Sprintf("and %d more", more))
 	}
 	format := "| %s | " + cellFormat(len(shown)) + " | " + cellFormat(len(d.Ports)) + " | %s |\n"
 	args := []any{effect}

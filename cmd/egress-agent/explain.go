@@ -1,10 +1,16 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
 
 	"egress-agent/cmd/internal/cli"
 	"egress-agent/pkg/analysis"
@@ -17,17 +23,20 @@ connection, and through which published prefix. For a denied connection it shows
 the closest destinations.
 
 Usage:
-  egress-agent explain -f FILE... --to ADDRESS:PORT[/PROTOCOL]... [--platform FILE...]
-        [--ranges-file FILE] [-o text|json]
+  egress-agent explain -f FILE... --to ADDRESS|HOST:PORT[/PROTOCOL]...
+        [--platform FILE...] [--ranges-file FILE] [-o text|json]
 
 Examples:
   egress-agent explain -f policy.yaml --to 10.1.0.5:5432
   egress-agent explain -f policy.yaml --to [2001:db8::1]:53/UDP --to 198.18.0.1:443 --ranges-file ip-ranges.json
+  egress-agent explain -f policy.yaml --to sts.us-east-1.amazonaws.com:443 --ranges-file ip-ranges.json
 
+A HOST is looked up where the command runs, and each of its addresses answered.
 Policies add up: a connection is allowed in a namespace if any of its policies
 allows it. With --platform, the answers also name the guardrail of a platform
-document that closes a connection, and the base that opens one. -o json prints a list with one item for each policy and --to, in
-order: {file, namespace, name, to, allowed, reasons, nearest}.
+document that closes a connection, and the base that opens one. -o json prints a
+list with one item for each policy and address, in order: {file, namespace, name,
+to, allowed, reasons, nearest, podSelector}.
 
 Exit status: 0 every namespace of the files allows every --to, 1 a namespace
 denies a --to, or a policy is invalid, 2 wrong usage or unreadable input.
@@ -48,7 +57,7 @@ func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	files.AddFlags(flags)
 	files.AddPlatformFlag(flags)
 	var to cli.Strings
-	flags.Var(&to, "to", "the `target` of the connection, as ADDRESS:PORT or ADDRESS:PORT/PROTOCOL; the default PROTOCOL is TCP (repeatable)")
+	flags.Var(&to, "to", "the `target` of the connection, as ADDRESS:PORT, HOST:PORT or either with /PROTOCOL; the default PROTOCOL is TCP (repeatable)")
 	format := flags.String("o", "text", "output `format`: text or json")
 	if status, ok := cli.Parse(flags, args, explainUsage, stdout, stderr); !ok {
 		return status
@@ -57,7 +66,7 @@ func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	if status != cli.ExitOK {
 		return status
 	}
-	targets, err := parseTargets(to)
+	targets, err := parseTargets(to, resolveHost, stderr)
 	if err := errors.Join(err, cli.CheckFormat(*format, "text", "json")); err != nil {
 		stderr.UsageError(flags.Name(), err)
 		return cli.ExitUsage
@@ -75,8 +84,8 @@ func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 			continue
 		}
 		for _, target := range targets {
-			e := analysis.Explain(compiled.Policy, input.Table, input.Options, target)
-			e = analysis.ExplainPlatform(e, input.Platform.Governing(source.ConfigMap.Namespace), input.Table, input.Options, target)
+			e := analysis.Explain(compiled.Policy, input.Inputs(source.ConfigMap.Namespace), target)
+			e = analysis.ExplainPlatform(e, input.Platform.Governing(source.ConfigMap.Namespace), input.Inputs(""), target)
 			key := connection{source.ConfigMap.Namespace, target}
 			allowed[key] = allowed[key] || e.Allowed
 			answers = append(answers, answer{source.File, source.ConfigMap.Namespace, source.ConfigMap.Name, target.String(), e})
@@ -96,29 +105,65 @@ func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	return input.ReportUnread(stderr, flags.Name(), status)
 }
 
-// parseTargets parses values, the values of --to. It joins the errors of all values. If values is empty, it returns an
-// error.
-func parseTargets(values []string) ([]analysis.Target, error) {
+// parseTargets parses values, the values of --to. A host has a target for each of its addresses, which resolve returns.
+// It joins the errors of all values. If values is empty, it returns an error.
+func parseTargets(values []string, resolve func(host string) ([]netip.Addr, error), stderr cli.Output) ([]analysis.Target, error) {
 	if len(values) == 0 {
 		values = []string{""}
 	}
 	var targets []analysis.Target
 	var errs []error
 	for _, text := range values {
-		target, err := analysis.ParseTarget(text)
+		target, host, err := analysis.ParseTarget(text)
+		if err == nil && host == "" {
+			targets = append(targets, target)
+			continue
+		}
+		var addresses []netip.Addr
+		if err == nil {
+			addresses, err = resolve(host)
+		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("invalid --to: %w", err))
+			continue
 		}
-		targets = append(targets, target)
+		stderr.Line("%s explain: note: %s has %d addresses here and now; names move, and pods may get others", program, host, len(addresses))
+		for _, address := range addresses {
+			target.Address = address
+			targets = append(targets, target)
+		}
 	}
 	return targets, errors.Join(errs...)
 }
 
+// resolveHost returns the addresses of a host name, sorted, as the resolver of this machine knows them.
+func resolveHost(host string) ([]netip.Addr, error) {
+	const timeout = 10 * time.Second
+	if strings.HasSuffix(host, ".svc") || strings.Contains(host, ".svc.") {
+		return nil, fmt.Errorf("%s is a Service, whose name only pods can look up; give its cluster IP, which kubectl get service shows", host)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	addresses, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return nil, fmt.Errorf("cannot look up %s: %w; give an address instead", host, err)
+	}
+	for i := range addresses {
+		addresses[i] = addresses[i].Unmap()
+	}
+	slices.SortFunc(addresses, netip.Addr.Compare)
+	return slices.Compact(addresses), nil
+}
+
 func printExplanation(out cli.Output, source cli.Source, target analysis.Target, e analysis.Explanation) {
+	pods := ""
+	if e.PodSelector != "" {
+		pods = " for pods with " + e.PodSelector
+	}
 	for _, reason := range e.Reasons {
-		out.Line("%s: %s allowed by %s", source, target, reason)
+		out.Line("%s: %s allowed%s by %s", source, target, pods, reason)
 	}
 	for _, nearest := range e.Nearest {
-		out.Line("%s: %s denied: %s", source, target, nearest)
+		out.Line("%s: %s denied%s: %s", source, target, pods, nearest)
 	}
 }

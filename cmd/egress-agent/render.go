@@ -86,11 +86,8 @@ func renderPolicies(input *cli.Input, stderr cli.Output) (objects []any, status 
 			status = max(status, cli.ExitInvalid)
 			continue
 		}
-		stderr.Problems(source, "Warning: ", append(compiled.Refusals(), compiled.Warnings...))
-		for _, name := range compiled.Unresolved {
-			stderr.Line("%s: %s is left out: no AWS ranges are loaded; give --ranges-file", source, name)
-			status = cli.ExitUsage
-		}
+		stderr.Problems(source, "Warning: ", append(compiled.Refusals(nil), compiled.Warnings...))
+		status = max(status, cli.ReportUnresolved(source.String(), compiled, stderr))
 		objects = append(objects, netpol.NetworkPolicyFor(source.ConfigMap, compiled))
 	}
 	for _, namespace := range input.Platform.Namespaces() {
@@ -99,14 +96,8 @@ func renderPolicies(input *cli.Input, stderr cli.Output) (objects []any, status 
 				continue
 			}
 			configMap := netpol.BaseConfigMap(namespace, document)
-			compiled := netpol.CompileConfigMap(configMap, netpol.Inputs{
-				Table: input.Table, Options: input.Options,
-				Origin: netpol.Origin{Kind: netpol.Base, Source: netpol.DefaultNamespace + "/" + document.Name},
-			})
-			for _, name := range compiled.Unresolved {
-				stderr.Line("%s: %s of the base is left out: no AWS ranges are loaded; give --ranges-file", document.Name, name)
-				status = cli.ExitUsage
-			}
+			compiled := netpol.CompileConfigMap(configMap, input.BaseInputs(document.Name))
+			status = max(status, cli.ReportUnresolved(document.Name, compiled, stderr))
 			objects = append(objects, netpol.NetworkPolicyFor(configMap, compiled))
 		}
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,13 +31,16 @@ func sampleReport(t *testing.T) (*status.Report, *awsranges.Table) {
 	table, err := awsranges.ReadFile(ranges)
 	require.NoError(t, err)
 	cluster := status.Cluster{Table: table, Options: netpol.Options{Family: netpol.IPv4, AllowDNS: true, MaxPortSlots: netpol.DefaultPortSlots}}
+	confirmed := time.Date(2026, 11, 24, 7, 30, 0, 0, time.UTC)
 	add := func(namespace, name, document string) *corev1.ConfigMap {
 		configMap := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Data: map[string]string{policy.Key: document}}
 		cluster.ConfigMaps = append(cluster.ConfigMaps, configMap)
 		return configMap
 	}
 	apply := func(configMap *corev1.ConfigMap, table *awsranges.Table) {
-		compiled := netpol.CompileConfigMap(configMap, netpol.Inputs{Table: table, Options: cluster.Options})
+		compiled := netpol.CompileConfigMap(configMap, netpol.Inputs{
+			Table: table, Options: cluster.Options, Now: confirmed, APIServer: []netip.AddrPort{netip.MustParseAddrPort("172.20.0.1:443")},
+		})
 		require.Empty(t, compiled.Problems)
 		cluster.NetworkPolicies = append(cluster.NetworkPolicies, netpol.NetworkPolicyFor(configMap, compiled))
 	}
@@ -50,6 +54,13 @@ func sampleReport(t *testing.T) (*status.Report, *awsranges.Table) {
 	invalid.Data[policy.Key] = `{"allowedDestinations": [{"name": "s3", "awsService": "<b>s4</b>"}]}`
 	add("tenant-c", "taken", s3AndDatabase)
 	apply(add("tenant-d", "partly", s3AndDatabase), nil)
+	const eachField = `{"podSelector": {"matchLabels": {"app": "web"}}, "allowedDestinations": [
+		{"name": "sts", "awsService": "amazon", "without": ["s3"], "regions": ["us-east-1"], "ports": [443], "reason": "<b>tokens</b>"},
+		{"name": "net", "cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"], "ports": [443], "expires": "2026-11-30"},
+		{"name": "old", "cidr": "192.168.0.0/24", "ports": [443], "expires": "2026-10-31"},
+		{"name": "backend", "pods": {"app": "backend"}, "namespace": "shop", "ports": [8080]},
+		{"name": "api", "entity": "kube-apiserver"}]}`
+	apply(add("tenant-e", "fields", eachField), table)
 	rule := networkingv1.NetworkPolicyEgressRule{To: []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.0.0/8"}}}}
 	addNetworkPolicy := func(namespace, name string, labels map[string]string, rules ...networkingv1.NetworkPolicyEgressRule) {
 		cluster.NetworkPolicies = append(cluster.NetworkPolicies, &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
@@ -58,7 +69,6 @@ func sampleReport(t *testing.T) (*status.Report, *awsranges.Table) {
 	addNetworkPolicy("tenant-c", "taken", nil, rule)
 	addNetworkPolicy("tenant-a", "legacy", nil, networkingv1.NetworkPolicyEgressRule{})
 	addNetworkPolicy("tenant-a", "web", map[string]string{"app": "web"}, rule)
-	confirmed := time.Date(2026, 11, 24, 7, 30, 0, 0, time.UTC)
 	inUse := status.NewRanges("ConfigMap egress-system/egress-ranges", table)
 	inUse.Confirmed = &confirmed
 	return status.NewReport("https://10.0.0.1:6443", confirmed.Add(5*time.Hour+31*time.Minute), inUse, cluster), table

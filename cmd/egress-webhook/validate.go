@@ -113,7 +113,7 @@ func validate(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 func verdictOf(source cli.Source, input *cli.Input) verdict {
 	var problems, warnings policy.Problems
 	if source.IsPlatform() {
-		_, warnings, problems = netpol.CompilePlatform(source.ConfigMap, netpol.Inputs{Table: input.Table, Options: input.Options})
+		_, warnings, problems = netpol.CompilePlatform(source.ConfigMap, netpol.Inputs{Table: input.Table, Options: input.Options, Now: input.Now})
 	} else {
 		var compiled *netpol.Compiled
 		compiled, problems = input.Compile(source)

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -155,7 +156,7 @@ func (g *governance) compile(table *awsranges.Table, options netpol.Options, log
 
 // RulesWith returns the rules of reviews with a table, which may be nil. p may be nil.
 func (p *Platform) RulesWith(table *awsranges.Table, options netpol.Options) Rules {
-	return Rules{Table: table, Options: options, Guardrails: func(namespace string) *netpol.Guardrails {
+	return Rules{Table: table, Options: options, Now: time.Now(), Guardrails: func(namespace string) *netpol.Guardrails {
 		return p.Guardrails(namespace, table)
 	}}
 }

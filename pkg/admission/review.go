@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -27,12 +28,13 @@ const (
 type Rules struct {
 	Table   *awsranges.Table // may be nil
 	Options netpol.Options
+	Now     time.Time // decides which destinations have expired
 	// Guardrails returns the guardrails of a namespace. It may be nil, and may return nil.
 	Guardrails func(namespace string) *netpol.Guardrails
 }
 
 func (r Rules) inputs(namespace string) netpol.Inputs {
-	in := netpol.Inputs{Table: r.Table, Options: r.Options}
+	in := netpol.Inputs{Table: r.Table, Options: r.Options, Now: r.Now}
 	if r.Guardrails != nil {
 		in.Guardrails = r.Guardrails(namespace)
 	}
@@ -55,20 +57,34 @@ func Review(request *Request, rules Rules) (*Response, error) {
 		compiled := netpol.CompileConfigMap(object.toConfigMap(request), rules.inputs(request.Namespace))
 		problems := compiled.Problems
 		if problems == nil {
-			problems = compiled.Refusals()
+			problems = compiled.Refusals(oldPolicy(request))
 		}
 		if problems != nil {
 			return deniedResponse(request, problems, problems.Error()), nil
 		}
 		return allowedResponse(request, compiled.Warnings), nil
 	case platform.LabelValue:
-		_, warnings, problems := netpol.CompilePlatform(object.toConfigMap(request), netpol.Inputs{Table: rules.Table, Options: rules.Options})
+		_, warnings, problems := netpol.CompilePlatform(object.toConfigMap(request), netpol.Inputs{Table: rules.Table, Options: rules.Options, Now: rules.Now})
 		if problems != nil {
 			return deniedResponse(request, problems, platform.Error(problems)), nil
 		}
 		return allowedResponse(request, warnings), nil
 	}
 	return allowedResponse(request, nil), nil
+}
+
+// oldPolicy returns the policy that an update replaces. It returns nil if the request is no update, or if that policy is
+// invalid.
+func oldPolicy(request *Request) *policy.Policy {
+	if request.Operation != update || !isPolicy(request.OldObject) || request.OldObject.Data.Policy == nil {
+		return nil
+	}
+	document, problems := policy.Parse([]byte(*request.OldObject.Data.Policy))
+	if problems != nil {
+		return nil
+	}
+	old, _ := policy.Validate(document, nil)
+	return old
 }
 
 // checkRequest returns an error if the request is malformed.

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -24,6 +25,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	typeddiscoveryv1 "k8s.io/client-go/kubernetes/typed/discovery/v1"
 	typednetworkingv1 "k8s.io/client-go/kubernetes/typed/networking/v1"
 	metadatafake "k8s.io/client-go/metadata/fake"
 	"k8s.io/client-go/rest"
@@ -45,6 +47,17 @@ func (c listingClient) CoreV1() typedcorev1.CoreV1Interface {
 func (c listingClient) NetworkingV1() typednetworkingv1.NetworkingV1Interface {
 	return listingNetworkingV1{c.Clientset.NetworkingV1(), c.rest.NetworkingV1().RESTClient()}
 }
+
+func (c listingClient) DiscoveryV1() typeddiscoveryv1.DiscoveryV1Interface {
+	return listingDiscoveryV1{c.Clientset.DiscoveryV1(), c.rest.DiscoveryV1().RESTClient()}
+}
+
+type listingDiscoveryV1 struct {
+	typeddiscoveryv1.DiscoveryV1Interface
+	rest rest.Interface
+}
+
+func (c listingDiscoveryV1) RESTClient() rest.Interface { return c.rest }
 
 type listingCoreV1 struct {
 	typedcorev1.CoreV1Interface
@@ -91,6 +104,14 @@ func newListingClient(t *testing.T, objects ...runtime.Object) listingClient {
 	mux.HandleFunc("GET /apis/networking.k8s.io/v1/networkpolicies", func(w http.ResponseWriter, r *http.Request) {
 		list, err := clientset.NetworkingV1().NetworkPolicies("").List(r.Context(), metav1.ListOptions{})
 		answer(w, list, networkingv1.SchemeGroupVersion.WithKind("NetworkPolicyList"), err)
+	})
+	mux.HandleFunc("GET /api/v1/namespaces/default/services", func(w http.ResponseWriter, r *http.Request) {
+		list, err := clientset.CoreV1().Services("default").List(r.Context(), metav1.ListOptions{})
+		answer(w, list, corev1.SchemeGroupVersion.WithKind("ServiceList"), err)
+	})
+	mux.HandleFunc("GET /apis/discovery.k8s.io/v1/namespaces/default/endpointslices", func(w http.ResponseWriter, r *http.Request) {
+		list, err := clientset.DiscoveryV1().EndpointSlices("default").List(r.Context(), metav1.ListOptions{})
+		answer(w, list, discoveryv1.SchemeGroupVersion.WithKind("EndpointSliceList"), err)
 	})
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)

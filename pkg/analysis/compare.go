@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"time"
 
 	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/internal/prefixes"
@@ -13,10 +14,11 @@ import (
 )
 
 // PolicyVersion is a valid policy with the table for its services. The table may be nil. If the table lacks a service,
-// the service has no addresses.
+// the service has no addresses. A destination that has expired at Now opens nothing.
 type PolicyVersion struct {
 	Policy *policy.Policy
 	Table  *awsranges.Table
+	Now    time.Time
 }
 
 // Comparison has the differences between two versions of a policy. If two destinations of a version open the same
@@ -37,8 +39,11 @@ type Difference struct {
 	// Ports have the form "TCP 443" or "UDP 8000-8100", or are "protocols without ports". If the list has "every port", it
 	// has no other item.
 	Ports []string `json:"ports"`
-	// Prefixes are the addresses in the fewest CIDRs, sorted, IPv4 first. All Ports are open on every prefix.
+	// Prefixes are the addresses in the fewest CIDRs, sorted, IPv4 first. All Ports are open on every prefix. It is empty,
+	// and not nil, for pods and for the API server.
 	Prefixes []netip.Prefix `json:"prefixes"`
+	// Peer names the pods or the API server, whose addresses only the cluster knows; empty for addresses.
+	Peer string `json:"peer,omitempty"`
 }
 
 // Compare returns the differences that take effect when newVersion replaces oldVersion. It ignores addresses outside
@@ -54,6 +59,7 @@ type entry struct {
 	name, path string
 	ports      []policy.Port // nil means every port
 	prefixes   []netip.Prefix
+	peer       string // for pods and the API server
 }
 
 func entriesOf(v PolicyVersion, family netpol.Family) []entry {
@@ -63,8 +69,20 @@ func entriesOf(v PolicyVersion, family netpol.Family) []entry {
 	}
 	entries := make([]entry, 0, len(v.Policy.Destinations))
 	for i, d := range v.Policy.Destinations {
-		found, _ := netpol.Resolve(d, v.Table)
-		entries = append(entries, entry{d.Name, fmt.Sprintf("allowedDestinations[%d]", i), d.Ports, inFamily(family, slices.Clone(found))})
+		if d.IsExpired(v.Now) {
+			continue
+		}
+		e := entry{name: d.Name, path: fmt.Sprintf("allowedDestinations[%d]", i), ports: d.Ports}
+		switch {
+		case d.Pods != nil:
+			e.peer = netpol.FormatPods(*d.Pods)
+		case d.Entity != "":
+			e.peer = string(d.Entity)
+		default:
+			found, _ := netpol.Resolve(d, v.Table)
+			e.prefixes = inFamily(family, slices.Clone(found))
+		}
+		entries = append(entries, e)
 	}
 	return entries
 }
@@ -137,7 +155,9 @@ func onlyIn(entries, otherVersion []entry, spans []policy.Port) []Difference {
 				continue
 			}
 			rest := prefixes.Subtract(e.prefixes, allowed[i])
-			if len(rest) == 0 {
+			if e.peer != "" && !opensPeer(otherVersion, e.peer, span) {
+				rest = []netip.Prefix{}
+			} else if len(rest) == 0 {
 				continue
 			}
 			index := slices.IndexFunc(groups, func(g group) bool { return slices.Equal(g.prefixes, rest) })
@@ -148,10 +168,18 @@ func onlyIn(entries, otherVersion []entry, spans []policy.Port) []Difference {
 			groups[index].spans = append(groups[index].spans, span)
 		}
 		for _, g := range groups {
-			differences = append(differences, Difference{e.name, e.path, portNames(g.spans, len(spans)), g.prefixes})
+			differences = append(differences, Difference{e.name, e.path, portNames(g.spans, len(spans)), g.prefixes, e.peer})
 		}
 	}
 	return differences
+}
+
+// opensPeer reports whether any of the entries opens a span of ports on a peer.
+func opensPeer(entries []entry, peer string, span policy.Port) bool {
+	return slices.ContainsFunc(entries, func(e entry) bool {
+		isEverything := e.path == "defaultAction"
+		return (e.peer == peer || isEverything) && e.opens(span)
+	})
 }
 
 // portNames returns the names of the ports in spans. If spans has spanCount items, the name is "every

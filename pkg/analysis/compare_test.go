@@ -97,7 +97,7 @@ func tableOf(t *testing.T, rows ...string) *awsranges.Table {
 // allowing returns the paths of the destinations that allow a target, in the policy's order, or nil.
 func allowing(v PolicyVersion, target Target) []string {
 	var paths []string
-	for _, reason := range Explain(v.Policy, v.Table, netpol.Options{Family: netpol.IPv4}, target).Reasons {
+	for _, reason := range Explain(v.Policy, netpol.Inputs{Table: v.Table, Options: netpol.Options{Family: netpol.IPv4}}, target).Reasons {
 		paths = append(paths, reason.Path)
 	}
 	return slices.Compact(paths) // an entry has a reason for each published prefix
@@ -135,12 +135,12 @@ func TestCompareEveryPort(t *testing.T) {
 	every := &policy.Policy{Destinations: []policy.Destination{{Name: "all", CIDR: cidr}}}
 	require.Equal(t, Comparison{
 		Opens: []Difference{{"all", "allowedDestinations[0]",
-			[]string{"protocols without ports", "SCTP 1-65535", "TCP 1-442", "TCP 444-65535", "UDP 1-65535"}, []netip.Prefix{cidr}}},
+			[]string{"protocols without ports", "SCTP 1-65535", "TCP 1-442", "TCP 444-65535", "UDP 1-65535"}, []netip.Prefix{cidr}, ""}},
 		Closes: []Difference{},
-	}, Compare(PolicyVersion{https, nil}, PolicyVersion{every, nil}, netpol.IPv4))
+	}, Compare(PolicyVersion{Policy: https, Table: nil}, PolicyVersion{Policy: every, Table: nil}, netpol.IPv4))
 	require.Equal(t, Comparison{
-		Opens: []Difference{}, Closes: []Difference{{"all", "allowedDestinations[0]", []string{"every port"}, []netip.Prefix{cidr}}},
-	}, Compare(PolicyVersion{every, nil}, PolicyVersion{&policy.Policy{}, nil}, netpol.IPv4))
+		Opens: []Difference{}, Closes: []Difference{{"all", "allowedDestinations[0]", []string{"every port"}, []netip.Prefix{cidr}, ""}},
+	}, Compare(PolicyVersion{Policy: every, Table: nil}, PolicyVersion{Policy: &policy.Policy{}, Table: nil}, netpol.IPv4))
 }
 
 // TestCompareTables compares a policy under two tables. If one destination no longer opens an address, but another
@@ -162,7 +162,7 @@ func TestCompareTables(t *testing.T) {
 		if prefix == "" {
 			return []Difference{}
 		}
-		return []Difference{{"s3", "allowedDestinations[1]", []string{"TCP 443"}, []netip.Prefix{netip.MustParsePrefix(prefix)}}}
+		return []Difference{{"s3", "allowedDestinations[1]", []string{"TCP 443"}, []netip.Prefix{netip.MustParsePrefix(prefix)}, ""}}
 	}
 	for _, test := range []struct {
 		name               string
@@ -183,9 +183,9 @@ func TestCompareTables(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			p := &policy.Policy{Destinations: []policy.Destination{test.first, s3}}
 			require.Equal(t, Comparison{Opens: opening(test.opens), Closes: opening(test.closes)},
-				Compare(PolicyVersion{p, test.oldTable}, PolicyVersion{p, test.newTable}, test.family))
+				Compare(PolicyVersion{Policy: p, Table: test.oldTable}, PolicyVersion{Policy: p, Table: test.newTable}, test.family))
 			p.DefaultAction = policy.Allow
-			require.Equal(t, Comparison{Opens: []Difference{}, Closes: []Difference{}}, Compare(PolicyVersion{p, test.oldTable}, PolicyVersion{p, test.newTable}, test.family))
+			require.Equal(t, Comparison{Opens: []Difference{}, Closes: []Difference{}}, Compare(PolicyVersion{Policy: p, Table: test.oldTable}, PolicyVersion{Policy: p, Table: test.newTable}, test.family))
 		})
 	}
 }

@@ -9,8 +9,11 @@ package analysis
 import (
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/netpol"
@@ -25,23 +28,33 @@ type Target struct {
 }
 
 // ParseTarget reads ADDRESS:PORT or ADDRESS:PORT/PROTOCOL, with an IPv6 address in brackets. The default protocol is
-// TCP.
-func ParseTarget(s string) (Target, error) {
+// TCP. In place of the address it accepts the name of a host, which it returns; the Target then has no Address.
+func ParseTarget(s string) (target Target, host string, err error) {
 	addressAndPort, protocol, hasProtocol := strings.Cut(s, "/")
-	target := Target{Protocol: policy.TCP}
+	target.Protocol = policy.TCP
 	if hasProtocol {
 		target.Protocol = policy.Protocol(strings.ToUpper(protocol))
 		if !slices.Contains([]policy.Protocol{policy.TCP, policy.UDP, policy.SCTP}, target.Protocol) {
-			return Target{}, fmt.Errorf("unknown protocol %q: must be TCP, UDP or SCTP", protocol)
+			return Target{}, "", fmt.Errorf("unknown protocol %q: must be TCP, UDP or SCTP", protocol)
+		}
+	}
+	if name, port, ok := strings.Cut(addressAndPort, ":"); ok && len(name) <= 253 && hostName.MatchString(name) {
+		number, err := strconv.ParseUint(port, 10, 16)
+		if err == nil && number > 0 {
+			target.Port = uint16(number)
+			return target, name, nil
 		}
 	}
 	parsed, err := netip.ParseAddrPort(addressAndPort)
 	if err != nil || parsed.Port() == 0 || parsed.Addr().Zone() != "" {
-		return Target{}, fmt.Errorf("%q is not ADDRESS:PORT or ADDRESS:PORT/PROTOCOL, such as 10.1.0.5:5432 or [2001:db8::1]:53/UDP", s)
+		return Target{}, "", fmt.Errorf("%q is not ADDRESS:PORT or ADDRESS:PORT/PROTOCOL, such as 10.1.0.5:5432, [2001:db8::1]:53/UDP or sts.us-east-1.amazonaws.com:443", s)
 	}
 	target.Address, target.Port = parsed.Addr().Unmap(), parsed.Port()
-	return target, nil
+	return target, "", nil
 }
+
+// hostName matches the names of hosts. The last label has a letter, so an address does not match.
+var hostName = regexp.MustCompile(`^([A-Za-z0-9_]([-A-Za-z0-9_]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9]*[A-Za-z]([-A-Za-z0-9]{0,61}[A-Za-z0-9])?\.?$`)
 
 // String returns ADDRESS:PORT/PROTOCOL.
 func (t Target) String() string {
@@ -57,6 +70,8 @@ type Explanation struct {
 	// Nearest describes the destinations that come closest to allowing a denied target, one line each. It is empty, and
 	// not nil, if the target is allowed.
 	Nearest []string `json:"nearest"`
+	// PodSelector selects the pods that the policy applies to; empty if these are all pods of the namespace.
+	PodSelector string `json:"podSelector,omitempty"`
 }
 
 // Reason is one reason to allow a target.
@@ -94,10 +109,14 @@ func (r Reason) String() string {
 }
 
 // Explain returns why a valid policy allows or denies a target. It reads the policy and the rows one by one, as a
-// person would. The table may be nil. For DNS it reads only the CIDRs in the options, because it has no addresses of
-// kube-dns.
-func Explain(p *policy.Policy, table *awsranges.Table, options netpol.Options, target Target) Explanation {
+// person would. Of the inputs it reads Table, Options, Now and APIServer. For DNS it reads only the CIDRs in the options,
+// because it has no addresses of pods.
+func Explain(p *policy.Policy, in netpol.Inputs, target Target) Explanation {
+	table, options := in.Table, in.Options
 	e := Explanation{Reasons: []Reason{}, Nearest: []string{}}
+	if p.PodSelector != nil {
+		e.PodSelector = netpol.FormatSelector(*p.PodSelector)
+	}
 	if p.DefaultAction == policy.Allow {
 		e.Reasons = append(e.Reasons, Reason{Path: "defaultAction"})
 	} else if host := netip.PrefixFrom(target.Address, target.Address.BitLen()); !options.Family.Includes(host) {
@@ -105,7 +124,7 @@ func Explain(p *policy.Policy, table *awsranges.Table, options netpol.Options, t
 	} else {
 		e.explainDNS(options, target)
 		for i, d := range p.Destinations {
-			e.explainDestination(i, d, table, target)
+			e.explainDestination(i, d, in, target)
 		}
 	}
 	e.Allowed = len(e.Reasons) > 0
@@ -133,8 +152,8 @@ func (e *Explanation) explainDNS(options netpol.Options, target Target) {
 	}
 }
 
-func (e *Explanation) explainDestination(i int, d policy.Destination, table *awsranges.Table, target Target) {
-	path := fmt.Sprintf("allowedDestinations[%d]", i)
+func (e *Explanation) explainDestination(i int, d policy.Destination, in netpol.Inputs, target Target) {
+	table, path := in.Table, fmt.Sprintf("allowedDestinations[%d]", i)
 	addNearest := func(format string, args ...any) {
 		e.Nearest = append(e.Nearest, fmt.Sprintf("%s (%s) ", d.Name, path)+fmt.Sprintf(format, args...))
 	}
@@ -142,11 +161,17 @@ func (e *Explanation) explainDestination(i int, d policy.Destination, table *aws
 		addNearest("cannot be checked: no AWS ranges are loaded (give --ranges-file)")
 		return
 	}
+	isExpired, opensPort := d.IsExpired(in.Now), opensPort(d, target)
 	reasons, otherRegions := matchDestination(d, path, table, target.Address)
-	opensPort := d.Ports == nil || slices.ContainsFunc(d.Ports, func(p policy.Port) bool {
-		return p.Protocol == target.Protocol && p.First <= target.Port && target.Port <= p.Last
-	})
+	if d.Entity != "" {
+		reasons = matchAPIServer(d, path, in.APIServer, target)
+	}
+	except, isExcepted := exceptWith(d, target.Address)
 	switch {
+	case len(reasons) > 0 && isExpired:
+		addNearest("covers %s, but opens nothing since %s, when it expired", target.Address, d.Expires.Format(time.RFC3339))
+	case len(reasons) > 0 && isExcepted:
+		addNearest("covers %s, but excepts %s", target.Address, except)
 	case len(reasons) > 0 && opensPort:
 		e.Reasons = append(e.Reasons, reasons...)
 	case len(reasons) > 0:
@@ -154,17 +179,71 @@ func (e *Explanation) explainDestination(i int, d policy.Destination, table *aws
 	case len(otherRegions) > 0:
 		service := awsranges.Canonical(d.Service)
 		addNearest("names %s in %s, but %s is an address of %s in %s", service, strings.Join(d.Regions, ", "), target.Address, service, strings.Join(otherRegions, ", "))
+	case d.Without != nil:
+		if row, isLeftOut := table.IsLeftOut(target.Address, awsranges.Canonical(d.Service), d.Regions, canonicalNames(d.Without)); isLeftOut {
+			addNearest("leaves out %s, and %s is in its row %s", row.Service, target.Address, row.Prefix)
+		}
+	case d.Pods != nil && opensPort && !isExpired && mayBePod(target.Address):
+		addNearest("opens %s: it allows %s if that is the address of such a pod or, on AWS VPC CNI, the cluster IP of a Service whose own selector has these labels",
+			netpol.FormatPods(*d.Pods), target.Address)
+	case d.Entity != "" && in.APIServer == nil && !isExpired && mayBePod(target.Address):
+		addNearest("opens the API server, whose addresses only the cluster knows: kubectl get endpointslices,services -n default shows them")
 	}
 }
 
-// matchDestination returns a reason for each prefix of the destination that contains the address. otherRegions are
-// regions that the destination does not name, and in which the service has the address.
+func opensPort(d policy.Destination, target Target) bool {
+	return d.Ports == nil || slices.ContainsFunc(d.Ports, func(p policy.Port) bool {
+		return p.Protocol == target.Protocol && p.First <= target.Port && target.Port <= p.Last
+	})
+}
+
+// exceptWith returns the except of a destination that has an address.
+func exceptWith(d policy.Destination, address netip.Addr) (except netip.Prefix, ok bool) {
+	i := slices.IndexFunc(d.Except, func(prefix netip.Prefix) bool { return prefix.Contains(address) })
+	if i < 0 {
+		return netip.Prefix{}, false
+	}
+	return d.Except[i], true
+}
+
+// mayBePod reports whether pods and Services may have an address: it is private, or in the range that EKS users give to
+// pods (https://docs.aws.amazon.com/eks/latest/userguide/cni-custom-network.html).
+func mayBePod(address netip.Addr) bool {
+	return address.IsPrivate() || netip.MustParsePrefix("100.64.0.0/10").Contains(address)
+}
+
+// matchAPIServer returns the reason if the target is the API server.
+func matchAPIServer(d policy.Destination, path string, addresses []netip.AddrPort, target Target) []Reason {
+	if target.Protocol != policy.TCP || !slices.Contains(addresses, netip.AddrPortFrom(target.Address, target.Port)) {
+		return nil
+	}
+	return []Reason{{Name: d.Name, Path: path, Prefix: netip.PrefixFrom(target.Address, target.Address.BitLen()).String()}}
+}
+
+func canonicalNames(services []string) []string {
+	names := make([]string, len(services))
+	for i, service := range services {
+		names[i] = awsranges.Canonical(service)
+	}
+	return names
+}
+
+// matchDestination returns a reason for each prefix of the destination that contains the address, also if an except has
+// the address. otherRegions are regions that the destination does not name, and in which the service has the address.
 func matchDestination(d policy.Destination, path string, table *awsranges.Table, address netip.Addr) (reasons []Reason, otherRegions []string) {
 	if d.Service == "" {
 		if d.CIDR.Contains(address) {
 			reasons = []Reason{{Name: d.Name, Path: path, Prefix: d.CIDR.String()}}
 		}
 		return reasons, nil
+	}
+	if d.Without != nil {
+		withoutExcept := d
+		withoutExcept.Except = nil
+		found, _ := netpol.Resolve(withoutExcept, table)
+		if !slices.ContainsFunc(found, func(prefix netip.Prefix) bool { return prefix.Contains(address) }) {
+			return nil, nil
+		}
 	}
 	service := awsranges.Canonical(d.Service)
 	for _, row := range table.Rows() {
@@ -203,11 +282,11 @@ func mayBeService(address netip.Addr) bool {
 
 // serviceHint returns how to allow a connection to a Service. AWS's dataplane checks the cluster IP and the Service's
 // port before it translates them (aws/aws-network-policy-agent#73). AWS's controller adds no cluster IP for a CIDR that
-// contains the pods (aws/amazon-network-policy-controller-k8s, pkg/resolvers/endpoints.go). Other dataplanes check the
-// pod's address.
+// contains the pods, and adds it for a selector (aws/amazon-network-policy-controller-k8s, pkg/resolvers/endpoints.go).
+// Other dataplanes check the pod's address.
 func serviceHint(target Target) string {
-	return fmt.Sprintf("if %s is the cluster IP of a Service, VPC CNI checks this address and the Service's port, and other dataplanes check the addresses and ports of its pods: "+
-		"allow %s with port %d as a cidr, and the pods' addresses and ports as another cidr", target.Address, netip.PrefixFrom(target.Address, target.Address.BitLen()), target.Port)
+	return fmt.Sprintf("if %s is the cluster IP of a Service, open its pods with pods and namespace, and with the port of the pods; "+
+		"AWS VPC CNI then opens the cluster IP too, if the Service's own selector has these labels", target.Address)
 }
 
 // portList returns ports as "TCP 443, UDP 53, TCP 8000-8100".

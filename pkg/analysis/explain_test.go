@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -32,8 +33,8 @@ func TestExplainAgreesWithNetworkPolicy(t *testing.T) {
 		for _, address := range policytest.ProbeAddresses(p, table, random) {
 			for _, protocol := range []policy.Protocol{policy.TCP, policy.UDP} {
 				for _, port := range []uint16{1, 53, 80, 443, 450} {
-					e := Explain(p, table, netpol.Options{Family: family}, Target{address, port, protocol})
-					require.Equal(t, policytest.Allows(blocks, address, protocol, port), e.Allowed)
+					e := Explain(p, netpol.Inputs{Table: table, Options: netpol.Options{Family: family}}, Target{address, port, protocol})
+					require.Equal(t, policytest.Allows(blocks, address, protocol, port), e.Allowed, "%s %d under %+v", address, port, p.Destinations)
 					require.Equal(t, e.Allowed, len(e.Reasons) > 0)
 					require.Equal(t, e.Allowed, len(e.Nearest) == 0, "only a denial has the nearest destinations")
 					for _, reason := range e.Reasons {
@@ -85,9 +86,9 @@ func TestExplain(t *testing.T) {
 			"bills (allowedDestinations[3]) cannot be checked: no AWS ranges are loaded (give --ranges-file)"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			target, err := ParseTarget(test.to)
+			target, _, err := ParseTarget(test.to)
 			require.NoError(t, err)
-			e := Explain(p, test.table, dns, target)
+			e := Explain(p, netpol.Inputs{Table: test.table, Options: dns}, target)
 			var reasons []string
 			for _, reason := range e.Reasons {
 				reasons = append(reasons, reason.String())
@@ -97,9 +98,9 @@ func TestExplain(t *testing.T) {
 			require.Equal(t, test.reasons != nil, e.Allowed)
 		})
 	}
-	e := Explain(&policy.Policy{DefaultAction: policy.Allow}, nil, netpol.Options{Family: netpol.IPv4}, Target{netip.MustParseAddr("::1"), 1, policy.TCP})
+	e := Explain(&policy.Policy{DefaultAction: policy.Allow}, netpol.Inputs{Table: nil, Options: netpol.Options{Family: netpol.IPv4}}, Target{netip.MustParseAddr("::1"), 1, policy.TCP})
 	require.Equal(t, "defaultAction", e.Reasons[0].String())
-	e = Explain(&policy.Policy{}, custom, netpol.Options{Family: netpol.IPv4}, Target{netip.MustParseAddr("198.18.7.7"), 1, policy.TCP})
+	e = Explain(&policy.Policy{}, netpol.Inputs{Table: custom, Options: netpol.Options{Family: netpol.IPv4}}, Target{netip.MustParseAddr("198.18.7.7"), 1, policy.TCP})
 	require.Equal(t, []string{"no destination covers 198.18.7.7, an address of AMAZON us-east-1, EC2 us-east-1"}, e.Nearest)
 }
 
@@ -110,9 +111,9 @@ func TestExplainAddsHintForServices(t *testing.T) {
 		{Name: "api", CIDR: netip.MustParsePrefix("172.20.0.1/32"), Ports: []policy.Port{{Protocol: policy.TCP, First: 443, Last: 443}}},
 	}}
 	for to, family := range map[string]netpol.Family{"10.100.0.10:80": netpol.IPv4, "172.20.255.255:80": netpol.IPv4, "172.20.0.1:6443": netpol.IPv4, "[fd8e:5fa6:1e4d::f:ffff]:80": netpol.IPv6} {
-		target, err := ParseTarget(to)
+		target, _, err := ParseTarget(to)
 		require.NoError(t, err)
-		e := Explain(p, nil, netpol.Options{Family: family}, target)
+		e := Explain(p, netpol.Inputs{Table: nil, Options: netpol.Options{Family: family}}, target)
 		require.False(t, e.Allowed)
 		require.Len(t, e.Nearest, 2, to)
 		require.Equal(t, serviceHint(target), e.Nearest[1])
@@ -120,21 +121,107 @@ func TestExplainAddsHintForServices(t *testing.T) {
 	for to, family := range map[string]netpol.Family{
 		"10.101.0.10:80": netpol.IPv4, "172.21.0.1:80": netpol.IPv4, "[fd00:ec2::254]:80": netpol.IPv6, "[fd8e:5fa6:1e4d::10:0]:80": netpol.IPv6, "[2001:db8::1]:80": netpol.IPv6, "[fd8e::1]:80": netpol.IPv4,
 	} {
-		target, err := ParseTarget(to)
+		target, _, err := ParseTarget(to)
 		require.NoError(t, err)
-		require.Len(t, Explain(p, nil, netpol.Options{Family: family}, target).Nearest, 1, to)
+		require.Len(t, Explain(p, netpol.Inputs{Table: nil, Options: netpol.Options{Family: family}}, target).Nearest, 1, to)
 	}
-	require.True(t, Explain(p, nil, netpol.Options{Family: netpol.IPv4}, Target{netip.MustParseAddr("172.20.0.1"), 443, policy.TCP}).Allowed)
-	require.Equal(t, "if 10.100.0.10 is the cluster IP of a Service, VPC CNI checks this address and the Service's port, and other dataplanes check the addresses and ports of its pods: "+
-		"allow 10.100.0.10/32 with port 80 as a cidr, and the pods' addresses and ports as another cidr", serviceHint(Target{netip.MustParseAddr("10.100.0.10"), 80, policy.TCP}))
+	require.True(t, Explain(p, netpol.Inputs{Table: nil, Options: netpol.Options{Family: netpol.IPv4}}, Target{netip.MustParseAddr("172.20.0.1"), 443, policy.TCP}).Allowed)
+	require.Equal(t, "if 10.100.0.10 is the cluster IP of a Service, open its pods with pods and namespace, and with the port of the pods; "+
+		"AWS VPC CNI then opens the cluster IP too, if the Service's own selector has these labels", serviceHint(Target{netip.MustParseAddr("10.100.0.10"), 80, policy.TCP}))
 }
 
 func TestParseTarget(t *testing.T) {
-	for _, bad := range []string{"", "10.0.0.1", "10.0.0.1:", "10.0.0.1:0", "10.0.0.1:70000", "db.example.com:443", "2001:db8::1:443", "[fe80::1%eth0]:443", "10.0.0.1:443/", "10.0.0.1:443/ICMP", "10.0.0.1:443/TCP/UDP"} {
-		_, err := ParseTarget(bad)
+	for _, bad := range []string{"", "10.0.0.1", "10.0.0.1:", "10.0.0.1:0", "10.0.0.1:70000", "db.example.com", "db.example.com:0", "-db.example.com:443", "300.1.2.3:443", "db..example.com:443", "2001:db8::1:443", "[fe80::1%eth0]:443", "10.0.0.1:443/", "10.0.0.1:443/ICMP", "10.0.0.1:443/TCP/UDP"} {
+		_, _, err := ParseTarget(bad)
 		require.Error(t, err, bad)
 	}
-	target, err := ParseTarget("[2001:db8::1]:53/udp")
+	for text, name := range map[string]string{"db.example.com:443": "db.example.com", "localhost:1/UDP": "localhost", "x1.example.com.:53": "x1.example.com."} {
+		target, host, err := ParseTarget(text)
+		require.NoError(t, err)
+		require.Equal(t, name, host)
+		require.False(t, target.Address.IsValid())
+	}
+	target, _, err := ParseTarget("[2001:db8::1]:53/udp")
 	require.NoError(t, err)
 	require.Equal(t, "[2001:db8::1]:53/UDP", target.String())
+}
+
+// TestExplainEachField explains a denial, or an allowed connection, by each field of a destination.
+func TestExplainEachField(t *testing.T) {
+	table, err := awsranges.Parse([]byte(`{"syncToken": "1", "prefixes": [
+		{"ip_prefix": "13.40.0.0/14", "service": "AMAZON", "region": "eu-west-2"}, {"ip_prefix": "13.40.0.0/14", "service": "EC2", "region": "eu-west-2"},
+		{"ip_prefix": "13.43.48.0/23", "service": "AMAZON", "region": "eu-west-2"}]}`))
+	require.NoError(t, err)
+	const document = `{"podSelector": {"matchLabels": {"app": "web"}}, "allowedDestinations": [
+		{"name": "sts", "awsService": "amazon", "without": ["ec2"], "regions": ["eu-west-2"], "ports": [443]},
+		{"name": "net", "cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"], "ports": [443]},
+		{"name": "old", "cidr": "192.168.0.0/24", "ports": [443], "expires": "2027-03-31"},
+		{"name": "backend", "pods": {"app": "backend"}, "ports": [8080]},
+		{"name": "api", "entity": "kube-apiserver"}]}`
+	parsed, problems := policy.Parse([]byte(document))
+	require.Empty(t, problems)
+	p, problems := policy.Validate(parsed, netpol.NameCheck(table))
+	require.Empty(t, problems)
+	in := netpol.Inputs{Table: table, Options: netpol.Options{Family: netpol.IPv4}, Now: time.Date(2027, 4, 1, 0, 0, 0, 0, time.UTC)}
+	known := in
+	known.APIServer = []netip.AddrPort{netip.MustParseAddrPort("172.20.0.1:443")}
+	for _, test := range []struct {
+		to      string
+		in      netpol.Inputs
+		allowed bool
+		line    string
+	}{
+		{"13.43.48.9:443", in, true, "sts (allowedDestinations[0]): AMAZON eu-west-2: 13.43.48.0/23, syncToken 1"},
+		{"13.40.0.9:443", in, false, "sts (allowedDestinations[0]) leaves out EC2, and 13.40.0.9 is in its row 13.40.0.0/14"},
+		{"10.0.0.1:443", in, true, "net (allowedDestinations[1]): 10.0.0.0/8"},
+		{"10.1.0.1:443", in, false, "net (allowedDestinations[1]) covers 10.1.0.1, but excepts 10.1.0.0/16"},
+		{"192.168.0.1:443", in, false, "old (allowedDestinations[2]) covers 192.168.0.1, but opens nothing since 2027-04-01T00:00:00Z, when it expired"},
+		{"10.1.0.1:8080", in, false, "backend (allowedDestinations[3]) opens pods app=backend of the policy's namespace: it allows 10.1.0.1 if that is the address of such a pod or, on AWS VPC CNI, the cluster IP of a Service whose own selector has these labels"},
+		{"172.20.0.1:443", in, false, "api (allowedDestinations[4]) opens the API server, whose addresses only the cluster knows: kubectl get endpointslices,services -n default shows them"},
+		{"172.20.0.1:443", known, true, "api (allowedDestinations[4]): 172.20.0.1/32"},
+	} {
+		target, _, err := ParseTarget(test.to)
+		require.NoError(t, err)
+		e := Explain(p, test.in, target)
+		require.Equal(t, test.allowed, e.Allowed, "%s: %v", test.to, e)
+		require.Equal(t, "app=web", e.PodSelector)
+		lines := e.Nearest
+		for _, reason := range e.Reasons {
+			lines = append(lines, reason.String())
+		}
+		require.Contains(t, lines, test.line)
+	}
+}
+
+// TestCompareEachField compares policies that differ in one field.
+func TestCompareEachField(t *testing.T) {
+	parse := func(entry string) PolicyVersion {
+		parsed, problems := policy.Parse([]byte(`{"allowedDestinations": [` + entry + `]}`))
+		require.Empty(t, problems)
+		p, problems := policy.Validate(parsed, nil)
+		require.Empty(t, problems)
+		return PolicyVersion{Policy: p, Now: time.Date(2027, 4, 1, 0, 0, 0, 0, time.UTC)}
+	}
+	for _, test := range []struct{ before, after, opens, closes string }{
+		{`{"name": "a", "cidr": "10.0.0.0/24", "ports": [443]}`, `{"name": "a", "cidr": "10.0.0.0/24", "except": ["10.0.0.0/25"], "ports": [443]}`, "", "10.0.0.0/25"},
+		{`{"name": "a", "pods": {"app": "x"}, "ports": [443]}`, `{"name": "a", "pods": {"app": "y"}, "ports": [443]}`, "pods app=y of the policy's namespace", "pods app=x of the policy's namespace"},
+		{`{"name": "a", "pods": {}, "ports": [443]}`, `{"name": "b", "pods": {}, "ports": [443]}`, "", ""},
+		{`{"name": "a", "namespace": "x", "ports": [443]}`, ``, "", "every pod of namespace x"},
+		{``, `{"name": "a", "entity": "kube-apiserver"}`, "kube-apiserver", ""},
+		{`{"name": "a", "cidr": "10.0.0.0/24", "expires": "2027-06-30"}`, `{"name": "a", "cidr": "10.0.0.0/24", "expires": "2027-03-31"}`, "", "10.0.0.0/24"},
+	} {
+		c := Compare(parse(test.before), parse(test.after), netpol.IPv4)
+		textOf := func(differences []Difference) string {
+			text := ""
+			for _, d := range differences {
+				text += d.Peer
+				for _, prefix := range d.Prefixes {
+					text += prefix.String()
+				}
+			}
+			return text
+		}
+		require.Equal(t, test.opens, textOf(c.Opens), test.after)
+		require.Equal(t, test.closes, textOf(c.Closes), test.after)
+	}
 }

@@ -14,17 +14,19 @@ import (
 // ExplainPlatform returns what platform documents make of e, the explanation of a policy in a namespace that they
 // govern. A guardrail closes what the policy opens, and a base opens more. documents are sorted by name. It reads the
 // documents and the rows one by one.
-func ExplainPlatform(e Explanation, documents []netpol.PlatformDocument, table *awsranges.Table, options netpol.Options, target Target) Explanation {
+func ExplainPlatform(e Explanation, documents []netpol.PlatformDocument, in netpol.Inputs, target Target) Explanation {
 	if e.Allowed {
-		if closed := closedBy(documents, table, target); len(closed) > 0 {
-			e = Explanation{Reasons: []Reason{}, Nearest: closed}
+		if closed := closedBy(documents, in.Table, target); len(closed) > 0 {
+			e = Explanation{Reasons: []Reason{}, Nearest: closed, PodSelector: e.PodSelector}
 		}
 	}
 	for _, document := range documents {
 		if document.Base == nil {
 			continue
 		}
-		base := Explain(document.Base, table, netpol.Options{Family: options.Family}, target)
+		withoutDNS := in
+		withoutDNS.Options = netpol.Options{Family: in.Options.Family}
+		base := Explain(document.Base, withoutDNS, target)
 		for _, reason := range base.Reasons {
 			reason.Path = "platform document " + document.Name + ", " + reason.Path
 			e.Reasons = append(e.Reasons, reason)
@@ -72,10 +74,7 @@ func closedBy(documents []netpol.PlatformDocument, table *awsranges.Table, targe
 
 // covers reports whether a destination has the address, port and protocol of a target.
 func covers(d policy.Destination, table *awsranges.Table, target Target) bool {
-	opensPort := d.Ports == nil || slices.ContainsFunc(d.Ports, func(p policy.Port) bool {
-		return p.Protocol == target.Protocol && p.First <= target.Port && target.Port <= p.Last
-	})
-	if !opensPort {
+	if _, isExcepted := exceptWith(d, target.Address); isExcepted || !opensPort(d, target) {
 		return false
 	}
 	reasons, _ := matchDestination(d, "", table, target.Address)

@@ -35,10 +35,10 @@ func TestExplainPlatform(t *testing.T) {
 		"8.8.8.8:25":     {Reasons: []Reason{}, Nearest: []string{"closed by guardrail smtp of platform document baseline: no mail", "outside of what platform document region permits: corporate, office"}},
 		"10.200.0.1:443": {Allowed: true, Reasons: []Reason{{Name: "web", Path: "allowedDestinations[0]", Prefix: "0.0.0.0/0"}, {Name: "logs", Path: "platform document baseline, allowedDestinations[0]", Prefix: "10.200.0.0/24"}}, Nearest: []string{}},
 	} {
-		parsed, err := ParseTarget(target)
+		parsed, _, err := ParseTarget(target)
 		require.NoError(t, err)
 		options := netpol.Options{Family: netpol.IPv4}
-		require.Equal(t, want, ExplainPlatform(Explain(p, nil, options, parsed), documents, nil, options, parsed), target)
+		require.Equal(t, want, ExplainPlatform(Explain(p, netpol.Inputs{Options: options}, parsed), documents, netpol.Inputs{Options: options}, parsed), target)
 	}
 }
 
@@ -64,7 +64,7 @@ func TestExplainPlatformAgreesWithCompiler(t *testing.T) {
 		for _, address := range policytest.ProbeAddresses(p, table, random) {
 			for _, port := range []uint16{1, 53, 80, 443, 65535} {
 				target := Target{Address: address, Port: port, Protocol: policy.TCP}
-				e := ExplainPlatform(Explain(compiled.Policy, table, options, target), documents, table, options, target)
+				e := ExplainPlatform(Explain(compiled.Policy, netpol.Inputs{Table: table, Options: options}, target), documents, netpol.Inputs{Table: table, Options: options}, target)
 				require.Equal(t, policytest.Allows(blocks, address, policy.TCP, port), e.Allowed, "%s: %+v", target, e)
 			}
 		}

@@ -112,11 +112,15 @@ func adviceFor(key string, isAPI, isEndpoint bool) string {
 		}
 		return "AWS publishes no ranges for it because it runs in your VPC; list its subnets as cidr"
 	}
-	if endpoint, ok := endpointAliases[key]; ok {
+	endpoint, ok := endpointAliases[key]
+	if !ok {
+		endpoint, ok = interfaceEndpoints[key]
+	}
+	if ok && endpoint == "execute-api" { // customers' APIs, whose addresses may be rows of EC2
 		return "AWS publishes no ranges for it; " + createEndpoint(endpoint)
 	}
-	if endpoint, ok := interfaceEndpoints[key]; ok {
-		return "AWS publishes no ranges for it; " + createEndpoint(endpoint)
+	if ok {
+		return `AWS publishes no ranges for it; write "awsService": "amazon", "without": ["ec2"] and its regions, or, which opens less, ` + createEndpoint(endpoint)
 	}
 	if published, ok := publishedAliases[key]; ok {
 		return didYouMean(strings.ToLower(published))

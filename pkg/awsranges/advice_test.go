@@ -13,11 +13,18 @@ import (
 const vpcAdvice = "AWS publishes no ranges for it because it runs in your VPC; list its subnets as cidr"
 
 func endpointAdvice(endpoint string) string {
-	return "AWS publishes no ranges for it; create its interface endpoint (" + endpoint + ") and list the endpoint's subnets as cidr"
+	if endpoint == "execute-api" {
+		return "AWS publishes no ranges for it; " + endpointOnly(endpoint)
+	}
+	return `AWS publishes no ranges for it; write "awsService": "amazon", "without": ["ec2"] and its regions, or, which opens less, ` + endpointOnly(endpoint)
+}
+
+func endpointOnly(endpoint string) string {
+	return "create its interface endpoint (" + endpoint + ") and list the endpoint's subnets as cidr"
 }
 
 func apiAdvice(endpoint string) string {
-	return strings.Replace(endpointAdvice(endpoint), "it;", "its API;", 1)
+	return "AWS publishes no ranges for its API; " + endpointOnly(endpoint)
 }
 
 func TestServiceHintNamesThePublishedService(t *testing.T) {

@@ -58,6 +58,29 @@ var services = []Service{
 	{Name: "WORKSPACES_GATEWAYS"},
 }
 
+// Customers are addresses of AWS's customers that AMAZON has through another service.
+type Customers struct {
+	Service string // its canonical name
+	Content string // what the customers have there, such as instances
+}
+
+// customers lists the services whose rows AMAZON also has, and whose addresses any customer of AWS may use.
+var customers = []Customers{
+	{"EC2", "instances"}, {"S3", "buckets"}, {"CLOUDFRONT", "distributions"}, {"DYNAMODB", "tables"}, {"GLOBALACCELERATOR", "accelerators"},
+}
+
+// CustomersOf returns the addresses of customers that AMAZON has without the services leftOut, by canonical names. It
+// returns nil if there are none.
+func CustomersOf(leftOut []string) []Customers {
+	var remaining []Customers
+	for _, c := range customers {
+		if !slices.Contains(leftOut, c.Service) {
+			remaining = append(remaining, c)
+		}
+	}
+	return remaining
+}
+
 // regions lists the regions of the same document.
 var regions = []string{
 	"GLOBAL", "af-south-1", "ap-east-1", "ap-east-2", "ap-northeast-1", "ap-northeast-2", "ap-northeast-3", "ap-south-1",

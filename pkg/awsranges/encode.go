@@ -9,8 +9,8 @@ import (
 )
 
 // Encode returns the rows of a table that are not custom, in AWS's own format, compressed with gzip. A held row
-// has the additional field "removed", in epoch seconds. Parse of the uncompressed result returns an equal
-// table. Encode omits the network border groups, because no decision depends on them.
+// has the additional field "removed", in epoch seconds, and a new row the field "added". Parse of the uncompressed
+// result returns an equal table. Encode omits the network border groups, because no decision depends on them.
 //
 // Encode prefers speed to size because the agent calls it while it writes NetworkPolicies.
 func Encode(t *Table) ([]byte, error) { return encode(t, false) }
@@ -59,6 +59,10 @@ func (t *Table) appendRows(buffer []byte, custom bool, listField, prefixField st
 		if row.Removed != 0 {
 			buffer = append(buffer, `,"removed":`...)
 			buffer = strconv.AppendInt(buffer, row.Removed, 10)
+		}
+		if row.Added != 0 {
+			buffer = append(buffer, `,"added":`...)
+			buffer = strconv.AppendInt(buffer, row.Added, 10)
 		}
 		buffer = append(buffer, '}')
 		separator = ",\n"

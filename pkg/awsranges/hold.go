@@ -10,7 +10,7 @@ import (
 //
 // The result has all rows of d. If d lacks a row of previous, the row is held: it stays in the table for holdTime,
 // which begins with the first document that lacks the row. AWS adds more than one in five removed prefixes again within
-// a day.
+// a day. A row that previous lacks has the time of this document as its Row.Added for as long.
 //
 //	a row in the document  ████████████░░░░░░░░░░░░        ████
 //	the row in the table   ████████████████████████        ████
@@ -18,6 +18,7 @@ import (
 func applyHolds(previous *Table, d *document, now time.Time, holdTime time.Duration) *Table {
 	rows := d.publishedRows()
 	if previous != nil {
+		rows = withAdded(rows, previous.rows, now, holdTime)
 		var held []Row
 		for _, row := range subtractRows(previous.rows, rows) {
 			if row.Removed == 0 || row.Removed > now.Unix() {
@@ -33,6 +34,31 @@ func applyHolds(previous *Table, d *document, now time.Time, holdTime time.Durat
 		}
 	}
 	return newTable(&document{d.syncToken, d.createDate, rows}, previous)
+}
+
+// withAdded returns rows with their Row.Added. A row keeps its time of previousRows for holdTime. Both are sorted.
+// withAdded does not modify rows.
+func withAdded(rows, previousRows []Row, now time.Time, holdTime time.Duration) []Row {
+	isCloned := false
+	for i, row := range rows {
+		for len(previousRows) > 0 && compareKeys(previousRows[0], row) < 0 {
+			previousRows = previousRows[1:]
+		}
+		added := now.Unix()
+		if len(previousRows) > 0 && compareKeys(previousRows[0], row) == 0 {
+			added = previousRows[0].Added
+		}
+		if added > now.Unix() || now.Sub(time.Unix(added, 0)) >= holdTime {
+			added = 0
+		}
+		if added != row.Added {
+			if !isCloned {
+				rows, isCloned = slices.Clone(rows), true
+			}
+			rows[i].Added = added
+		}
+	}
+	return rows
 }
 
 // mergeRows returns all rows of x and y, sorted. x and y must be sorted and must have no key in common.

@@ -18,7 +18,7 @@ import (
 type format int
 
 const (
-	// storedFormat is the format of Encode: a row may have the field "removed". Unknown fields are ignored,
+	// storedFormat is the format of Encode: a row may have the fields "removed" and "added". Unknown fields are ignored,
 	// because a later version may have written them.
 	storedFormat format = iota
 	// sourceFormat is AWS's own format. An unknown field is an error, because it may change the meaning of a row. In
@@ -42,6 +42,7 @@ type jsonRow struct {
 type storedRow struct {
 	jsonRow
 	Removed int64 `json:"removed,omitempty"` // Row.Removed
+	Added   int64 `json:"added,omitempty"`   // Row.Added
 }
 
 // document is the content of a file before it becomes a Table.
@@ -156,12 +157,12 @@ func (p *parser) parseRows(listField string, prefixOf func(*jsonRow) string, isF
 		if err != nil {
 			return fmt.Errorf("%s[%d]: %w", listField, i, err)
 		}
-		rows, ok := p.rowsBySpelling[ServiceRegion{r.Service, r.Region}]
+		rows, ok := p.rowsBySpelling[ServiceRegion{Service: r.Service, Region: r.Region}]
 		if !ok {
 			rows = new([]Row)
-			p.rowsBySpelling[ServiceRegion{r.Service, r.Region}] = rows
+			p.rowsBySpelling[ServiceRegion{Service: r.Service, Region: r.Region}] = rows
 		}
-		row := Row{Prefix: parsed, Removed: r.Removed}
+		row := Row{Prefix: parsed, Removed: r.Removed, Added: r.Added}
 		if len(*rows) > 0 {
 			row.Service, row.Region = (*rows)[0].Service, (*rows)[0].Region
 		} else {
@@ -191,6 +192,8 @@ func (r *storedRow) parse(prefix string, isFamily func(netip.Addr) bool) (netip.
 		return netip.Prefix{}, errors.New("region is missing")
 	case r.Removed < 0:
 		return netip.Prefix{}, errors.New("removed is not a time in epoch seconds")
+	case r.Added < 0:
+		return netip.Prefix{}, errors.New("added is not a time in epoch seconds")
 	}
 	parsed, err := netip.ParsePrefix(prefix)
 	if err != nil {

@@ -20,11 +20,17 @@ type Table struct {
 	byServiceRegion map[ServiceRegion]indexEntry
 	regions         map[string][]string // the sorted regions of each service
 	regionNames     []string            // the regions of all services, sorted
+	withouts        *withouts
 }
 
 // ServiceRegion is the key of a lookup: a service, by its canonical name, and a region. An empty Region means
 // all regions of the service.
-type ServiceRegion struct{ Service, Region string }
+type ServiceRegion struct {
+	Service, Region string
+	// Rows makes a key for the rows themselves, which LookupWithout compares. Change.ServiceRegions has such a key also
+	// if other rows cover the same addresses.
+	Rows bool
+}
 
 // indexEntry holds the rows of one service-region and the prefixes that Lookup returns for it.
 type indexEntry struct {
@@ -45,6 +51,10 @@ type Row struct {
 	// Removed is the time of the first read of a document without the row, in epoch seconds. It is 0 if the document
 	// has the row.
 	Removed int64
+	// Added is the time of the first read of a document with the row, in epoch seconds. It is 0 if the hold of removed
+	// rows has passed since, and in the first document. LookupWithout needs it, because a new row of a left-out service
+	// takes addresses away.
+	Added int64
 }
 
 // compareServiceRegions orders service-regions by service, then by region.
@@ -57,7 +67,7 @@ func compareServiceRegions(a, b ServiceRegion) int {
 
 // compareKeys orders rows by their keys: service, region, then prefix.
 func compareKeys(a, b Row) int {
-	if c := compareServiceRegions(ServiceRegion{a.Service, a.Region}, ServiceRegion{b.Service, b.Region}); c != 0 {
+	if c := compareServiceRegions(ServiceRegion{Service: a.Service, Region: a.Region}, ServiceRegion{Service: b.Service, Region: b.Region}); c != 0 {
 		return c
 	}
 	return prefixes.Compare(a.Prefix, b.Prefix)
@@ -121,7 +131,7 @@ func (t *Table) Held() []Row {
 // lacks the service or the region. The slice belongs to the table, and the caller must not modify it. Lookup
 // allocates nothing.
 func (t *Table) Lookup(service, region string) []netip.Prefix {
-	return t.byServiceRegion[ServiceRegion{service, region}].prefixes
+	return t.byServiceRegion[ServiceRegion{Service: service, Region: region}].prefixes
 }
 
 // ServiceRegionCount returns the number of service-regions that have prefixes. It does not count the entries
@@ -160,7 +170,10 @@ func Merge(aws *Table, custom ...*Table) *Table {
 // newTable builds the index of a document. It shares the prefixes of unchanged service-regions with previous, which may
 // be nil.
 func newTable(d *document, previous *Table) *Table {
-	t := &Table{document: *d, byServiceRegion: make(map[ServiceRegion]indexEntry), regions: make(map[string][]string)}
+	t := &Table{
+		document: *d, byServiceRegion: make(map[ServiceRegion]indexEntry), regions: make(map[string][]string),
+		withouts: &withouts{found: make(map[withoutKey][]netip.Prefix)},
+	}
 	if previous == nil {
 		previous = &Table{}
 	}
@@ -171,7 +184,7 @@ func newTable(d *document, previous *Table) *Table {
 		var servicePrefixes []netip.Prefix
 		for rest := serviceRows; len(rest) > 0; {
 			regionRows := takeWhile(rest, func(row Row) bool { return row.Region == rest[0].Region })
-			key := ServiceRegion{serviceKey.Service, rest[0].Region}
+			key := ServiceRegion{Service: serviceKey.Service, Region: rest[0].Region}
 			entry := previous.byServiceRegion[key]
 			if !slices.Equal(regionRows, entry.rows) {
 				entry.prefixes = slices.Clone(prefixes.AggregateSorted(prefixesOf(regionRows)))

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -51,6 +52,7 @@ const (
 	// CauseGuardrails means that other guardrails close a part of what the policy opens. If the same guardrails close
 	// another part, the cause is CauseRanges.
 	CauseGuardrails Cause = "Guardrails"
+	CauseExpiry     Cause = "Expiry"   // a destination expired
 	CauseMetadata   Cause = "Metadata" // only labels, annotations or owners differ
 )
 
@@ -159,6 +161,7 @@ func (a *Assessment) Messages() []string {
 // cluster has no such NetworkPolicy.
 func Assess(configMap *corev1.ConfigMap, current *Current, in Inputs) *Assessment {
 	in.PolicyDigest = cmp.Or(in.PolicyDigest, PolicyDigestOf(configMap))
+	in.Now = current.notBeforeExpiry(in)
 	a := &Assessment{Compiled: CompileConfigMap(configMap, in)}
 	isFromThisVersion := current != nil && IsOwned(configMap, in.Origin, current.ObjectMeta) && current.Annotations[PolicyDigestAnnotation] == in.PolicyDigest
 	if isFromThisVersion {
@@ -215,7 +218,7 @@ func (a *Assessment) cutCurrent(configMap *corev1.ConfigMap, current *Current, i
 		return
 	}
 	desired := newNetworkPolicy(sourceOf(configMap, in.Origin), spec)
-	for _, key := range []string{PolicyDigestAnnotation, PolicyAnnotation, DestinationsAnnotation, OptionsAnnotation, GuardedAnnotation} {
+	for _, key := range append([]string{PolicyDigestAnnotation, DestinationsAnnotation, OptionsAnnotation}, OptionalAnnotations...) {
 		if value, ok := current.Annotations[key]; ok {
 			desired.Annotations[key] = value
 		}
@@ -252,7 +255,9 @@ func missingNames(p *policy.Policy, table *awsranges.Table) []string {
 		if d.Service == "" {
 			continue
 		}
-		addUnlessKnown(d.Service, table.KnowsService(awsranges.Canonical(d.Service)))
+		for _, service := range append([]string{d.Service}, d.Without...) {
+			addUnlessKnown(service, table.KnowsService(awsranges.Canonical(service)))
+		}
 		for _, region := range d.Regions {
 			addUnlessKnown(region, table.KnowsRegion(region))
 		}
@@ -265,13 +270,13 @@ func missingNames(p *policy.Policy, table *awsranges.Table) []string {
 func (a *Assessment) assessByAnnotations(current *Current, in Inputs) {
 	a.Problems = nil
 	lacksAWS := !in.RangesIncomplete && !in.Table.HasAWS()
-	a.Unresolved = uncounted(a.Policy, current.Annotations[DestinationsAnnotation], lacksAWS)
+	a.Unresolved = uncounted(a.Policy, current.Annotations[DestinationsAnnotation], lacksAWS, in.Now)
 	switch {
 	case len(a.Unresolved) > 0 && in.Table.HasAWS():
 		a.State, a.Cause = Pending, CauseRanges
 	case len(a.Unresolved) > 0:
-		neverCounted := uncounted(a.Policy, current.Annotations[DestinationsAnnotation], false)
-		a.State, a.text = RangesUnavailable, unresolvedText(a.Unresolved, len(neverCounted) == len(a.Unresolved))
+		neverCounted := uncounted(a.Policy, current.Annotations[DestinationsAnnotation], false, in.Now)
+		a.State, a.text = RangesUnavailable, unresolvedText(a.Policy, a.Unresolved, len(neverCounted) == len(a.Unresolved))
 	case current.isEdited():
 		a.State, a.Cause = Pending, CauseEdited
 	case current.Annotations[GuardedAnnotation] != "":
@@ -298,15 +303,16 @@ func guardedText(violations []Violation) string {
 
 // uncounted returns the names of destinations that have a service but no count in a DestinationsAnnotation: the ranges
 // were not loaded when the agent wrote the annotation. lacksAWS means that no AWS ranges are loaded now. Then uncounted
-// also returns every destination with a service of AWS, because the agent cannot update such a destination.
-func uncounted(p *policy.Policy, annotation string, lacksAWS bool) []string {
+// also returns every destination with a service of AWS, because the agent cannot update such a destination. It skips
+// expired destinations.
+func uncounted(p *policy.Policy, annotation string, lacksAWS bool, now time.Time) []string {
 	counts, complete := ParseCounts(annotation)
 	if p == nil || p.DefaultAction == policy.Allow || !complete {
 		return nil
 	}
 	var names []string
 	for _, d := range p.Destinations {
-		if d.Service == "" {
+		if d.Service == "" || d.IsExpired(now) {
 			continue
 		}
 		isCounted := slices.ContainsFunc(counts, func(count Count) bool { return count.Name == d.Name })
@@ -325,7 +331,7 @@ func (a *Assessment) assessInvalid(configMap *corev1.ConfigMap, current *Current
 	a.State = Invalid
 	if current == nil || current.Annotations[PolicyDigestAnnotation] == "" {
 		a.text = "until it is corrected, all egress" + in.Options.exceptDNS() + " is denied"
-		denyAll := DenyAllFor(configMap, in)
+		denyAll := newNetworkPolicy(sourceOf(configMap, in.Origin), a.Spec())
 		denyAll.Annotations[OptionsAnnotation] = in.Options.specOptions()
 		a.setDesired(current, denyAll)
 		return
@@ -342,8 +348,9 @@ func (a *Assessment) assessInvalid(configMap *corev1.ConfigMap, current *Current
 	last := *configMap
 	last.Data = map[string]string{policy.Key: current.Document}
 	in.Exceeded, in.PolicyDigest = nil, current.Annotations[PolicyDigestAnnotation]
+	in.Now = current.notBeforeExpiry(in)
 	compiled := compileConfigMap(&last, in, nil)
-	a.LastPolicy = compiled.Policy
+	a.LastPolicy, a.Expiries, a.NextChange, a.NextExpiry = compiled.Policy, compiled.Expiries, compiled.NextChange, compiled.NextExpiry
 	if compiled.Problems != nil || len(compiled.Unresolved) > 0 || compiled.unresolvedGuardrails != nil {
 		return
 	}
@@ -368,7 +375,7 @@ func (a *Assessment) mayOpen(current *Current) bool {
 func (a *Assessment) assessUnresolved(configMap *corev1.ConfigMap, current *Current, in Inputs) {
 	partial := desiredFor(configMap, a.Compiled, in)
 	isPartial := current == nil || current.SpecDigest == partial.Annotations[SpecDigestAnnotation]
-	a.State, a.text = RangesUnavailable, unresolvedText(a.Unresolved, isPartial)
+	a.State, a.text = RangesUnavailable, unresolvedText(a.Policy, a.Unresolved, isPartial)
 	if a.unresolvedGuardrails != nil {
 		a.text = unresolvedGuardrailsText(a.unresolvedGuardrails, current == nil, in.Options)
 	}
@@ -390,12 +397,17 @@ func missingNamesText(names []string) string {
 	return fmt.Sprintf("The ranges no longer have the names %q, so their addresses are closed; remove these names from the policy, or replace them", names)
 }
 
-func unresolvedText(names []string, isPartial bool) string {
-	text := fmt.Sprintf("The AWS ranges of these destinations are not loaded yet: %q; ", names)
+// unresolvedText describes the destinations of p whose addresses are unknown, by their names.
+func unresolvedText(p *policy.Policy, names []string, isPartial bool) string {
+	subject, loaded := "AWS ranges", "loaded"
+	if slices.ContainsFunc(p.Destinations, func(d policy.Destination) bool { return d.Entity != "" && slices.Contains(names, d.Name) }) {
+		subject, loaded = "addresses", "known"
+	}
+	text := fmt.Sprintf("The %s of these destinations are not %s yet: %q; ", subject, loaded, names)
 	if isPartial {
 		return text + "the other destinations are applied"
 	}
-	return text + "the NetworkPolicy stays as it is until they are loaded"
+	return text + "the NetworkPolicy stays as it is until they are " + loaded
 }
 
 // setDesired sets Desired and Cause if current does not match desired. current is nil if no NetworkPolicy exists.
@@ -445,8 +457,10 @@ func (c *Current) matches(desired *networkingv1.NetworkPolicy) bool {
 	if c.SpecDigest != desired.Annotations[SpecDigestAnnotation] || c.DocumentDigest != DocumentDigest(desired.Annotations[PolicyAnnotation]) {
 		return false
 	}
-	if c.Annotations[GuardedAnnotation] != desired.Annotations[GuardedAnnotation] { // desired may lack the annotation
-		return false
+	for _, key := range OptionalAnnotations {
+		if key != PolicyAnnotation && c.Annotations[key] != desired.Annotations[key] {
+			return false
+		}
 	}
 	for key, value := range desired.Annotations {
 		if currentValue, ok := c.Annotations[key]; key != PolicyAnnotation && (!ok || currentValue != value) {
@@ -480,6 +494,8 @@ func (c *Current) causeOf(desired *networkingv1.NetworkPolicy) Cause {
 		return CauseMetadata
 	case c.Annotations[OptionsAnnotation] != "" && differs(OptionsAnnotation):
 		return CauseOptions
+	case differs(ExpiredAnnotation):
+		return CauseExpiry
 	case differs(GuardedAnnotation):
 		return CauseGuardrails
 	}

@@ -16,17 +16,19 @@ import (
 // once, with the union of the destinations' ports.
 type collector struct {
 	table      *awsranges.Table
+	apiServer  []netip.AddrPort
 	family     Family
 	builder    *prefixes.Builder
 	addresses  map[serviceRegions]addresses
 	partOf     map[serviceRegions]*part
 	parts      []*part // the values of partOf, in the order of the first destination that needs each part
 	regionSets int     // the number of parts of two or more regions
+	pods       map[podsKey]*openedPods
 }
 
 // serviceRegions is the canonical name of a service and the names of regions, sorted and joined by commas. regions is
-// empty for all regions.
-type serviceRegions struct{ service, regions string }
+// empty for all regions. without has the left-out services in the same form.
+type serviceRegions struct{ service, regions, without string }
 
 // part is the prefixes that several destinations may share.
 type part struct {
@@ -36,13 +38,19 @@ type part struct {
 
 // addresses are the addresses of one destination.
 type addresses struct {
-	// parts are the parts of a service; nil for a CIDR.
+	// parts are the parts of a service; nil for another destination, and for a service with an except.
 	parts []*part
-	// cidr is zero for a service and for a CIDR outside the cluster's family.
+	// cidr is the prefix of a CIDR in the cluster's family. It is zero for another destination and for a CIDR with an
+	// except.
 	cidr netip.Prefix
+	// rest are the prefixes that an except leaves, in the cluster's family.
+	rest []netip.Prefix
+	// apiServer are the addresses of the API server, with their ports; nil for another destination.
+	apiServer []netip.AddrPort
 	// count is the number of prefixes in the cluster's family.
 	count int
-	// isResolved is false if the table lacks both the service and AWS's document.
+	// isResolved is false if the addresses are unknown: the table lacks a service and AWS's document, or nobody has told
+	// the addresses of the API server.
 	isResolved bool
 }
 
@@ -51,38 +59,74 @@ func (a addresses) prefixes() []netip.Prefix {
 	if len(a.parts) == 1 {
 		return a.parts[0].prefixes
 	}
-	var joined []netip.Prefix
+	joined := slices.Clone(a.rest)
 	for _, part := range a.parts {
 		joined = append(joined, part.prefixes...)
 	}
 	return joined
 }
 
-func newCollector(table *awsranges.Table, family Family, destinationCount int) *collector {
+func newCollector(in Inputs, destinationCount int) *collector {
 	return &collector{
-		table: table, family: family, builder: prefixes.NewBuilder(destinationCount),
+		table: in.Table, apiServer: in.APIServer, family: in.Options.Family, builder: prefixes.NewBuilder(destinationCount),
 		addresses: make(map[serviceRegions]addresses), partOf: make(map[serviceRegions]*part),
 	}
 }
 
-// addressesOf returns the addresses of a destination. Destinations with the same service and regions share them.
+// addressesOf returns the addresses of a destination. Destinations with the same service and regions share them. A
+// destination with Pods has none.
 func (c *collector) addressesOf(d policy.Destination) addresses {
-	if d.Service == "" {
-		if !c.family.Includes(d.CIDR) {
-			return addresses{isResolved: true}
-		}
-		return addresses{cidr: d.CIDR, count: 1, isResolved: true}
+	switch {
+	case d.Pods != nil:
+		return addresses{isResolved: true}
+	case d.Entity != "":
+		return c.apiServerAddresses()
+	case d.Service != "":
+		return c.serviceAddresses(d)
+	case !c.family.Includes(d.CIDR):
+		return addresses{isResolved: true}
+	case d.Except != nil:
+		rest := prefixes.Subtract([]netip.Prefix{d.CIDR}, d.Except)
+		return addresses{rest: rest, count: len(rest), isResolved: true}
 	}
-	service := awsranges.Canonical(d.Service)
-	if !isServiceLoaded(service, c.table) {
+	return addresses{cidr: d.CIDR, count: 1, isResolved: true}
+}
+
+func (c *collector) apiServerAddresses() addresses {
+	a := addresses{isResolved: c.apiServer != nil}
+	for _, address := range c.apiServer {
+		if c.family.Includes(hostPrefix(address.Addr())) {
+			a.apiServer = append(a.apiServer, address)
+		}
+	}
+	a.count = len(a.apiServer)
+	return a
+}
+
+// hostPrefix returns the prefix of one address.
+func hostPrefix(address netip.Addr) netip.Prefix { return netip.PrefixFrom(address, address.BitLen()) }
+
+func (c *collector) serviceAddresses(d policy.Destination) addresses {
+	service, leftOut := awsranges.Canonical(d.Service), canonicalNames(d.Without)
+	if !isServiceLoaded(service, c.table) || slices.ContainsFunc(leftOut, func(name string) bool { return !isServiceLoaded(name, c.table) }) {
 		return addresses{}
 	}
-	key := serviceRegions{service: service}
+	key := serviceRegions{service: service, without: strings.Join(leftOut, ",")}
 	regions := d.Regions
 	if len(regions) > 1 {
 		regions = slices.Compact(slices.Sorted(slices.Values(regions)))
 	}
 	key.regions = strings.Join(regions, ",")
+	found := c.sharedAddresses(key, regions)
+	if d.Except == nil {
+		return found
+	}
+	rest := prefixes.Subtract(found.prefixes(), d.Except)
+	return addresses{rest: rest, count: len(rest), isResolved: true}
+}
+
+// sharedAddresses returns the addresses of all destinations with this key.
+func (c *collector) sharedAddresses(key serviceRegions, regions []string) addresses {
 	found, ok := c.addresses[key]
 	if !ok {
 		found = addresses{parts: c.getOrCreateParts(key, regions), isResolved: true}
@@ -104,7 +148,7 @@ func (c *collector) getOrCreateParts(key serviceRegions, regions []string) []*pa
 	if len(regions) > 1 && c.regionSets >= maxRegionSets {
 		parts := make([]*part, len(regions))
 		for i, region := range regions {
-			parts[i] = c.getOrCreatePart(serviceRegions{key.service, region}, regions[i:i+1])
+			parts[i] = c.getOrCreatePart(serviceRegions{key.service, region, key.without}, regions[i:i+1])
 		}
 		return parts
 	}
@@ -117,7 +161,7 @@ func (c *collector) getOrCreateParts(key serviceRegions, regions []string) []*pa
 func (c *collector) getOrCreatePart(key serviceRegions, regions []string) *part {
 	p := c.partOf[key]
 	if p == nil {
-		p = &part{prefixes: c.family.filter(servicePrefixes(key.service, regions, c.table))}
+		p = &part{prefixes: c.family.filter(servicePrefixes(key.service, regions, splitNames(key.without), c.table))}
 		c.partOf[key] = p
 		c.parts = append(c.parts, p)
 	}
@@ -126,13 +170,23 @@ func (c *collector) getOrCreatePart(key serviceRegions, regions []string) *part 
 
 // add opens a port set on the addresses of a destination.
 func (c *collector) add(opened addresses, ports prefixes.PortSetID) {
-	if opened.cidr.IsValid() {
-		c.builder.Add(ports, opened.cidr)
-	}
+	addOwn(c.builder, opened, ports)
 	for _, part := range opened.parts {
 		if n := len(part.ports); n == 0 || part.ports[n-1] != ports {
 			part.ports = append(part.ports, ports)
 		}
+	}
+}
+
+// addOwn opens ports on the addresses that a destination does not share with others.
+func addOwn(builder *prefixes.Builder, opened addresses, ports prefixes.PortSetID) {
+	if opened.cidr.IsValid() {
+		builder.Add(ports, opened.cidr)
+	}
+	builder.Add(ports, opened.rest...)
+	for _, address := range opened.apiServer {
+		port := prefixes.PortRange{Protocol: string(policy.TCP), First: address.Port(), Last: address.Port()}
+		builder.Add(builder.Ports([]prefixes.PortRange{port}), hostPrefix(address.Addr()))
 	}
 }
 
@@ -141,9 +195,7 @@ func (c *collector) setOf(d policy.Destination) prefixes.Set {
 	found := c.addressesOf(d)
 	builder := prefixes.NewBuilder(found.count)
 	ports := builder.Ports(portRanges(d.Ports))
-	if found.cidr.IsValid() {
-		builder.Add(ports, found.cidr)
-	}
+	addOwn(builder, found, ports)
 	for _, part := range found.parts {
 		builder.Add(ports, part.prefixes...)
 	}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -20,6 +21,11 @@ type Inputs struct {
 	// Table has the ranges; nil before any document is loaded.
 	Table   *awsranges.Table
 	Options Options
+	// Now is the current time, which decides which destinations have expired. With the zero Time, none has.
+	Now time.Time
+	// APIServer are the addresses of the cluster's API server, sorted, each with its TCP port. Nil means that they are
+	// unknown.
+	APIServer []netip.AddrPort
 	// AgentNamespace is the namespace of the agent; empty means DefaultNamespace.
 	AgentNamespace string
 	// PolicyDigest is the result of PolicyDigestOf for the stored ConfigMap. If it is empty, Assess computes it from its
@@ -57,16 +63,25 @@ type Compiled struct {
 	// Counts are in the policy's order, without the destinations of Unresolved. Counts is empty if defaultAction is allow
 	// or if the policy has Problems.
 	Counts []Count
-	// Unresolved are the names of destinations with a service that the table lacks, because AWS's document is not loaded.
-	// They are in the policy's order. Spec lacks these destinations.
+	// Unresolved are the names of destinations with a service that the table lacks, because AWS's document is not loaded,
+	// and of those with the API server, if its addresses are unknown. They are in the policy's order. Spec lacks these
+	// destinations.
 	Unresolved []string
+	// Expiries are the destinations that have expired or expire soon, in the policy's order. Spec lacks the expired ones.
+	Expiries []Expiry
+	// NextChange is the time of the next change of Expiries. It is the zero Time if there is none.
+	NextChange time.Time
+	// NextExpiry is the time at which the next destination expires. It is the zero Time if none does.
+	NextExpiry time.Time
 	// Violations are the parts of the policy that platform documents do not permit, in the order of documents. Admission refuses
 	// a policy with a Violation in mode enforce. The agent applies it, without the part that they close.
 	Violations []Violation
 
 	options Options
+	now     time.Time
 	origin  Origin
 	blocks  prefixes.Blocks
+	pods    []openedPods // sorted
 	// isCut reports whether the guardrails close a part of the policy.
 	isCut bool
 	// unresolvedGuardrails are the guardrails whose AWS ranges are not loaded. The policy then opens nothing.
@@ -91,7 +106,7 @@ func CompileConfigMap(configMap *corev1.ConfigMap, in Inputs) *Compiled {
 // compileConfigMap does the work of CompileConfigMap, but checks names with checkName. If checkName is nil, every name
 // is valid.
 func compileConfigMap(configMap *corev1.ConfigMap, in Inputs, checkName policy.NameCheck) *Compiled {
-	c := &Compiled{Problems: in.Exceeded, options: in.Options, origin: in.Origin}
+	c := &Compiled{Problems: in.Exceeded, options: in.Options, now: in.Now, origin: in.Origin}
 	if c.Problems != nil {
 		return c
 	}
@@ -135,7 +150,8 @@ func warnOfConfigMap(configMap *corev1.ConfigMap, p *policy.Policy, in Inputs, w
 // without prefixes adds a warning.
 func (c *Compiled) compile(in Inputs, warnings *policy.Warnings) {
 	p := c.Policy
-	collected := newCollector(in.Table, c.options.Family, len(p.Destinations))
+	c.setExpiries(in.Now, warnings)
+	collected := newCollector(in, len(p.Destinations))
 	if p.DefaultAction == policy.Allow {
 		if in.Guardrails.Cuts() {
 			c.cut(everything(c.options.Family), collected, in.Guardrails)
@@ -149,6 +165,13 @@ func (c *Compiled) compile(in Inputs, warnings *policy.Warnings) {
 		return
 	}
 	for i, d := range p.Destinations {
+		if d.IsExpired(in.Now) {
+			continue
+		}
+		if d.Pods != nil {
+			collected.addPods(d)
+			continue
+		}
 		found := collected.addressesOf(d)
 		warnOfDestination(i, d, found, in.Table, c.options.Family, warnings)
 		if !found.isResolved {
@@ -160,6 +183,7 @@ func (c *Compiled) compile(in Inputs, warnings *policy.Warnings) {
 	}
 	if c.Problems = collected.portCountProblems(p, c.options); c.Problems == nil {
 		c.cut(collected.set(), collected, in.Guardrails)
+		c.cutPods(collected, in.Guardrails)
 	}
 	if c.Problems == nil {
 		c.Problems = c.limitProblems(collected)
@@ -170,10 +194,11 @@ func (c *Compiled) compile(in Inputs, warnings *policy.Warnings) {
 // finish completes a compilation, with or without problems.
 func (c *Compiled) finish(warnings *policy.Warnings) {
 	if c.Problems != nil {
-		c.Counts, c.Unresolved, c.Violations, c.blocks = nil, nil, nil, prefixes.Blocks{}
+		c.Counts, c.Unresolved, c.Violations, c.blocks, c.pods = nil, nil, nil, prefixes.Blocks{}, nil
 		return
 	}
 	warnOfPeers(c.blocks.Len(), c.Counts, warnings)
+	warnOfPods(c.Policy, warnings)
 	for _, violation := range c.Violations {
 		if violation.Mode == platform.Warn {
 			warnings.AddProblem(policy.Guardrail, violation.Problem)
@@ -194,9 +219,11 @@ func (c *Compiled) guardedBy() string {
 	return strings.Join(names, " ")
 }
 
-// Refusals returns the violations for which admission refuses the policy. It returns nil if there are none.
-func (c *Compiled) Refusals() policy.Problems {
-	var refusals policy.Problems
+// Refusals returns the problems for which only admission refuses the policy: violations of guardrails, and destinations
+// that have expired. It returns nil if there are none. old is the policy that this one replaces; nil if there is none.
+// A destination that old also has is no problem if it has expired.
+func (c *Compiled) Refusals(old *policy.Policy) policy.Problems {
+	refusals := c.expiredProblems(old)
 	for _, violation := range c.Violations {
 		if violation.Mode == platform.Enforce {
 			refusals = append(refusals, violation.Problem)
@@ -221,41 +248,56 @@ func (c *Compiled) setViolations(opened prefixes.Set, collected *collector, guar
 		return nil
 	}
 	closed := guardrails.closedParts(opened)
-	c.Violations = guardrails.violations(c.Policy, closed, collected)
+	c.Violations = guardrails.violations(c.Policy, closed, collected, c.now)
 	return closed
 }
 
 // limitProblems returns a problem for each limit of the dataplane that the blocks exceed, or nil.
 func (c *Compiled) limitProblems(collected *collector) policy.Problems {
-	return append(slotProblems(c.blocks, c.Policy, collected, c.options), peerProblems(c.blocks.Len(), c.Counts)...)
+	return append(slotProblems(c.blocks, c.pods, c.Policy, collected, c.options), peerProblems(c.blocks.Len(), c.Counts)...)
 }
 
-// Spec builds the NetworkPolicy's spec: egress only, for every pod of the namespace. Each prefix is in one rule, each
-// port set has one rule, and rules and peers are sorted. For a policy with problems, Spec returns DenyAll.
+// Spec builds the NetworkPolicy's spec: egress only, for the pods that the policy selects. Each prefix is in one rule,
+// each port set has one rule for pods and one for prefixes, and rules and peers are sorted. For a policy with problems,
+// Spec returns DenyAll for these pods.
 func (c *Compiled) Spec() networkingv1.NetworkPolicySpec {
+	var spec networkingv1.NetworkPolicySpec
 	switch {
 	case c.Problems != nil:
-		return DenyAll(c.options)
+		spec = DenyAll(c.options)
 	case c.Policy.DefaultAction == policy.Allow && !c.isCut:
-		return newSpec([]networkingv1.NetworkPolicyEgressRule{allowAllRule()})
+		spec = newSpec([]networkingv1.NetworkPolicyEgressRule{allowAllRule()})
+	default:
+		spec = newSpec(appendPrefixRules(appendPodRules(baseRules(c.options), c.pods), c.blocks))
 	}
-	return newSpec(appendPrefixRules(baseRules(c.options), c.blocks))
+	if c.Policy != nil && c.Policy.PodSelector != nil {
+		spec.PodSelector = *c.Policy.PodSelector
+	}
+	return spec
 }
 
-// DenyAll returns the spec that denies all egress. If the options allow DNS, the spec allows DNS.
+// DenyAll returns the spec that denies all egress of every pod. If the options allow DNS, the spec allows DNS.
 func DenyAll(options Options) networkingv1.NetworkPolicySpec { return newSpec(baseRules(options)) }
 
-// Resolve returns a destination's prefixes, IPv4 and IPv6. The caller must not modify them. ok is false if the table
-// lacks both the service and AWS's document.
+// Resolve returns the prefixes of a destination with a CIDR or a service, IPv4 and IPv6. It returns none for another
+// destination. The caller must not modify them. ok is false if the table lacks a service and AWS's document.
 func Resolve(d policy.Destination, table *awsranges.Table) (found []netip.Prefix, ok bool) {
-	if d.Service == "" {
-		return []netip.Prefix{d.CIDR}, true
+	switch {
+	case d.CIDR.IsValid():
+		found = []netip.Prefix{d.CIDR}
+	case d.Service == "":
+		return nil, true
+	default:
+		service, leftOut := awsranges.Canonical(d.Service), canonicalNames(d.Without)
+		if !isServiceLoaded(service, table) || slices.ContainsFunc(leftOut, func(name string) bool { return !isServiceLoaded(name, table) }) {
+			return nil, false
+		}
+		found = servicePrefixes(service, d.Regions, leftOut, table)
 	}
-	service := awsranges.Canonical(d.Service)
-	if !isServiceLoaded(service, table) {
-		return nil, false
+	if d.Except != nil {
+		found = prefixes.Subtract(found, d.Except)
 	}
-	return servicePrefixes(service, d.Regions, table), true
+	return found, true
 }
 
 // isServiceLoaded reports whether the table has the service, or has AWS's document. If AWS's document lacks the
@@ -264,18 +306,43 @@ func isServiceLoaded(service string, table *awsranges.Table) bool {
 	return table.HasAWS() || table != nil && table.Regions(service) != nil
 }
 
-// servicePrefixes returns the prefixes of a service in the regions, or in every region if regions is empty. The
-// prefixes are disjoint and sorted. The caller must not modify them.
-func servicePrefixes(service string, regions []string, table *awsranges.Table) []netip.Prefix {
+// canonicalNames returns the canonical names of services, sorted, or nil if there are none.
+func canonicalNames(services []string) []string {
+	var names []string
+	for _, service := range services {
+		names = append(names, awsranges.Canonical(service))
+	}
+	slices.Sort(names)
+	return names
+}
+
+// splitNames returns names that are joined by commas, or nil if there are none.
+func splitNames(joined string) []string {
+	if joined == "" {
+		return nil
+	}
+	return strings.Split(joined, ",")
+}
+
+// servicePrefixes returns the prefixes of a service in the regions, or in every region if regions is empty, without the
+// services leftOut. The prefixes are disjoint and sorted. The caller must not modify them.
+func servicePrefixes(service string, regions, leftOut []string, table *awsranges.Table) []netip.Prefix {
+	lookup := table.Lookup
+	if leftOut != nil {
+		if slices.ContainsFunc(leftOut, func(name string) bool { return !table.KnowsService(name) }) {
+			return nil // the addresses of a service that is gone are unknown, so they may be among these
+		}
+		lookup = func(service, region string) []netip.Prefix { return table.LookupWithout(service, region, leftOut) }
+	}
 	switch len(regions) {
 	case 0:
-		return table.Lookup(service, "")
+		return lookup(service, "")
 	case 1:
-		return table.Lookup(service, regions[0])
+		return lookup(service, regions[0])
 	}
 	var joined []netip.Prefix
 	for _, region := range regions {
-		joined = append(joined, table.Lookup(service, region)...)
+		joined = append(joined, lookup(service, region)...)
 	}
 	return prefixes.Aggregate(joined)
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	networkingv1 "k8s.io/api/networking/v1"
 
@@ -41,6 +42,7 @@ type documentGuardrails struct {
 	within     *prefixes.Set // everything that the document permits; nil if it permits everything
 	// entry returns the addresses and ports of an entry of Guardrails.Denied.
 	entry func(i int) prefixes.Set
+	pods  podGuardrails
 }
 
 // NewGuardrails returns the guardrails of documents, which are sorted by name. It returns nil if no document has
@@ -49,7 +51,7 @@ func NewGuardrails(documents []PlatformDocument, table *awsranges.Table, family 
 	g := &Guardrails{}
 	for _, document := range documents {
 		rails := document.Guardrails
-		if !rails.Cuts() && len(rails.Require) == 0 {
+		if !rails.Cuts() && len(rails.Require) == 0 && rails.MaxDays == 0 {
 			continue
 		}
 		d := &documentGuardrails{PlatformDocument: document, isResolved: true}
@@ -67,6 +69,7 @@ func NewGuardrails(documents []PlatformDocument, table *awsranges.Table, family 
 			within := setOf(rails.Within, table, family)
 			d.within = &within
 		}
+		d.pods = newPodGuardrails(d, family)
 		entries := make([]func() prefixes.Set, len(rails.Denied))
 		for i := range entries {
 			entries[i] = sync.OnceValue(func() prefixes.Set {
@@ -84,7 +87,7 @@ func NewGuardrails(documents []PlatformDocument, table *awsranges.Table, family 
 
 // setOf returns the union of destinations in the family. It leaves out a service whose ranges are not loaded.
 func setOf(destinations []policy.Destination, table *awsranges.Table, family Family) prefixes.Set {
-	c := newCollector(table, family, len(destinations))
+	c := newCollector(Inputs{Table: table, Options: Options{Family: family}}, len(destinations))
 	for _, d := range destinations {
 		if found := c.addressesOf(d); found.isResolved {
 			c.add(found, c.builder.Ports(portRanges(d.Ports)))
@@ -187,23 +190,25 @@ const maxExamined = 200
 // violations returns what of a policy the guardrails do not permit, in the order of documents, and at most
 // policy.MaxProblems for each. closed is the result of closedParts for everything that the policy opens. collected has the
 // addresses of p.
-func (g *Guardrails) violations(p *policy.Policy, closed []closedPart, collected *collector) []Violation {
+func (g *Guardrails) violations(p *policy.Policy, closed []closedPart, collected *collector, now time.Time) []Violation {
 	if g == nil {
 		return nil
 	}
 	var all []Violation
 	for i, d := range g.documents {
-		found := d.missing(p)
+		found := d.missing(p, now)
 		if !closed[i].isEmpty() {
 			found = append(found, d.closed(p, closed[i], collected)...)
 		}
+		found = append(found, d.closedPods(p)...)
 		all = append(all, found[:min(len(found), policy.MaxProblems)]...)
 	}
 	return all
 }
 
-// missing returns a violation for each field that the document requires and the policy lacks.
-func (d *documentGuardrails) missing(p *policy.Policy) []Violation {
+// missing returns a violation for each field that the document requires and the policy lacks, and for each destination
+// that expires too late.
+func (d *documentGuardrails) missing(p *policy.Policy, now time.Time) []Violation {
 	var found []Violation
 	add := func(path, message string) {
 		if len(found) < policy.MaxProblems {
@@ -224,15 +229,25 @@ func (d *documentGuardrails) missing(p *policy.Policy) []Violation {
 			lacks := false
 			switch requirement {
 			case platform.RequirePorts:
-				lacks = destination.Ports == nil
+				lacks = destination.Ports == nil && destination.Entity == ""
 			case platform.RequireRegions:
 				lacks = destination.Service != "" && destination.Regions == nil
 			case platform.RequireReason:
 				lacks = destination.Reason == ""
+			case platform.RequireExpires:
+				lacks = destination.Expires.IsZero()
 			}
 			if lacks {
 				add(fmt.Sprintf("allowedDestinations[%d].%s", i, requirement), fmt.Sprintf("Missing field: %s", requirement))
 			}
+		}
+	}
+	maxDays := d.Guardrails.MaxDays
+	for i, destination := range p.Destinations {
+		if maxDays > 0 && !now.IsZero() && destination.Expires.After(now.Add(time.Duration(maxDays)*day)) {
+			add(fmt.Sprintf("allowedDestinations[%d].expires", i), fmt.Sprintf(
+				"Invalid expires: %s; must be at most %d days from now, %s",
+				policy.FormatExpiry(destination.Expires), maxDays, now.AddDate(0, 0, maxDays).UTC().Format(time.DateOnly)))
 		}
 	}
 	return found
@@ -356,33 +371,36 @@ func (g *Guardrails) Violates(spec networkingv1.NetworkPolicySpec, family Family
 	}
 	opened := setOfSpec(spec, family)
 	_, isCut := g.cut(opened, g.closedParts(opened))
-	return isCut
+	_, arePodsCut := g.cutPodsOfSpec(spec)
+	return isCut || arePodsCut
 }
 
 // cutSpec returns the part of a spec that the guardrails permit. The agent wrote the spec, so each of its rules either
-// is the DNS rule, which stays, or has only CIDRs or no peers. isCut is false if that is the whole spec. If the result
-// would exceed the limits of a pod, cutSpec denies all.
-func (g *Guardrails) cutSpec(spec networkingv1.NetworkPolicySpec, options Options) (cut networkingv1.NetworkPolicySpec, isCut bool) {
+// is the DNS rule, which stays, or has only CIDRs, only pods or no peers. isCut is false if that is the whole spec. If
+// the result would exceed the limits of a pod, cutSpec denies all.
+func (g *Guardrails) cutSpec(spec networkingv1.NetworkPolicySpec, options Options) (networkingv1.NetworkPolicySpec, bool) {
 	if !g.Cuts() || len(g.unresolved) > 0 {
 		return spec, false
 	}
 	opened := setOfSpec(spec, options.Family)
 	permitted, isCut := g.cut(opened, g.closedParts(opened))
-	if !isCut {
+	pods, arePodsCut := g.cutPodsOfSpec(spec)
+	if !isCut && !arePodsCut {
 		return spec, false
 	}
-	var kept []networkingv1.NetworkPolicyEgressRule
+	var dns []networkingv1.NetworkPolicyEgressRule
 	for _, rule := range spec.Egress {
-		if hasSelector(rule) {
-			kept = append(kept, *rule.DeepCopy())
+		if isDNSRule(rule) {
+			dns = append(dns, *rule.DeepCopy())
 		}
 	}
-	denyAll := newSpec(kept)
+	denyAll, cut := newSpec(dns), networkingv1.NetworkPolicySpec{}
 	blocks, err := permitted.Blocks()
-	if err != nil {
-		return denyAll, true
+	if err == nil {
+		cut = newSpec(appendPrefixRules(appendPodRules(slices.Clip(dns), pods), blocks))
 	}
-	if cut = newSpec(appendPrefixRules(slices.Clip(kept), blocks)); !isWithinLimits(cut, options) {
+	denyAll.PodSelector, cut.PodSelector = spec.PodSelector, spec.PodSelector
+	if err != nil || !isWithinLimits(cut, options) {
 		return denyAll, true
 	}
 	return cut, true

@@ -218,7 +218,7 @@ func TestViolations(t *testing.T) {
 			in := Inputs{Table: table, Options: options, Guardrails: NewGuardrails(test.documents, table, IPv4)}
 			compiled := CompileConfigMap(tenantPolicy(test.policy), in)
 			require.Empty(t, compiled.Problems)
-			require.Equal(t, test.refusals, texts(compiled.Refusals()))
+			require.Equal(t, test.refusals, texts(compiled.Refusals(nil)))
 			for _, warning := range test.warnings {
 				require.Contains(t, texts(compiled.Warnings), warning)
 			}
@@ -246,11 +246,11 @@ func TestViolationsAreBounded(t *testing.T) {
 	p.Destinations = append(p.Destinations, policy.Destination{Name: "last", CIDR: netip.MustParsePrefix("10.255.0.0/24")})
 	c := &Compiled{Policy: p, options: Options{Family: IPv4}}
 	c.compile(Inputs{Options: c.options, Guardrails: NewGuardrails([]PlatformDocument{baseline}, nil, IPv4)}, &policy.Warnings{})
-	require.Equal(t, []string{"Denied by guardrail one of platform document baseline: the policy opens 10.255.0.0/32 on every port; narrow it (allowedDestinations)"}, texts(c.Refusals()))
+	require.Equal(t, []string{"Denied by guardrail one of platform document baseline: the policy opens 10.255.0.0/32 on every port; narrow it (allowedDestinations)"}, texts(c.Refusals(nil)))
 	require.True(t, c.isCut)
 	all := &Compiled{Policy: p, options: Options{Family: IPv4}}
 	all.compile(Inputs{Options: c.options, Guardrails: NewGuardrails([]PlatformDocument{platformDocument(t, "none", `"guardrails": {"within": [], "reason": "x"}`)}, nil, IPv4)}, &policy.Warnings{})
-	require.Len(t, all.Refusals(), policy.MaxProblems)
+	require.Len(t, all.Refusals(nil), policy.MaxProblems)
 }
 
 // current returns the Current of a NetworkPolicy, as the agent has it after it read the object.

@@ -36,15 +36,21 @@ type prefixSlots struct {
 // slotProblems returns a problem for each block that takes too many port slots. A block takes slots for its ports and
 // for the ports of every block that contains it. The blocks with the most slots come first. If the same destinations
 // open several blocks, slotProblems reports only the first block.
-func slotProblems(blocks prefixes.Blocks, p *policy.Policy, c *collector, options Options) policy.Problems {
+//
+// A pod that the policy opens may have an address in any block, so the ports of pods count for each block.
+func slotProblems(blocks prefixes.Blocks, pods []openedPods, p *policy.Policy, c *collector, options Options) policy.Problems {
 	const maxReported = 100 // a policy can have thousands of problems, and the first show what to do
 	if options.MaxPortSlots == 0 {
 		return nil
 	}
+	ofPods := podSlots(pods)
+	if options.exceedsSlots(ofPods) {
+		return policy.Problems{slotProblem("a pod", ofPods, podDestinations(p), options)}
+	}
 	var tooMany []prefixSlots
 	for prefix, slots := range blocks.Slots() {
-		if options.exceedsSlots(slots) {
-			tooMany = append(tooMany, prefixSlots{prefix, slots})
+		if options.exceedsSlots(slots + ofPods) {
+			tooMany = append(tooMany, prefixSlots{prefix, slots + ofPods})
 		}
 	}
 	slices.SortStableFunc(tooMany, func(a, b prefixSlots) int { return b.slots - a.slots })
@@ -73,6 +79,26 @@ func slotProblem(subject string, slots int, portOwners string, options Options) 
 		subject, slots, note, options.MaxPortSlots, portOwners)}
 }
 
+// podDestinations returns the names of the destinations that open pods, such as "db, web".
+func podDestinations(p *policy.Policy) string {
+	var names []string
+	for _, d := range p.Destinations {
+		if d.Pods != nil {
+			names = append(names, d.Name)
+		}
+	}
+	return joinNames(names)
+}
+
+// joinNames joins names. After 10 names it gives the number of the remaining names.
+func joinNames(names []string) string {
+	const maxShown = 10
+	if more := len(names) - maxShown; more > 0 {
+		names = append(slices.Clip(names[:maxShown]), fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(names, ", ")
+}
+
 // exceedsSlots reports whether the slots of a CIDR exceed MaxPortSlots. It adds the slots of DNS if o allows DNS.
 func (o Options) exceedsSlots(slots int) bool {
 	if o.AllowDNS {
@@ -97,10 +123,9 @@ func (c *collector) portCountProblems(p *policy.Policy, options Options) policy.
 	return problems
 }
 
-// destinationsOpening returns the names of the destinations that open any address in prefix, such as "db, web". After
-// 10 names it returns the number of the remaining destinations.
+// destinationsOpening returns the names of the destinations that open any address in prefix, and of those that open
+// pods, such as "db, web".
 func destinationsOpening(prefix netip.Prefix, p *policy.Policy, c *collector) string {
-	const maxShown = 10
 	overlapping := make(map[*part]bool)
 	for _, part := range c.parts {
 		if overlapsAny(part.prefixes, prefix) {
@@ -109,15 +134,15 @@ func destinationsOpening(prefix netip.Prefix, p *policy.Policy, c *collector) st
 	}
 	var names []string
 	for _, d := range p.Destinations {
-		if d.Service == "" && prefix.Overlaps(d.CIDR) ||
-			d.Service != "" && slices.ContainsFunc(c.addressesOf(d).parts, func(part *part) bool { return overlapping[part] }) {
+		found := c.addressesOf(d)
+		isOpening := d.Pods != nil || found.cidr.IsValid() && prefix.Overlaps(found.cidr) || overlapsAny(found.rest, prefix) ||
+			slices.ContainsFunc(found.parts, func(part *part) bool { return overlapping[part] }) ||
+			slices.ContainsFunc(found.apiServer, func(address netip.AddrPort) bool { return prefix.Contains(address.Addr()) })
+		if isOpening {
 			names = append(names, d.Name)
 		}
 	}
-	if more := len(names) - maxShown; more > 0 {
-		names = append(names[:maxShown], fmt.Sprintf("%d more", more))
-	}
-	return strings.Join(names, ", ")
+	return joinNames(names)
 }
 
 // overlapsAny reports whether any of the sorted, disjoint prefixes shares an address with prefix.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/big"
 	"net/netip"
+	"strings"
 
 	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/policy"
@@ -42,6 +43,9 @@ func hintSuffix(hint string) string {
 // warnOfDestination adds warnings if destination d, with index i, opens more than its name suggests, or opens nothing.
 // found has the addresses of d.
 func warnOfDestination(i int, d policy.Destination, found addresses, table *awsranges.Table, family Family, warnings *policy.Warnings) {
+	if d.Entity != "" {
+		return
+	}
 	if d.Service == "" {
 		if !family.Includes(d.CIDR) {
 			warnings.Add(policy.OpensNothing, i, "cidr", "%s opens nothing: %s is not in the cluster's address family, %s", d.Name, d.CIDR, family)
@@ -53,7 +57,9 @@ func warnOfDestination(i int, d policy.Destination, found addresses, table *awsr
 	if catalogued.InboundOnly {
 		warnings.Add(policy.InboundOnly, i, "awsService", "%s names %s, from where AWS connects to you; pods do not connect to it", d.Name, service)
 	}
-	if catalogued.AlsoCovers != "" {
+	if d.Without != nil && service == "AMAZON" {
+		warnOfCustomers(i, d, warnings)
+	} else if catalogued.AlsoCovers != "" {
 		addressCount := ""
 		if found.count > 0 && warnings.Wants(policy.AlsoCovers) {
 			addressCount = ": " + formatAddressCount(found.prefixes(), family)
@@ -65,15 +71,34 @@ func warnOfDestination(i int, d policy.Destination, found addresses, table *awsr
 	}
 }
 
+// warnOfCustomers adds a warning if AMAZON without other services still has the addresses of AWS's customers.
+func warnOfCustomers(i int, d policy.Destination, warnings *policy.Warnings) {
+	var content, services []string
+	for _, customers := range awsranges.CustomersOf(canonicalNames(d.Without)) {
+		content, services = append(content, customers.Content), append(services, strings.ToLower(customers.Service))
+	}
+	if content != nil {
+		warnings.Add(policy.AlsoCovers, i, "without", "%s also opens every AWS customer's %s; add %s to without to close them",
+			d.Name, strings.Join(content, ", "), strings.Join(services, ", "))
+	}
+}
+
 // warnIfServiceIsEmpty adds a warning if a service has no prefix in the cluster's family. Otherwise it adds a warning
 // for each region in d.Regions without such a prefix.
 func warnIfServiceIsEmpty(i int, d policy.Destination, service string, found addresses, table *awsranges.Table, family Family, warnings *policy.Warnings) {
+	leftOut := canonicalNames(d.Without)
+	if leftOut != nil {
+		service += " without " + joinNames(leftOut)
+	}
+	if d.Except != nil {
+		service += ", with this except,"
+	}
 	if found.count == 0 {
 		warnings.Add(policy.OpensNothing, i, "", "%s opens nothing: %s has no %s prefixes in its regions", d.Name, service, family)
 		return
 	}
 	for k, region := range d.Regions {
-		if len(family.filter(table.Lookup(service, region))) == 0 {
+		if len(family.filter(servicePrefixes(awsranges.Canonical(d.Service), d.Regions[k:k+1], leftOut, table))) == 0 {
 			warnings.Add(policy.OpensNothing, i, fmt.Sprintf("regions[%d]", k), "%s opens nothing in %s: %s has no %s prefixes there", d.Name, policy.Sanitize(region), service, family)
 		}
 	}

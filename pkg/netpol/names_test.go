@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -113,6 +114,7 @@ func TestDocumentedMessages(t *testing.T) {
 		messages = append(messages, test.want...)
 	}
 	messages = append(messages, platformMessages(t)...)
+	messages = append(messages, expiryMessages(t)...)
 	documentation, err := os.ReadFile("../../WEBHOOK.md")
 	require.NoError(t, err)
 	_, tables, _ := strings.Cut(string(documentation), "## What it refuses")
@@ -131,6 +133,26 @@ func TestDocumentedMessages(t *testing.T) {
 	}
 }
 
+// expiryMessages are the messages about destinations that have expired or expire soon, and that pods of a governed
+// namespace may not open.
+func expiryMessages(t *testing.T) []string {
+	const document = `{"allowedDestinations": [
+		{"name": "vpn", "cidr": "10.0.0.0/24", "ports": [443], "expires": "2026-01-31"},
+		{"name": "vpn2", "cidr": "10.0.1.0/24", "ports": [443], "expires": "2027-06-30"},
+		{"name": "sts", "awsService": "amazon", "without": ["ec2"], "regions": ["us-east-1"], "ports": [443]}]}`
+	documents := []PlatformDocument{platformDocument(t, "baseline", `"guardrails": {"maxDays": 90}`)}
+	in := Inputs{Options: Options{Family: IPv4}, Now: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), Guardrails: NewGuardrails(documents, nil, IPv4)}
+	compiled := CompileConfigMap(tenantPolicy(document), in)
+	require.Empty(t, compiled.Problems)
+	messages := append(lines(compiled.Refusals(nil)), lines(compiled.Warnings)...)
+	in.Now = time.Date(2027, 3, 30, 0, 0, 0, 0, time.UTC)
+	soon := CompileConfigMap(tenantPolicy(`{"allowedDestinations": [{"name": "vpn", "cidr": "10.0.0.0/24", "ports": [443], "expires": "2027-03-31"}]}`), in)
+	messages = append(messages, lines(soon.Warnings)...)
+	in.Guardrails = NewGuardrails([]PlatformDocument{platformDocument(t, "baseline", `"guardrails": {"denied": [{"name": "smtp", "cidr": "0.0.0.0/0", "ports": [25]}]}`)}, nil, IPv4)
+	pods := CompileConfigMap(tenantPolicy(`{"allowedDestinations": [{"name": "backend", "pods": {"app": "backend"}, "ports": [25]}]}`), in)
+	return append(messages, lines(pods.Refusals(nil))...)
+}
+
 // platformMessages are the messages about policies that platform documents refuse.
 func platformMessages(t *testing.T) []string {
 	guardrails := NewGuardrails([]PlatformDocument{
@@ -145,7 +167,7 @@ func platformMessages(t *testing.T) []string {
 	} {
 		compiled := CompileConfigMap(tenantPolicy(document), Inputs{Options: Options{Family: IPv4}, Guardrails: guardrails})
 		require.Empty(t, compiled.Problems)
-		messages = append(messages, lines(compiled.Refusals())...)
+		messages = append(messages, lines(compiled.Refusals(nil))...)
 	}
 	reserved := tenantPolicy(`{}`)
 	reserved.Name = "egress-platform-x"

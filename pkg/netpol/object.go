@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -36,12 +37,19 @@ const (
 	// GuardedAnnotation names the guardrails that close a part of the policy, such as "baseline/metadata baseline/within".
 	// It is absent if they close nothing.
 	GuardedAnnotation = "egress-controller/guarded"
+	// ExpiredAnnotation has the time of the last destination that has expired, such as "2027-04-01T00:00:00Z". It is absent
+	// if none has expired. For the same policy, the agent takes no earlier time as the current one, so a clock that goes
+	// back opens nothing.
+	ExpiredAnnotation = "egress-controller/expired"
 	// PlatformLabel is on a NetworkPolicy that comes from no ConfigMap of its own namespace. Its value is Base or
 	// Inherited.
 	PlatformLabel = "egress-controller/platform"
 	// SourceAnnotation has the NAMESPACE/NAME of the ConfigMap that such a NetworkPolicy comes from.
 	SourceAnnotation = "egress-controller/source"
 )
+
+// OptionalAnnotations are the annotations that only some of the agent's NetworkPolicies have.
+var OptionalAnnotations = []string{PolicyAnnotation, GuardedAnnotation, ExpiredAnnotation}
 
 // The values of PlatformLabel, and the prefixes of the names of such NetworkPolicies. No policy of a tenant may have such
 // a name.
@@ -108,7 +116,7 @@ func IsPlatforms(networkPolicy *metav1.ObjectMeta) bool {
 
 // NetworkPolicyFor returns the NetworkPolicy for a ConfigMap. compiled is the result of CompileConfigMap for the same
 // ConfigMap. The NetworkPolicy has an ownerReference if the ConfigMap has a UID. If the policy has problems,
-// NetworkPolicyFor returns the result of DenyAllFor.
+// NetworkPolicy denies all egress.
 func NetworkPolicyFor(configMap *corev1.ConfigMap, compiled *Compiled) *networkingv1.NetworkPolicy {
 	object := newNetworkPolicy(sourceOf(configMap, compiled.origin), compiled.Spec())
 	if compiled.Problems == nil {
@@ -117,13 +125,11 @@ func NetworkPolicyFor(configMap *corev1.ConfigMap, compiled *Compiled) *networki
 		if guarded := compiled.guardedBy(); guarded != "" {
 			object.Annotations[GuardedAnnotation] = guarded
 		}
+		if expiredAt := compiled.expiredAt(); !expiredAt.IsZero() {
+			object.Annotations[ExpiredAnnotation] = expiredAt.Format(time.RFC3339Nano)
+		}
 	}
 	return object
-}
-
-// DenyAllFor returns the NetworkPolicy for a ConfigMap that never had a valid policy.
-func DenyAllFor(configMap *corev1.ConfigMap, in Inputs) *networkingv1.NetworkPolicy {
-	return newNetworkPolicy(sourceOf(configMap, in.Origin), DenyAll(in.Options))
 }
 
 // source has the metadata that a NetworkPolicy takes from its source. The source need not be a ConfigMap, and need not

@@ -102,16 +102,33 @@ func policyAllows(p *policy.Policy, table *awsranges.Table, family Family, addre
 		if !opens {
 			continue
 		}
-		if d.Service == "" && d.CIDR.Contains(address) {
+		if !containsAny(d.Except, address) && (d.CIDR.Contains(address) || serviceHas(d, table, address)) {
 			return true
-		}
-		for _, row := range table.Rows() {
-			if d.Service == row.Service && (d.Regions == nil || slices.Contains(d.Regions, row.Region)) && row.Prefix.Contains(address) {
-				return true
-			}
 		}
 	}
 	return false
+}
+
+func containsAny(prefixes []netip.Prefix, address netip.Addr) bool {
+	return slices.ContainsFunc(prefixes, func(prefix netip.Prefix) bool { return prefix.Contains(address) })
+}
+
+// serviceHas reports whether the most specific row of an address, among those of the service and those of the left-out
+// services, is one of the service. A left-out service wins against an equal row.
+func serviceHas(d policy.Destination, table *awsranges.Table, address netip.Addr) bool {
+	best, isOwn := -1, false
+	for _, row := range table.Rows() {
+		isOther := slices.Contains(d.Without, row.Service)
+		isCandidate := d.Service == row.Service && (d.Regions == nil || slices.Contains(d.Regions, row.Region))
+		if !row.Prefix.Contains(address) || !isOther && !isCandidate || row.Prefix.Bits() < best {
+			continue
+		}
+		if row.Prefix.Bits() > best {
+			best, isOwn = row.Prefix.Bits(), true
+		}
+		isOwn = isOwn && !isOther
+	}
+	return isOwn && best >= 0
 }
 
 // enforces reports whether AWS VPC CNI's node agent would allow a connection. The node agent has one entry for each

@@ -8,8 +8,9 @@ import (
 )
 
 // CompilePlatform parses and checks the document of a platform ConfigMap. Admission, the agent and every command call
-// it, so all accept the same documents. A base that the dataplane could not enforce is also a problem. Warnings are as
-// in Compiled; they are about the base. Exactly one of document.Document and problems is nil.
+// it, so all accept the same documents. A base that the dataplane could not enforce is also a problem, and so is a
+// destination of the base that has expired at Inputs.Now: the agent, which applies the rest, does not set Now. Warnings
+// are as in Compiled; they are about the base. Exactly one of document.Document and problems is nil.
 func CompilePlatform(configMap *corev1.ConfigMap, in Inputs) (document PlatformDocument, warnings, problems policy.Problems) {
 	document.Name = configMap.Name
 	data, ok := configMap.Data[platform.Key]
@@ -22,9 +23,9 @@ func CompilePlatform(configMap *corev1.ConfigMap, in Inputs) (document PlatformD
 	}
 	if document.Base != nil {
 		compiled := compilePolicy(document.Base, in)
-		if compiled.Problems != nil {
+		if problems := append(compiled.Problems, compiled.Refusals(nil)...); problems != nil {
 			document.Document = nil
-			return document, nil, compiled.Problems
+			return document, nil, problems
 		}
 		warnings = compiled.Warnings
 	}
@@ -33,7 +34,7 @@ func CompilePlatform(configMap *corev1.ConfigMap, in Inputs) (document PlatformD
 
 // compilePolicy compiles the base of a platform document, without guardrails.
 func compilePolicy(p *policy.Policy, in Inputs) *Compiled {
-	c := &Compiled{Policy: p, options: in.Options}
+	c := &Compiled{Policy: p, options: in.Options, now: in.Now}
 	in.Guardrails = nil
 	var warnings policy.Warnings
 	policy.Warn(p, &warnings)

@@ -16,7 +16,8 @@ import (
 // Usage has the parts of a spec that count against a pod's limits in the dataplane.
 type Usage struct {
 	CIDRs int
-	// Ports are the distinct ports and port ranges of the rules that have CIDRs, in no order.
+	// Ports are the distinct ports and port ranges of the rules that have CIDRs or pods, in no order. The rule for DNS
+	// counts only if it has CIDRs.
 	Ports []PortKey
 	// Many reports that Ports is incomplete, because a UsageAnnotation cannot hold so many ports.
 	Many bool
@@ -26,7 +27,7 @@ type Usage struct {
 func UsageOf(spec networkingv1.NetworkPolicySpec) Usage {
 	usage := Usage{CIDRs: CIDRCount(spec)}
 	for _, rule := range spec.Egress {
-		if !slices.ContainsFunc(rule.To, func(peer networkingv1.NetworkPolicyPeer) bool { return peer.IPBlock != nil }) {
+		if len(rule.To) == 0 || isDNSRule(rule) && CIDRCount(networkingv1.NetworkPolicySpec{Egress: []networkingv1.NetworkPolicyEgressRule{rule}}) == 0 {
 			continue
 		}
 		for _, port := range portKeys(rule.Ports) {
@@ -45,12 +46,18 @@ func (o Options) MayExceed(cidrCount, portCount int) bool {
 	return cidrCount > maxPeers || o.exceedsSlots(portCount)
 }
 
-// SharedLimitProblems returns a problem if spec and otherSpecs together exceed a limit of a pod. All these specs apply
-// to the same pods, and each spec alone is within the limits. The limits are the number of CIDRs, and the port slots of
+// SharedLimitProblems returns a problem if spec and those of otherSpecs that may select the same pod together exceed a
+// limit of a pod. Each spec alone is within the limits. The limits are the number of CIDRs, and the port slots of
 // each CIDR that is in spec or inside a CIDR of spec. SharedLimitProblems returns nil if the specs are within the
 // limits.
 func SharedLimitProblems(spec networkingv1.NetworkPolicySpec, otherSpecs []networkingv1.NetworkPolicySpec, options Options) policy.Problems {
-	slots := SlotsOf(append([]networkingv1.NetworkPolicySpec{spec}, otherSpecs...)...)
+	specs := []networkingv1.NetworkPolicySpec{spec}
+	for _, other := range otherSpecs {
+		if maySelectSamePod(spec.PodSelector, other.PodSelector) {
+			specs = append(specs, other)
+		}
+	}
+	slots := SlotsOf(specs...)
 	if count := len(slots.cidrs); count > maxPeers {
 		return tooManySharedCIDRs(count)
 	}
@@ -58,7 +65,11 @@ func SharedLimitProblems(spec networkingv1.NetworkPolicySpec, otherSpecs []netwo
 	if !options.exceedsSlots(maxSlots) {
 		return nil
 	}
-	return policy.Problems{slotProblem(prefix.String(), maxSlots, "this or the namespace's other policies, which apply to the same pods", options)}
+	subject := "a pod"
+	if prefix.IsValid() {
+		subject = prefix.String()
+	}
+	return policy.Problems{slotProblem(subject, maxSlots, "this or the namespace's other policies, which apply to the same pods", options)}
 }
 
 // SharedCIDRProblems returns a problem if cidrCount, the number of CIDRs in several specs, is so high that the caller
@@ -78,17 +89,21 @@ func tooManySharedCIDRs(cidrCount int) policy.Problems {
 // Slots has the number of port slots of each CIDR of several specs that apply to the same pods.
 type Slots struct {
 	cidrs []prefixSlots // sorted
+	pods  int           // the slots of the peers that are pods; a pod may have an address in any CIDR
 }
 
 // SlotsOf counts the port slots of specs together. A CIDR may be in several rules and specs. It takes one slot for each
 // distinct port or port range of its rules, and of the rules of CIDRs that contain it.
 func SlotsOf(specs ...networkingv1.NetworkPolicySpec) Slots {
-	portsOf := make(map[netip.Prefix]map[PortKey]bool) // by CIDR; the zero Prefix has the ports of peers that are no CIDR
+	portsOf := make(map[netip.Prefix]map[PortKey]bool) // by CIDR; the zero Prefix has the ports of pods
 	for _, spec := range specs {
 		for _, rule := range spec.Egress {
-			ports := portKeys(rule.Ports)
+			ports, isDNS := portKeys(rule.Ports), isDNSRule(rule)
 			for _, peer := range rule.To {
 				prefix := peerPrefix(peer)
+				if isDNS && peer.IPBlock == nil {
+					continue
+				}
 				if portsOf[prefix] == nil {
 					portsOf[prefix] = make(map[PortKey]bool, len(ports))
 				}
@@ -98,6 +113,7 @@ func SlotsOf(specs ...networkingv1.NetworkPolicySpec) Slots {
 			}
 		}
 	}
+	ofPods := len(portsOf[netip.Prefix{}])
 	delete(portsOf, netip.Prefix{})
 	sorted := slices.SortedFunc(maps.Keys(portsOf), prefixes.Compare)
 	cidrs := make([]prefixSlots, 0, len(sorted))
@@ -106,12 +122,12 @@ func SlotsOf(specs ...networkingv1.NetworkPolicySpec) Slots {
 	}, func(PortKey) int { return 1 }) {
 		cidrs = append(cidrs, prefixSlots{prefix, slots})
 	}
-	return Slots{cidrs}
+	return Slots{cidrs, ofPods}
 }
 
 // Max returns the CIDR with the most slots among the CIDRs of spec and the CIDRs inside them. spec is one of the specs
 // that SlotsOf counted. The slots of DNS are not included. If several CIDRs have the most slots, Max returns the first.
-// If spec has no CIDR, Max returns 0 slots.
+// If spec has no CIDR, Max returns the slots of its pods and the zero Prefix.
 func (s Slots) Max(spec networkingv1.NetworkPolicySpec) (prefix netip.Prefix, slots int) {
 	isInSpec := make(map[netip.Prefix]bool)
 	for _, rule := range spec.Egress {
@@ -128,15 +144,12 @@ func (s Slots) Max(spec networkingv1.NetworkPolicySpec) (prefix netip.Prefix, sl
 			prefix, slots = c.prefix, c.slots
 		}
 	}
-	return prefix, slots
+	return prefix, slots + s.pods
 }
 
-// OpensDNS reports whether a spec that the agent wrote has the rule for the cluster's DNS. No other rule has a pod
-// selector.
+// OpensDNS reports whether a spec that the agent wrote has the rule for the cluster's DNS.
 func OpensDNS(spec networkingv1.NetworkPolicySpec) bool {
-	return slices.ContainsFunc(spec.Egress, func(rule networkingv1.NetworkPolicyEgressRule) bool {
-		return slices.ContainsFunc(rule.To, func(peer networkingv1.NetworkPolicyPeer) bool { return peer.PodSelector != nil })
-	})
+	return slices.ContainsFunc(spec.Egress, isDNSRule)
 }
 
 // AllowsEverything reports whether a rule of the spec has neither peers nor ports.

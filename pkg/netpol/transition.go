@@ -32,6 +32,9 @@ const (
 // depends only on the two specs, so an agent that stopped between two writes continues with the second write. A
 // transition between specs of at most chunkPeers peers takes one write.
 func Transition(current, desired networkingv1.NetworkPolicySpec, chunkPeers int, options Options) (Step, networkingv1.NetworkPolicySpec) {
+	if jsonKey(current.PodSelector) != jsonKey(desired.PodSelector) {
+		return Replace, desired // the union would give new pods the rules of the other version
+	}
 	currentPorts, desiredPorts := peerPortsOf(current), peerPortsOf(desired)
 	if !IsLarge(max(CIDRCount(current), CIDRCount(desired)), chunkPeers, options) || containsAll(desiredPorts, currentPorts) {
 		return Replace, desired

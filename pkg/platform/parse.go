@@ -3,16 +3,11 @@ package platform
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
+	"strconv"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/selection"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"egress-agent/pkg/internal/document"
 	"egress-agent/pkg/policy"
@@ -62,10 +57,8 @@ func baseDocument(data []byte) string {
 
 // The known fields of each object, in the order of the documentation.
 var (
-	documentFields    = []string{"namespaces", "allowedDestinations", "guardrails"}
-	selectorFields    = []string{"matchLabels", "matchExpressions"}
-	requirementFields = []string{"key", "operator", "values"}
-	guardrailFields   = []string{"mode", "denied", "within", "require", "maxDays", "reason"}
+	documentFields  = []string{"namespaces", "allowedDestinations", "guardrails"}
+	guardrailFields = []string{"mode", "denied", "within", "require", "maxDays", "reason"}
 )
 
 type reader struct {
@@ -88,7 +81,7 @@ func (r *reader) document(n document.Node) *Document {
 		at := root.Field(name)
 		switch name {
 		case "namespaces":
-			d.Namespaces, d.Selector = r.selector(value, at)
+			d.Namespaces, d.Selector = policy.ReadSelector(&r.Checker, value, at, name)
 		case "allowedDestinations":
 			d.Base = &policy.Policy{
 				DefaultAction: policy.Deny,
@@ -99,134 +92,6 @@ func (r *reader) document(n document.Node) *Document {
 		}
 	}
 	return d
-}
-
-// selector returns the selector of a label selector object. It selects nothing if there are problems.
-func (r *reader) selector(n document.Node, path *document.Path) (labels.Selector, metav1.LabelSelector) {
-	if !r.CheckKind(n, document.Object, path, "namespaces") {
-		return labels.Nothing(), metav1.LabelSelector{}
-	}
-	var selector metav1.LabelSelector
-	for name, value := range r.KnownFields(n, path, selectorFields) {
-		at := path.Field(name)
-		switch name {
-		case "matchLabels":
-			selector.MatchLabels = r.matchLabels(value, at)
-		case "matchExpressions":
-			selector.MatchExpressions = r.matchExpressions(value, at)
-		}
-	}
-	if r.Problems() != nil { // the selector may lack the fields with problems
-		return labels.Nothing(), metav1.LabelSelector{}
-	}
-	result := labels.NewSelector()
-	for _, key := range slices.Sorted(maps.Keys(selector.MatchLabels)) {
-		result = r.add(result, path.Field("matchLabels"), key, selection.Equals, []string{selector.MatchLabels[key]})
-	}
-	for i, expression := range selector.MatchExpressions {
-		at := path.Field("matchExpressions").Item(i)
-		operator, ok := operators[expression.Operator]
-		if !ok {
-			r.Report(at.Field("operator"), "Invalid operator: %s; must be In, NotIn, Exists or DoesNotExist", document.Sanitize(string(expression.Operator)))
-			continue
-		}
-		result = r.add(result, at, expression.Key, operator, expression.Values)
-	}
-	return result, selector
-}
-
-var operators = map[metav1.LabelSelectorOperator]selection.Operator{
-	metav1.LabelSelectorOpIn: selection.In, metav1.LabelSelectorOpNotIn: selection.NotIn,
-	metav1.LabelSelectorOpExists: selection.Exists, metav1.LabelSelectorOpDoesNotExist: selection.DoesNotExist,
-}
-
-// add adds a requirement to a selector. For an invalid requirement it adds problems.
-func (r *reader) add(selector labels.Selector, path *document.Path, key string, operator selection.Operator, values []string) labels.Selector {
-	requirement, err := labels.NewRequirement(key, operator, values)
-	if err == nil {
-		return selector.Add(*requirement)
-	}
-	problems := []error{err}
-	if all, ok := err.(interface{ Errors() []error }); ok {
-		problems = all.Errors()
-	}
-	for _, problem := range problems {
-		reason, value := problem.Error(), any(key)
-		if detailed := (*field.Error)(nil); errors.As(problem, &detailed) {
-			reason, value = detailed.Detail, detailed.BadValue
-		}
-		reason, _, _ = strings.Cut(reason, " (e.g.")
-		r.Report(path, "Invalid selector: %s; %s", document.Sanitize(fmt.Sprint(value)), reason)
-	}
-	return selector
-}
-
-func (r *reader) matchLabels(n document.Node, path *document.Path) map[string]string {
-	if !r.CheckKind(n, document.Object, path, "matchLabels") {
-		return nil
-	}
-	matchLabels := make(map[string]string)
-	for child := range n.Children {
-		at := path.Field(child.Key())
-		if _, isDuplicate := matchLabels[child.Key()]; isDuplicate {
-			r.Report(at, "Duplicate field: %s", document.Sanitize(child.Key()))
-			continue
-		}
-		if r.CheckKind(child, document.Text, at, "label value") {
-			matchLabels[child.Key()] = child.Text()
-		}
-	}
-	return matchLabels
-}
-
-func (r *reader) matchExpressions(n document.Node, path *document.Path) []metav1.LabelSelectorRequirement {
-	if !r.CheckKind(n, document.List, path, "matchExpressions") {
-		return nil
-	}
-	var expressions []metav1.LabelSelectorRequirement
-	for item := range n.Children {
-		at := path.Item(len(expressions))
-		var expression metav1.LabelSelectorRequirement
-		if r.CheckKind(item, document.Object, at, "matchExpressions item") {
-			r.RequireField(item, at, "key")
-			r.RequireField(item, at, "operator")
-			for name, value := range r.KnownFields(item, at, requirementFields) {
-				switch name {
-				case "key":
-					expression.Key = r.text(value, at.Field(name), name)
-				case "operator":
-					expression.Operator = metav1.LabelSelectorOperator(r.text(value, at.Field(name), name))
-				case "values":
-					expression.Values = r.texts(value, at.Field(name), name)
-				}
-			}
-		}
-		expressions = append(expressions, expression)
-	}
-	return expressions
-}
-
-func (r *reader) text(n document.Node, path *document.Path, name string) string {
-	if !r.CheckKind(n, document.Text, path, name) {
-		return ""
-	}
-	return n.Text()
-}
-
-// texts returns the strings of a list.
-func (r *reader) texts(n document.Node, path *document.Path, name string) []string {
-	if !r.CheckKind(n, document.List, path, name) {
-		return nil
-	}
-	var texts []string
-	i := -1
-	for item := range n.Children {
-		i++
-		if at := r.ItemPath(path, i); r.CheckKind(item, document.Text, at, name) {
-			texts = append(texts, item.Text())
-		}
-	}
-	return texts
 }
 
 func (r *reader) guardrails(n document.Node, path *document.Path) Guardrails {
@@ -241,26 +106,63 @@ func (r *reader) guardrails(n document.Node, path *document.Path) Guardrails {
 			g.Mode = r.mode(value, at)
 		case "denied":
 			g.Denied = policy.ReadDestinations(&r.Checker, value, at, name, r.checkName)
+			for i, entry := range g.Denied {
+				if entry.Pods != nil {
+					r.Report(at.Item(i), "Invalid denied: pods have no fixed addresses; deny a cidr, or permit other destinations with within")
+				}
+			}
+			r.checkEntries(g.Denied, at)
 			if value.Kind() == document.List && value.Count() == 0 {
 				r.Report(at, "Invalid denied: []; list at least one destination, or omit denied to deny none")
 			}
 		case "within":
 			g.Within = policy.ReadDestinations(&r.Checker, value, at, name, r.checkName)
+			r.checkEntries(g.Within, at)
 			if value.Kind() == document.List && value.Count() == 0 && n.Member("reason") == nil {
 				r.Report(at, "Invalid within: [] closes everything that tenants open; add a reason to guardrails if you mean that, or omit within")
 			}
 		case "require":
 			g.Require = r.require(value, at)
 		case "maxDays":
-			r.Report(at, "Invalid maxDays: destinations cannot expire in this version; remove the field")
+			g.MaxDays = r.maxDays(value, at)
 		case "reason":
 			g.Reason = policy.ReadReason(&r.Checker, value, at)
 		}
 	}
-	if !g.Cuts() && len(g.Require) == 0 && n.Member("denied") == nil && n.Member("within") == nil && n.Member("require") == nil {
-		r.Report(path, "Invalid guardrails: must have denied, within or require")
+	isEmpty := true
+	for _, name := range []string{"denied", "within", "require", "maxDays"} {
+		isEmpty = isEmpty && n.Member(name) == nil
+	}
+	if isEmpty {
+		r.Report(path, "Invalid guardrails: must have denied, within, require or maxDays")
 	}
 	return g
+}
+
+// checkEntries reports fields of entries that guardrails cannot have.
+func (r *reader) checkEntries(entries []policy.Destination, path *document.Path) {
+	for i, entry := range entries {
+		if entry.Entity != "" {
+			r.Report(path.Item(i), "Invalid entity: guardrails cannot have %s; list its addresses as cidr", document.Sanitize(string(entry.Entity)))
+		}
+		if !entry.Expires.IsZero() {
+			r.Report(path.Item(i).Field("expires"), "Invalid expires: a guardrail cannot expire; remove expires")
+		}
+	}
+}
+
+// maxDays returns a number of days; 0 if there is a problem.
+func (r *reader) maxDays(n document.Node, path *document.Path) int {
+	const limit = 3650
+	if !r.CheckKind(n, document.Number, path, "maxDays") {
+		return 0
+	}
+	days, err := strconv.Atoi(n.Text())
+	if err != nil || days < 1 || days > limit {
+		r.Report(path, "Invalid maxDays: %s; must be a whole number from 1 to %d", document.Sanitize(n.Text()), limit)
+		return 0
+	}
+	return days
 }
 
 func (r *reader) mode(n document.Node, path *document.Path) Mode {
@@ -276,17 +178,15 @@ func (r *reader) mode(n document.Node, path *document.Path) Mode {
 
 func (r *reader) require(n document.Node, path *document.Path) []Requirement {
 	var require []Requirement
-	names := r.texts(n, path, "require")
+	names := policy.ReadTexts(&r.Checker, n, path, "require")
 	if n.Kind() == document.List && n.Count() == 0 {
 		r.Report(path, "Invalid require: []; list at least one field, or omit require")
 	}
 	for i, name := range names {
 		at := r.ItemPath(path, i)
 		switch requirement := Requirement(name); {
-		case name == "expires":
-			r.Report(at, "Invalid require: destinations cannot expire in this version; remove expires")
 		case !slices.Contains(requirements, requirement):
-			r.Report(at, "Invalid require: %s; must be ports, regions, reason or deny", document.Sanitize(name))
+			r.Report(at, "Invalid require: %s; must be ports, regions, reason, expires or deny", document.Sanitize(name))
 		case slices.Contains(require, requirement):
 			r.Report(at, "Duplicate require: %s", name)
 		default:

@@ -56,6 +56,8 @@ type Guardrails struct {
 	Within []policy.Destination
 	// Require are the requirements for each policy, in document order.
 	Require []Requirement
+	// MaxDays is how many days after its admission a destination may expire at most; 0 means any number.
+	MaxDays int
 }
 
 // Cuts reports whether g can close a part of a policy.
@@ -69,10 +71,11 @@ const (
 	RequirePorts   Requirement = "ports"   // each destination has ports
 	RequireRegions Requirement = "regions" // each destination with a service has regions
 	RequireReason  Requirement = "reason"  // each destination has a reason
+	RequireExpires Requirement = "expires" // each destination has expires
 	RequireDeny    Requirement = "deny"    // defaultAction is deny
 )
 
-var requirements = []Requirement{RequirePorts, RequireRegions, RequireReason, RequireDeny}
+var requirements = []Requirement{RequirePorts, RequireRegions, RequireReason, RequireExpires, RequireDeny}
 
 // Governs reports whether the document governs a namespace with these labels.
 func (d *Document) Governs(namespace labels.Set) bool { return d.Namespaces.Matches(namespace) }

@@ -8,6 +8,9 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // A ConfigMap with the label Label=LabelValue is a policy ConfigMap. Its policy document has the key Key.
@@ -38,27 +41,62 @@ const (
 type Policy struct {
 	// DefaultAction is Deny or Allow. It is Deny if the document has no defaultAction.
 	DefaultAction Action
+	// PodSelector selects the pods that the policy applies to. Nil means every pod of the namespace.
+	PodSelector *metav1.LabelSelector
 	// Destinations are in document order: a destination has the same index here and in the document.
 	// An empty list allows nothing but DNS.
 	Destinations []Destination
 }
 
-// Destination is one item of allowedDestinations. It has either a CIDR or a Service.
+// Destination is one item of allowedDestinations. It has exactly one of CIDR, Service, Pods and Entity.
 type Destination struct {
 	// Name is unique in the policy. It has 1 to 63 printable characters.
 	Name string
-	// CIDR has no host bits, no zone and no IPv4-mapped address. It is the zero Prefix if Service is set.
+	// CIDR has no host bits, no zone and no IPv4-mapped address. It is the zero Prefix for another kind of destination.
 	CIDR netip.Prefix
-	// Service is an AWS service name as the document spells it, in any case. It is empty if CIDR is set.
+	// Except are the prefixes that the destination leaves out, in document order. They are inside CIDR and do not cover it.
+	// With Service, they may be anywhere. Nil leaves out nothing.
+	Except []netip.Prefix
+	// Service is an AWS service name as the document spells it, in any case. It is empty for another kind of destination.
 	Service string
+	// Without are the names of services whose rows Service leaves out, in document order, as the document spells them. Nil
+	// leaves out nothing.
+	Without []string
 	// Regions are the regions of Service, in document order. Nil means every region. Otherwise the list is not empty.
 	Regions []string
-	// Ports are in document order. Nil means every port of every protocol. Otherwise the list is not empty.
+	// Pods selects pods of the cluster. It is nil for another kind of destination.
+	Pods *Pods
+	// Entity is KubeAPIServer, or empty for another kind of destination.
+	Entity Entity
+	// Ports are in document order. Nil means every port of every protocol or, for an Entity, its own ports. Otherwise the
+	// list is not empty.
 	Ports []Port
 	// Reason is why the author wants this destination, for reviewers. It has at most 256 printable characters, and is
 	// empty if the document has no reason.
 	Reason string
+	// Expires is the time, in UTC, from which the destination opens nothing. The zero Time means never.
+	Expires time.Time
 }
+
+// IsExpired reports whether the destination opens nothing any more at a time.
+func (d Destination) IsExpired(now time.Time) bool {
+	return !d.Expires.IsZero() && !now.Before(d.Expires)
+}
+
+// Pods selects pods of one namespace.
+type Pods struct {
+	// Namespace is the name of the namespace. Empty means the namespace of the policy.
+	Namespace string
+	// Labels are the labels that a pod must have. Empty means every pod.
+	Labels map[string]string
+}
+
+// Entity is a destination whose addresses the agent knows.
+type Entity string
+
+// KubeAPIServer is the API server of the cluster: the cluster IP of the Service kubernetes in the namespace default, and
+// the addresses of its endpoints, each with its port.
+const KubeAPIServer Entity = "kube-apiserver"
 
 // Protocol is a transport protocol that has ports, by its Kubernetes name.
 type Protocol string

@@ -300,10 +300,29 @@ func marshalPolicy(t *testing.T, p *Policy) []byte {
 	destinations := []map[string]any{}
 	for _, d := range p.Destinations {
 		entry := map[string]any{"name": d.Name}
-		if d.Service == "" {
+		switch {
+		case d.CIDR.IsValid():
 			entry["cidr"] = d.CIDR.String()
-		} else {
+		case d.Service != "":
 			entry["awsService"] = d.Service
+		case d.Pods != nil:
+			if d.Pods.Labels != nil {
+				entry["pods"] = d.Pods.Labels
+			}
+			if d.Pods.Namespace != "" {
+				entry["namespace"] = d.Pods.Namespace
+			}
+		default:
+			entry["entity"] = d.Entity
+		}
+		if d.Without != nil {
+			entry["without"] = d.Without
+		}
+		if d.Except != nil {
+			entry["except"] = d.Except
+		}
+		if !d.Expires.IsZero() {
+			entry["expires"] = d.Expires
 		}
 		if d.Regions != nil {
 			entry["regions"] = d.Regions
@@ -320,7 +339,11 @@ func marshalPolicy(t *testing.T, p *Policy) []byte {
 		}
 		destinations = append(destinations, entry)
 	}
-	data, err := json.Marshal(map[string]any{"defaultAction": p.DefaultAction, "allowedDestinations": destinations})
+	fields := map[string]any{"defaultAction": p.DefaultAction, "allowedDestinations": destinations}
+	if p.PodSelector != nil {
+		fields["podSelector"] = p.PodSelector
+	}
+	data, err := json.Marshal(fields)
 	require.NoError(t, err)
 	return data
 }

@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"egress-agent/pkg/internal/document"
@@ -14,7 +16,7 @@ type NameCheck func(service, region string) (message func() string)
 // Validate checks every field of a document and returns the policy. checkName checks the service and region names; if
 // checkName is nil, Validate accepts every name. The Policy is nil if and only if there are problems.
 func Validate(d *Document, checkName NameCheck) (*Policy, Problems) {
-	v := &validator{&document.Checker{}, checkName}
+	v := &validator{Checker: &document.Checker{}, checkName: checkName}
 	p := v.policy(d.root)
 	if problems := v.Problems(); problems != nil {
 		return nil, problems
@@ -26,18 +28,27 @@ func Validate(d *Document, checkName NameCheck) (*Policy, Problems) {
 // document order. They are incomplete if there are problems. field is the name of the list in messages. Paths start at
 // path. checkName is as for Validate.
 func ReadDestinations(checker *document.Checker, list document.Node, path *document.Path, field string, checkName NameCheck) []Destination {
-	return (&validator{checker, checkName}).destinations(list, path, field)
+	return (&validator{Checker: checker, checkName: checkName}).destinations(list, path, field)
 }
 
 // The known fields of each object, in the order of the documentation.
 var (
-	policyFields      = []string{"defaultAction", "allowedDestinations"}
-	destinationFields = []string{"name", "cidr", "awsService", "regions", "ports", "reason"}
+	policyFields      = []string{"defaultAction", "podSelector", "allowedDestinations"}
+	destinationFields = []string{
+		"name", "cidr", "except", "awsService", "without", "regions", "pods", "namespace", "entity", "ports", "reason", "expires",
+	}
+	// kindFields are the fields that say what a destination is. pods and namespace are one kind.
+	kindFields = []string{"cidr", "awsService", "pods", "namespace", "entity"}
 )
 
 type validator struct {
 	*document.Checker
 	checkName NameCheck // nil accepts every name
+
+	// The cost of a policy, which validator limits.
+	exceptCount          int
+	exceptedServiceCount int
+	withoutLists         map[string]bool
 }
 
 func (v *validator) policy(n document.Node) *Policy {
@@ -53,6 +64,9 @@ func (v *validator) policy(n document.Node) *Policy {
 		switch field {
 		case "defaultAction":
 			p.DefaultAction = v.defaultAction(value, at)
+		case "podSelector":
+			_, selector := ReadSelector(v.Checker, value, at, field)
+			p.PodSelector = &selector
 		case "allowedDestinations":
 			p.Destinations = v.destinations(value, at, field)
 		}
@@ -98,14 +112,7 @@ func (v *validator) destination(n document.Node, path *document.Path, seen map[s
 		return d
 	}
 	v.RequireField(n, path, "name")
-	service, cidr := n.Member("awsService"), n.Member("cidr")
-	if cidr != nil && service != nil {
-		if cidr.Kind() != document.Null && service.Kind() != document.Null { // checkKind reports the null; the author means the other field
-			v.Report(path, "Cannot specify both cidr and awsService")
-		}
-	} else if cidr == nil && service == nil {
-		v.Report(path, "Must specify either cidr or awsService")
-	}
+	service, kind := n.Member("awsService"), v.kind(n, path)
 	for field, value := range v.KnownFields(n, path, destinationFields) {
 		at := path.Field(field)
 		switch field {
@@ -113,20 +120,68 @@ func (v *validator) destination(n document.Node, path *document.Path, seen map[s
 			d.Name = v.name(value, at, seen)
 		case "cidr":
 			d.CIDR = v.cidr(value, at)
+		case "except":
+			if kind != "" && kind != "cidr" && service == nil {
+				v.Report(at, "Invalid except: only a destination with cidr or awsService can have except")
+			}
+			d.Except = v.except(value, at)
 		case "awsService":
 			d.Service = v.service(value, at)
+		case "without":
+			if kind != "" && service == nil {
+				v.Report(at, "Invalid without: only a destination with awsService can have without")
+			}
+			d.Without = v.without(value, at, service)
 		case "regions":
-			if cidr != nil && service == nil {
+			if kind != "" && service == nil {
 				v.Report(at, "Invalid regions: only a destination with awsService can have regions")
 			}
 			d.Regions = v.regions(value, at, service)
+		case "pods":
+			d.Pods = v.pods(d.Pods, value, at)
+		case "namespace":
+			d.Pods = v.namespace(d.Pods, value, at)
+		case "entity":
+			d.Entity = v.entity(value, at)
 		case "ports":
+			if kind == "entity" {
+				v.Report(at, "Invalid ports: an entity has its own ports; remove ports")
+			}
 			d.Ports = v.ports(value, at)
 		case "reason":
 			d.Reason = ReadReason(v.Checker, value, at)
+		case "expires":
+			d.Expires = v.expires(value, at)
 		}
 	}
+	v.checkExcept(d, path)
 	return d
+}
+
+// kind returns the field that says what a destination is. It returns "" if there is no such field, and reports a
+// destination without exactly one.
+func (v *validator) kind(n document.Node, path *document.Path) string {
+	var present []string
+	for _, field := range kindFields {
+		// checkKind reports a null; the author means the other field
+		if value := n.Member(field); value != nil && (value.Kind() != document.Null || present == nil) {
+			present = append(present, field)
+		}
+	}
+	if len(present) > 1 && n.Member(present[0]).Kind() == document.Null {
+		present = present[1:]
+	}
+	switch {
+	case len(present) == 0:
+		v.Report(path, "Must specify either cidr or awsService")
+		return ""
+	case len(present) == 1, len(present) == 2 && present[0] == "pods" && present[1] == "namespace":
+	case present[0] == "pods" && present[1] == "namespace":
+		v.Report(path, "Cannot specify both pods and %s", present[2])
+	default:
+		v.Report(path, "Cannot specify both %s and %s", present[0], present[1])
+	}
+	return present[0]
 }
 
 // MaxReason limits a reason, in characters.
@@ -228,3 +283,70 @@ func (v *validator) regions(n document.Node, path *document.Path, service docume
 
 // maxPreallocatedRegions limits the memory that regions allocates before it reads the list. AWS has fewer regions.
 const maxPreallocatedRegions = 64
+
+// MaxWithoutLists is the number of different pairs of awsService and without in a policy. Each takes a comparison of all
+// rows.
+const MaxWithoutLists = 16
+
+// without checks each name together with service, the value of awsService. service is nil if the destination has no
+// awsService.
+func (v *validator) without(n document.Node, path *document.Path, service document.Node) []string {
+	if !v.CheckKind(n, document.List, path, "without") {
+		return nil
+	}
+	if n.Count() == 0 {
+		v.Report(path, "Invalid without: []; list at least one service, or omit without")
+	}
+	own := ""
+	if service != nil && service.Kind() == document.Text {
+		own = serviceKey(service.Text())
+	}
+	var names []string
+	seen := make(map[string]bool)
+	i := -1
+	for item := range n.Children {
+		i++
+		at := v.ItemPath(path, i)
+		if !v.CheckKind(item, document.Text, at, "service") {
+			continue
+		}
+		name, key := item.Text(), serviceKey(item.Text())
+		switch {
+		case name == "":
+			v.Report(at, `Invalid service: ""`)
+		case seen[key]:
+			v.Report(at, "Duplicate service: %s", Sanitize(name))
+			continue
+		case key == own:
+			v.Report(at, "Invalid without: %s is the service itself, so nothing would remain; name other services", Sanitize(name))
+		case key == serviceKey("amazon"):
+			v.Report(at, "Invalid without: amazon has the addresses of every AWS service, so nothing would remain; name other services")
+		default:
+			v.checkAWSName(name, "", at)
+		}
+		seen[key] = true
+		names = append(names, name)
+	}
+	v.countWithout(own, names, path)
+	return names
+}
+
+// countWithout adds a problem if the policy has too many different lists.
+func (v *validator) countWithout(service string, names []string, path *document.Path) {
+	keys := []string{service}
+	for _, name := range names {
+		keys = append(keys, serviceKey(name))
+	}
+	slices.Sort(keys[1:])
+	if v.withoutLists == nil {
+		v.withoutLists = make(map[string]bool)
+	}
+	isNew := !v.withoutLists[strings.Join(keys, ",")]
+	v.withoutLists[strings.Join(keys, ",")] = true
+	if isNew && len(v.withoutLists) == MaxWithoutLists+1 {
+		v.Report(path, "Too many different without lists: at most %d are allowed in a policy: use the same list in several destinations", MaxWithoutLists)
+	}
+}
+
+// serviceKey returns the same text for all spellings of a service.
+func serviceKey(name string) string { return strings.ReplaceAll(strings.ToLower(name), "-", "_") }

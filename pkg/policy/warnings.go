@@ -3,6 +3,8 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"egress-agent/pkg/internal/document"
 )
@@ -48,7 +50,7 @@ func Warn(p *Policy, warnings *Warnings) {
 		if d.Service != "" && d.Regions == nil {
 			warnings.Add(EveryRegion, i, "awsService", "%s opens every region; name regions to open fewer", d.Name)
 		}
-		if d.Ports == nil {
+		if d.Ports == nil && d.Entity == "" {
 			warnings.Add(EveryPort, i, "", "%s opens every port and protocol; name ports to open fewer", d.Name)
 		}
 	}
@@ -56,17 +58,36 @@ func Warn(p *Policy, warnings *Warnings) {
 
 // warnAboutCIDR adds the warnings about the CIDR of d, the i-th destination.
 func warnAboutCIDR(i int, d Destination, warnings *Warnings) {
+	except := ""
+	if d.Except != nil {
+		except = " except " + formatPrefixes(d.Except)
+	}
 	switch {
 	case d.CIDR.Bits() == 0:
-		warnings.Add(OpensEverything, i, "cidr", "%s opens every %s address", d.Name, family(d.CIDR))
+		warnings.Add(OpensEverything, i, "cidr", "%s opens every %s address%s", d.Name, family(d.CIDR), except)
 	case d.CIDR.Bits() < minBits:
-		warnings.Add(WideCIDR, i, "cidr", "%s opens %s, which is wider than /%d", d.Name, d.CIDR, minBits)
+		warnings.Add(WideCIDR, i, "cidr", "%s opens %s%s, which is wider than /%d", d.Name, d.CIDR, except, minBits)
 	}
 	for _, endpoint := range credentialEndpoints {
-		if d.CIDR.Contains(endpoint.address) {
+		isExcepted := slices.ContainsFunc(d.Except, func(prefix netip.Prefix) bool { return prefix.Contains(endpoint.address) })
+		if d.CIDR.Contains(endpoint.address) && !isExcepted {
 			warnings.Add(Credentials, i, "cidr", "%s covers %s, %s", d.Name, endpoint.address, endpoint.description)
 		}
 	}
+}
+
+// formatPrefixes returns the first prefixes, as "10.0.0.0/8, 172.16.0.0/12 and 3 more".
+func formatPrefixes(prefixes []netip.Prefix) string {
+	const maxShown = 3
+	var texts []string
+	for _, prefix := range prefixes[:min(len(prefixes), maxShown)] {
+		texts = append(texts, prefix.String())
+	}
+	text := strings.Join(texts, ", ")
+	if more := len(prefixes) - maxShown; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }
 
 func family(prefix netip.Prefix) string {
@@ -91,6 +112,10 @@ const (
 	AlsoCovers  // a service's ranges include addresses of other services
 	Fragile     // another tool may delete the policy ConfigMap
 	InboundOnly // AWS connects from the service's addresses; pods do not connect to them
+	ExpiresSoon
+	SelectsPods     // pods that the policy does not select may stay open
+	OpensNodes      // some of the pods have the address of their node
+	ServiceSelector // the cluster IP of a Service may stay closed
 	OpensNothing
 	ManyCIDRs
 	severityCount
@@ -107,6 +132,9 @@ var summaries = [severityCount]string{
 	EveryRegion:     "open every region",
 	AlsoCovers:      "name a service that also covers addresses of other services",
 	InboundOnly:     "name a service that AWS only connects from",
+	ExpiresSoon:     "have expired or expire soon",
+	OpensNodes:      "open pods on the network of their node",
+	ServiceSelector: "open pods by labels",
 	OpensNothing:    "open nothing, or nothing in a region",
 }
 

@@ -30,6 +30,7 @@ type Ranges struct {
 // NewReport returns the report of a cluster. server is the URL of the API server. ranges may be nil. NewReport copies
 // ranges and sets AgeSeconds in the copy.
 func NewReport(server string, madeAt time.Time, ranges *Ranges, cluster Cluster) *Report {
+	cluster.Now = madeAt
 	report := &Report{Cluster: server, MadeAt: madeAt, Policies: Policies(cluster)}
 	if ranges != nil {
 		withAge := *ranges

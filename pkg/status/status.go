@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -50,6 +51,8 @@ type Cluster struct {
 	Options netpol.Options
 	// AgentNamespace is the namespace of the agent; empty means netpol.DefaultNamespace.
 	AgentNamespace string
+	// Now is the time of the report, which decides what has expired.
+	Now time.Time
 }
 
 // Policy is the state of one policy.
@@ -61,6 +64,8 @@ type Policy struct {
 	Messages []string `json:"messages"`
 	// DefaultAction is deny or allow; empty if the policy cannot be read.
 	DefaultAction policy.Action `json:"defaultAction"`
+	// PodSelector selects the pods that the policy applies to; empty if these are all pods of the namespace.
+	PodSelector string `json:"podSelector,omitempty"`
 	// Destinations are the destinations of the current policy, in its order; empty if the policy cannot be read.
 	Destinations []Destination `json:"destinations"`
 	// NetworkPolicy is the name of the policy's NetworkPolicy; empty if the policy has no NetworkPolicy.
@@ -83,16 +88,32 @@ type Policy struct {
 // Destination is one item of allowedDestinations.
 type Destination struct {
 	Name string `json:"name"`
-	// CIDR is empty for a service.
+	// CIDR is empty for another kind of destination.
 	CIDR string `json:"cidr,omitempty"`
-	// Service has AWS's spelling; empty for a CIDR.
+	// Except are the CIDRs that the destination leaves out.
+	Except []string `json:"except,omitempty"`
+	// Service has AWS's spelling; empty for another kind of destination.
 	Service string `json:"service,omitempty"`
+	// Without are the services that Service leaves out, in AWS's spelling.
+	Without []string `json:"without,omitempty"`
+	// Peer names pods, such as "pods app=web of namespace shop", or is kube-apiserver; empty for another kind of
+	// destination.
+	Peer string `json:"peer,omitempty"`
 	// Regions are the regions of Service; empty means every region.
 	Regions []string `json:"regions,omitempty"`
 	// Ports have the form "TCP 443" or "UDP 8000-8100"; empty means every port.
 	Ports []string `json:"ports,omitempty"`
 	// CIDRs is the number of CIDRs in force for the destination; nil if unknown.
 	CIDRs *int `json:"cidrs,omitempty"`
+	// Reason is why the author wants the destination.
+	Reason string `json:"reason,omitempty"`
+	// Expires is when the destination expires or has expired; nil if never.
+	Expires *time.Time `json:"expires,omitempty"`
+	// IsExpired reports whether the destination has expired, so that it opens nothing.
+	IsExpired bool `json:"expired,omitempty"`
+
+	// Source is the destination of the policy.
+	Source policy.Destination `json:"-"`
 }
 
 // OtherPolicy is another NetworkPolicy that allows egress.
@@ -153,9 +174,12 @@ func (c Cluster) policy(configMap *corev1.ConfigMap, n *namespace) Policy {
 		return p
 	}
 	p.DefaultAction = assessment.Policy.DefaultAction
+	if selector := assessment.Policy.PodSelector; selector != nil {
+		p.PodSelector = netpol.FormatSelector(*selector)
+	}
 	counts := countsOf(configMap, p.Current)
 	for _, d := range assessment.Policy.Destinations {
-		p.Destinations = append(p.Destinations, destination(d, counts))
+		p.Destinations = append(p.Destinations, destination(d, counts, c.Now))
 	}
 	return p
 }
@@ -165,6 +189,7 @@ func (c Cluster) policy(configMap *corev1.ConfigMap, n *namespace) Policy {
 func (c Cluster) assess(configMap *corev1.ConfigMap, current *networkingv1.NetworkPolicy, n *namespace) *netpol.Assessment {
 	in := netpol.Inputs{
 		Table: c.Table, Options: c.Options, AgentNamespace: c.AgentNamespace, RangesIncomplete: c.RangesIncomplete, TrustCurrent: true,
+		Now: c.Now,
 	}
 	var inCluster *netpol.Current
 	if current != nil {
@@ -187,11 +212,17 @@ func (c Cluster) assess(configMap *corev1.ConfigMap, current *networkingv1.Netwo
 // messages returns the texts that explain a state. If there is nothing to explain, the list is empty, and not nil.
 func messages(assessment *netpol.Assessment, current *networkingv1.NetworkPolicy) []string {
 	const behindNote = "; the agent is behind or not running"
+	var expiries []string
+	for _, text := range []string{assessment.ExpiredText(), assessment.ExpiringText()} {
+		if text != "" {
+			expiries = append(expiries, text)
+		}
+	}
 	if messages := assessment.Messages(); messages != nil {
-		return messages
+		return append(messages, expiries...)
 	}
 	if assessment.State != Pending {
-		return []string{}
+		return append([]string{}, expiries...)
 	}
 	switch {
 	case len(assessment.Unresolved) > 0 && assessment.Cause == netpol.CauseRanges:
@@ -204,12 +235,26 @@ func messages(assessment *netpol.Assessment, current *networkingv1.NetworkPolicy
 	return []string{fmt.Sprintf("NetworkPolicy %s was made from an earlier version of the policy", current.Name) + behindNote}
 }
 
-func destination(d policy.Destination, counts map[string]int) Destination {
-	result := Destination{Name: d.Name, Regions: d.Regions}
-	if d.Service == "" {
-		result.CIDR = d.CIDR.String()
-	} else {
+func destination(d policy.Destination, counts map[string]int, now time.Time) Destination {
+	result := Destination{Name: d.Name, Regions: d.Regions, Reason: d.Reason, IsExpired: d.IsExpired(now), Source: d}
+	switch {
+	case d.Service != "":
 		result.Service = awsranges.Canonical(d.Service)
+	case d.Pods != nil:
+		result.Peer = netpol.FormatPods(*d.Pods)
+	case d.Entity != "":
+		result.Peer = string(d.Entity)
+	default:
+		result.CIDR = d.CIDR.String()
+	}
+	for _, prefix := range d.Except {
+		result.Except = append(result.Except, prefix.String())
+	}
+	for _, service := range d.Without {
+		result.Without = append(result.Without, awsranges.Canonical(service))
+	}
+	if !d.Expires.IsZero() {
+		result.Expires = &d.Expires
 	}
 	for _, port := range d.Ports {
 		result.Ports = append(result.Ports, port.String())

@@ -1,8 +1,11 @@
 package status
 
 import (
+	"encoding/json"
+	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
@@ -155,7 +158,7 @@ func TestPoliciesReturnsDestinationsAndOthers(t *testing.T) {
 	require.Equal(t, []Destination{
 		{Name: "s3", Service: "S3", Regions: []string{"us-east-1"}, Ports: []string{"TCP 443"}, CIDRs: &two},
 		{Name: "db", CIDR: "10.1.0.0/24", Ports: []string{"TCP 5432", "UDP 8000-8100"}, CIDRs: &one},
-	}, p.Destinations)
+	}, withoutSource(p.Destinations))
 	require.Equal(t, 3, p.CIDRs)
 	require.Equal(t, 5, p.PortSlots, "two of the policy, one of 10.1.0.0/16 in the other policy, and two of DNS")
 	require.Equal(t, []OtherPolicy{{Name: "all", AllowsEverything: true}, {Name: "more", IsFromPolicy: true}, {Name: "web", PodSelector: "app=web"}}, withoutSpecs(p.OtherPolicies))
@@ -190,7 +193,7 @@ func TestPoliciesChecksNamespace(t *testing.T) {
 	require.Equal(t, []string{"The agent writes nothing in kube-system, because the cluster or the agent itself runs there; put the policy into the namespace of the pods"}, policies[0].Messages)
 
 	const crowd = `{"allowedDestinations": [{"name": "net", "cidr": "10.0.0.0/8", "ports": [1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31,33,35,37,39,41,43]}]}`
-	denied := netpol.DenyAllFor(configMap("egress", edited), netpol.Inputs{Options: options})
+	denied := netpol.Assess(configMap("egress", edited), nil, netpol.Inputs{Options: options, Exceeded: policy.Problems{{Message: "Too many ports"}}}).Desired[0]
 	policies = Policies(Cluster{
 		ConfigMaps:      []*corev1.ConfigMap{configMap("egress", edited), configMap("other", crowd)},
 		NetworkPolicies: []*networkingv1.NetworkPolicy{denied, made(t, "other", crowd, nil)}, Options: options,
@@ -198,4 +201,44 @@ func TestPoliciesChecksNamespace(t *testing.T) {
 	require.Equal(t, Invalid, policies[0].State)
 	require.Contains(t, policies[0].Messages[0], "Too many ports: 10.1.0.0/24 has 23 ports and port ranges, and DNS takes 2; AWS VPC CNI enforces at most 24 for a CIDR: merge or remove ports of this or the namespace's other policies")
 	require.Equal(t, Applied, policies[1].State)
+}
+
+// withoutSource returns the destinations without the policy's own.
+func withoutSource(destinations []Destination) []Destination {
+	for i := range destinations {
+		destinations[i].Source = policy.Destination{}
+	}
+	return destinations
+}
+
+// TestPoliciesShowsEachField checks the fields that few policies have, and a destination that has expired.
+func TestPoliciesShowsEachField(t *testing.T) {
+	const document = `{"podSelector": {"matchLabels": {"app": "web"}}, "allowedDestinations": [
+		{"name": "sts", "awsService": "amazon", "without": ["s3"], "regions": ["us-east-1"], "ports": [443], "reason": "tokens"},
+		{"name": "net", "cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"], "ports": [443], "expires": "2027-04-05"},
+		{"name": "old", "cidr": "192.168.0.0/24", "ports": [443], "expires": "2027-03-31"},
+		{"name": "backend", "pods": {"app": "backend"}, "namespace": "shop", "ports": [8080]},
+		{"name": "api", "entity": "kube-apiserver"}]}`
+	table, err := awsranges.ReadFile("../../testdata/ranges/ip-ranges.json")
+	require.NoError(t, err)
+	now := time.Date(2027, 4, 1, 0, 0, 0, 0, time.UTC)
+	object := netpol.Assess(configMap("egress", document), nil, netpol.Inputs{
+		Table: table, Options: options, Now: now, APIServer: []netip.AddrPort{netip.MustParseAddrPort("172.20.0.1:443")},
+	}).Desired[0]
+	policies := Policies(Cluster{ConfigMaps: []*corev1.ConfigMap{configMap("egress", document)}, NetworkPolicies: []*networkingv1.NetworkPolicy{object}, Table: table, Options: options, Now: now})
+	p := policies[0]
+	require.Equal(t, Applied, p.State)
+	require.Equal(t, "app=web", p.PodSelector)
+	require.Equal(t, []string{
+		"These destinations have expired and open nothing: old on 2027-03-31",
+		"These destinations expire and then open nothing: within 7 days: net on 2027-04-05",
+	}, p.Messages)
+	text, err := json.Marshal(p.Destinations)
+	require.NoError(t, err)
+	require.JSONEq(t, `[
+		{"name": "sts", "service": "AMAZON", "without": ["S3"], "regions": ["us-east-1"], "ports": ["TCP 443"], "cidrs": 2, "reason": "tokens"},
+		{"name": "net", "cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"], "ports": ["TCP 443"], "cidrs": 8, "expires": "2027-04-06T00:00:00Z"},
+		{"name": "old", "cidr": "192.168.0.0/24", "ports": ["TCP 443"], "expires": "2027-04-01T00:00:00Z", "expired": true},
+		{"name": "backend", "peer": "pods app=backend of namespace shop", "ports": ["TCP 8080"]},
+		{"name": "api", "peer": "kube-apiserver", "cidrs": 1}]`, string(text))
 }

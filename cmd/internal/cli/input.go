@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/netpol"
@@ -17,6 +18,7 @@ type Input struct {
 	*ReadResult
 	Table    *awsranges.Table // nil if no flag gives a ranges document
 	Options  netpol.Options
+	Now      time.Time // the time of Open, which decides what has expired
 	Platform *Platform // never nil
 }
 
@@ -51,7 +53,7 @@ func (f *Files) Open(flags *flag.FlagSet, stdin io.Reader, stderr Output) (*Inpu
 		stderr.UsageError(flags.Name(), err)
 		return nil, ExitUsage
 	}
-	input := &Input{Options: options}
+	input := &Input{Options: options, Now: time.Now()}
 	note := func(message string) { stderr.Line("%s: note: %s", flags.Name(), message) }
 	if input.Table, err = f.Policy.Table(note); err != nil {
 		stderr.Line("%s: %v", flags.Name(), err)

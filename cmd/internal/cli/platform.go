@@ -43,7 +43,7 @@ func (i *Input) openPlatform(program string, files []string, stdin io.Reader, st
 			continue
 		}
 		found[name] = source
-		document, _, problems := netpol.CompilePlatform(source.ConfigMap, netpol.Inputs{Table: i.Table, Options: i.Options})
+		document, _, problems := netpol.CompilePlatform(source.ConfigMap, i.plainInputs())
 		if problems != nil {
 			stderr.Problems(source, "", problems)
 			status = max(status, ExitInvalid)
@@ -110,9 +110,21 @@ func (p *Platform) Governing(namespace string) []netpol.PlatformDocument {
 // Namespaces returns the namespaces whose manifests the files have, sorted.
 func (p *Platform) Namespaces() []string { return slices.Sorted(maps.Keys(p.namespaces)) }
 
+// plainInputs returns the inputs for a policy that no guardrails limit.
+func (i *Input) plainInputs() netpol.Inputs {
+	return netpol.Inputs{Table: i.Table, Options: i.Options, Now: i.Now}
+}
+
+// BaseInputs returns the inputs for the base of a platform document.
+func (i *Input) BaseInputs(document string) netpol.Inputs {
+	in := i.plainInputs()
+	in.Origin = netpol.Origin{Kind: netpol.Base, Source: netpol.DefaultNamespace + "/" + document}
+	return in
+}
+
 // Inputs returns the inputs for a policy of a namespace.
 func (i *Input) Inputs(namespace string) netpol.Inputs {
-	in := netpol.Inputs{Table: i.Table, Options: i.Options}
+	in := i.plainInputs()
 	documents := i.Platform.Governing(namespace)
 	if len(documents) == 0 {
 		return in
@@ -130,11 +142,26 @@ func (i *Input) Inputs(namespace string) netpol.Inputs {
 	return in
 }
 
+// ReportUnresolved prints the destinations of a compiled policy whose addresses are unknown, and that the command
+// therefore leaves out. subject is the policy. It returns ExitUsage if a ranges document would make them known.
+func ReportUnresolved(subject string, compiled *netpol.Compiled, stderr Output) (status int) {
+	for _, name := range compiled.Unresolved {
+		isEntity := func(d policy.Destination) bool { return d.Name == name && d.Entity != "" }
+		if slices.ContainsFunc(compiled.Policy.Destinations, isEntity) {
+			stderr.Line("%s: note: %s is left out: only the agent knows the addresses of the API server", subject, name)
+			continue
+		}
+		stderr.Line("%s: %s is left out: no AWS ranges are loaded; give --ranges-file", subject, name)
+		status = ExitUsage
+	}
+	return status
+}
+
 // Compile compiles a policy of the files. What the platform documents refuse is a problem, as at admission.
 func (i *Input) Compile(source Source) (compiled *netpol.Compiled, problems policy.Problems) {
 	compiled = netpol.CompileConfigMap(source.ConfigMap, i.Inputs(source.ConfigMap.Namespace))
 	if compiled.Problems != nil {
 		return compiled, compiled.Problems
 	}
-	return compiled, compiled.Refusals()
+	return compiled, compiled.Refusals(nil)
 }

@@ -40,9 +40,14 @@ func (b Block) Contains(address netip.Addr) bool {
 // Allows reports whether the blocks of a spec allow a connection, by the definition of the Kubernetes API.
 func Allows(blocks []Block, address netip.Addr, protocol policy.Protocol, port uint16) bool {
 	return slices.ContainsFunc(blocks, func(b Block) bool {
-		return b.Contains(address) && (len(b.Ports) == 0 || slices.ContainsFunc(b.Ports, func(allowedPort networkingv1.NetworkPolicyPort) bool {
-			return string(*allowedPort.Protocol) == string(protocol) && allowedPort.Port.IntVal <= int32(port) && int32(port) <= LastPort(allowedPort)
-		}))
+		return b.Contains(address) && allowsPort(b.Ports, protocol, port)
+	})
+}
+
+// allowsPort reports whether the ports of a rule have a port.
+func allowsPort(ports []networkingv1.NetworkPolicyPort, protocol policy.Protocol, port uint16) bool {
+	return len(ports) == 0 || slices.ContainsFunc(ports, func(allowed networkingv1.NetworkPolicyPort) bool {
+		return string(*allowed.Protocol) == string(protocol) && allowed.Port.IntVal <= int32(port) && int32(port) <= LastPort(allowed)
 	})
 }
 

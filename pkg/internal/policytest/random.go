@@ -6,13 +6,15 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 
 	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/internal/prefixes"
 	"egress-agent/pkg/policy"
 )
 
-// RandomPolicy returns a policy of at most 11 destinations. It uses few addresses and ports, so destinations overlap,
-// nest and touch. It uses the services and regions of testdata/ranges.
+// RandomPolicy returns a policy of at most 11 destinations with a CIDR or a service. It uses few addresses and ports, so
+// destinations overlap, nest and touch. It uses the services and regions of testdata/ranges.
 func RandomPolicy(random *rand.Rand) *policy.Policy {
 	p := &policy.Policy{DefaultAction: policy.Deny}
 	for i := range random.IntN(12) {
@@ -22,8 +24,20 @@ func RandomPolicy(random *rand.Rand) *policy.Policy {
 			if random.IntN(3) > 0 {
 				d.Regions = [][]string{{"us-east-1"}, {"us-west-2"}, {"us-west-2", "us-east-1"}}[random.IntN(3)]
 			}
+			if random.IntN(3) == 0 {
+				d.Without = [][]string{{"S3"}, {"DYNAMODB"}, {"DYNAMODB", "S3"}, {"EC2"}}[random.IntN(4)]
+				if slices.Contains(d.Without, d.Service) {
+					d.Without = nil
+				}
+			}
+			if random.IntN(6) == 0 {
+				d.Except = []netip.Prefix{randomPrefix(random)}
+			}
 		} else {
 			d.CIDR = randomPrefix(random)
+			if random.IntN(3) == 0 {
+				d.Except = randomExcept(random, d.CIDR)
+			}
 		}
 		for range random.IntN(4) {
 			first := []uint16{1, 53, 80, 443, 444, 445}[random.IntN(6)]
@@ -44,6 +58,20 @@ func RandomPolicy(random *rand.Rand) *policy.Policy {
 	return p
 }
 
+// randomExcept returns prefixes inside cidr that do not cover it, or nil.
+func randomExcept(random *rand.Rand, cidr netip.Prefix) []netip.Prefix {
+	var except []netip.Prefix
+	for range 1 + random.IntN(3) {
+		if prefix := randomPrefix(random); cidr.Bits() < prefix.Bits() && cidr.Contains(prefix.Addr()) {
+			except = append(except, prefix)
+		}
+	}
+	if prefixes.Subtract([]netip.Prefix{cidr}, except) == nil {
+		return nil
+	}
+	return except
+}
+
 func randomPrefix(random *rand.Rand) netip.Prefix {
 	if random.IntN(3) == 0 {
 		address := netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 0x10, 15: byte(random.IntN(8))})
@@ -58,9 +86,10 @@ func randomPrefix(random *rand.Rand) netip.Prefix {
 func ProbeAddresses(p *policy.Policy, table *awsranges.Table, random *rand.Rand) []netip.Addr {
 	var edges []netip.Prefix
 	for _, d := range p.Destinations {
-		if d.Service == "" {
+		if d.CIDR.IsValid() {
 			edges = append(edges, d.CIDR)
 		}
+		edges = append(edges, d.Except...)
 	}
 	for range 4 {
 		edges = append(edges, table.Rows()[random.IntN(len(table.Rows()))].Prefix, randomPrefix(random))

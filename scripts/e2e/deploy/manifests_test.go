@@ -36,10 +36,10 @@ func TestManifestsPassServerDryRun(t *testing.T) {
 	stdout, stderr, err := harness.TryKubectl(t, "", "apply", "--dry-run=server", "-k", harness.Root+"/deploy")
 	require.NoError(t, err, stderr)
 	require.Empty(t, warningsIn(stderr), "no warning, also not from Pod Security")
-	require.Equal(t, 16, strings.Count(stdout, "(server dry run)"))
+	require.Equal(t, 18, strings.Count(stdout, "(server dry run)"))
 
 	base := kustomize(t, harness.Root+"/deploy")
-	require.Len(t, base, 16)
+	require.Len(t, base, 18)
 	for _, deployment := range deployments(t, base) {
 		container := deployment.Spec.Template.Spec.Containers[0]
 		limit := container.Resources.Limits.Memory().Value()

@@ -35,6 +35,8 @@ func TestAgentNeedsEachRight(t *testing.T) {
 	t.Cleanup(func() { harness.Kubectl(t, "", "replace", "-f", harness.Root+"/deploy/base/agent-rbac.yaml") })
 	role, err := harness.Control(t).Admin.RbacV1().Roles(harness.AgentNamespace).Get(t.Context(), harness.AgentName, metav1.GetOptions{})
 	require.NoError(t, err)
+	defaultRole, err := harness.Control(t).Admin.RbacV1().Roles("default").Get(t.Context(), harness.AgentName, metav1.GetOptions{})
+	require.NoError(t, err)
 	clusterRole, err := harness.Control(t).Admin.RbacV1().ClusterRoles().Get(t.Context(), harness.AgentName, metav1.GetOptions{})
 	require.NoError(t, err)
 
@@ -58,11 +60,8 @@ func TestAgentNeedsEachRight(t *testing.T) {
 			_, err := harness.Control(t).Admin.RbacV1().ClusterRoles().Update(t.Context(), changed, metav1.UpdateOptions{})
 			return err
 		}},
-		{harness.AgentNamespace, role.Rules, func(rules []rbacv1.PolicyRule) error {
-			changed := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: harness.AgentNamespace, Name: harness.AgentName}, Rules: rules}
-			_, err := harness.Control(t).Admin.RbacV1().Roles(harness.AgentNamespace).Update(t.Context(), changed, metav1.UpdateOptions{})
-			return err
-		}},
+		{harness.AgentNamespace, role.Rules, grantRole(t, harness.AgentNamespace)},
+		{"default", defaultRole.Rules, grantRole(t, "default")},
 	} {
 		for _, r := range rights(from.namespace, from.rules) {
 			count++
@@ -76,7 +75,16 @@ func TestAgentNeedsEachRight(t *testing.T) {
 		}
 		require.NoError(t, from.grant(from.rules))
 	}
-	require.Equal(t, 19, count)
+	require.Equal(t, 23, count)
+}
+
+// grantRole returns a function that replaces the rules of the agent's Role in a namespace.
+func grantRole(t *testing.T, namespace string) func(rules []rbacv1.PolicyRule) error {
+	return func(rules []rbacv1.PolicyRule) error {
+		changed := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: harness.AgentName}, Rules: rules}
+		_, err := harness.Control(t).Admin.RbacV1().Roles(namespace).Update(t.Context(), changed, metav1.UpdateOptions{})
+		return err
+	}
 }
 
 // rights returns what rules grant. Each rule has one group, one resource, and at most one name.

@@ -4,11 +4,13 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"egress-agent/pkg/netpol"
+	"egress-agent/pkg/policy"
 	"egress-agent/pkg/status"
 )
 
@@ -27,12 +29,29 @@ func textOf(phrases []phrase) string {
 	return text.String()
 }
 
-// where returns phrases that say what a destination opens: its CIDR, or the service and each region.
+// where returns phrases that say what a destination opens: its CIDR, its pods, or the service and each region.
 func (b *builder) where(d status.Destination) []phrase {
-	if d.Service == "" {
-		return []phrase{{text: d.CIDR, isCIDR: true}}
+	var phrases []phrase
+	switch {
+	case d.Service != "":
+		phrases = b.service(d).where
+	case d.CIDR == "":
+		return []phrase{{text: d.Peer}}
+	default:
+		phrases = []phrase{{text: d.CIDR, isCIDR: true}}
 	}
-	return b.service(d).where
+	if len(d.Except) > 0 {
+		phrases = append(slices.Clip(phrases), phrase{text: " except " + listFirst(d.Except, 3)})
+	}
+	return phrases
+}
+
+// serviceName returns the service of a destination, with the services that it leaves out.
+func serviceName(d status.Destination) string {
+	if len(d.Without) == 0 {
+		return d.Service
+	}
+	return d.Service + " without " + strings.Join(d.Without, ", ")
 }
 
 // serviceView is a service in some regions.
@@ -44,7 +63,7 @@ type serviceView struct {
 // service returns the service and the regions of a destination. If the table has the service, the phrase for each region
 // links to its prefixes. Thousands of policies may name the same service, so service builds each view once.
 func (b *builder) service(d status.Destination) *serviceView {
-	key := d.Service + "\n" + strings.Join(d.Regions, "\n")
+	key := strings.Join(slices.Concat([]string{d.Service}, d.Regions, []string{"without"}, d.Without, []string{"except"}, d.Except), "\n")
 	if v := b.services[key]; v != nil {
 		return v
 	}
@@ -54,13 +73,13 @@ func (b *builder) service(d status.Destination) *serviceView {
 		if i > 0 {
 			v.where = append(v.where, phrase{text: ", "})
 		}
-		title := d.Service + " " + cmp.Or(region, "in every region")
+		title := serviceName(d) + " " + cmp.Or(region, "in every region")
 		if !b.hasService(d.Service) {
 			v.where = append(v.where, phrase{text: title})
 			continue
 		}
 		var texts []string
-		for _, prefix := range b.table.Lookup(d.Service, region) {
+		for _, prefix := range b.prefixesIn(d, region) {
 			if b.hasFamily(prefix) {
 				all, texts = append(all, prefix), append(texts, prefix.String())
 			}
@@ -70,6 +89,16 @@ func (b *builder) service(d status.Destination) *serviceView {
 	v.addresses = newExtent(all)
 	b.services[key] = v
 	return v
+}
+
+// prefixesIn returns the prefixes of a destination with a service in one region. An empty region means every region.
+func (b *builder) prefixesIn(d status.Destination, region string) []netip.Prefix {
+	inRegion := policy.Destination{Service: d.Service, Without: d.Without, Except: d.Source.Except}
+	if region != "" {
+		inRegion.Regions = []string{region}
+	}
+	found, _ := netpol.Resolve(inRegion, b.table)
+	return found
 }
 
 // regionsOf returns the regions for lookups. An empty region means every region.
@@ -83,14 +112,16 @@ func regionsOf(d status.Destination) []string {
 // labelOf says in a few words what a destination opens.
 func labelOf(d status.Destination) string {
 	switch {
+	case d.Service == "" && len(d.Except) > 0:
+		return d.CIDR + " except " + listFirst(d.Except, 1)
 	case d.Service == "":
-		return d.CIDR
+		return cmp.Or(d.CIDR, d.Peer)
 	case len(d.Regions) == 0:
-		return d.Service + " in every region"
+		return serviceName(d) + " in every region"
 	case len(d.Regions) == 1:
-		return d.Service + " " + d.Regions[0]
+		return serviceName(d) + " " + d.Regions[0]
 	}
-	return fmt.Sprintf("%s in %d regions", d.Service, len(d.Regions))
+	return fmt.Sprintf("%s in %d regions", serviceName(d), len(d.Regions))
 }
 
 func (b *builder) hasService(service string) bool {
@@ -104,10 +135,19 @@ func (b *builder) hasFamily(prefix netip.Prefix) bool {
 // extentOfDestination returns the addresses of a destination, in the families in force. ok is false if they are
 // unknown.
 func (b *builder) extentOfDestination(d status.Destination) (addresses extent, ok bool) {
-	if d.Service == "" {
+	switch {
+	case d.IsExpired:
+		return nil, true
+	case d.Service == "" && d.CIDR == "":
+		return nil, false // only the cluster knows the addresses of pods
+	case d.Service == "":
 		prefix, err := netip.ParsePrefix(d.CIDR)
 		if err != nil || !b.hasFamily(prefix) {
 			return nil, err == nil
+		}
+		if len(d.Except) > 0 {
+			found, _ := netpol.Resolve(d.Source, b.table)
+			return newExtent(found), true
 		}
 		return extent{prefix.Masked()}, true
 	}

@@ -197,6 +197,9 @@ func (b *builder) policy(index int, p *status.Policy, inForce extent) policyView
 	v.openings = b.openingsOf(p, v.inForce)
 	if p.NetworkPolicy != "" {
 		v.usage = fmt.Sprintf("NetworkPolicy %s. Most port slots that a CIDR uses: %s", p.NetworkPolicy, p.FormatPortSlots())
+		if p.PodSelector != "" {
+			v.usage += ". Only for Pods with " + p.PodSelector
+		}
 	}
 	return v
 }
@@ -220,15 +223,33 @@ func destinationNames(p *status.Policy) string {
 }
 
 func (b *builder) destination(d status.Destination) destinationView {
-	v := destinationView{name: d.Name, where: b.where(d), belongs: b.belongs(d.CIDR), ports: portsText(d.Ports), cidrCount: "unknown", ipv4: "unknown", ipv6: "unknown"}
-	if d.CIDRs != nil {
+	v := destinationView{name: d.Name, where: b.where(d), belongs: b.notes(d), ports: portsText(d.Ports), cidrCount: "unknown", ipv4: "unknown", ipv6: "unknown"}
+	switch {
+	case d.CIDRs != nil:
 		v.cidrCount = groupDigits(fmt.Sprint(*d.CIDRs))
+	case d.IsExpired:
+		v.cidrCount = "0"
+	}
+	if d.Source.Entity != "" {
+		v.ports = "its own ports"
 	}
 	if addresses, ok := b.extentOfDestination(d); ok {
 		count := addresses.count()
 		v.ipv4, v.ipv6 = count.ipv4, count.ipv6
 	}
 	return v
+}
+
+// notes says where a CIDR belongs, when a destination expires and why it is there, or returns "".
+func (b *builder) notes(d status.Destination) string {
+	notes := []string{b.belongs(d.CIDR), "", d.Reason}
+	if d.Expires != nil {
+		notes[1] = "until " + policy.FormatExpiry(*d.Expires)
+		if d.IsExpired {
+			notes[1] = "expired, " + policy.FormatExpiry(*d.Expires) + ": opens nothing"
+		}
+	}
+	return strings.Join(slices.DeleteFunc(notes, func(note string) bool { return note == "" }), "; ")
 }
 
 func portsText(ports []string) string { return cmp.Or(strings.Join(ports, ", "), "every port") }

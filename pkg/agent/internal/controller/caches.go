@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/cache"
 
+	"egress-agent/pkg/agent/internal/apiserver"
 	"egress-agent/pkg/agent/internal/cached"
 	"egress-agent/pkg/agent/internal/ledger"
 	"egress-agent/pkg/agent/internal/slimlist"
@@ -25,7 +27,7 @@ import (
 )
 
 // caches hold the policy ConfigMaps and all NetworkPolicies, in reduced form. They count these objects in the ledger.
-// Their informers of platform ConfigMaps and Namespaces only call the handlers.
+// Their other informers only call the handlers.
 type caches struct {
 	configMaps      cache.Indexer // of *cached.ConfigMap
 	networkPolicies cache.Indexer // of *cached.NetworkPolicy
@@ -38,8 +40,8 @@ type caches struct {
 // another name than the ConfigMap.
 const byPolicyKey = "policyKey"
 
-// handlers are the handlers of the four informers.
-type handlers struct{ configMaps, networkPolicies, platforms, namespaces cache.ResourceEventHandler }
+// handlers are the handlers of the informers.
+type handlers struct{ configMaps, networkPolicies, platforms, namespaces, service, endpoints cache.ResourceEventHandler }
 
 // newCaches returns empty caches, whose informers call the handlers. Platform ConfigMaps are in agentNamespace.
 func newCaches(
@@ -64,7 +66,15 @@ func newCaches(
 		Name: "namespaces", Accept: slimlist.MetadataList, Client: core.RESTClient(),
 		Watcher: metadataClient.Resource(corev1.SchemeGroupVersion.WithResource("namespaces")),
 	}, cached.NamespaceOf, handlers.namespaces, cache.Indexers{})
-	c.informers = []cache.Controller{configMaps, networkPolicies, platforms, namespaces}
+	_, service := slimlist.NewInformer(slimlist.Resource{
+		Name: "services", Namespace: apiserver.Namespace, Object: apiserver.Name,
+		Client: core.RESTClient(), Watcher: core.Services(apiserver.Namespace),
+	}, func(full *corev1.Service) *corev1.Service { return full }, handlers.service, cache.Indexers{})
+	_, endpoints := slimlist.NewInformer(slimlist.Resource{
+		Name: "endpointslices", Namespace: apiserver.Namespace, Object: apiserver.Name,
+		Client: client.DiscoveryV1().RESTClient(), Watcher: client.DiscoveryV1().EndpointSlices(apiserver.Namespace),
+	}, func(full *discoveryv1.EndpointSlice) *discoveryv1.EndpointSlice { return full }, handlers.endpoints, cache.Indexers{})
+	c.informers = []cache.Controller{configMaps, networkPolicies, platforms, namespaces, service, endpoints}
 	return c
 }
 

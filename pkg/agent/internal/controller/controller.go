@@ -19,7 +19,9 @@ import (
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/cache"
 
+	"egress-agent/pkg/agent/internal/apiserver"
 	"egress-agent/pkg/agent/internal/cached"
+	"egress-agent/pkg/agent/internal/clock"
 	"egress-agent/pkg/agent/internal/fairqueue"
 	"egress-agent/pkg/agent/internal/governance"
 	"egress-agent/pkg/agent/internal/ledger"
@@ -58,7 +60,8 @@ type Controller struct {
 	rollout    rollout.Rollout
 	reporter   *reporter.Reporter
 	log        *slog.Logger
-	now        func() time.Time
+	now        func() time.Time // the time of day, by which destinations expire
+	apiServer  *apiserver.Addresses
 
 	table    atomic.Pointer[awsranges.Table] // the current table; nil before the first Publish
 	isLeader atomic.Bool
@@ -77,15 +80,18 @@ func New(
 		tracker:  tracker.New(options.Settle),
 		reporter: reporter,
 		log:      log,
-		now:      time.Now,
+		now:      clock.New().Now,
 
+		apiServer:  &apiserver.Addresses{Hold: options.Settle},
 		governance: governance.New(options.Namespace, options.Plan.Compile, options.ParentLabels),
 	}
 	c.snapshots = newSnapshots(client, options.Namespace, c.governance, checkLease, reporter)
 	c.caches = newCaches(client, metadataClient, options.Namespace, c.ledger, handlers{
 		configMaps: c.configMapHandler(), networkPolicies: c.networkPolicyHandler(),
 		platforms: c.platformHandler(), namespaces: c.namespaceHandler(),
+		service: c.serviceHandler(), endpoints: c.endpointsHandler(),
 	})
+	reporter.SetNextExpiry(c.tracker.NextExpiry)
 	return c
 }
 
@@ -238,8 +244,10 @@ func (c *Controller) syncWith(
 }
 
 func (c *Controller) inputs(table *awsranges.Table, source *cached.ConfigMap) netpol.Inputs {
+	now := c.now()
+	apiServer, _ := c.apiServer.At(now)
 	return netpol.Inputs{
-		Table: table, Options: c.options.Plan.Compile, AgentNamespace: c.options.Namespace,
+		Table: table, Options: c.options.Plan.Compile, Now: now, APIServer: apiServer, AgentNamespace: c.options.Namespace,
 		PolicyDigest: source.PolicyDigest(),
 	}
 }
@@ -260,6 +268,7 @@ func (c *Controller) apply(
 	if err != nil {
 		return false, err
 	}
+	c.enqueueNextChange(key, assessment)
 	if delay := c.tracker.StepDelay(key, d.Step, c.now()); delay > 0 {
 		c.queue.AddAfter(key, delay)
 		return false, nil
@@ -285,7 +294,38 @@ func (c *Controller) apply(
 		c.reporter.StateChanged(c.tracker.SetState(key, assessment.State), assessment.State)
 	}
 	c.reportDecision(key, about, d)
+	if isTenants {
+		c.reportExpiries(key, about, assessment)
+	}
 	return written, nil
+}
+
+// enqueueNextChange enqueues a policy for the time at which its rules change by themselves, or at which a Warning about
+// that is due. The queue has one timer for each key, and keeps the earliest time.
+func (c *Controller) enqueueNextChange(key cache.ObjectName, assessment *netpol.Assessment) {
+	c.tracker.SetNextExpiry(key, assessment.NextExpiry)
+	now := c.now()
+	next := assessment.NextChange
+	if _, changes := c.apiServer.At(now); plan.OpensAPIServer(assessment.Policy, assessment.LastPolicy) && !changes.IsZero() && (next.IsZero() || changes.Before(next)) {
+		next = changes
+	}
+	if !next.IsZero() {
+		c.queue.AddAfter(key, next.Sub(now))
+	}
+}
+
+// reportExpiries records the Warnings about destinations that have expired or expire soon.
+func (c *Controller) reportExpiries(key cache.ObjectName, about reporter.Object, assessment *netpol.Assessment) {
+	for _, warning := range []struct{ topic, reason, text string }{ // no ConfigMap can have the name of a topic
+		{" expired", plan.ReasonExpired, assessment.ExpiredText()},
+		{" expires", plan.ReasonExpiring, assessment.ExpiringText()},
+	} {
+		if warning.text == "" {
+			c.tracker.RecordWarning(key, warning.topic, "")
+		} else {
+			c.warn(key, about, warning.topic, warning.reason, warning.text)
+		}
+	}
 }
 
 // write writes the desired NetworkPolicy of a decision. written is false if the namespace is being deleted or is gone.

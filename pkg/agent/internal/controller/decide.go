@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -31,7 +32,7 @@ func (c *Controller) decide(
 		return nil, plan.Decision{}, err
 	}
 	c.tracker.SetServiceRegions(key, plan.ServiceRegionsOf(assessment.Policy, assessment.LastPolicy))
-	if c.table.Load() != inputs.Table {
+	if addresses, _ := c.apiServer.At(inputs.Now); c.table.Load() != inputs.Table || !slices.Equal(addresses, inputs.APIServer) {
 		c.queue.Add(key)
 	}
 	isTenants := inputs.Origin.Kind != netpol.Base // a base takes precedence over the policies of tenants

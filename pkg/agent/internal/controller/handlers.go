@@ -3,11 +3,15 @@ package controller
 import (
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 
 	"egress-agent/pkg/agent/internal/cached"
+	"egress-agent/pkg/agent/internal/plan"
+	"egress-agent/pkg/awsranges"
 )
 
 // configMapHandler returns a handler that enqueues each policy whose ConfigMap changes, and what inherits it.
@@ -55,6 +59,33 @@ func (c *Controller) handlerFor(
 			c.queue.Add(key)
 		}
 	})
+}
+
+// serviceHandler returns a handler that records the Service of the API server.
+func (c *Controller) serviceHandler() cache.ResourceEventHandler {
+	return handlerOf(func(service *corev1.Service, isDeleted bool) {
+		if isDeleted {
+			service = nil
+		}
+		c.apiServerChanged(c.apiServer.SetService(service, c.now()))
+	})
+}
+
+// endpointsHandler returns a handler that records the endpoints of the API server.
+func (c *Controller) endpointsHandler() cache.ResourceEventHandler {
+	return handlerOf(func(endpoints *discoveryv1.EndpointSlice, isDeleted bool) {
+		if isDeleted {
+			endpoints = nil
+		}
+		c.apiServerChanged(c.apiServer.SetEndpoints(endpoints, c.now()))
+	})
+}
+
+// apiServerChanged enqueues the policies that open the API server.
+func (c *Controller) apiServerChanged(isChanged bool) {
+	if isChanged {
+		c.enqueue(c.tracker.KeysNaming([]awsranges.ServiceRegion{plan.APIServer}))
+	}
 }
 
 // handlerOf returns a handler that calls handle for each change of an object of type T. For a deleted object whose

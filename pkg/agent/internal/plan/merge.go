@@ -39,7 +39,7 @@ func mergeMeta(current, desired metav1.ObjectMeta) metav1.ObjectMeta {
 	if merged.Annotations == nil {
 		merged.Annotations = make(map[string]string)
 	}
-	for _, key := range []string{netpol.PolicyAnnotation, netpol.GuardedAnnotation} {
+	for _, key := range netpol.OptionalAnnotations {
 		delete(merged.Annotations, key) // desired may lack the annotation
 	}
 	maps.Copy(merged.Annotations, desired.Annotations)

@@ -3,6 +3,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 
 	networkingv1 "k8s.io/api/networking/v1"
 
@@ -15,7 +16,7 @@ import (
 const AgentName = netpol.ManagedBy
 
 // The reasons of Events on a policy ConfigMap. A Warning has the policy's netpol.State as its reason, or
-// ReasonServiceGone.
+// ReasonServiceGone, or one of the last two.
 const (
 	ReasonApplied           = "Applied"
 	ReasonRestored          = "Restored"
@@ -26,6 +27,8 @@ const (
 	ReasonServiceGone       = "ServiceGone"
 	ReasonNamespaceExempt   = string(netpol.NamespaceExempt)
 	ReasonGuarded           = string(netpol.Guarded)
+	ReasonExpiring          = "Expiring"
+	ReasonExpired           = "Expired"
 )
 
 // ReasonNotMade is the reason of the Event on a NetworkPolicy that has the agent's label but comes from no ConfigMap.
@@ -74,7 +77,7 @@ func Decide(a *netpol.Assessment, current *netpol.Current, wasInPlace bool, opti
 	switch {
 	case isEdited && (d.Warning == "" || a.State == netpol.Guarded || a.LastPolicy != nil):
 		d.Reason = ReasonRestored
-	case d.Warning == "":
+	case d.Warning == "" && a.Cause != netpol.CauseExpiry: // the Warning Expired reports that
 		d.Reason = ReasonApplied
 	}
 	// An edited spec is replaced at once: a union with it would keep open what the edit opened.
@@ -85,9 +88,9 @@ func Decide(a *netpol.Assessment, current *netpol.Current, wasInPlace bool, opti
 }
 
 // isPolicyUnchanged reports whether the cause of a change is not the policy document, but the ranges, the agent's
-// options or the guardrails.
+// options, the guardrails or the time.
 func isPolicyUnchanged(cause netpol.Cause) bool {
-	return cause == netpol.CauseRanges || cause == netpol.CauseOptions || cause == netpol.CauseGuardrails
+	return cause == netpol.CauseRanges || cause == netpol.CauseOptions || cause == netpol.CauseGuardrails || cause == netpol.CauseExpiry
 }
 
 // inForceMessage returns the message of the Event about a policy that is in force.
@@ -99,8 +102,17 @@ func inForceMessage(desired *networkingv1.NetworkPolicy) string {
 	return fmt.Sprintf("NetworkPolicy %s is in force, with these numbers of CIDRs: %s", desired.Name, destinations)
 }
 
+// APIServer stands for the API server in the result of ServiceRegionsOf. No AWS service has a name in lower case.
+var APIServer = awsranges.ServiceRegion{Service: string(policy.KubeAPIServer)}
+
+// OpensAPIServer reports whether any of the policies opens the API server. It skips a nil policy.
+func OpensAPIServer(policies ...*policy.Policy) bool {
+	return slices.Contains(ServiceRegionsOf(policies...), APIServer)
+}
+
 // ServiceRegionsOf returns the services and regions that the policies name. It skips a nil policy. For a destination
-// without regions, it returns the service with an empty region.
+// without regions, it returns the service with an empty region. For a destination with left-out services, it returns
+// keys for the rows, and every region of the left-out services.
 func ServiceRegionsOf(policies ...*policy.Policy) []awsranges.ServiceRegion {
 	var serviceRegions []awsranges.ServiceRegion
 	for _, p := range policies {
@@ -108,15 +120,22 @@ func ServiceRegionsOf(policies ...*policy.Policy) []awsranges.ServiceRegion {
 			continue
 		}
 		for _, destination := range p.Destinations {
+			if destination.Entity != "" {
+				serviceRegions = append(serviceRegions, APIServer)
+			}
 			if destination.Service == "" {
 				continue
 			}
-			service := awsranges.Canonical(destination.Service)
+			key := awsranges.ServiceRegion{Service: awsranges.Canonical(destination.Service), Rows: destination.Without != nil}
 			if destination.Regions == nil {
-				serviceRegions = append(serviceRegions, awsranges.ServiceRegion{Service: service})
+				serviceRegions = append(serviceRegions, key)
 			}
 			for _, region := range destination.Regions {
-				serviceRegions = append(serviceRegions, awsranges.ServiceRegion{Service: service, Region: region})
+				key.Region = region
+				serviceRegions = append(serviceRegions, key)
+			}
+			for _, leftOut := range destination.Without {
+				serviceRegions = append(serviceRegions, awsranges.ServiceRegion{Service: awsranges.Canonical(leftOut), Rows: true})
 			}
 		}
 	}

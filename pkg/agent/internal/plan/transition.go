@@ -19,6 +19,7 @@ func Transition(d Decision, cause netpol.Cause, current *networkingv1.NetworkPol
 	if isPolicyUnchanged(cause) && d.Warning != ReasonServiceGone {
 		added, removed := countCIDRs(current.Spec, d.Desired.Spec)
 		switch {
+		case cause == netpol.CauseExpiry: // the Warning Expired reports the change
 		case cause == netpol.CauseOptions:
 			d.Reason, d.Message = ReasonApplied, "The options of the agent changed; "+d.Message
 		case cause == netpol.CauseGuardrails:
@@ -36,6 +37,9 @@ func Transition(d Decision, cause netpol.Cause, current *networkingv1.NetworkPol
 	}
 	step, spec := netpol.Transition(current.Spec, d.Desired.Spec, options.ChunkPeers, options.Compile)
 	d.Step = step
+	if cause == netpol.CauseExpiry && step == netpol.Narrow {
+		d.Step = netpol.Replace // a destination closes when it expires, without a wait
+	}
 	switch {
 	case step == netpol.Widen:
 		widened := current.DeepCopy()

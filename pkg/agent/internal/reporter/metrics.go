@@ -47,6 +47,15 @@ type metrics struct {
 	leader       prometheus.Gauge
 	platform     platformMetrics
 	table        tableMetrics
+	registry     prometheus.Registerer
+}
+
+// SetNextExpiry registers the metric of the next expiry. next returns its time in epoch seconds, or 0. Call it once.
+func (r *Reporter) SetNextExpiry(next func() int64) {
+	r.metrics.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "egress_agent_next_expiry_timestamp_seconds",
+		Help: "When the next destination of a policy expires, in epoch seconds; 0 if none does.",
+	}, func() float64 { return float64(next()) }))
 }
 
 // platformMetrics are the metrics of the platform documents.
@@ -117,6 +126,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		}),
 		platform: newPlatformMetrics(registry),
 		table:    newTableMetrics(registry),
+		registry: registry,
 	}
 	for _, label := range []string{stateApplied, stateGuarded, stateInvalid, stateConflict, stateUnavailable} {
 		m.policies.WithLabelValues(label)

@@ -50,8 +50,11 @@ func (r *Reporter) Normal(object Object, reason, message string) {
 // Warning logs a problem, and records a Warning Event about it.
 func (r *Reporter) Warning(object Object, reason, message string) {
 	text := "policy not applied"
-	if reason == string(netpol.Guarded) {
+	switch reason {
+	case string(netpol.Guarded):
 		text = "policy applied in part"
+	case "Expiring", "Expired":
+		text = "destinations expire"
 	}
 	r.log.Warn(text,
 		"namespace", object.GetNamespace(), "name", object.GetName(), "reason", reason, "message", Truncate(message))

@@ -25,9 +25,18 @@ type Resource struct {
 	Name      string // plural and lower case, such as "configmaps"
 	Namespace string // empty for all namespaces, and for a resource without namespaces
 	Selector  string // a label selector; an empty one selects all objects
+	Object    string // the name of the only object; an empty one selects all objects
 	Accept    string // the media type of a list, such as MetadataList; if empty, full objects in protobuf
 	Client    rest.Interface
 	Watcher   Watcher
+}
+
+// narrow makes options select the objects of the resource.
+func (r Resource) narrow(options *metav1.ListOptions) {
+	options.LabelSelector = r.Selector
+	if r.Object != "" {
+		options.FieldSelector = "metadata.name=" + r.Object
+	}
 }
 
 // NewInformer returns a store of reduce(object) for every object, and the controller that fills the store and calls
@@ -38,11 +47,11 @@ func NewInformer[T any, P Decodable[T], S runtime.Object](
 	store, informer := cache.NewInformerWithOptions(cache.InformerOptions{
 		ListerWatcher: lister{&cache.ListWatch{
 			ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-				options.LabelSelector = resource.Selector
+				resource.narrow(&options)
 				return list(ctx, resource, options, reduce)
 			},
 			WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-				options.LabelSelector = resource.Selector
+				resource.narrow(&options)
 				return resource.Watcher.Watch(ctx, options)
 			},
 		}},

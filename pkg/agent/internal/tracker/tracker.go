@@ -38,6 +38,7 @@ type policyState struct {
 	ownerUID       types.UID // UID of the ConfigMap whose NetworkPolicy this process has seen in place
 	writtenVersion string    // the NetworkPolicy's resourceVersion after the last write, if that needs no further sync
 	state          netpol.State
+	nextExpiry     int64             // when the next destination expires, in epoch seconds; 0 if none does
 	serviceRegions []serviceRegion   // in the policy; nil if no sync has parsed the policy
 	warnings       map[string]string // the last Warning by topic; may be nil
 }
@@ -115,6 +116,30 @@ func (t *Tracker) SetState(key cache.ObjectName, state netpol.State) (previous n
 	p := t.getOrCreate(key)
 	previous, p.state = p.state, state
 	return previous
+}
+
+// SetNextExpiry records when the next destination of a policy expires; the zero Time if none does.
+func (t *Tracker) SetNextExpiry(key cache.ObjectName, next time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	seconds := int64(0)
+	if !next.IsZero() {
+		seconds = next.Unix()
+	}
+	t.getOrCreate(key).nextExpiry = seconds
+}
+
+// NextExpiry returns when the next destination of any policy expires, in epoch seconds; 0 if none does.
+func (t *Tracker) NextExpiry() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	earliest := int64(0)
+	for _, p := range t.policies {
+		if p.nextExpiry != 0 && (earliest == 0 || p.nextExpiry < earliest) {
+			earliest = p.nextExpiry
+		}
+	}
+	return earliest
 }
 
 // Drop deletes the facts about a policy, except the time of a change that no sync has handled. It returns the last

@@ -1,0 +1,182 @@
+package netpol
+
+import (
+	"fmt"
+	"net/netip"
+
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"egress-agent/pkg/internal/prefixes"
+	"egress-agent/pkg/policy"
+)
+
+// podGuardrails are the guardrails of one document for pods, as ports on somePod.
+//
+// A tenant can lead a Service to any address with an EndpointSlice, and AWS VPC CNI checks a connection before that
+// translation. So a destination with pods may reach every address that an EndpointSlice may have.
+type podGuardrails struct {
+	denied prefixes.Set // the ports that the document denies on any such address
+	// within are the ports that the document permits on every such address; nil if it permits everything.
+	within *prefixes.Set
+	// selected are the pods that the document permits by an entry of within.
+	selected []openedPods
+}
+
+// neverEndpoints are the addresses that an EndpointSlice cannot have (k8s.io/kubernetes, ValidateEndpointIP in
+// pkg/apis/core/validation/validation.go).
+var neverEndpoints = func() prefixes.Set {
+	builder := prefixes.NewBuilder(8)
+	for _, cidr := range []string{"0.0.0.0/32", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/24", "::/128", "::1/128", "fe80::/10", "ff02::/16"} {
+		builder.Add(builder.Ports(nil), netip.MustParsePrefix(cidr))
+	}
+	return builder.Set()
+}()
+
+func newPodGuardrails(d *documentGuardrails, family Family) podGuardrails {
+	g := podGuardrails{denied: portsOfAny(d.denied.Subtract(neverEndpoints))}
+	if d.within == nil {
+		return g
+	}
+	outside := portsOfAny(everything(family).Subtract(neverEndpoints).Subtract(*d.within))
+	within := portsOnPod(nil).Subtract(outside)
+	g.within = &within
+	for _, entry := range d.Guardrails.Within {
+		if entry.Pods != nil {
+			g.selected = append(g.selected, openedPods{*entry.Pods, portsOnPod(portRanges(entry.Ports))})
+		}
+	}
+	return g
+}
+
+// portsOfAny returns the ports that a set has on any address, on somePod. If the set exceeds a bound, these are all
+// ports.
+func portsOfAny(set prefixes.Set) prefixes.Set {
+	blocks, err := set.Blocks()
+	if err != nil {
+		return portsOnPod(nil)
+	}
+	builder := prefixes.NewBuilder(1)
+	for _, group := range blocks.ByPorts() {
+		ranges := append([]prefixes.PortRange{}, group.Ports.Ranges()...)
+		if group.Ports.IsEveryPort() {
+			ranges = nil
+		}
+		builder.Add(builder.Ports(ranges), somePod)
+	}
+	return builder.Set()
+}
+
+// closed returns what the document does not permit of opened.
+func (g podGuardrails) closed(opened openedPods) closedPart {
+	part := closedPart{denied: opened.ports.Intersect(g.denied)}
+	if g.within != nil {
+		part.outside = opened.ports.Subtract(g.permitted(opened.pods))
+	}
+	return part
+}
+
+// permitted returns the ports within the document on pods.
+func (g podGuardrails) permitted(pods policy.Pods) prefixes.Set {
+	permitted := *g.within
+	for _, selected := range g.selected {
+		if selected.includes(pods) {
+			permitted = permitted.Union(selected.ports)
+		}
+	}
+	return permitted
+}
+
+// includes reports whether o selects each of the pods.
+func (o openedPods) includes(pods policy.Pods) bool {
+	if o.pods.Namespace != pods.Namespace {
+		return false
+	}
+	for key, value := range o.pods.Labels {
+		if found, ok := pods.Labels[key]; !ok || found != value {
+			return false
+		}
+	}
+	return true
+}
+
+// cutPods returns the ports of opened that g permits. isCut is false if these are all.
+func (g *Guardrails) cutPods(opened openedPods) (permitted prefixes.Set, isCut bool) {
+	if !g.Cuts() {
+		return opened.ports, false
+	}
+	if len(g.unresolved) > 0 {
+		return prefixes.Set{}, true
+	}
+	permitted = opened.ports
+	for _, d := range g.documents {
+		if !d.enforces() {
+			continue
+		}
+		closed := d.pods.closed(opened)
+		if closed.isEmpty() {
+			continue
+		}
+		isCut = true
+		permitted = permitted.Subtract(d.pods.denied)
+		if d.pods.within != nil {
+			permitted = permitted.Intersect(d.pods.permitted(opened.pods))
+		}
+	}
+	return permitted, isCut
+}
+
+// cutPodsOfSpec returns what g permits of the pods that a spec opens, without the rule for DNS.
+func (g *Guardrails) cutPodsOfSpec(spec networkingv1.NetworkPolicySpec) (pods []openedPods, isCut bool) {
+	for _, rule := range spec.Egress {
+		if isDNSRule(rule) {
+			continue
+		}
+		for _, peer := range rule.To {
+			if peer.IPBlock != nil {
+				continue
+			}
+			opened := openedPods{podsOf(peer), portsOnPod(portRangesOf(rule.Ports))}
+			permitted, isPeerCut := g.cutPods(opened)
+			isCut = isCut || isPeerCut
+			if !permitted.IsEmpty() {
+				pods = append(pods, openedPods{opened.pods, permitted})
+			}
+		}
+	}
+	return pods, isCut
+}
+
+// closedPods returns a violation for each destination with pods that the document does not permit as it is.
+func (d *documentGuardrails) closedPods(p *policy.Policy) []Violation {
+	var found []Violation
+	if !d.isResolved || !d.Guardrails.Cuts() {
+		return nil
+	}
+	for i, destination := range p.Destinations {
+		if destination.Pods == nil || len(found) >= policy.MaxProblems {
+			continue
+		}
+		add := func(guardrail, message string) {
+			found = append(found, Violation{
+				Problem:  policy.Problem{Path: fmt.Sprintf("allowedDestinations[%d]", i), Message: message},
+				Document: d.Name, Guardrail: guardrail, Mode: d.Guardrails.Mode, IsCut: d.enforces(),
+			})
+		}
+		const why = "a Service may lead to any address; only the base or within of a platform document can open pods there"
+		closed := d.pods.closed(openedPods{*destination.Pods, portsOnPod(portRanges(destination.Ports))})
+		for k, entry := range d.Guardrails.Denied {
+			hit := closed.denied.Intersect(portsOfAny(d.entry(k).Subtract(neverEndpoints)))
+			if !hit.IsEmpty() {
+				block, _ := hit.First()
+				add(entry.Name, fmt.Sprintf("Denied by guardrail %s of platform document %s%s: %s opens %s on %s, and %s",
+					entry.Name, d.Name, inParentheses(entry.Reason), destination.Name, FormatPods(*destination.Pods), formatPorts(block.Ports), why))
+			}
+		}
+		if !closed.outside.IsEmpty() {
+			block, _ := closed.outside.First()
+			add("within", fmt.Sprintf("Outside of what platform document %s permits (%s): %s opens %s on %s, and %s",
+				d.Name, d.permitted(), destination.Name, FormatPods(*destination.Pods), formatPorts(block.Ports), why))
+		}
+	}
+	return found
+}
