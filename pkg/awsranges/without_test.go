@@ -100,7 +100,7 @@ func TestLookupWithoutHolds(t *testing.T) {
 // TestLookupWithoutMatchesNaiveReading compares LookupWithout with a reading of all rows for each address.
 func TestLookupWithoutMatchesNaiveReading(t *testing.T) {
 	random := rand.New(rand.NewPCG(21, 2))
-	for range 2000 {
+	for range 500 {
 		var rows []string
 		for range 1 + random.IntN(12) {
 			bits := 24 + random.IntN(9)

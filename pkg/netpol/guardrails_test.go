@@ -33,7 +33,7 @@ func rounds(usual int) int {
 // them denies, and the base of each.
 func TestGuardrailsMatchNaiveReading(t *testing.T) {
 	table, random := testTable(t), rand.New(rand.NewPCG(20, 1))
-	for range rounds(3000) {
+	for range rounds(1000) {
 		family := randomFamily(random)
 		documents := randomDocuments(random)
 		guardrails := NewGuardrails(documents, table, family)

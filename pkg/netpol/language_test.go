@@ -22,7 +22,7 @@ func TestLanguageMatchesNaiveReading(t *testing.T) {
 	table, random := testTable(t), rand.New(rand.NewPCG(21, 1))
 	start := time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)
 	moments := []time.Time{start, start.Add(time.Second), start.Add(24 * time.Hour)}
-	for range rounds(3000) {
+	for range rounds(1000) {
 		p, now := policytest.RandomLanguagePolicy(random, moments), moments[random.IntN(len(moments))].Add(-time.Duration(random.IntN(2))*time.Second)
 		compiled := &Compiled{Policy: p, options: Options{Family: IPv4}}
 		compiled.compile(Inputs{Table: table, Options: Options{Family: IPv4}, Now: now}, &policy.Warnings{})
