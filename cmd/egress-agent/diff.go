@@ -4,8 +4,10 @@ import (
 	"errors"
 	"flag"
 	"io"
+	"slices"
 
 	"egress-agent/cmd/internal/cli"
+	"egress-agent/pkg/analysis/flows"
 	"egress-agent/pkg/awsranges"
 )
 
@@ -17,6 +19,7 @@ change of AWS's ranges, from --ranges-file to --against.
 Usage:
   egress-agent diff -f FILE... --base FILE [--ranges-file FILE] [-o text|json|markdown]
   egress-agent diff -f FILE... --ranges-file OLD --against NEW [-o text|json|markdown]
+  egress-agent diff -f FILE... --base FILE --flows FILE... [--pods FILE] [--ranges-file FILE] [-o text|json]
 
 Examples:
   git show main:policy.yaml | egress-agent diff -f policy.yaml --base - --ranges-file ip-ranges.json -o markdown
@@ -29,6 +32,10 @@ single policy.json, diff matches the two. It compares a new or a removed policy
 with a policy that allows nothing. But in a namespace without any policy, pods
 may connect to everything.
 
+--flows reads logs of connections, as recommend does, and prints those that the
+base allows and the edit denies, by destination; the exit status is then 1 if there
+are any.
+
 Exit status: 0 compared, equal or not, 1 the old or the new version of a policy
 is invalid, 2 wrong usage, unreadable input, or a service without --ranges-file.
 `
@@ -39,6 +46,8 @@ func diff(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	files.AddFlags(flags)
 	against := flags.String("against", "", "compare with AWS's ip-ranges.json in `FILE`, plain or gzip")
 	base := flags.String("base", "", "compare with the policies in `FILE` or folder; - is standard input")
+	var logs flowFlags
+	logs.addFlags(flags)
 	format := flags.String("o", "text", "output `format`: text, json or markdown")
 	if status, ok := cli.Parse(flags, args, diffUsage, stdout, stderr); !ok {
 		return status
@@ -51,6 +60,8 @@ func diff(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	switch {
 	case *base != "" && *against != "":
 		err = errors.Join(err, errors.New("--base and --against exclude each other: give one of them"))
+	case len(logs.files) > 0 && *base == "":
+		err = errors.Join(err, errors.New("--flows needs --base: it says which connections the edit would deny"))
 	case *base == "" && (files.Policy.RangesFile == "" || *against == ""):
 		err = errors.Join(err, errors.New("nothing to compare: give --base FILE, or --ranges-file OLD and --against NEW"))
 	}
@@ -65,6 +76,9 @@ func diff(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 		input.Unread = append(old.Unread, input.Unread...)
 		if len(old.Sources) == 0 && len(old.Unread) > 0 {
 			return input.ReportUnread(stderr, flags.Name(), cli.ExitUsage) // otherwise diff would call every policy new
+		}
+		if len(logs.files) > 0 {
+			return diffFlows(flags.Name(), &logs, old.Sources, input, *format, stdin, stdout, stderr)
 		}
 		pairs = matchVersions(old.Sources, input.Sources)
 	} else {
@@ -87,4 +101,44 @@ func diff(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 		}
 	}
 	return input.ReportUnread(stderr, flags.Name(), status)
+}
+
+// diffFlows prints the flows of logs that the old policies allow and the new ones deny, by destination.
+func diffFlows(name string, logs *flowFlags, old []cli.Source, input *cli.Input, format string, stdin io.Reader, stdout, stderr cli.Output) int {
+	if err := cli.CheckFormat(format, "text", "json"); err != nil {
+		stderr.UsageError(name, err)
+		return cli.ExitUsage
+	}
+	found, status, ok := logs.read(name, stdin, stderr)
+	both := slices.Concat(old, input.Sources)
+	if !ok || !found.checkNamespaces(name, both, stderr) {
+		return cli.ExitUsage
+	}
+	all := []denied{}
+	for _, namespace := range namespacesOf(both) {
+		before, isOldValid := trafficOf(namespace, old, input, found.cluster, stderr)
+		after, isNewValid := trafficOf(namespace, input.Sources, input, found.cluster, stderr)
+		if !isOldValid || !isNewValid {
+			status = max(status, cli.ExitInvalid)
+			continue
+		}
+		deniedFlows := deniedOf(namespace, found.of(namespace), func(flow flows.Flow) bool { return before.Allows(flow) && !after.Allows(flow) })
+		all = append(all, deniedFlows...)
+		if format != "text" {
+			continue
+		}
+		for _, d := range deniedFlows {
+			stdout.Line("%s: - %s (sources: %d, records: %d)", namespace, d.Destination, d.Sources, d.Records)
+		}
+		if len(deniedFlows) == 0 {
+			stdout.Line("%s: the edit denies no flow that was allowed", namespace)
+		}
+	}
+	if len(all) > 0 {
+		status = max(status, cli.ExitInvalid)
+	}
+	if format == "json" {
+		status = stdout.Result(stderr, name, all, status)
+	}
+	return input.ReportUnread(stderr, name, status)
 }

@@ -14,6 +14,7 @@ import (
 
 	"egress-agent/cmd/internal/cli"
 	"egress-agent/pkg/analysis"
+	"egress-agent/pkg/analysis/flows"
 	"egress-agent/pkg/netpol"
 )
 
@@ -25,6 +26,8 @@ the closest destinations.
 Usage:
   egress-agent explain -f FILE... --to ADDRESS|HOST:PORT[/PROTOCOL]...
         [--platform FILE...] [--ranges-file FILE] [-o text|json]
+  egress-agent explain -f FILE... --flows FILE... [--pods FILE] [--platform FILE...]
+        [--ranges-file FILE] [-o text|json]
 
 Examples:
   egress-agent explain -f policy.yaml --to 10.1.0.5:5432
@@ -32,6 +35,8 @@ Examples:
   egress-agent explain -f policy.yaml --to sts.us-east-1.amazonaws.com:443 --ranges-file ip-ranges.json
 
 A HOST is looked up where the command runs, and each of its addresses answered.
+--flows reads logs of connections, as recommend does, and prints those that the
+policies would deny, by destination.
 Policies add up: a connection is allowed in a namespace if any of its policies
 allows it. With --platform, the answers also name the guardrail of a platform
 document that closes a connection, and the base that opens one. -o json prints a
@@ -58,6 +63,8 @@ func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	files.AddPlatformFlag(flags)
 	var to cli.Strings
 	flags.Var(&to, "to", "the `target` of the connection, as ADDRESS:PORT, HOST:PORT or either with /PROTOCOL; the default PROTOCOL is TCP (repeatable)")
+	var logs flowFlags
+	logs.addFlags(flags)
 	format := flags.String("o", "text", "output `format`: text or json")
 	if status, ok := cli.Parse(flags, args, explainUsage, stdout, stderr); !ok {
 		return status
@@ -65,6 +72,13 @@ func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	input, status := files.Open(flags, stdin, stderr)
 	if status != cli.ExitOK {
 		return status
+	}
+	if len(logs.files) > 0 {
+		if len(to) > 0 {
+			stderr.UsageError(flags.Name(), errors.New("--to and --flows exclude each other: give one of them"))
+			return cli.ExitUsage
+		}
+		return explainFlows(flags.Name(), &logs, input, *format, stdin, stdout, stderr)
 	}
 	targets, err := parseTargets(to, resolveHost, stderr)
 	if err := errors.Join(err, cli.CheckFormat(*format, "text", "json")); err != nil {
@@ -166,4 +180,68 @@ func printExplanation(out cli.Output, source cli.Source, target analysis.Target,
 	for _, nearest := range e.Nearest {
 		out.Line("%s: %s denied%s: %s", source, target, pods, nearest)
 	}
+}
+
+// explainFlows prints the flows of logs that the policies of the files deny, by destination.
+func explainFlows(name string, logs *flowFlags, input *cli.Input, format string, stdin io.Reader, stdout, stderr cli.Output) int {
+	const maxShown = 50
+	if err := cli.CheckFormat(format, "text", "json"); err != nil {
+		stderr.UsageError(name, err)
+		return cli.ExitUsage
+	}
+	found, status, ok := logs.read(name, stdin, stderr)
+	if !ok || !found.checkNamespaces(name, input.Sources, stderr) {
+		return cli.ExitUsage
+	}
+	all := []denied{}
+	for _, namespace := range namespacesOf(input.Sources) {
+		n, isValid := trafficOf(namespace, input.Sources, input, found.cluster, stderr)
+		if !isValid {
+			status = max(status, cli.ExitInvalid)
+			continue
+		}
+		own := found.of(namespace)
+		deniedFlows := deniedOf(namespace, own, func(flow flows.Flow) bool { return !n.Allows(flow) })
+		all = append(all, deniedFlows...)
+		if format != "text" {
+			continue
+		}
+		for i, d := range deniedFlows {
+			if i == maxShown {
+				stdout.Line("%s: and %d more destinations", namespace, len(deniedFlows)-maxShown)
+				break
+			}
+			stdout.Line("%s: %s denied (sources: %d, records: %d)%s", namespace, d.Destination, d.Sources, d.Records, nearestTo(d.first, namespace, input))
+		}
+		if len(deniedFlows) == 0 {
+			stdout.Line("%s: the policies allow every flow: %d", namespace, len(own))
+		}
+	}
+	if len(all) > 0 {
+		status = max(status, cli.ExitInvalid)
+	}
+	if format == "json" {
+		status = stdout.Result(stderr, name, all, status)
+	}
+	return input.ReportUnread(stderr, name, status)
+}
+
+// nearestTo returns what comes closest to allowing a flow, as the end of a line.
+func nearestTo(flow flows.Flow, namespace string, input *cli.Input) string {
+	for _, source := range input.Sources {
+		if source.ConfigMap.Namespace != namespace {
+			continue
+		}
+		in := input.Inputs(namespace)
+		compiled := netpol.CompileConfigMap(source.ConfigMap, in)
+		if compiled.Policy == nil {
+			continue
+		}
+		e := analysis.Explain(compiled.Policy, in, targetOf(flow))
+		e = analysis.ExplainPlatform(e, input.Platform.Governing(namespace), in, targetOf(flow))
+		if len(e.Nearest) > 0 {
+			return ": " + e.Nearest[0]
+		}
+	}
+	return ""
 }

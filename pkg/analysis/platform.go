@@ -16,7 +16,7 @@ import (
 // documents and the rows one by one.
 func ExplainPlatform(e Explanation, documents []netpol.PlatformDocument, in netpol.Inputs, target Target) Explanation {
 	if e.Allowed {
-		if closed := closedBy(documents, in.Table, target); len(closed) > 0 {
+		if closed := ClosedBy(documents, in.Table, target); len(closed) > 0 {
 			e = Explanation{Reasons: []Reason{}, Nearest: closed, PodSelector: e.PodSelector}
 		}
 	}
@@ -38,8 +38,8 @@ func ExplainPlatform(e Explanation, documents []netpol.PlatformDocument, in netp
 	return e
 }
 
-// closedBy returns a line for each guardrail that closes a target.
-func closedBy(documents []netpol.PlatformDocument, table *awsranges.Table, target Target) []string {
+// ClosedBy returns a line for each guardrail of the documents that closes a target; nil if none does.
+func ClosedBy(documents []netpol.PlatformDocument, table *awsranges.Table, target Target) []string {
 	var closed []string
 	for _, document := range documents {
 		rails := document.Guardrails

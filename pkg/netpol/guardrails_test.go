@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
@@ -369,10 +370,21 @@ func FuzzGovernedPolicy(f *testing.F) {
 		f.Add(seed, `{"allowedDestinations": [{}]}`, false)
 		f.Add(`{`, seed, false)
 	}
+	for _, seed := range []string{
+		`{"allowedDestinations": [{"name": "a", "cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}, {"name": "b", "awsService": "amazon", "without": ["s3"], "except": ["198.18.0.0/24"]}]}`,
+		`{"podSelector": {"matchLabels": {"app": "web"}}, "allowedDestinations": [{"name": "a", "pods": {}}, {"name": "b", "namespace": "x", "ports": [25, 443]}]}`,
+		`{"allowedDestinations": [{"name": "a", "entity": "kube-apiserver"}, {"name": "b", "cidr": "0.0.0.0/0", "expires": "2027-03-31"}]}`,
+	} {
+		f.Add(seed, allow, false)
+		f.Add(allow, seed, true)
+	}
 	table, err := awsranges.ReadFile("../../testdata/ranges/ip-ranges.json")
 	require.NoError(f, err)
 	guardrails := NewGuardrails([]PlatformDocument{platformDocument(f, "baseline", baselineGuardrails)}, table, IPv4)
-	in := Inputs{Table: table, Options: Options{Family: IPv4, AllowDNS: true, MaxPortSlots: DefaultPortSlots}, Guardrails: guardrails}
+	in := Inputs{
+		Table: table, Options: Options{Family: IPv4, AllowDNS: true, MaxPortSlots: DefaultPortSlots}, Guardrails: guardrails,
+		Now: time.Date(2027, 3, 31, 0, 0, 0, 0, time.UTC), APIServer: []netip.AddrPort{netip.MustParseAddrPort("169.254.169.254:443"), netip.MustParseAddrPort("172.20.0.1:25")},
+	}
 	f.Fuzz(func(t *testing.T, first, second string, forgetsDocument bool) {
 		var current *Current
 		var networkPolicy *networkingv1.NetworkPolicy
@@ -389,7 +401,11 @@ func FuzzGovernedPolicy(f *testing.F) {
 				require.False(t, policytest.Allows(blocks, netip.MustParseAddr("169.254.169.254"), policy.TCP, port), "metadata, port %d", port)
 				require.False(t, policytest.Allows(blocks, netip.MustParseAddr("169.254.169.254"), policy.UDP, port), "metadata, port %d", port)
 			}
-			for _, address := range []string{"0.0.0.0", "8.8.8.8", "198.18.0.1", "255.255.255.255"} {
+			for _, rule := range networkPolicy.Spec.Egress {
+				isPods := len(rule.To) > 0 && rule.To[0].IPBlock == nil && !isDNSRule(rule)
+				require.False(t, isPods && policytest.Allows([]policytest.Block{{Ports: rule.Ports}}, netip.Addr{}, policy.TCP, 25), "mail to a Service, which may lead anywhere")
+			}
+			for _, address := range []string{"0.0.0.0", "8.8.8.8", "198.18.0.1", "172.20.0.1", "255.255.255.255"} {
 				require.False(t, policytest.Allows(blocks, netip.MustParseAddr(address), policy.TCP, 25), "mail to %s", address)
 			}
 			if forgetsDocument {

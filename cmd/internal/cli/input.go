@@ -27,14 +27,20 @@ type Files struct {
 	Policy    *PolicyFlags
 	names     Strings
 	platforms Strings
-	// Optional means that the command also works without -f.
+	// Optional means that the command also works without -f, if another flag gives its input.
 	Optional bool
+	// Policies is the name of the flag in place of -f, for a command whose main input is something else; empty means f.
+	Policies string
 }
 
 // AddFlags adds the flags of f to flagSet.
 func (f *Files) AddFlags(flagSet *flag.FlagSet) {
 	f.Policy = NewPolicyFlags()
 	f.Policy.AddFlags(flagSet)
+	if f.Policies != "" {
+		flagSet.Var(&f.names, f.Policies, "read the existing policies from `FILE` or folder (repeatable)")
+		return
+	}
 	flagSet.Var(&f.names, "f", "read policies from `FILE`; a folder means every .yaml, .yml and .json file below it, and - means standard input (repeatable; arguments are further files)")
 }
 
@@ -67,7 +73,7 @@ func (f *Files) Open(flags *flag.FlagSet, stdin io.Reader, stderr Output) (*Inpu
 // files. It also parses the flags between the arguments.
 func (f *Files) addArguments(flags *flag.FlagSet) error {
 	for flags.NArg() > 0 {
-		if len(f.names) == 0 {
+		if len(f.names) == 0 || f.Policies != "" {
 			return fmt.Errorf("unexpected argument %q: give files with -f", flags.Arg(0))
 		}
 		f.names = append(f.names, flags.Arg(0))
@@ -75,7 +81,7 @@ func (f *Files) addArguments(flags *flag.FlagSet) error {
 			return err
 		}
 	}
-	if len(f.names) == 0 && !(f.Optional && len(f.platforms) > 0) {
+	if len(f.names) == 0 && f.Policies == "" && !(f.Optional && len(f.platforms) > 0) {
 		return errors.New("no input: give -f FILE")
 	}
 	return nil

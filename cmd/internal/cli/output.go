@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"gopkg.in/yaml.v3"
 
@@ -97,6 +99,10 @@ func setBlockStyle(node *yaml.Node) {
 	node.Style = 0
 	if node.Kind == yaml.ScalarNode && node.ShortTag() == "!!str" && EscapeCommands(Printable(node.Value)) != node.Value {
 		node.Style = yaml.DoubleQuotedStyle
+		isPlain := func(line string) bool { return EscapeCommands(Printable(line)) == line }
+		if !slices.ContainsFunc(strings.Split(node.Value, "\n"), func(line string) bool { return !isPlain(line) }) {
+			node.Style = yaml.LiteralStyle
+		}
 	}
 	for _, child := range node.Content {
 		setBlockStyle(child)

@@ -46,6 +46,9 @@ var table = []row{
 	{folder: "pkg/netpol", pure: true, imports: []string{"pkg/policy", "pkg/platform", "pkg/awsranges", "pkg/internal/nearest", "pkg/internal/prefixes",
 		"k8s.io/api", "k8s.io/apimachinery"}},
 	{folder: "pkg/analysis", pure: true, imports: []string{"pkg/policy", "pkg/platform", "pkg/awsranges", "pkg/internal/prefixes", "pkg/netpol"}},
+	{folder: "pkg/analysis/flows", pure: true, imports: []string{"pkg/policy"}},
+	{folder: "pkg/analysis/traffic", pure: true, imports: []string{"pkg/analysis/flows", "pkg/policy", "pkg/awsranges", "pkg/netpol", "k8s.io/api", "k8s.io/apimachinery"}},
+	{folder: "pkg/analysis/recommend", pure: true, imports: []string{"pkg/analysis/flows", "pkg/policy", "pkg/awsranges", "pkg/netpol", "k8s.io/apimachinery"}},
 	{folder: "pkg/status", imports: []string{"pkg/policy", "pkg/awsranges", "pkg/netpol", "k8s.io/api", "k8s.io/apimachinery"}},
 
 	{folder: "pkg/agent/internal/testobjects", imports: []string{"pkg/policy", "pkg/awsranges", "pkg/netpol", "k8s.io/api", "k8s.io/apimachinery",
@@ -80,7 +83,7 @@ var table = []row{
 		"k8s.io/api", "k8s.io/apimachinery", "github.com/prometheus/client_golang", "github.com/prometheus/common", "gopkg.in/yaml.v3"}},
 	{folder: "cmd/egress-agent/internal/page", imports: []string{"cmd/internal/cli", "pkg/policy", "pkg/awsranges", "pkg/netpol", "pkg/status",
 		"k8s.io/api", "k8s.io/apimachinery", "golang.org/x/net"}},
-	{folder: "cmd/egress-agent", imports: []string{"cmd/egress-agent/internal/page", "cmd/internal/cli", "pkg/policy", "pkg/awsranges", "pkg/netpol", "pkg/analysis", "pkg/status", "pkg/agent",
+	{folder: "cmd/egress-agent", imports: []string{"cmd/egress-agent/internal/page", "cmd/internal/cli", "pkg/policy", "pkg/awsranges", "pkg/netpol", "pkg/analysis", "pkg/analysis/flows", "pkg/analysis/traffic", "pkg/analysis/recommend", "pkg/status", "pkg/agent",
 		"k8s.io/api", "k8s.io/apimachinery", "k8s.io/client-go", "k8s.io/klog/v2", "golang.org/x/crypto/x509roots/fallback", "golang.org/x/term"}},
 	{folder: "cmd/egress-webhook", imports: []string{"cmd/internal/cli", "pkg/policy", "pkg/netpol", "pkg/admission",
 		"github.com/prometheus/client_golang"}},

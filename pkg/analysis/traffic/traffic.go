@@ -1,0 +1,156 @@
+// Package traffic judges flows that pods really made by NetworkPolicies.
+//
+// The package is pure.
+package traffic
+
+import (
+	"net/netip"
+	"slices"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"egress-agent/pkg/analysis/flows"
+	"egress-agent/pkg/netpol"
+)
+
+// Namespace has the NetworkPolicies of one namespace.
+type Namespace struct {
+	name     string
+	cluster  *flows.Cluster
+	policies []*compiled
+}
+
+// compiled is a NetworkPolicy in a form that finds the rules of an address at once.
+type compiled struct {
+	selector         labels.Selector
+	allowsEverything bool
+	byPrefix         map[netip.Prefix][][]networkingv1.NetworkPolicyPort
+	bits             [2][]int // the lengths of IPv4 and IPv6 prefixes in byPrefix
+	pods             []podRule
+}
+
+type podRule struct {
+	namespaces, pods labels.Selector // a nil namespaces means the namespace itself
+	ports            []networkingv1.NetworkPolicyPort
+}
+
+// NewNamespace returns a namespace with the specs of its NetworkPolicies, as the agent writes them. cluster may be nil;
+// then every NetworkPolicy applies to every source.
+func NewNamespace(name string, specs []networkingv1.NetworkPolicySpec, cluster *flows.Cluster) *Namespace {
+	n := &Namespace{name: name, cluster: cluster}
+	for _, spec := range specs {
+		n.policies = append(n.policies, compile(spec))
+	}
+	return n
+}
+
+func compile(spec networkingv1.NetworkPolicySpec) *compiled {
+	c := &compiled{
+		selector: selectorOf(&spec.PodSelector), allowsEverything: netpol.AllowsEverything(spec),
+		byPrefix: make(map[netip.Prefix][][]networkingv1.NetworkPolicyPort),
+	}
+	for _, rule := range spec.Egress {
+		for _, peer := range rule.To {
+			if peer.IPBlock == nil {
+				p := podRule{pods: labels.Everything(), ports: rule.Ports}
+				if peer.PodSelector != nil {
+					p.pods = selectorOf(peer.PodSelector)
+				}
+				if peer.NamespaceSelector != nil {
+					p.namespaces = selectorOf(peer.NamespaceSelector)
+				}
+				c.pods = append(c.pods, p)
+				continue
+			}
+			prefix, err := netip.ParsePrefix(peer.IPBlock.CIDR)
+			if err != nil {
+				continue
+			}
+			c.byPrefix[prefix] = append(c.byPrefix[prefix], rule.Ports)
+			if family := familyOf(prefix.Addr()); !slices.Contains(c.bits[family], prefix.Bits()) {
+				c.bits[family] = append(c.bits[family], prefix.Bits())
+			}
+		}
+	}
+	return c
+}
+
+func selectorOf(selector *metav1.LabelSelector) labels.Selector {
+	parsed, err := metav1.LabelSelectorAsSelector(selector)
+	if err != nil {
+		return labels.Nothing()
+	}
+	return parsed
+}
+
+func familyOf(address netip.Addr) int {
+	if address.Is4() {
+		return 0
+	}
+	return 1
+}
+
+// Allows reports whether the NetworkPolicies allow a flow, as Kubernetes defines it: a pod that none of them selects may
+// connect to everything. A question to the cluster's DNS is allowed.
+func (n *Namespace) Allows(flow flows.Flow) bool {
+	if n.cluster.IsDNS(flow) {
+		return true
+	}
+	source, isKnown := n.cluster.PodOf(flow.Source)
+	isSelected := false
+	for _, c := range n.policies {
+		if isKnown && !c.selector.Matches(labels.Set(source.Labels)) {
+			continue
+		}
+		isSelected = true
+		if c.allows(n, flow) {
+			return true
+		}
+	}
+	return !isSelected
+}
+
+func (c *compiled) allows(n *Namespace, flow flows.Flow) bool {
+	if c.allowsEverything {
+		return true
+	}
+	for _, bits := range c.bits[familyOf(flow.Destination)] {
+		for _, ports := range c.byPrefix[netip.PrefixFrom(flow.Destination, bits).Masked()] {
+			if opens(ports, flow, flow.Port) {
+				return true
+			}
+		}
+	}
+	if len(c.pods) == 0 || n.cluster.IsEmpty() {
+		return false
+	}
+	namespace, set, ok := "", map[string]string(nil), false
+	if pod, isPod := n.cluster.PodOf(flow.Destination); isPod {
+		namespace, set, ok = pod.Namespace, pod.Labels, true
+	} else if service, isService := n.cluster.ServiceOf(flow.Destination); isService && len(service.Selector) > 0 {
+		namespace, set, ok = service.Namespace, service.Selector, true
+	}
+	return ok && slices.ContainsFunc(c.pods, func(p podRule) bool {
+		isInNamespace := namespace == n.name
+		if p.namespaces != nil {
+			isInNamespace = p.namespaces.Matches(labels.Set{"kubernetes.io/metadata.name": namespace})
+		}
+		return isInNamespace && p.pods.Matches(labels.Set(set)) && opens(p.ports, flow, n.cluster.PortOf(flow))
+	})
+}
+
+// opens reports whether the ports of a rule have a port of the flow's protocol.
+func opens(ports []networkingv1.NetworkPolicyPort, flow flows.Flow, port uint16) bool {
+	return len(ports) == 0 || slices.ContainsFunc(ports, func(p networkingv1.NetworkPolicyPort) bool {
+		if p.Protocol == nil || string(*p.Protocol) != string(flow.Protocol) || p.Port == nil {
+			return false
+		}
+		last := p.Port.IntVal
+		if p.EndPort != nil {
+			last = *p.EndPort
+		}
+		return p.Port.IntVal <= int32(port) && int32(port) <= last
+	})
+}
