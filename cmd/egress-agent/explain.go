@@ -119,8 +119,8 @@ func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	return input.ReportUnread(stderr, flags.Name(), status)
 }
 
-// parseTargets parses values, the values of --to. A host has a target for each of its addresses, which resolve returns.
-// It joins the errors of all values. If values is empty, it returns an error.
+// parseTargets parses values, the values of --to. resolve returns the addresses of a host, and each address becomes a
+// target. parseTargets joins the errors of the values. If values is empty, it returns an error.
 func parseTargets(values []string, resolve func(host string) ([]netip.Addr, error), stderr cli.Output) ([]analysis.Target, error) {
 	if len(values) == 0 {
 		values = []string{""}

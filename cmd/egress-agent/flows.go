@@ -33,8 +33,7 @@ type connections struct {
 	cluster *flows.Cluster // nil without --pods
 }
 
-// read reads the files. If the status is not ExitOK, it has printed the reason; ok is then false if there are no flows to
-// go on with.
+// read reads the files. If the status is not ExitOK, read has printed the reason. ok is false if the caller must stop.
 func (f *flowFlags) read(name string, stdin io.Reader, stderr cli.Output) (found *connections, status int, ok bool) {
 	if err := cli.CheckFormat(f.format, flows.Formats...); err != nil {
 		stderr.Line("%s: invalid --flows-format %q: must be auto, agent, vpc or hubble", name, f.format)
@@ -90,7 +89,7 @@ func (c *connections) of(namespace string) []flows.Flow {
 	return slices.DeleteFunc(slices.Clone(c.flows), func(flow flows.Flow) bool { return c.cluster.NamespaceOf(flow.Source) != namespace })
 }
 
-// checkNamespaces reports whether it is known which policies apply to the flows. If not, it prints the reason.
+// checkNamespaces reports whether the caller can find the policies for each flow. If not, it prints the reason.
 func (c *connections) checkNamespaces(name string, sources []cli.Source, stderr cli.Output) bool {
 	if len(namespacesOf(sources)) > 1 && c.cluster.IsEmpty() {
 		stderr.Line("%s: the policies are of several namespaces: give --pods, which says whose connections these are", name)
@@ -147,7 +146,8 @@ type denied struct {
 	first       flows.Flow
 }
 
-// deniedOf returns the flows for which isDenied returns true, by destination, those of most sources first.
+// deniedOf returns the flows for which isDenied returns true, by destination. The destination with the most sources comes
+// first.
 func deniedOf(namespace string, all []flows.Flow, isDenied func(flows.Flow) bool) []denied {
 	var found []denied
 	for _, flow := range all { // sorted by destination, port and protocol

@@ -115,7 +115,7 @@ type edit struct {
 	Unused []string `json:"unused"`
 	// Closed are the flows that the platform closes, by the reason.
 	Closed []string `json:"closed"`
-	// Notes are what a reader should know.
+	// Notes say which flows have no entry, and why.
 	Notes []string `json:"notes"`
 
 	name string // of the existing policy, or egress

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	admissionv1 "k8s.io/api/admission/v1"
@@ -244,4 +245,41 @@ func TestReviewChecksWholeObject(t *testing.T) {
 	response, err = reviewOf(t, inKubePublic)
 	require.NoError(t, err)
 	require.Contains(t, response.Warnings[0], "the agent writes nothing in kube-public")
+}
+
+// TestReviewRefusesOnlyNewExpiredDestinations checks that an update may keep a destination that has expired, and that no
+// request may add or change one.
+func TestReviewRefusesOnlyNewExpiredDestinations(t *testing.T) {
+	const expired = `{"name": "vpn", "cidr": "10.2.0.0/24", "ports": [443], "expires": "2027-03-31"}`
+	const changed = `{"name": "vpn", "cidr": "10.2.0.0/24", "ports": [8443], "expires": "2027-03-31"}`
+	const other = `{"name": "db", "cidr": "10.1.0.0/24", "ports": [5432]}`
+	document := func(entries string) string { return `{"allowedDestinations": [` + entries + `]}` }
+	for _, test := range []struct {
+		name    string
+		request *admissionv1.AdmissionRequest
+		allowed bool
+	}{
+		{"new", request("CREATE", runtime.RawExtension{}, object(t, document(expired))), false},
+		{"added", request("UPDATE", object(t, document(other)), object(t, document(other+","+expired))), false},
+		{"changed", request("UPDATE", object(t, document(expired)), object(t, document(changed))), false},
+		{"kept beside another change", request("UPDATE", object(t, document(expired)), object(t, document(other+","+expired))), true},
+		{"kept while the label is added", request("UPDATE", object(t, document(expired), unlabelled), object(t, document(expired))), false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			read, err := readReview(review(t, test.request))
+			require.NoError(t, err)
+			for _, day := range []int{31, 1} { // 1 is April 1
+				now := time.Date(2027, 3, day, 0, 0, 0, 0, time.UTC)
+				if day == 1 {
+					now = now.AddDate(0, 1, 0)
+				}
+				response, err := Review(read, Rules{Options: options, Now: now})
+				require.NoError(t, err)
+				require.Equal(t, test.allowed || day == 31, response.Allowed, "%s: %+v", now, response.Result)
+				if response.Allowed && day == 1 {
+					require.Contains(t, response.Warnings, "vpn has expired, 2027-03-31, and opens nothing; remove it (allowedDestinations[1].expires)")
+				}
+			}
+		})
+	}
 }

@@ -22,8 +22,8 @@ import (
 // An address that LookupWithout would have returned during the hold of removed rows stays in the result. So a new row of
 // a left-out service takes its addresses away only after the hold.
 //
-// All names are canonical. An empty region means all regions. The rows of leftOut count in every region. The result is
-// as that of Lookup, and the caller must not modify it. It is nil if no address is left.
+// All names are canonical. An empty region means all regions. The rows of leftOut count in every region. The caller
+// must not modify the result, which has the form of Lookup's. It is nil if no address is left.
 func (t *Table) LookupWithout(service, region string, leftOut []string) []netip.Prefix {
 	if t == nil {
 		return nil
@@ -118,7 +118,7 @@ func (t *Table) IsLeftOut(address netip.Addr, service string, regions, leftOut [
 type withouts struct {
 	mu    sync.Mutex
 	found map[withoutKey][]netip.Prefix
-	count int // of all prefixes in found
+	count int // the number of prefixes in found
 }
 
 // withoutKey has the names of the left-out services sorted and joined by commas.

@@ -49,8 +49,8 @@ type addresses struct {
 	apiServer []netip.AddrPort
 	// count is the number of prefixes in the cluster's family.
 	count int
-	// isResolved is false if the addresses are unknown: the table lacks a service and AWS's document, or nobody has told
-	// the addresses of the API server.
+	// isResolved is false if the addresses are unknown: the table lacks a service and AWS's document, or Inputs lack the
+	// API server.
 	isResolved bool
 }
 
@@ -125,7 +125,7 @@ func (c *collector) serviceAddresses(d policy.Destination) addresses {
 	return addresses{rest: rest, count: len(rest), isResolved: true}
 }
 
-// sharedAddresses returns the addresses of all destinations with this key.
+// sharedAddresses returns the addresses for a key, which several destinations may have.
 func (c *collector) sharedAddresses(key serviceRegions, regions []string) addresses {
 	found, ok := c.addresses[key]
 	if !ok {

@@ -69,9 +69,9 @@ type Compiled struct {
 	Unresolved []string
 	// Expiries are the destinations that have expired or expire soon, in the policy's order. Spec lacks the expired ones.
 	Expiries []Expiry
-	// NextChange is the time of the next change of Expiries. It is the zero Time if there is none.
+	// NextChange is the time of the next change of Expiries. The zero Time means never.
 	NextChange time.Time
-	// NextExpiry is the time at which the next destination expires. It is the zero Time if none does.
+	// NextExpiry is the time at which the next destination expires. The zero Time means never.
 	NextExpiry time.Time
 	// Violations are the parts of the policy that platform documents do not permit, in the order of documents. Admission refuses
 	// a policy with a Violation in mode enforce. The agent applies it, without the part that they close.
@@ -220,8 +220,8 @@ func (c *Compiled) guardedBy() string {
 }
 
 // Refusals returns the problems for which only admission refuses the policy: violations of guardrails, and destinations
-// that have expired. It returns nil if there are none. old is the policy that this one replaces; nil if there is none.
-// A destination that old also has is no problem if it has expired.
+// that have expired. old is the policy that this one replaces, or nil. Refusals ignores an expired destination that old
+// has too.
 func (c *Compiled) Refusals(old *policy.Policy) policy.Problems {
 	refusals := c.expiredProblems(old)
 	for _, violation := range c.Violations {
@@ -306,7 +306,7 @@ func isServiceLoaded(service string, table *awsranges.Table) bool {
 	return table.HasAWS() || table != nil && table.Regions(service) != nil
 }
 
-// canonicalNames returns the canonical names of services, sorted, or nil if there are none.
+// canonicalNames returns the canonical names of services, sorted. It returns nil for an empty list.
 func canonicalNames(services []string) []string {
 	var names []string
 	for _, service := range services {
@@ -316,7 +316,7 @@ func canonicalNames(services []string) []string {
 	return names
 }
 
-// splitNames returns names that are joined by commas, or nil if there are none.
+// splitNames splits names at commas. It returns nil for an empty text.
 func splitNames(joined string) []string {
 	if joined == "" {
 		return nil

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -311,4 +312,53 @@ func TestMaySelectSamePod(t *testing.T) {
 			require.Equal(t, test.want, maySelectSamePod(*document(pair[0]).PodSelector, *document(pair[1]).PodSelector), "%s and %s", pair[0], pair[1])
 		}
 	}
+}
+
+// TestTransitionReplacesForOtherPods checks that a change of podSelector never gives new pods the old rules.
+func TestTransitionReplacesForOtherPods(t *testing.T) {
+	spec := func(app, cidr string) networkingv1.NetworkPolicySpec {
+		compiled := CompileConfigMap(tenantPolicy(`{"podSelector": {"matchLabels": {"app": "`+app+`"}}, "allowedDestinations": [{"name": "a", "cidr": "`+cidr+`"}]}`), Inputs{Options: Options{Family: IPv4}})
+		require.Empty(t, compiled.Problems)
+		return compiled.Spec()
+	}
+	step, next := Transition(spec("web", "10.0.0.0/24"), spec("db", "10.9.0.0/24"), 0, Options{})
+	require.Equal(t, Replace, step)
+	require.Equal(t, spec("db", "10.9.0.0/24"), next)
+	step, _ = Transition(spec("web", "10.0.0.0/24"), spec("web", "10.9.0.0/24"), 0, Options{})
+	require.Equal(t, Widen, step)
+}
+
+// TestDenyAllKeepsPodSelector checks that an invalid policy, if its document can be read, closes only its own pods.
+func TestDenyAllKeepsPodSelector(t *testing.T) {
+	var ports []string
+	for i := range 30 {
+		ports = append(ports, strconv.Itoa(1+2*i))
+	}
+	tooMany := `{"podSelector": {"matchLabels": {"app": "web"}}, "allowedDestinations": [{"name": "a", "cidr": "10.0.0.0/24", "ports": [` + strings.Join(ports, ", ") + `]}]}`
+	in := Inputs{Options: Options{Family: IPv4, MaxPortSlots: DefaultPortSlots}}
+	denied := Assess(tenantPolicy(tooMany), nil, in)
+	require.Equal(t, Invalid, denied.State)
+	require.Equal(t, "web", denied.Desired[0].Spec.PodSelector.MatchLabels["app"])
+	require.Empty(t, denied.Desired[0].Spec.Egress)
+	unreadable := Assess(tenantPolicy(`{`), nil, in)
+	require.Empty(t, unreadable.Desired[0].Spec.PodSelector.MatchLabels)
+}
+
+// TestPodPortsCountForEachCIDR checks that the ports of pods take slots of every CIDR, because a pod may have an address in
+// any of them.
+func TestPodPortsCountForEachCIDR(t *testing.T) {
+	ports := func(first, count int) string {
+		var list []string
+		for i := range count {
+			list = append(list, strconv.Itoa(first+2*i))
+		}
+		return "[" + strings.Join(list, ", ") + "]"
+	}
+	compile := func(ofCIDR, ofPods int) policy.Problems {
+		document := `{"allowedDestinations": [{"name": "net", "cidr": "10.0.0.0/24", "ports": ` + ports(1, ofCIDR) + `}, {"name": "backend", "pods": {"app": "x"}, "ports": ` + ports(1001, ofPods) + `}]}`
+		return CompileConfigMap(tenantPolicy(document), Inputs{Options: Options{Family: IPv4, AllowDNS: true, MaxPortSlots: DefaultPortSlots}}).Problems
+	}
+	require.Nil(t, compile(12, 10))
+	require.Equal(t, []string{"Too many ports: 10.0.0.0/24 has 23 ports and port ranges, and DNS takes 2; AWS VPC CNI enforces at most 24 for a CIDR: merge or remove ports of net, backend (allowedDestinations)"}, textsOf(compile(12, 11)))
+	require.Equal(t, []string{"Too many ports: a pod has 23 ports and port ranges, and DNS takes 2; AWS VPC CNI enforces at most 24 for a CIDR: merge or remove ports of backend (allowedDestinations)"}, textsOf(compile(1, 23)))
 }

@@ -123,8 +123,7 @@ func (c *collector) portCountProblems(p *policy.Policy, options Options) policy.
 	return problems
 }
 
-// destinationsOpening returns the names of the destinations that open any address in prefix, and of those that open
-// pods, such as "db, web".
+// destinationsOpening returns the names of the destinations that open pods or any address in prefix, such as "db, web".
 func destinationsOpening(prefix netip.Prefix, p *policy.Policy, c *collector) string {
 	overlapping := make(map[*part]bool)
 	for _, part := range c.parts {

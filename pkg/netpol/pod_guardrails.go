@@ -66,7 +66,7 @@ func portsOfAny(set prefixes.Set) prefixes.Set {
 	return builder.Set()
 }
 
-// closed returns what the document does not permit of opened.
+// closed returns the part of opened that the document does not permit.
 func (g podGuardrails) closed(opened openedPods) closedPart {
 	part := closedPart{denied: opened.ports.Intersect(g.denied)}
 	if g.within != nil {
@@ -146,7 +146,7 @@ func (g *Guardrails) cutPodsOfSpec(spec networkingv1.NetworkPolicySpec) (pods []
 	return pods, isCut
 }
 
-// closedPods returns a violation for each destination with pods that the document does not permit as it is.
+// closedPods returns a violation for each destination with pods if the document does not permit all its ports.
 func (d *documentGuardrails) closedPods(p *policy.Policy) []Violation {
 	var found []Violation
 	if !d.isResolved || !d.Guardrails.Cuts() {

@@ -68,7 +68,7 @@ func (c *collector) addPods(d policy.Destination) {
 	c.pods[key] = &openedPods{*d.Pods, ports}
 }
 
-// sortedPods returns the opened pods, those of the policy's namespace first.
+// sortedPods returns the opened pods. Pods in the policy's namespace come first.
 func (c *collector) sortedPods() []openedPods {
 	keys := slices.SortedFunc(maps.Keys(c.pods), func(a, b podsKey) int {
 		return cmp.Or(strings.Compare(a.namespace, b.namespace), strings.Compare(a.labels, b.labels))
@@ -80,7 +80,7 @@ func (c *collector) sortedPods() []openedPods {
 	return sorted
 }
 
-// cutPods sets the pods to what the guardrails permit of those that the policy opens.
+// cutPods sets c.pods to the part of the opened pods that the guardrails permit.
 func (c *Compiled) cutPods(collected *collector, guardrails *Guardrails) {
 	for _, opened := range collected.sortedPods() {
 		permitted, isCut := guardrails.cutPods(opened)
@@ -94,7 +94,7 @@ func (c *Compiled) cutPods(collected *collector, guardrails *Guardrails) {
 	}
 }
 
-// portSet returns the ports that a NetworkPolicy can list; ok is false if there are none.
+// portSet returns the ports that a NetworkPolicy can list. ok is false if it can list no port.
 func (o openedPods) portSet() (ports prefixes.PortSet, ok bool) {
 	blocks, err := o.ports.Blocks()
 	if err != nil || blocks.Len() != 1 {
@@ -158,7 +158,7 @@ func isDNSRule(rule networkingv1.NetworkPolicyEgressRule) bool {
 	return len(rule.To) > 0 && rule.To[0].IPBlock == nil && jsonKey(rule.To[0]) == dnsPeerKey && jsonKey(rule.Ports) == jsonKey(dnsPorts)
 }
 
-// podSlots returns the number of port slots that a pod may take which all of the opened pods select.
+// podSlots returns the highest number of port slots that a pod may take: every entry of pods may select it.
 func podSlots(pods []openedPods) int {
 	union := prefixes.Set{}
 	for _, opened := range pods {
@@ -174,7 +174,7 @@ func podSlots(pods []openedPods) int {
 	return 0
 }
 
-// warnOfPods adds the warnings about pods: the pods that the policy selects, and those that it opens.
+// warnOfPods adds the warnings about the pods that a policy selects, and about the pods that it opens.
 func warnOfPods(p *policy.Policy, warnings *policy.Warnings) {
 	if p.PodSelector != nil {
 		warnings.AddProblem(policy.SelectsPods, policy.Problem{Path: "podSelector", Message: "the policy applies only to the pods that podSelector selects; " +

@@ -46,8 +46,8 @@ func (o Options) MayExceed(cidrCount, portCount int) bool {
 	return cidrCount > maxPeers || o.exceedsSlots(portCount)
 }
 
-// SharedLimitProblems returns a problem if spec and those of otherSpecs that may select the same pod together exceed a
-// limit of a pod. Each spec alone is within the limits. The limits are the number of CIDRs, and the port slots of
+// SharedLimitProblems returns a problem if spec and otherSpecs together exceed a limit of a pod. It skips another spec
+// that selects no pod of spec. Each spec alone is within the limits. The limits are the number of CIDRs, and the port slots of
 // each CIDR that is in spec or inside a CIDR of spec. SharedLimitProblems returns nil if the specs are within the
 // limits.
 func SharedLimitProblems(spec networkingv1.NetworkPolicySpec, otherSpecs []networkingv1.NetworkPolicySpec, options Options) policy.Problems {
@@ -127,7 +127,7 @@ func SlotsOf(specs ...networkingv1.NetworkPolicySpec) Slots {
 
 // Max returns the CIDR with the most slots among the CIDRs of spec and the CIDRs inside them. spec is one of the specs
 // that SlotsOf counted. The slots of DNS are not included. If several CIDRs have the most slots, Max returns the first.
-// If spec has no CIDR, Max returns the slots of its pods and the zero Prefix.
+// If spec has no CIDR, Max returns the slots of the pods and the zero Prefix.
 func (s Slots) Max(spec networkingv1.NetworkPolicySpec) (prefix netip.Prefix, slots int) {
 	isInSpec := make(map[netip.Prefix]bool)
 	for _, rule := range spec.Egress {

@@ -63,7 +63,7 @@ func (v *validator) checkExcept(d Destination, path *document.Path) {
 		return
 	}
 	if !d.CIDR.IsValid() || d.CIDR != d.CIDR.Masked() || d.CIDR.Addr().Is4In6() {
-		return // cidr has a problem of its own
+		return // v.cidr has reported a problem
 	}
 	for _, prefix := range d.Except {
 		if !prefixes.Contains(d.CIDR, prefix) {

@@ -156,7 +156,7 @@ func ReadTexts(checker *document.Checker, n document.Node, path *document.Path, 
 	return texts
 }
 
-// pods adds the labels of a destination to its pods, which are nil unless the destination has a namespace.
+// pods returns pods with the labels of a destination. pods is nil unless the destination has a namespace.
 func (v *validator) pods(pods *Pods, n document.Node, path *document.Path) *Pods {
 	r := selectorReader{v.Checker}
 	found := r.labels(n, path, "pods")
@@ -170,7 +170,7 @@ func (v *validator) pods(pods *Pods, n document.Node, path *document.Path) *Pods
 	return result
 }
 
-// namespace adds the namespace of a destination to its pods, which are nil unless the destination has labels.
+// namespace returns pods with the namespace of a destination. pods is nil unless the destination has labels.
 func (v *validator) namespace(pods *Pods, n document.Node, path *document.Path) *Pods {
 	result := &Pods{}
 	if pods != nil {

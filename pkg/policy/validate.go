@@ -37,7 +37,7 @@ var (
 	destinationFields = []string{
 		"name", "cidr", "except", "awsService", "without", "regions", "pods", "namespace", "entity", "ports", "reason", "expires",
 	}
-	// kindFields are the fields that say what a destination is. pods and namespace are one kind.
+	// kindFields are the fields that decide the kind of a destination. pods and namespace are one kind.
 	kindFields = []string{"cidr", "awsService", "pods", "namespace", "entity"}
 )
 
@@ -158,8 +158,8 @@ func (v *validator) destination(n document.Node, path *document.Path, seen map[s
 	return d
 }
 
-// kind returns the field that says what a destination is. It returns "" if there is no such field, and reports a
-// destination without exactly one.
+// kind returns the field that decides the kind of a destination, or "". It reports a problem unless the destination has
+// exactly one such field.
 func (v *validator) kind(n document.Node, path *document.Path) string {
 	var present []string
 	for _, field := range kindFields {

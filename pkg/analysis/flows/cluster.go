@@ -16,7 +16,7 @@ type Cluster struct {
 	services map[netip.Addr]Service
 }
 
-// Pod is a pod with an address of its own. A pod on the network of its node has the address of the node, so the caller
+// Pod is a pod that shares its address with no other pod. A host-network pod has the address of the node, so the caller
 // leaves it out.
 type Pod struct {
 	Namespace, Name string
@@ -66,7 +66,7 @@ func (c *Cluster) ServiceOf(address netip.Addr) (service Service, ok bool) {
 	return service, ok
 }
 
-// NamespaceOf returns the namespace of the pod with an address; empty if it is no known pod.
+// NamespaceOf returns the namespace of the pod with an address, or "" if c knows no such pod.
 func (c *Cluster) NamespaceOf(address netip.Addr) string {
 	pod, _ := c.PodOf(address)
 	return pod.Namespace

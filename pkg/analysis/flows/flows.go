@@ -2,8 +2,8 @@
 //
 // A Log reads any number of files, and adds up the records of each flow. It recognises the format of each line: the log
 // of the node agent of AWS VPC CNI, of any version and in any wrapper; VPC Flow Logs; and Hubble's JSON. A record that
-// it cannot use is counted by its kind, and never dropped silently. Its memory depends on the number of distinct flows,
-// which is bounded, and not on the size of the files.
+// it cannot use is counted by its kind, and never dropped silently. Its memory depends on the number of distinct flows.
+// That number is bounded, and the size of the files does not matter.
 package flows
 
 import (
@@ -15,7 +15,7 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// Flow is a connection that pods made, with all of its records added up.
+// Flow is a connection that pods made. It adds up the records of the connection.
 type Flow struct {
 	Source, Destination netip.Addr
 	Port                uint16
@@ -178,7 +178,7 @@ func compareFlows(a, b Flow) int {
 // Skipped returns how many lines or records are of a kind.
 func (l *Log) Skipped(kind Kind) int64 { return l.skipped[kind] }
 
-// Summary says in one line each what the files have, and what the Log has left out.
+// Summary returns lines about the number of flows, and about each kind of skipped lines and records.
 func (l *Log) Summary() []string {
 	lines := []string{fmt.Sprintf("records: %d, distinct flows: %d", l.records, l.flowCount+len(l.seen))}
 	for kind, count := range l.skipped {

@@ -62,8 +62,8 @@ func (l *Log) read(plain io.Reader) error {
 	}
 }
 
-// readLines reads the records that begin before end. isCut reports whether text begins inside a line, of which the Log
-// has read the beginning.
+// readLines reads the records that begin before end. isCut reports whether text begins inside a line. The
+// Log has then read the start of that line.
 func (l *Log) readLines(text []byte, end int, isCut bool) {
 	for start := 0; start < end; {
 		line := text[start:]

@@ -143,9 +143,9 @@ func (l *Log) readVPCRecord(f *vpcFields, values []string) {
 	l.add(r)
 }
 
-// isReply reports whether a record is of packets from the end that did not open the connection. flags are the TCP flags of
-// all packets together: 2 is SYN, which the opening end sends, and 18 SYN and ACK, which the other end answers. Without
-// them, the lower port is that of the service.
+// isReply reports whether the sender of a record's packets did not open the connection. flags are the union of the packets'
+// TCP flags. An opening sender sends SYN (2), and the other end answers SYN and ACK (18). Without flags, the lower port
+// belongs to the service.
 func isReply(r record, flags string) bool {
 	if number, err := strconv.Atoi(flags); err == nil && r.protocol == policy.TCP && number&2 != 0 {
 		return number&18 == 18

@@ -32,8 +32,8 @@ func podsTarget(own, namespace string, labels map[string]string) target {
 	return t
 }
 
-// identityOf returns the label that says what a pod is: the first of some usual ones. Other labels, such as the hash of a
-// template, change with each version. Without any of them, it returns nil, which selects every pod of the namespace.
+// identityOf returns the label that names the program of a pod. Other labels, such as the hash of a template, change with
+// each version. It returns nil, which selects every pod of the namespace, if the pod has no such label.
 func identityOf(labels map[string]string) map[string]string {
 	for _, key := range []string{"app.kubernetes.io/name", "app", "k8s-app", "app.kubernetes.io/instance", "name"} {
 		if value, ok := labels[key]; ok {

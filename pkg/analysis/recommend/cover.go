@@ -7,13 +7,13 @@ import (
 	"slices"
 )
 
-// part is a prefix and the number of its addresses that have a flow.
+// part is a prefix. count is the number of addresses in prefix with a flow.
 type part struct {
 	prefix netip.Prefix
 	count  int
 }
 
-// partsOf returns a part for each of the addresses, which are sorted and distinct.
+// partsOf returns a part for each address. addresses are sorted and distinct.
 func partsOf(addresses []netip.Addr) []part {
 	parts := make([]part, len(addresses))
 	for i, address := range addresses {
@@ -22,12 +22,12 @@ func partsOf(addresses []netip.Addr) []part {
 	return parts
 }
 
-// cover returns disjoint prefixes that have all parts, sorted, with the least cost: entryCost for each prefix, and 1 for
-// each address without a flow. parts are disjoint and sorted. Each is a single address, or of a cover with a lower
-// entryCost: the best cover joins prefixes of such a cover, because a higher cost of entries never splits a prefix.
+// cover returns the cover of parts with the least cost: disjoint, sorted prefixes. A prefix costs entryCost, and each
+// address without a flow costs 1. parts are disjoint and sorted. They are single addresses, or a cover for a lower
+// entryCost. A higher entryCost never splits a prefix, so the result is exact for such a cover too.
 //
-// The best cover of a prefix is either the prefix itself or the best covers of its halves together. So a search from the
-// parts upward is exact. Of two covers with equal cost it returns the one with fewer prefixes. It reuses the memory of
+// The best cover of a prefix is either the prefix itself or the best covers of both halves. So a search from the parts
+// upward is exact. Of two covers with equal cost it returns the one with fewer prefixes. It reuses the memory of
 // parts.
 func cover(parts []part, entryCost int64) []part {
 	ipv6 := slices.IndexFunc(parts, func(p part) bool { return p.prefix.Addr().Is6() })
@@ -43,7 +43,8 @@ func cover(parts []part, entryCost int64) []part {
 	return chosen
 }
 
-// appendBest appends the best cover of parts, which are of one family. It returns its cost and the count of all parts.
+// appendBest appends the best cover of parts, and returns the cost of the cover and the sum of the counts. parts have one
+// family.
 func appendBest(chosen, parts []part, entryCost int64) (result []part, cost int64, count int) {
 	if len(parts) == 1 {
 		return append(chosen, parts[0]), wholeCost(parts[0], entryCost), parts[0].count

@@ -1,13 +1,12 @@
 // Package recommend proposes a policy from the connections that pods really made.
 //
-// It states its objective, and each step finds the best choice under it:
+// Its objective has three parts:
 //
-//   - A destination with published ranges becomes its service and region, the narrowest one that has the address. EC2 and
-//     AMAZON are never proposed: they have every customer's instances.
-//   - A pod or a Service that the caller knows becomes its labels and namespace.
-//   - The other addresses become prefixes. A prefix costs as much as Options.EntryCost addresses, and each address of it
-//     without a flow costs 1. Of all covers by prefixes, the package returns one with the least cost; an exact search over
-//     the tree of prefixes finds it.
+//   - An address with published ranges becomes the narrowest service and region that has it. The package never proposes EC2
+//     and AMAZON, because they have every customer's instances.
+//   - A known pod or Service becomes labels and a namespace.
+//   - The other addresses become prefixes. A prefix costs Options.EntryCost, and each address without a flow costs 1. An
+//     exact search over the tree of prefixes finds the cover with the least cost.
 //
 // The package is pure: equal input gives equal output.
 package recommend
@@ -39,7 +38,7 @@ type Options struct {
 	Closed func(flow flows.Flow) string
 }
 
-// DefaultEntryCost is a good Options.EntryCost: a /26 for two of its addresses at most.
+// DefaultEntryCost is the usual Options.EntryCost. With it, two flows in one /26 become one prefix.
 const DefaultEntryCost = 64
 
 // Proposal is a policy for the pods of one namespace.
@@ -49,7 +48,7 @@ type Proposal struct {
 	Entries   []Entry
 	// Flows is the number of flows of the namespace.
 	Flows int
-	// EntryCost is that of Options, or more if there would be too many entries otherwise.
+	// EntryCost is Options.EntryCost, or a higher cost if a policy cannot have so many entries.
 	EntryCost int64
 	// Closed are the flows that no policy can open, because the platform closes them.
 	Closed []ClosedFlows
@@ -67,7 +66,7 @@ type Entry struct {
 	Evidence Evidence
 }
 
-// Evidence is what the flows say about a destination.
+// Evidence describes the flows of a destination, and its cost.
 type Evidence struct {
 	Flows     int // distinct flows
 	Records   int64
@@ -77,8 +76,8 @@ type Evidence struct {
 	Last      time.Time
 	// Opens is how many addresses the entry opens. It is 0 for pods, and for more than 2^53 addresses.
 	Opens int64
-	// Unpublished names the published range of an address that has no service of its own, such as AMAZON us-east-1; empty
-	// if there is none.
+	// Unpublished names the wide service that alone has the address, such as AMAZON us-east-1. It is empty for another
+	// address.
 	Unpublished string
 }
 

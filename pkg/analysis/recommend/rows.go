@@ -47,7 +47,7 @@ func familyOf(address netip.Addr) int {
 	return 1
 }
 
-// of returns the service-regions of an address, those of the longest prefix first.
+// of returns the service-regions of an address. The longest prefix comes first.
 func (x *rowIndex) of(address netip.Addr) []awsranges.ServiceRegion {
 	var found []awsranges.ServiceRegion
 	for _, bits := range x.bits[familyOf(address)] {
@@ -59,8 +59,8 @@ func (x *rowIndex) of(address netip.Addr) []awsranges.ServiceRegion {
 // wide are the services that a proposal never names: they have every customer's instances.
 var wide = []string{"AMAZON", "EC2"}
 
-// serviceOf returns the narrowest service and region of an address: the one with the fewest prefixes, of those that pods
-// connect to. ok is false if there is none.
+// serviceOf returns the service and region with the fewest addresses that has an address. It skips services that pods do
+// not connect to. ok is false if it finds no service.
 func (x *rowIndex) serviceOf(address netip.Addr) (key awsranges.ServiceRegion, ok bool) {
 	if address == x.lastAddress {
 		return x.lastKey, x.lastOK

@@ -22,7 +22,7 @@ type Namespace struct {
 	policies []*compiled
 }
 
-// compiled is a NetworkPolicy in a form that finds the rules of an address at once.
+// compiled is a NetworkPolicy with an index of the rules by prefix.
 type compiled struct {
 	selector         labels.Selector
 	allowsEverything bool
@@ -36,8 +36,8 @@ type podRule struct {
 	ports            []networkingv1.NetworkPolicyPort
 }
 
-// NewNamespace returns a namespace with the specs of its NetworkPolicies, as the agent writes them. cluster may be nil;
-// then every NetworkPolicy applies to every source.
+// NewNamespace returns a namespace with specs that the agent wrote. If cluster is nil, each NetworkPolicy applies to every
+// source.
 func NewNamespace(name string, specs []networkingv1.NetworkPolicySpec, cluster *flows.Cluster) *Namespace {
 	n := &Namespace{name: name, cluster: cluster}
 	for _, spec := range specs {
@@ -92,8 +92,8 @@ func familyOf(address netip.Addr) int {
 	return 1
 }
 
-// Allows reports whether the NetworkPolicies allow a flow, as Kubernetes defines it: a pod that none of them selects may
-// connect to everything. A question to the cluster's DNS is allowed.
+// Allows reports whether the NetworkPolicies allow a flow by the definition of Kubernetes. A pod that no NetworkPolicy
+// selects may connect to everything. Allows returns true for a question to the cluster's DNS.
 func (n *Namespace) Allows(flow flows.Flow) bool {
 	if n.cluster.IsDNS(flow) {
 		return true

@@ -11,7 +11,8 @@ import (
 )
 
 // Usage returns how many distinct flows each destination of a policy allows, in the policy's order. It leaves out flows
-// that the dataplane always denied. A service whose ranges are not loaded has no flows. namespace is that of the policy.
+// that the dataplane always denied. A service whose ranges are not loaded has no flows. namespace is the policy's
+// namespace.
 func Usage(p *policy.Policy, table *awsranges.Table, namespace string, cluster *flows.Cluster, all []flows.Flow) []int {
 	counts := make([]int, len(p.Destinations))
 	byPrefix := make(map[netip.Prefix][]int)

@@ -85,7 +85,7 @@ func appendOwn(result []netip.Prefix, claims []claim) []netip.Prefix {
 			result = appendClaim(result, first.prefix, claims[1:inside])
 			claims = claims[inside:]
 		} else {
-			claims = claims[1:] // nothing outside of its own claims is open
+			claims = claims[1:] // only own claims inside it have addresses for the result
 		}
 	}
 	return result

@@ -68,7 +68,7 @@ func (a *Addresses) SetEndpoints(endpoints *discoveryv1.EndpointSlice, now time.
 	return a.set(&a.endpoints, found, now)
 }
 
-// appendAddress appends an address with a TCP port. It skips other ports and what is no address.
+// appendAddress appends an address with a TCP port. It skips other protocols and invalid addresses.
 func appendAddress(addresses []netip.AddrPort, address string, port int32, protocol corev1.Protocol) []netip.AddrPort {
 	parsed, err := netip.ParseAddr(address)
 	if err != nil || parsed.Zone() != "" || port < 1 || port > 65535 || protocol != corev1.ProtocolTCP && protocol != "" {
@@ -97,8 +97,8 @@ func (a *Addresses) set(addresses *[]netip.AddrPort, found []netip.AddrPort, now
 	return true
 }
 
-// At returns the addresses at a time, sorted. It returns nil if there is no endpoint: either nobody has recorded one yet,
-// or the API server is being replaced. next is the time of the next change; the zero Time if there is none.
+// At returns the addresses at a time, sorted. Without an endpoint it returns nil: the agent has read none yet, or the API
+// server is being replaced. next is the time of the next change. The zero Time means never.
 func (a *Addresses) At(now time.Time) (addresses []netip.AddrPort, next time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

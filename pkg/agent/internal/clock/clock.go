@@ -7,7 +7,7 @@ import (
 )
 
 // Clock gives the time of day. It does not follow a jump ahead until the jump has lasted, because a wrong clock would
-// close destinations too early. It follows a jump back at once. It is safe for concurrent use.
+// close destinations too early. It follows a jump back immediately. It is safe for concurrent use.
 type Clock struct {
 	read func() (wall time.Time, uptime time.Duration)
 
