@@ -24,6 +24,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"egress-agent/pkg/agent"
+	"egress-agent/pkg/analysis/flows"
 	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/netpol"
 	"egress-agent/pkg/policy"
@@ -42,24 +43,25 @@ type clusterState struct {
 	server  string // the URL of the API server
 	cluster status.Cluster
 	ranges  *status.Ranges // without the age; nil if unknown
+	pods    *flows.Cluster // nil if status needs none
 }
 
 // kubeconfigName returns the name of the kubeconfig for messages.
-func (o *statusOptions) kubeconfigName(rules *clientcmd.ClientConfigLoadingRules) string {
-	if o.kubeconfig != "" {
-		return "kubeconfig " + o.kubeconfig
+func kubeconfigName(rules *clientcmd.ClientConfigLoadingRules) string {
+	if rules.ExplicitPath != "" {
+		return "kubeconfig " + rules.ExplicitPath
 	}
 	return "kubeconfig " + strings.Join(rules.GetLoadingPrecedence(), ", ")
 }
 
-// connect returns a client for the cluster that kubectl would use. server is the URL of the API server, and source the
-// name of the kubeconfig.
-func (o *statusOptions) connect() (client *kubernetes.Clientset, server, source string, err error) {
+// connect returns a client for the cluster that kubectl would use. kubeconfig may be empty. verb is the verb of the
+// command. server is the URL of the API server, and source the name of the kubeconfig.
+func connect(kubeconfig, verb string) (client *kubernetes.Clientset, server, source string, err error) {
 	// Otherwise client-go also logs the errors that connect and describeError return.
 	klog.SetSlogLogger(slog.New(slog.DiscardHandler))
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = o.kubeconfig
-	source = o.kubeconfigName(rules)
+	rules.ExplicitPath = kubeconfig
+	source = kubeconfigName(rules)
 	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
 	switch {
 	case clientcmd.IsEmptyConfig(err):
@@ -68,7 +70,7 @@ func (o *statusOptions) connect() (client *kubernetes.Clientset, server, source 
 		return nil, "", "", fmt.Errorf("%s: %w; correct it or give another one with --kubeconfig FILE", source, err)
 	}
 	useProtobuf(config)
-	config.UserAgent = agent.Name + "-status"
+	config.UserAgent = agent.Name + "-" + verb
 	config.Timeout = requestTimeout
 	config.Dial = (&net.Dialer{Timeout: dialTimeout}).DialContext
 	config.WarningHandler = rest.NoWarnings{}
@@ -85,7 +87,7 @@ func (o *statusOptions) read(ctx context.Context, options netpol.Options, progre
 	if err != nil {
 		return nil, err
 	}
-	client, server, source, err := o.connect()
+	client, server, source, err := connect(o.kubeconfig, "status")
 	if err != nil {
 		return nil, err
 	}
@@ -105,6 +107,11 @@ func (o *statusOptions) read(ctx context.Context, options netpol.Options, progre
 	if err != nil {
 		return nil, describe(err, "NetworkPolicies")
 	}
+	if len(o.logs.files) > 0 && o.logs.pods == "" {
+		if state.pods, err = readPods(ctx, client, o.tenantNamespace, progress, note); err != nil {
+			return nil, describe(err, "pods and services")
+		}
+	}
 	if o.policyFlags.RangesFile != "" {
 		state.cluster.Table, state.ranges = table, status.NewRanges(o.policyFlags.RangesFile, table)
 		return state, nil
@@ -121,17 +128,24 @@ func (o *statusOptions) read(ctx context.Context, options netpol.Options, progre
 // does not need them, and they can be larger than the rest of an object.
 func listAll[T metav1.Object](ctx context.Context, progress *progress, selector string, listPage pager.ListPageFunc) ([]T, error) {
 	var items []T
-	err := pager.New(listPage).EachListItem(ctx, metav1.ListOptions{LabelSelector: selector}, func(object runtime.Object) error {
+	err := listEach(ctx, progress, selector, listPage, func(item T) {
+		item.SetManagedFields(nil)
+		items = append(items, item)
+	})
+	return items, err
+}
+
+// listEach calls each for all objects of a kind, page by page.
+func listEach[T metav1.Object](ctx context.Context, progress *progress, selector string, listPage pager.ListPageFunc, each func(T)) error {
+	return pager.New(listPage).EachListItem(ctx, metav1.ListOptions{LabelSelector: selector}, func(object runtime.Object) error {
 		item, ok := object.(T)
 		if !ok {
 			return fmt.Errorf("the API server lists a %T", object)
 		}
-		item.SetManagedFields(nil)
-		items = append(items, item)
+		each(item)
 		progress.count.Add(1)
 		return nil
 	})
-	return items, err
 }
 
 // readRanges reads the AWS ranges that the agent saved in a ConfigMap. Without permission, or if the data is broken, it

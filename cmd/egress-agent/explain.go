@@ -237,8 +237,9 @@ func nearestTo(flow flows.Flow, namespace string, input *cli.Input) string {
 		if compiled.Policy == nil {
 			continue
 		}
-		e := analysis.Explain(compiled.Policy, in, targetOf(flow))
-		e = analysis.ExplainPlatform(e, input.Platform.Governing(namespace), in, targetOf(flow))
+		target := analysis.Target{Address: flow.Destination, Port: flow.Port, Protocol: flow.Protocol}
+		e := analysis.Explain(compiled.Policy, in, target)
+		e = analysis.ExplainPlatform(e, input.Platform.Governing(namespace), in, target)
 		if len(e.Nearest) > 0 {
 			return ": " + e.Nearest[0]
 		}

@@ -137,7 +137,7 @@ func trafficOf(namespace string, sources []cli.Source, input *cli.Input, cluster
 	return traffic.NewNamespace(namespace, specs, cluster), ok
 }
 
-// denied are the flows to one destination that policies deny.
+// denied are the flows of a namespace to one destination that policies deny. -o json prints it.
 type denied struct {
 	Namespace   string `json:"namespace"`
 	Destination string `json:"destination"` // ADDRESS:PORT/PROTOCOL
@@ -146,22 +146,12 @@ type denied struct {
 	first       flows.Flow
 }
 
-// deniedOf returns the flows for which isDenied returns true, by destination. The destination with the most sources comes
-// first.
+// deniedOf returns the flows for which isDenied returns true, by destination. The destination with the most sources
+// comes first.
 func deniedOf(namespace string, all []flows.Flow, isDenied func(flows.Flow) bool) []denied {
 	var found []denied
-	for _, flow := range all { // sorted by destination, port and protocol
-		if flow.Accepted == 0 || !isDenied(flow) {
-			continue
-		}
-		if n := len(found); n > 0 && found[n-1].first.Destination == flow.Destination && found[n-1].first.Port == flow.Port && found[n-1].first.Protocol == flow.Protocol {
-			found[n-1].Sources++
-			found[n-1].Records += flow.Accepted
-			continue
-		}
-		target := targetOf(flow)
-		found = append(found, denied{namespace, target.String(), 1, flow.Accepted, flow})
+	for _, d := range traffic.DeniedOf(all, isDenied) {
+		found = append(found, denied{namespace, d.First.Target(), d.Sources, d.Records, d.First})
 	}
-	slices.SortStableFunc(found, func(a, b denied) int { return b.Sources - a.Sources })
 	return found
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"egress-agent/cmd/internal/cli"
@@ -25,8 +27,9 @@ const recommendUsage = `
 egress-agent recommend prints a policy for connections that pods really made.
 
 Usage:
-  egress-agent recommend --flows FILE... [--pods FILE] [--policy FILE...]
-        [--platform FILE...] [--ranges-file FILE] [-o yaml|json|markdown]
+  egress-agent recommend --flows FILE... [--pods FILE | --kubeconfig FILE]
+        [--policy FILE...] [--platform FILE...] [--ranges-file FILE]
+        [-o yaml|json|markdown]
 
 Examples:
   egress-agent recommend --flows network-policy-agent.log --ranges-file ip-ranges.json
@@ -38,7 +41,7 @@ FILE is the log of the node agent of AWS VPC CNI, of any version, from the node,
 from a container or from CloudWatch; VPC Flow Logs; or hubble observe -o jsonpb;
 plain or gzip. Without --pods, all connections count as those of one namespace.
 With it, each namespace gets a policy, and destinations in the cluster become
-pods and namespaces. A policy with "defaultAction": "allow" makes the node agent
+pods and namespaces. With --kubeconfig, the pods are those of that cluster. A policy with "defaultAction": "allow" makes the node agent
 log everything and denies nothing.
 
 The policy names a service and its region for an address that AWS publishes, but
@@ -53,13 +56,14 @@ Exit status: 0 a policy was printed, 1 a policy of --policy is invalid, 2 wrong
 usage, unreadable input, or no connections.
 `
 
-func recommendPolicy(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
+func recommendPolicy(ctx context.Context, args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	flags := flag.NewFlagSet(program+" recommend", flag.ContinueOnError)
 	files := cli.Files{Policies: "policy"}
 	files.AddFlags(flags)
 	files.AddPlatformFlag(flags)
 	var logs flowFlags
 	logs.addFlags(flags)
+	kubeconfig := flags.String("kubeconfig", "", "know pods and Services from the cluster of the kubeconfig `FILE`")
 	entryCost := flags.Int64("entry-cost", recommend.DefaultEntryCost, "how many `addresses` without a connection one entry less is worth")
 	format := flags.String("o", "yaml", "output `format`: yaml, json or markdown")
 	if status, ok := cli.Parse(flags, args, recommendUsage, stdout, stderr); !ok {
@@ -68,6 +72,9 @@ func recommendPolicy(args []string, stdin io.Reader, stdout, stderr cli.Output) 
 	err := cli.CheckFormat(*format, "yaml", "json", "markdown")
 	if len(logs.files) == 0 {
 		err = errors.Join(err, errors.New("no input: give --flows FILE"))
+	}
+	if logs.pods != "" && *kubeconfig != "" {
+		err = errors.Join(err, errors.New("--pods and --kubeconfig exclude each other: give one of them"))
 	}
 	if *entryCost < 0 {
 		err = errors.Join(err, fmt.Errorf("invalid --entry-cost %d: must not be negative", *entryCost))
@@ -81,7 +88,16 @@ func recommendPolicy(args []string, stdin io.Reader, stdout, stderr cli.Output) 
 		return status
 	}
 	found, status, ok := logs.read(flags.Name(), stdin, stderr)
-	if !ok || !found.checkNamespaces(flags.Name(), input.Sources, stderr) {
+	if !ok {
+		return cli.ExitUsage
+	}
+	if *kubeconfig != "" {
+		if found.cluster, err = podsOf(ctx, *kubeconfig, flags.Name(), stderr); err != nil {
+			stderr.UsageError(flags.Name(), err)
+			return cli.ExitUsage
+		}
+	}
+	if !found.checkNamespaces(flags.Name(), input.Sources, stderr) {
 		return cli.ExitUsage
 	}
 	edits, editStatus := editsOf(found, input, *entryCost, stderr)
@@ -102,6 +118,25 @@ func recommendPolicy(args []string, stdin io.Reader, stdout, stderr cli.Output) 
 		}
 	}
 	return input.ReportUnread(stderr, flags.Name(), status)
+}
+
+// podsOf reads the pods and Services of the cluster of a kubeconfig.
+func podsOf(ctx context.Context, kubeconfig, name string, stderr cli.Output) (*flows.Cluster, error) {
+	client, server, source, err := connect(kubeconfig, "recommend")
+	if err != nil {
+		return nil, err
+	}
+	progress := newProgress(stderr.Unescaped())
+	defer progress.start(server)()
+	found, err := readPodsOf(ctx, client, metav1.NamespaceAll, progress)
+	if apierrors.IsForbidden(err) {
+		return nil, fmt.Errorf("no permission to list pods and services in all namespaces with %s: give --pods FILE", source)
+	}
+	if err != nil {
+		o := statusOptions{kubeconfig: kubeconfig}
+		return nil, errors.New(oneLine(o.describeError(err, "pods and services", server, source).Error()))
+	}
+	return found, nil
 }
 
 // edit is a recommended policy of one namespace. -o json prints it.
@@ -159,7 +194,7 @@ func editsOf(found *connections, input *cli.Input, entryCost int64, stderr cli.O
 			if sources := namespacesOf(input.Sources); found.cluster.IsEmpty() && len(sources) == 1 {
 				namespace = sources[0]
 			}
-			return strings.Join(analysis.ClosedBy(input.Platform.Governing(namespace), input.Table, targetOf(flow)), "; ")
+			return strings.Join(analysis.ClosedBy(input.Platform.Governing(namespace), input.Table, analysis.Target{Address: flow.Destination, Port: flow.Port, Protocol: flow.Protocol}), "; ")
 		},
 	})
 	seen := make(map[string]bool)
@@ -202,7 +237,7 @@ func editOf(namespace string, p recommend.Proposal, source cli.Source, hasPolicy
 		compiled := netpol.CompileConfigMap(source.ConfigMap, input.Inputs(namespace))
 		if compiled.Policy != nil {
 			destinations, podSelector = slices.Clone(compiled.Policy.Destinations), compiled.Policy.PodSelector
-			for i, count := range traffic.Usage(compiled.Policy, input.Table, namespace, found.cluster, found.of(namespace)) {
+			for i, count := range traffic.NewDestinations(destinations, input.Table, namespace, found.cluster).Usage(found.of(namespace)) {
 				names[destinations[i].Name] = true
 				if count == 0 && destinations[i].Entity == "" {
 					e.Unused = append(e.Unused, destinations[i].Name)
@@ -292,8 +327,4 @@ func dateOf(at time.Time) string {
 		return ""
 	}
 	return at.Format(time.DateOnly)
-}
-
-func targetOf(flow flows.Flow) analysis.Target {
-	return analysis.Target{Address: flow.Destination, Port: flow.Port, Protocol: flow.Protocol}
 }

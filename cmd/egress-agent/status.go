@@ -23,11 +23,13 @@ cluster and changes nothing. With -n it needs only the right to list ConfigMaps
 and NetworkPolicies in that namespace.
 
 Usage:
-  egress-agent status [-n NAMESPACE] [--kubeconfig FILE] [-o text|wide|json|html]
+  egress-agent status [-n NAMESPACE] [--kubeconfig FILE] [--flows FILE... [--pods FILE]]
+        [-o text|wide|json|html]
 
 Examples:
   egress-agent status -n tenant-a
   egress-agent status -o html > egress.html
+  egress-agent status --flows network-policy-agent.log
   egress-agent status -o json | jq -r '.policies[] | select(.state != "Applied") | .namespace + "/" + .name'
 
 The states:
@@ -57,6 +59,12 @@ status checks policies with the options and the custom ranges that the agent
 saved in the ConfigMap egress-ranges. With --ranges-file, or without permission
 to read that ConfigMap, give the flags of the agent, such as --custom-ranges.
 
+--flows reads logs of connections, as recommend does. status then compares them
+with the policies: one row for each namespace, with the destinations that would be
+denied if every policy had the defaultAction deny, and the entries of policies
+that no connection used. It reads the pods and Services from the cluster, or from
+--pods.
+
 -o json prints an object, with times in RFC 3339:
   cluster    the URL of the API server
   made       the time of the report
@@ -70,9 +78,13 @@ to read that ConfigMap, give the flags of the agent, such as --custom-ranges.
              portSlots, maxPortSlots, and others (name; policy, whether the agent
              made it from another policy; everything, whether it allows
              everything; pods, its selector)
+  traffic    only with --flows: namespace, flows (distinct connections), denied
+             (destination, sources, records) and unused (POLICY/DESTINATION); each
+             destination of policies then has flows, those that it allows
 
 Exit status: 0 all policies are applied or there are none, 1 a policy is not
-applied, 2 wrong usage or unreadable cluster.
+applied or, with --flows, a connection would be denied, 2 wrong usage or
+unreadable cluster.
 `
 
 type statusOptions struct {
@@ -81,15 +93,17 @@ type statusOptions struct {
 	tenantNamespace string // the namespace whose policies status shows; empty means all namespaces
 	agentNamespace  string
 	format          string
+	logs            flowFlags
 }
 
-func printStatus(ctx context.Context, args []string, stdout, stderr cli.Output) int {
+func printStatus(ctx context.Context, args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	flags := flag.NewFlagSet(program+" status", flag.ContinueOnError)
 	o := &statusOptions{policyFlags: cli.NewPolicyFlags()}
 	o.policyFlags.AddFlags(flags)
 	flags.StringVar(&o.tenantNamespace, "n", "", "show only the policies of this `namespace`; default: all namespaces")
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `FILE`; default: the files in KUBECONFIG, else ~/.kube/config, else the Pod's service account")
 	flags.StringVar(&o.agentNamespace, "namespace", newOptions().namespace, "the agent's `namespace`, which has the ConfigMap "+agent.RangesName+"; unused with --ranges-file")
+	o.logs.addFlags(flags)
 	flags.StringVar(&o.format, "o", "text", "output `format`: text, wide, json or html")
 	if status, ok := cli.Parse(flags, args, statusUsage, stdout, stderr); !ok {
 		return status
@@ -99,6 +113,14 @@ func printStatus(ctx context.Context, args []string, stdout, stderr cli.Output) 
 		stderr.UsageError(flags.Name(), err)
 		return cli.ExitUsage
 	}
+	var found *connections
+	if len(o.logs.files) > 0 {
+		var status int
+		var ok bool
+		if found, status, ok = o.logs.read(flags.Name(), stdin, stderr); !ok || status != cli.ExitOK {
+			return cli.ExitUsage
+		}
+	}
 	note := func(format string, args ...any) { stderr.Line(flags.Name()+": "+format, args...) }
 	state, err := o.read(ctx, options, newProgress(stderr.Unescaped()), note)
 	if err != nil {
@@ -106,6 +128,16 @@ func printStatus(ctx context.Context, args []string, stdout, stderr cli.Output) 
 		return cli.ExitUsage
 	}
 	report := status.NewReport(state.server, time.Now().UTC().Truncate(time.Second), state.ranges, state.cluster)
+	if found != nil {
+		if state.pods != nil {
+			found.cluster = state.pods
+		}
+		if n := len(report.Policies); n > 0 && found.cluster.IsEmpty() && report.Policies[0].Namespace != report.Policies[n-1].Namespace {
+			note("the policies are of several namespaces: give --pods FILE, which says whose connections these are, or -n NAMESPACE")
+			return cli.ExitUsage
+		}
+		report.AddTraffic(state.cluster, found.flows, found.cluster)
+	}
 	if len(report.Policies) == 0 {
 		stderr.Line("%s", noPoliciesMessage(o.tenantNamespace))
 	}
@@ -131,11 +163,16 @@ func noPoliciesMessage(namespace string) string {
 }
 
 // writeReport writes a report in one of the formats. It returns the exit status, which is ExitInvalid if a policy is
-// not applied. table may be nil.
+// not applied, or a flow would be denied. table may be nil.
 func writeReport(report *status.Report, table *awsranges.Table, format, program string, stdout, stderr io.Writer) int {
 	exit := cli.ExitOK
 	for _, p := range report.Policies {
 		if p.State != status.Applied {
+			exit = cli.ExitInvalid
+		}
+	}
+	for _, t := range report.Traffic {
+		if len(t.Denied) > 0 {
 			exit = cli.ExitInvalid
 		}
 	}
@@ -146,8 +183,13 @@ func writeReport(report *status.Report, table *awsranges.Table, format, program 
 	case "html":
 		err = page.Write(stdout, report, table)
 	default:
-		if err = writeTable(stdout, report, format == "wide"); err == nil {
+		write := writeTable
+		if report.Traffic != nil {
+			write = writeTraffic
+		}
+		if err = write(stdout, report, format == "wide"); err == nil {
 			printReasons(cli.NewOutput(stderr), report)
+			printTraffic(cli.NewOutput(stderr), report, format == "wide")
 		}
 	}
 	if err != nil {

@@ -116,6 +116,33 @@ func TestStatusExitStatus(t *testing.T) {
 	require.Equal(t, "No policies found in tenant-a namespace.", noPoliciesMessage("tenant-a"))
 }
 
+// TestStatusShowsTraffic prints what policies would deny, and which destinations no connection used.
+func TestStatusShowsTraffic(t *testing.T) {
+	r, table := sampleReport(t)
+	r.Policies = r.Policies[:1]
+	used, unused := 12, 0
+	r.Policies[0].Destinations[0].Flows, r.Policies[0].Destinations[1].Flows = &used, &unused
+	r.Traffic = []status.Traffic{{Namespace: "tenant-a", Flows: 1250, Unused: []string{"egress/db"}}}
+	for i := range 12 {
+		r.Traffic[0].Denied = append(r.Traffic[0].Denied, status.DeniedFlows{Destination: fmt.Sprintf("10.9.0.%d:443/TCP", i), Sources: 2, Records: 3})
+	}
+	for format, last := range map[string]string{
+		"text": "tenant-a: and 2 more destinations; -o wide shows all\n", "wide": "tenant-a: would be denied: 10.9.0.11:443/TCP (sources: 2, records: 3)\n",
+	} {
+		var stdout, stderr bytes.Buffer
+		require.Equal(t, cli.ExitInvalid, writeReport(r, table, format, "", &stdout, &stderr))
+		require.Equal(t, "NAMESPACE   FLOWS   DENIED   UNUSED\ntenant-a    1250    12       1\n", stdout.String())
+		require.Contains(t, stderr.String(), "tenant-a: would be denied: 10.9.0.0:443/TCP (sources: 2, records: 3)\n")
+		require.Contains(t, stderr.String(), last+"tenant-a/egress/db: unused: no connection used it\n")
+	}
+	var html bytes.Buffer
+	require.Equal(t, cli.ExitInvalid, writeReport(r, table, "html", "", &html, &bytes.Buffer{}))
+	require.Equal(t, 1, strings.Count(html.String(), "used by 12 connections of the logs"))
+	require.Equal(t, 1, strings.Count(html.String(), "unused: no connection of the logs"))
+	r.Traffic[0].Denied = nil
+	require.Equal(t, cli.ExitOK, writeReport(r, table, "text", "", &bytes.Buffer{}, &bytes.Buffer{}))
+}
+
 func TestStatusColoursStates(t *testing.T) {
 	r, _ := sampleReport(t)
 	require.Equal(t, "HEADING Applied\ntenant-a   \x1b[32mApplied\x1b[0m   1\ntenant-b   \x1b[31mInvalid\x1b[0m\ntenant-c   \x1b[33mPending\x1b[0m\n",

@@ -137,3 +137,34 @@ func printReasons(out cli.Output, report *status.Report) {
 		}
 	}
 }
+
+// writeTraffic writes one row for each namespace with policies. If the report has no policies, it writes nothing.
+func writeTraffic(w io.Writer, report *status.Report, _ bool) error {
+	if len(report.Traffic) == 0 {
+		return nil
+	}
+	columns := tabwriter.NewWriter(w, 6, 4, 3, ' ', 0)
+	fmt.Fprintln(columns, "NAMESPACE\tFLOWS\tDENIED\tUNUSED")
+	for _, t := range report.Traffic {
+		fmt.Fprintf(columns, "%s\t%d\t%d\t%d\n", cli.Printable(t.Namespace), t.Flows, len(t.Denied), len(t.Unused))
+	}
+	return columns.Flush()
+}
+
+// printTraffic prints the destinations that would be denied, and the entries that no flow used. It prints the first
+// destinations of each namespace, or all if showAll is true.
+func printTraffic(out cli.Output, report *status.Report, showAll bool) {
+	const maxShown = 10
+	for _, t := range report.Traffic {
+		for i, d := range t.Denied {
+			if i == maxShown && !showAll {
+				out.Line("%s: and %d more destinations; -o wide shows all", t.Namespace, len(t.Denied)-maxShown)
+				break
+			}
+			out.Line("%s: would be denied: %s (sources: %d, records: %d)", t.Namespace, d.Destination, d.Sources, d.Records)
+		}
+		for _, name := range t.Unused {
+			out.Line("%s/%s: unused: no connection used it", t.Namespace, name)
+		}
+	}
+}

@@ -14,6 +14,8 @@ type Report struct {
 	MadeAt   time.Time `json:"made"`
 	Ranges   *Ranges   `json:"ranges"`   // nil if unknown
 	Policies []Policy  `json:"policies"` // sorted by namespace and name; never nil
+	// Traffic has the namespaces with policies, those with the most denied destinations first; nil before AddTraffic.
+	Traffic []Traffic `json:"traffic,omitempty"`
 }
 
 // Ranges describes the AWS ranges that the policies use.

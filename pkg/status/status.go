@@ -111,6 +111,8 @@ type Destination struct {
 	Expires *time.Time `json:"expires,omitempty"`
 	// IsExpired reports whether the destination has expired, so that it opens nothing.
 	IsExpired bool `json:"expired,omitempty"`
+	// Flows is the number of distinct flows that the destination allows; nil if unknown.
+	Flows *int `json:"flows,omitempty"`
 
 	// Source is the destination of the policy.
 	Source policy.Destination `json:"-"`

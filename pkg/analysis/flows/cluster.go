@@ -7,6 +7,9 @@ import (
 	"io"
 	"net/netip"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"egress-agent/pkg/policy"
 )
 
@@ -95,65 +98,108 @@ func (c *Cluster) PortOf(flow Flow) uint16 {
 	return flow.Port
 }
 
-// manifest has what ReadCluster reads of the output of kubectl get pods,services -A -o json.
-type manifest struct {
-	Items []struct {
-		Kind     string `json:"kind"`
-		Metadata struct {
-			Namespace string            `json:"namespace"`
-			Name      string            `json:"name"`
-			Labels    map[string]string `json:"labels"`
-		} `json:"metadata"`
-		Spec struct {
-			HostNetwork bool              `json:"hostNetwork"`
-			Selector    map[string]string `json:"selector"`
-			ClusterIPs  []string          `json:"clusterIPs"`
-			Ports       []struct {
-				Port       uint16          `json:"port"`
-				TargetPort json.RawMessage `json:"targetPort"`
-			} `json:"ports"`
-		} `json:"spec"`
-		Status struct {
-			PodIPs []struct {
-				IP string `json:"ip"`
-			} `json:"podIPs"`
-		} `json:"status"`
-	} `json:"items"`
+// AddPodObject adds the addresses of a pod. It skips a pod on the network of its node, which has the address of the node.
+func (c *Cluster) AddPodObject(pod *corev1.Pod) {
+	if pod.Spec.HostNetwork {
+		return
+	}
+	for _, ip := range pod.Status.PodIPs {
+		if address, err := netip.ParseAddr(ip.IP); err == nil {
+			c.AddPod(address, Pod{pod.Namespace, pod.Name, pod.Labels})
+		}
+	}
 }
 
-// ReadCluster reads the output of kubectl get pods,services -A -o json. It skips pods on the network of their node, which
-// have the address of the node.
-func ReadCluster(file io.Reader) (*Cluster, error) {
-	var m manifest
-	if err := json.NewDecoder(file).Decode(&m); err != nil {
-		return nil, fmt.Errorf("not the output of kubectl get pods,services -A -o json: %w", err)
-	}
-	c := NewCluster()
-	for _, item := range m.Items {
-		switch {
-		case item.Kind == "Pod" && !item.Spec.HostNetwork:
-			for _, ip := range item.Status.PodIPs {
-				if address, err := netip.ParseAddr(ip.IP); err == nil {
-					c.AddPod(address, Pod{item.Metadata.Namespace, item.Metadata.Name, item.Metadata.Labels})
-				}
-			}
-		case item.Kind == "Service":
-			service := Service{item.Metadata.Namespace, item.Metadata.Name, item.Spec.Selector, make(map[uint16]uint16)}
-			for _, port := range item.Spec.Ports {
-				var target uint16
-				if json.Unmarshal(port.TargetPort, &target) == nil && target != 0 {
-					service.TargetPorts[port.Port] = target
-				}
-			}
-			for _, ip := range item.Spec.ClusterIPs {
-				if address, err := netip.ParseAddr(ip); err == nil {
-					c.AddService(address, service)
-				}
-			}
+// AddServiceObject adds the cluster IPs of a Service.
+func (c *Cluster) AddServiceObject(object *corev1.Service) {
+	service := Service{object.Namespace, object.Name, object.Spec.Selector, make(map[uint16]uint16)}
+	for _, port := range object.Spec.Ports {
+		if target := port.TargetPort.IntVal; target != 0 {
+			service.TargetPorts[uint16(port.Port)] = uint16(target)
 		}
+	}
+	for _, ip := range object.Spec.ClusterIPs {
+		if address, err := netip.ParseAddr(ip); err == nil {
+			c.AddService(address, service)
+		}
+	}
+}
+
+// ReadCluster reads the output of kubectl get pods,services -A -o json, one object after the other.
+func ReadCluster(file io.Reader) (*Cluster, error) {
+	c := NewCluster()
+	if err := c.readList(json.NewDecoder(file)); err != nil {
+		return nil, fmt.Errorf("not the output of kubectl get pods,services -A -o json: %w", err)
 	}
 	if c.IsEmpty() {
 		return nil, errors.New("no pods with addresses: give the output of kubectl get pods,services -A -o json")
 	}
 	return c, nil
+}
+
+// readList reads a JSON object that has the Kubernetes objects in its field items.
+func (c *Cluster) readList(decoder *json.Decoder) error {
+	if err := expect(decoder, '{'); err != nil {
+		return err
+	}
+	for decoder.More() {
+		field, err := decoder.Token()
+		if err != nil {
+			return err
+		}
+		if field != "items" {
+			var skipped json.RawMessage
+			if err := decoder.Decode(&skipped); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := expect(decoder, '['); err != nil {
+			return err
+		}
+		for decoder.More() {
+			var object json.RawMessage
+			if err := decoder.Decode(&object); err != nil {
+				return err
+			}
+			if err := c.addJSON(object); err != nil {
+				return err
+			}
+		}
+		if err := expect(decoder, ']'); err != nil {
+			return err
+		}
+	}
+	return expect(decoder, '}')
+}
+
+func expect(decoder *json.Decoder, delimiter json.Delim) error {
+	token, err := decoder.Token()
+	if err == nil && token != delimiter {
+		err = fmt.Errorf("found %v instead of %v", token, delimiter)
+	}
+	return err
+}
+
+// addJSON adds a pod or a Service. It skips other objects.
+func (c *Cluster) addJSON(object json.RawMessage) error {
+	var kind metav1.TypeMeta
+	if err := json.Unmarshal(object, &kind); err != nil {
+		return err
+	}
+	switch kind.Kind {
+	case "Pod":
+		var pod corev1.Pod
+		if err := json.Unmarshal(object, &pod); err != nil {
+			return err
+		}
+		c.AddPodObject(&pod)
+	case "Service":
+		var service corev1.Service
+		if err := json.Unmarshal(object, &service); err != nil {
+			return err
+		}
+		c.AddServiceObject(&service)
+	}
+	return nil
 }

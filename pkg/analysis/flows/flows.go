@@ -27,6 +27,11 @@ type Flow struct {
 	First, Last int64
 }
 
+// Target returns ADDRESS:PORT/PROTOCOL of the other end.
+func (f Flow) Target() string {
+	return netip.AddrPortFrom(f.Destination, f.Port).String() + "/" + string(f.Protocol)
+}
+
 // Format is a format of logs.
 type Format string
 

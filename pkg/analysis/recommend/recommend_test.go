@@ -116,7 +116,7 @@ func specOf(t testing.TB, p Proposal, table *awsranges.Table) networkingv1.Netwo
 // flows in another order.
 func TestProposalAllowsWhatWasSeen(t *testing.T) {
 	table := sampleTable(t)
-	for seed := range uint64(60) {
+	for seed := range uint64(15) {
 		random := rand.New(rand.NewPCG(seed, 22))
 		var all []flows.Flow
 		for range random.IntN(200) {

@@ -10,9 +10,10 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"egress-agent/pkg/analysis/flows"
-	"egress-agent/pkg/netpol"
+	"egress-agent/pkg/policy"
 )
 
 // Namespace has the NetworkPolicies of one namespace.
@@ -24,11 +25,15 @@ type Namespace struct {
 
 // compiled is a NetworkPolicy with an index of the rules by prefix.
 type compiled struct {
-	selector         labels.Selector
-	allowsEverything bool
-	byPrefix         map[netip.Prefix][][]networkingv1.NetworkPolicyPort
-	bits             [2][]int // the lengths of IPv4 and IPv6 prefixes in byPrefix
-	pods             []podRule
+	selector labels.Selector
+	byPrefix map[netip.Prefix][]blockRule
+	bits     [2][]int // the lengths of IPv4 and IPv6 prefixes in byPrefix
+	pods     []podRule
+}
+
+type blockRule struct {
+	except []netip.Prefix // a NetworkPolicy that the agent did not make may have them
+	ports  []networkingv1.NetworkPolicyPort
 }
 
 type podRule struct {
@@ -36,22 +41,28 @@ type podRule struct {
 	ports            []networkingv1.NetworkPolicyPort
 }
 
-// NewNamespace returns a namespace with specs that the agent wrote. If cluster is nil, each NetworkPolicy applies to every
-// source.
+// NewNamespace returns a namespace with the specs of NetworkPolicies. It skips those that are not for egress. If cluster
+// is nil, each NetworkPolicy applies to every source. The agent's NetworkPolicies have neither named ports nor labels of
+// namespaces other than the name. In another NetworkPolicy, these open nothing, because cluster does not know them.
 func NewNamespace(name string, specs []networkingv1.NetworkPolicySpec, cluster *flows.Cluster) *Namespace {
 	n := &Namespace{name: name, cluster: cluster}
 	for _, spec := range specs {
-		n.policies = append(n.policies, compile(spec))
+		types := spec.PolicyTypes // if there are none, only the rules count
+		if slices.Contains(types, networkingv1.PolicyTypeEgress) || len(types) == 0 && len(spec.Egress) > 0 {
+			n.policies = append(n.policies, compile(spec))
+		}
 	}
 	return n
 }
 
 func compile(spec networkingv1.NetworkPolicySpec) *compiled {
-	c := &compiled{
-		selector: selectorOf(&spec.PodSelector), allowsEverything: netpol.AllowsEverything(spec),
-		byPrefix: make(map[netip.Prefix][][]networkingv1.NetworkPolicyPort),
-	}
+	c := &compiled{selector: selectorOf(&spec.PodSelector), byPrefix: make(map[netip.Prefix][]blockRule)}
 	for _, rule := range spec.Egress {
+		if len(rule.To) == 0 {
+			for _, all := range []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)} {
+				c.add(all, blockRule{ports: rule.Ports})
+			}
+		}
 		for _, peer := range rule.To {
 			if peer.IPBlock == nil {
 				p := podRule{pods: labels.Everything(), ports: rule.Ports}
@@ -68,13 +79,23 @@ func compile(spec networkingv1.NetworkPolicySpec) *compiled {
 			if err != nil {
 				continue
 			}
-			c.byPrefix[prefix] = append(c.byPrefix[prefix], rule.Ports)
-			if family := familyOf(prefix.Addr()); !slices.Contains(c.bits[family], prefix.Bits()) {
-				c.bits[family] = append(c.bits[family], prefix.Bits())
+			block := blockRule{ports: rule.Ports}
+			for _, text := range peer.IPBlock.Except {
+				if except, err := netip.ParsePrefix(text); err == nil {
+					block.except = append(block.except, except)
+				}
 			}
+			c.add(prefix.Masked(), block)
 		}
 	}
 	return c
+}
+
+func (c *compiled) add(prefix netip.Prefix, block blockRule) {
+	c.byPrefix[prefix] = append(c.byPrefix[prefix], block)
+	if family := familyOf(prefix.Addr()); !slices.Contains(c.bits[family], prefix.Bits()) {
+		c.bits[family] = append(c.bits[family], prefix.Bits())
+	}
 }
 
 func selectorOf(selector *metav1.LabelSelector) labels.Selector {
@@ -113,12 +134,10 @@ func (n *Namespace) Allows(flow flows.Flow) bool {
 }
 
 func (c *compiled) allows(n *Namespace, flow flows.Flow) bool {
-	if c.allowsEverything {
-		return true
-	}
 	for _, bits := range c.bits[familyOf(flow.Destination)] {
-		for _, ports := range c.byPrefix[netip.PrefixFrom(flow.Destination, bits).Masked()] {
-			if opens(ports, flow, flow.Port) {
+		for _, block := range c.byPrefix[netip.PrefixFrom(flow.Destination, bits).Masked()] {
+			isExcepted := slices.ContainsFunc(block.except, func(p netip.Prefix) bool { return p.Contains(flow.Destination) })
+			if !isExcepted && opens(block.ports, flow, flow.Port) {
 				return true
 			}
 		}
@@ -144,8 +163,15 @@ func (c *compiled) allows(n *Namespace, flow flows.Flow) bool {
 // opens reports whether the ports of a rule have a port of the flow's protocol.
 func opens(ports []networkingv1.NetworkPolicyPort, flow flows.Flow, port uint16) bool {
 	return len(ports) == 0 || slices.ContainsFunc(ports, func(p networkingv1.NetworkPolicyPort) bool {
-		if p.Protocol == nil || string(*p.Protocol) != string(flow.Protocol) || p.Port == nil {
+		protocol := policy.TCP
+		if p.Protocol != nil {
+			protocol = policy.Protocol(*p.Protocol)
+		}
+		if protocol != flow.Protocol || p.Port != nil && p.Port.Type == intstr.String {
 			return false
+		}
+		if p.Port == nil {
+			return true
 		}
 		last := p.Port.IntVal
 		if p.EndPort != nil {

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"egress-agent/pkg/analysis/flows"
 	"egress-agent/pkg/netpol"
@@ -74,6 +75,37 @@ func TestUsage(t *testing.T) {
 	denied := flow("10.8.0.1", 443)
 	denied.Accepted = 0
 	all := []flows.Flow{flow("10.9.0.1", 443), flow("10.9.0.2", 443), flow("10.9.0.1", 80), flow("10.0.1.6", 5432), flow("172.20.0.9", 80), flow("10.0.2.7", 1), denied}
-	require.Equal(t, []int{2, 1, 2, 1, 0}, Usage(p, nil, "shop", sampleCluster(), all))
-	require.Equal(t, []int{2, 1, 0, 0, 0}, Usage(p, nil, "shop", nil, all))
+	require.Equal(t, []int{2, 1, 2, 1, 0}, NewDestinations(p.Destinations, nil, "shop", sampleCluster()).Usage(all))
+	require.Equal(t, []int{2, 1, 0, 0, 0}, NewDestinations(p.Destinations, nil, "shop", nil).Usage(all))
+}
+
+// TestForeignNetworkPolicies has rules that the agent never makes.
+func TestForeignNetworkPolicies(t *testing.T) {
+	to := func(destination string, port uint16, protocol policy.Protocol) flows.Flow {
+		return flows.Flow{Source: netip.MustParseAddr("10.0.1.5"), Destination: netip.MustParseAddr(destination), Port: port, Protocol: protocol, Accepted: 1}
+	}
+	block := func(except ...string) []networkingv1.NetworkPolicyPeer {
+		return []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: "10.9.0.5/16", Except: except}}}
+	}
+	name, number, udp := intstr.FromString("https"), intstr.FromInt32(443), corev1.ProtocolUDP
+	egress := []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}
+	for _, test := range []struct {
+		name    string
+		spec    networkingv1.NetworkPolicySpec
+		flow    flows.Flow
+		allowed bool
+	}{
+		{"except", networkingv1.NetworkPolicySpec{PolicyTypes: egress, Egress: []networkingv1.NetworkPolicyEgressRule{{To: block("10.9.1.0/24")}}}, to("10.9.1.1", 443, policy.TCP), false},
+		{"beside except", networkingv1.NetworkPolicySpec{PolicyTypes: egress, Egress: []networkingv1.NetworkPolicyEgressRule{{To: block("10.9.1.0/24")}}}, to("10.9.2.1", 443, policy.TCP), true},
+		{"no peers", networkingv1.NetworkPolicySpec{PolicyTypes: egress, Egress: []networkingv1.NetworkPolicyEgressRule{{Ports: []networkingv1.NetworkPolicyPort{{Port: &number}}}}}, to("2001:db8::1", 443, policy.TCP), true},
+		{"no peers, another port", networkingv1.NetworkPolicySpec{PolicyTypes: egress, Egress: []networkingv1.NetworkPolicyEgressRule{{Ports: []networkingv1.NetworkPolicyPort{{Port: &number}}}}}, to("10.9.1.1", 80, policy.TCP), false},
+		{"no port number", networkingv1.NetworkPolicySpec{PolicyTypes: egress, Egress: []networkingv1.NetworkPolicyEgressRule{{To: block(), Ports: []networkingv1.NetworkPolicyPort{{Protocol: &udp}}}}}, to("10.9.1.1", 80, policy.UDP), true},
+		{"no protocol means TCP", networkingv1.NetworkPolicySpec{PolicyTypes: egress, Egress: []networkingv1.NetworkPolicyEgressRule{{To: block(), Ports: []networkingv1.NetworkPolicyPort{{Port: &number}}}}}, to("10.9.1.1", 443, policy.UDP), false},
+		{"a named port", networkingv1.NetworkPolicySpec{PolicyTypes: egress, Egress: []networkingv1.NetworkPolicyEgressRule{{To: block(), Ports: []networkingv1.NetworkPolicyPort{{Port: &name}}}}}, to("10.9.1.1", 0, policy.TCP), false},
+		{"no types, with egress", networkingv1.NetworkPolicySpec{Egress: []networkingv1.NetworkPolicyEgressRule{{To: block()}}}, to("10.8.0.1", 443, policy.TCP), false},
+		{"only ingress", networkingv1.NetworkPolicySpec{PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}}, to("10.8.0.1", 443, policy.TCP), true},
+		{"no types", networkingv1.NetworkPolicySpec{}, to("10.8.0.1", 443, policy.TCP), true},
+	} {
+		require.Equal(t, test.allowed, NewNamespace("shop", []networkingv1.NetworkPolicySpec{test.spec}, sampleCluster()).Allows(test.flow), test.name)
+	}
 }

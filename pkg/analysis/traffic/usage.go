@@ -10,41 +10,67 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// Usage returns how many distinct flows each destination of a policy allows, in the policy's order. It leaves out flows
-// that the dataplane always denied. A service whose ranges are not loaded has no flows. namespace is the policy's
-// namespace.
-func Usage(p *policy.Policy, table *awsranges.Table, namespace string, cluster *flows.Cluster, all []flows.Flow) []int {
-	counts := make([]int, len(p.Destinations))
-	byPrefix := make(map[netip.Prefix][]int)
-	var bits [2][]int
-	var pods []int
-	for i, d := range p.Destinations {
+// Destinations are the destinations of a policy, with an index of their prefixes.
+type Destinations struct {
+	namespace string
+	cluster   *flows.Cluster
+	list      []policy.Destination
+	byPrefix  map[netip.Prefix][]int
+	bits      [2][]int // the lengths of IPv4 and IPv6 prefixes in byPrefix
+	pods      []int
+}
+
+// NewDestinations returns the destinations of a policy. A service whose ranges are not loaded allows no flow, and the API
+// server neither. namespace is the policy's namespace.
+func NewDestinations(list []policy.Destination, table *awsranges.Table, namespace string, cluster *flows.Cluster) *Destinations {
+	found := &Destinations{namespace: namespace, cluster: cluster, list: list, byPrefix: make(map[netip.Prefix][]int)}
+	for i, d := range list {
 		if d.Pods != nil {
-			pods = append(pods, i)
+			found.pods = append(found.pods, i)
 		}
-		found, _ := netpol.Resolve(d, table)
-		for _, prefix := range found {
-			byPrefix[prefix] = append(byPrefix[prefix], i)
-			if family := familyOf(prefix.Addr()); !slices.Contains(bits[family], prefix.Bits()) {
-				bits[family] = append(bits[family], prefix.Bits())
+		resolved, _ := netpol.Resolve(d, table)
+		for _, prefix := range resolved {
+			found.byPrefix[prefix] = append(found.byPrefix[prefix], i)
+			if family := familyOf(prefix.Addr()); !slices.Contains(found.bits[family], prefix.Bits()) {
+				found.bits[family] = append(found.bits[family], prefix.Bits())
 			}
 		}
 	}
+	return found
+}
+
+// Allow reports whether a destination allows a flow. It calls each with the index of every such destination; each may be
+// nil.
+func (d *Destinations) Allow(flow flows.Flow, each func(index int)) bool {
+	isAllowed := false
+	allow := func(i int, port uint16) {
+		if hasPort(d.list[i], flow, port) {
+			isAllowed = true
+			if each != nil {
+				each(i)
+			}
+		}
+	}
+	for _, length := range d.bits[familyOf(flow.Destination)] {
+		for _, i := range d.byPrefix[netip.PrefixFrom(flow.Destination, length).Masked()] {
+			allow(i, flow.Port)
+		}
+	}
+	for _, i := range d.pods {
+		if leadsTo(*d.list[i].Pods, d.namespace, d.cluster, flow) {
+			allow(i, d.cluster.PortOf(flow))
+		}
+	}
+	return isAllowed
+}
+
+// Usage returns how many distinct flows each destination allows, in the policy's order. It leaves out flows that the
+// dataplane always denied.
+func (d *Destinations) Usage(all []flows.Flow) []int {
+	counts := make([]int, len(d.list))
 	for _, flow := range all {
-		if flow.Accepted == 0 {
-			continue
-		}
-		for _, length := range bits[familyOf(flow.Destination)] {
-			for _, i := range byPrefix[netip.PrefixFrom(flow.Destination, length).Masked()] {
-				if hasPort(p.Destinations[i], flow, flow.Port) {
-					counts[i]++
-				}
-			}
-		}
-		for _, i := range pods {
-			if leadsTo(*p.Destinations[i].Pods, namespace, cluster, flow) && hasPort(p.Destinations[i], flow, cluster.PortOf(flow)) {
-				counts[i]++
-			}
+		if flow.Accepted > 0 {
+			d.Allow(flow, func(i int) { counts[i]++ })
 		}
 	}
 	return counts

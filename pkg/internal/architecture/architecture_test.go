@@ -46,10 +46,10 @@ var table = []row{
 	{folder: "pkg/netpol", pure: true, imports: []string{"pkg/policy", "pkg/platform", "pkg/awsranges", "pkg/internal/nearest", "pkg/internal/prefixes",
 		"k8s.io/api", "k8s.io/apimachinery"}},
 	{folder: "pkg/analysis", pure: true, imports: []string{"pkg/policy", "pkg/platform", "pkg/awsranges", "pkg/internal/prefixes", "pkg/netpol"}},
-	{folder: "pkg/analysis/flows", pure: true, imports: []string{"pkg/policy"}},
+	{folder: "pkg/analysis/flows", pure: true, imports: []string{"pkg/policy", "k8s.io/api", "k8s.io/apimachinery"}},
 	{folder: "pkg/analysis/traffic", pure: true, imports: []string{"pkg/analysis/flows", "pkg/policy", "pkg/awsranges", "pkg/netpol", "k8s.io/api", "k8s.io/apimachinery"}},
 	{folder: "pkg/analysis/recommend", pure: true, imports: []string{"pkg/analysis/flows", "pkg/policy", "pkg/awsranges", "pkg/netpol", "k8s.io/apimachinery"}},
-	{folder: "pkg/status", imports: []string{"pkg/policy", "pkg/awsranges", "pkg/netpol", "k8s.io/api", "k8s.io/apimachinery"}},
+	{folder: "pkg/status", imports: []string{"pkg/policy", "pkg/awsranges", "pkg/netpol", "pkg/analysis/flows", "pkg/analysis/traffic", "k8s.io/api", "k8s.io/apimachinery"}},
 
 	{folder: "pkg/agent/internal/testobjects", imports: []string{"pkg/policy", "pkg/awsranges", "pkg/netpol", "k8s.io/api", "k8s.io/apimachinery",
 		"github.com/stretchr/testify"}},

@@ -122,6 +122,55 @@ status-a    egress   Applied   2              3       3/24         AGE      1 (l
 	require.Empty(t, writes, "status only reads")
 }
 
+// TestFlowsOfRealPods compares connections of pods that the API server knows with the policies of two namespaces.
+func TestFlowsOfRealPods(t *testing.T) {
+	harness.StartAgentWithRanges(t)
+	for space, address := range map[string]string{"flows-a": "10.244.7.1", "flows-b": "10.244.7.2"} {
+		harness.CreateNamespace(t, space)
+		harness.Kubectl(t, "apiVersion: v1\nkind: Pod\nmetadata: {name: web, labels: {app: web}}\nspec: {automountServiceAccountToken: false, containers: [{name: web, image: web}]}\n", "apply", "-n", space, "-f", "-")
+		harness.Kubectl(t, "", "patch", "pod", "web", "-n", space, "--subresource=status", "--type=merge", "-p", `{"status": {"podIP": "`+address+`", "podIPs": [{"ip": "`+address+`"}]}}`)
+	}
+	harness.Kubectl(t, harness.PolicyManifest("flows-a", "egress", `{"allowedDestinations": [{"name": "db", "cidr": "10.1.0.0/24", "ports": [5432]}, {"name": "old", "cidr": "10.2.0.0/24", "ports": [22]}]}`)+"---\n"+
+		harness.PolicyManifest("flows-b", "egress", `{"defaultAction": "allow", "allowedDestinations": [{"name": "peer", "pods": {"app": "web"}, "namespace": "flows-a", "ports": [80]}]}`), "apply", "-f", "-")
+	for _, space := range []string{"flows-a", "flows-b"} {
+		harness.AwaitNetworkPolicy(t, space, "egress", "there", harness.Exists)
+	}
+	var log strings.Builder
+	for _, line := range []string{"10.244.7.1;SPORT: 39197;DIP: 10.1.0.5;DPORT: 5432", "10.244.7.1;SPORT: 39198;DIP: 10.3.0.5;DPORT: 443", "10.244.7.2;SPORT: 39199;DIP: 10.244.7.1;DPORT: 80", "10.244.7.2;SPORT: 39200;DIP: 10.1.0.5;DPORT: 5432"} {
+		log.WriteString("Node: n;SIP: " + line + ";PROTOCOL: TCP;PolicyVerdict: ACCEPT\n")
+	}
+	file := filepath.Join(t.TempDir(), "agent.log")
+	require.NoError(t, os.WriteFile(file, []byte(log.String()), 0o600))
+
+	exit, stdout, stderr := runStatus(t, harness.Control(t).Kubeconfig, "-n", "flows-a", "--flows", file)
+	require.Equal(t, 1, exit)
+	require.Equal(t, "NAMESPACE   FLOWS   DENIED   UNUSED\nflows-a     2       1        1\n", stdout)
+	require.Contains(t, stderr, "\nflows-a: would be denied: 10.3.0.5:443/TCP (sources: 1, records: 1)\nflows-a/egress/old: unused: no connection used it\n")
+	_, stdout, stderr = runStatus(t, harness.Control(t).Kubeconfig, "-n", "flows-b", "--flows", file)
+	require.Equal(t, "NAMESPACE   FLOWS   DENIED   UNUSED\nflows-b     2       1        0\n", stdout)
+	require.Contains(t, stderr, "\nflows-b: would be denied: 10.1.0.5:5432/TCP (sources: 1, records: 1)\n")
+
+	command := exec.Command(harness.Binary(t, "egress-agent"), "recommend", "--flows", file, "--kubeconfig", harness.Control(t).Kubeconfig, "--ranges-file", harness.RangesFile)
+	output, err := command.CombinedOutput()
+	require.NoError(t, err, "%s", output)
+	require.Contains(t, string(output), "namespace: flows-a")
+	require.Contains(t, string(output), `"pods": {"app":"web"}, "namespace": "flows-a"`)
+
+	// A tenant who may not list pods sees only its own namespace, and all connections count as its own.
+	harness.Kubectl(t, "", "create", "serviceaccount", "-n", "flows-a", "reader")
+	harness.Kubectl(t, "", "create", "role", "-n", "flows-a", "reader", "--verb=get,list", "--resource=configmaps,networkpolicies.networking.k8s.io")
+	harness.Kubectl(t, "", "create", "rolebinding", "-n", "flows-a", "reader", "--role=reader", "--serviceaccount=flows-a:reader")
+	kubeconfig, err := harness.Control(t).ServiceAccountKubeconfig(t.Context(), "flows-a", "reader")
+	require.NoError(t, err)
+	_, stdout, stderr = runStatus(t, kubeconfig, "-n", "flows-a", "--flows", file)
+	require.Equal(t, "NAMESPACE   FLOWS   DENIED   UNUSED\nflows-a     4       2        1\n", stdout)
+	require.Contains(t, stderr, "note: no permission to list pods and services: all connections count as those of one namespace; --pods FILE gives the pods\n")
+	command = exec.Command(harness.Binary(t, "egress-agent"), "recommend", "--flows", file, "--kubeconfig", kubeconfig)
+	output, err = command.CombinedOutput()
+	require.Error(t, err)
+	require.Contains(t, string(output), "no permission to list pods and services in all namespaces with kubeconfig "+kubeconfig+": give --pods FILE")
+}
+
 // requireTenantStatus runs status with rights in one namespace only.
 func requireTenantStatus(t *testing.T) {
 	harness.Kubectl(t, "", "create", "serviceaccount", "-n", "status-a", "reader")

@@ -240,14 +240,22 @@ func (b *builder) destination(d status.Destination) destinationView {
 	return v
 }
 
-// notes says where a CIDR belongs, when a destination expires and why it is there, or returns "".
+// notes says where a CIDR belongs, when a destination expires, why it is there and whether connections used it, or returns
+// "".
 func (b *builder) notes(d status.Destination) string {
-	notes := []string{b.belongs(d.CIDR), "", d.Reason}
+	notes := []string{b.belongs(d.CIDR), "", d.Reason, ""}
 	if d.Expires != nil {
 		notes[1] = "until " + policy.FormatExpiry(*d.Expires)
 		if d.IsExpired {
 			notes[1] = "expired, " + policy.FormatExpiry(*d.Expires) + ": opens nothing"
 		}
+	}
+	switch {
+	case d.Flows == nil:
+	case *d.Flows == 0:
+		notes[3] = "unused: no connection of the logs"
+	default:
+		notes[3] = "used by " + formatCount(*d.Flows, "connection", "connections") + " of the logs"
 	}
 	return strings.Join(slices.DeleteFunc(notes, func(note string) bool { return note == "" }), "; ")
 }
