@@ -21,6 +21,7 @@ const (
 		{"name": "db", "cidr": "10.1.0.0/24", "ports": [5432]}, {"name": "legacy", "cidr": "10.2.0.0/24", "ports": [22]},
 		{"name": "past", "cidr": "10.3.0.0/24", "ports": [22], "expires": "2026-01-01"}, {"name": "api", "entity": "kube-apiserver"}]}`
 	observePolicy = `{"defaultAction": "allow", "podSelector": {"matchLabels": {"app": "job"}}, "allowedDestinations": [{"name": "s3", "cidr": "10.4.0.0/24", "ports": [443]}]}`
+	cronPolicy    = `{"defaultAction": "allow", "podSelector": {"matchLabels": {"app": "cron"}}, "allowedDestinations": [{"name": "mail", "cidr": "10.6.0.0/24", "ports": [25]}]}`
 )
 
 // TestAddTraffic has a namespace with a policy that denies, one that observes and a NetworkPolicy that a tenant wrote,
@@ -38,8 +39,8 @@ func TestAddTraffic(t *testing.T) {
 			{IPBlock: &networkingv1.IPBlock{CIDR: "10.5.0.0/16", Except: []string{"10.5.1.0/24"}}}}}},
 	}}
 	cluster := Cluster{
-		ConfigMaps:      []*corev1.ConfigMap{configMap("web", webPolicy), configMap("job", observePolicy), other},
-		NetworkPolicies: []*networkingv1.NetworkPolicy{made(t, "web", webPolicy, nil), made(t, "job", observePolicy, nil), inOther, ofTenant},
+		ConfigMaps:      []*corev1.ConfigMap{configMap("web", webPolicy), configMap("job", observePolicy), configMap("cron", cronPolicy), other},
+		NetworkPolicies: []*networkingv1.NetworkPolicy{made(t, "web", webPolicy, nil), made(t, "job", observePolicy, nil), made(t, "cron", cronPolicy, nil), inOther, ofTenant},
 		Options:         options,
 	}
 	pods := flows.NewCluster()
@@ -50,9 +51,9 @@ func TestAddTraffic(t *testing.T) {
 		pods.AddPod(netip.MustParseAddr(address), pod)
 	}
 	all := []flows.Flow{
-		flowTo("10.0.0.1", "10.1.0.9", 5432), flowTo("10.0.0.1", "10.1.0.9", 443), flowTo("10.0.0.2", "10.1.0.9", 443), flowTo("10.0.0.1", "10.3.0.1", 22),
+		flowTo("10.0.0.1", "10.1.0.9", 5432), flowTo("10.0.0.1", "10.1.0.9", 443), flowTo("10.0.0.2", "10.1.0.9", 443), flowTo("10.0.0.1", "10.3.0.1", 22), flowTo("10.0.0.1", "10.4.0.1", 443),
 		flowTo("10.0.0.2", "10.5.0.1", 1), flowTo("10.0.0.2", "10.5.1.1", 1),
-		flowTo("10.0.0.3", "10.4.0.1", 443), flowTo("10.0.0.3", "10.1.0.9", 5432), // now open, and not with defaultAction deny
+		flowTo("10.0.0.3", "10.4.0.1", 443), flowTo("10.0.0.3", "10.6.0.1", 25), flowTo("10.0.0.3", "10.1.0.9", 5432), // now open, and not with defaultAction deny
 		flowTo("10.0.0.4", "10.1.0.9", 5432),
 		{Source: netip.MustParseAddr("10.0.0.4"), Destination: netip.MustParseAddr("10.9.9.9"), Port: 1, Protocol: policy.TCP, Denied: 1},
 	}
@@ -63,7 +64,7 @@ func TestAddTraffic(t *testing.T) {
 	require.Nil(t, report.Traffic)
 	report.AddTraffic(cluster, all, pods)
 	require.Equal(t, []Traffic{
-		{Namespace: "tenant-a", Flows: 8, Denied: []DeniedFlows{{"10.1.0.9:443/TCP", 2, 2}, {"10.1.0.9:5432/TCP", 1, 1}, {"10.5.1.1:1/TCP", 1, 1}}, Unused: []string{"web/legacy"}},
+		{Namespace: "tenant-a", Flows: 10, Denied: []DeniedFlows{{"10.1.0.9:443/TCP", 2, 2}, {"10.1.0.9:5432/TCP", 1, 1}, {"10.4.0.1:443/TCP", 1, 1}, {"10.5.1.1:1/TCP", 1, 1}, {"10.6.0.1:25/TCP", 1, 1}}, Unused: []string{"web/legacy"}},
 		{Namespace: "tenant-b", Flows: 2, Denied: []DeniedFlows{{"10.1.0.9:5432/TCP", 1, 1}}, Unused: []string{}},
 	}, report.Traffic)
 	used := make(map[string]int)
@@ -74,14 +75,14 @@ func TestAddTraffic(t *testing.T) {
 			}
 		}
 	}
-	require.Equal(t, map[string]int{"web/db": 2, "web/legacy": 0, "job/s3": 1}, used)
+	require.Equal(t, map[string]int{"web/db": 2, "web/legacy": 0, "job/s3": 2, "cron/mail": 1}, used)
 
 	// Without pods, every flow is one of the only namespace, and every NetworkPolicy may apply to it.
 	cluster.ConfigMaps, cluster.NetworkPolicies = cluster.ConfigMaps[:1], cluster.NetworkPolicies[:1]
 	report = NewReport("", now, nil, cluster)
 	report.AddTraffic(cluster, all, nil)
-	require.Equal(t, 10, report.Traffic[0].Flows)
-	require.Len(t, report.Traffic[0].Denied, 4)
+	require.Equal(t, 12, report.Traffic[0].Flows)
+	require.Len(t, report.Traffic[0].Denied, 5)
 }
 
 // TestAddTrafficKeepsGuardrails has a policy that observes, and a guardrail that closes what its destination opens.
