@@ -84,7 +84,7 @@ func TestRenderReportsWarningsAndProblems(t *testing.T) {
 	status, stdout, stderr = shell(t, "", "render", "-f", seed, "-o", "table")
 	require.Equal(t, 2, status)
 	require.Empty(t, stdout)
-	require.Equal(t, "egress-agent render: invalid -o \"table\": must be yaml, json or clusternetworkpolicy\nRun 'egress-agent render --help' for usage.\n", stderr)
+	require.Equal(t, "egress-agent render: invalid -o \"table\": must be yaml, json, serviceentry or clusternetworkpolicy\nRun 'egress-agent render --help' for usage.\n", stderr)
 }
 
 func TestHelpAndUsageErrors(t *testing.T) {

@@ -3,9 +3,13 @@ package main
 import (
 	"flag"
 	"io"
+	"strings"
+
+	networkingv1 "k8s.io/api/networking/v1"
 
 	"egress-agent/cmd/internal/cli"
 	"egress-agent/pkg/netpol"
+	"egress-agent/pkg/serviceentry"
 )
 
 const renderUsage = `
@@ -20,7 +24,8 @@ Helm templates, Kustomize patches and similar files, and prints a note. If a fil
 looks like a policy but cannot be parsed, render reports it after all the others.
 
 Usage:
-  egress-agent render -f FILE... [--platform FILE...] [--ranges-file FILE] [-o yaml|json]
+  egress-agent render -f FILE... [--platform FILE...] [--ranges-file FILE]
+        [-o yaml|json|serviceentry]
   egress-agent render --platform FILE... [--ranges-file FILE] -o clusternetworkpolicy
 
 Examples:
@@ -31,7 +36,8 @@ With --platform, render also prints the base of each platform document for each
 Namespace in the files that it governs, and leaves out of the policies what
 guardrails close. -o clusternetworkpolicy prints AWS's ClusterNetworkPolicy with
 what the documents deny. It also binds the NetworkPolicies that tenants write
-themselves.
+themselves. -o serviceentry prints Istio's ServiceEntries with the addresses and TCP
+ports of the NetworkPolicies, for a mesh that forwards only to hosts it knows.
 
 Exit status: 0 all rendered, 1 a policy is invalid, 2 wrong usage, unreadable
 input, or a service without --ranges-file: render prints the rest of its policy.
@@ -42,11 +48,11 @@ func render(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	files := cli.Files{Optional: true}
 	files.AddFlags(flags)
 	files.AddPlatformFlag(flags)
-	format := flags.String("o", "yaml", "output `format`: yaml, json or clusternetworkpolicy")
+	format := flags.String("o", "yaml", "output `format`: yaml, json, serviceentry or clusternetworkpolicy")
 	if status, ok := cli.Parse(flags, args, renderUsage, stdout, stderr); !ok {
 		return status
 	}
-	err := cli.CheckFormat(*format, "yaml", "json", backstopFormat)
+	err := cli.CheckFormat(*format, "yaml", "json", serviceEntryFormat, backstopFormat)
 	if err != nil {
 		stderr.UsageError(flags.Name(), err)
 		return cli.ExitUsage
@@ -56,9 +62,13 @@ func render(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 		return status
 	}
 	var objects []any
-	if *format == backstopFormat {
+	switch *format {
+	case backstopFormat:
 		objects, status = renderBackstop(input, stderr)
-	} else {
+	case serviceEntryFormat:
+		objects, status = renderPolicies(input, stderr)
+		objects = serviceEntries(objects, stderr)
+	default:
 		objects, status = renderPolicies(input, stderr)
 	}
 	if *format == "json" {
@@ -73,8 +83,26 @@ func render(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	return input.ReportUnread(stderr, flags.Name(), status)
 }
 
-// backstopFormat is the value of -o that prints a ClusterNetworkPolicy for each platform document.
-const backstopFormat = "clusternetworkpolicy"
+// Values of -o for objects other than NetworkPolicies.
+const (
+	backstopFormat     = "clusternetworkpolicy"
+	serviceEntryFormat = "serviceentry"
+)
+
+// serviceEntries returns the ServiceEntries of NetworkPolicies.
+func serviceEntries(networkPolicies []any, stderr cli.Output) (objects []any) {
+	for _, object := range networkPolicies {
+		networkPolicy := object.(*networkingv1.NetworkPolicy)
+		entries, notes := serviceentry.Of(networkPolicy)
+		for _, note := range notes {
+			stderr.Line("%s: note: left out of the ServiceEntries: %s", strings.TrimPrefix(networkPolicy.Namespace+"/"+networkPolicy.Name, "/"), note)
+		}
+		for _, entry := range entries {
+			objects = append(objects, entry)
+		}
+	}
+	return objects
+}
 
 // renderPolicies returns the NetworkPolicies of the policies, and then those of the platform documents' bases.
 func renderPolicies(input *cli.Input, stderr cli.Output) (objects []any, status int) {
