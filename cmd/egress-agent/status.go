@@ -24,7 +24,7 @@ and NetworkPolicies in that namespace.
 
 Usage:
   egress-agent status [-n NAMESPACE] [--kubeconfig FILE] [--flows FILE... [--pods FILE]]
-        [-o text|wide|json|html]
+        [-o text|wide|json|html|markdown|csv|report]
 
 Examples:
   egress-agent status -n tenant-a
@@ -65,6 +65,13 @@ denied if every policy had the defaultAction deny, and the entries of policies
 that no connection used. It reads the pods and Services from the cluster, or from
 --pods.
 
+-o markdown and -o csv are for auditors: each destination of each policy, with the
+time and the syncToken of the AWS ranges. -o report prints a Report of
+openreports.io/v1alpha1 for each namespace, the worst results first, for kubectl
+apply and Policy Reporter: the state, what is wide, open on every port or in every
+region, expired or expiring, without a reason, and NetworkPolicies of others that
+open egress.
+
 -o json prints an object, with times in RFC 3339:
   cluster    the URL of the API server
   made       the time of the report
@@ -104,7 +111,7 @@ func printStatus(ctx context.Context, args []string, stdin io.Reader, stdout, st
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig `FILE`; default: the files in KUBECONFIG, else ~/.kube/config, else the Pod's service account")
 	flags.StringVar(&o.agentNamespace, "namespace", newOptions().namespace, "the agent's `namespace`, which has the ConfigMap "+agent.RangesName+"; unused with --ranges-file")
 	o.logs.addFlags(flags)
-	flags.StringVar(&o.format, "o", "text", "output `format`: text, wide, json or html")
+	flags.StringVar(&o.format, "o", "text", "output `format`: text, wide, json, html, markdown, csv or report")
 	if status, ok := cli.Parse(flags, args, statusUsage, stdout, stderr); !ok {
 		return status
 	}
@@ -145,7 +152,7 @@ func printStatus(ctx context.Context, args []string, stdin io.Reader, stdout, st
 }
 
 func (o *statusOptions) validate() error {
-	errs := []error{cli.CheckFormat(o.format, "text", "wide", "json", "html")}
+	errs := []error{cli.CheckFormat(o.format, "text", "wide", "json", "html", "markdown", "csv", "report")}
 	for _, option := range []struct{ flag, namespace string }{{"-n", o.tenantNamespace}, {"--namespace", o.agentNamespace}} {
 		if problems := validation.IsDNS1123Label(option.namespace); option.namespace != "" && len(problems) > 0 {
 			errs = append(errs, fmt.Errorf("invalid %s %q: %s", option.flag, option.namespace, problems[0]))
@@ -182,6 +189,16 @@ func writeReport(report *status.Report, table *awsranges.Table, format, program 
 		return cli.NewOutput(stdout).Result(cli.NewOutput(stderr), program, report, exit)
 	case "html":
 		err = page.Write(stdout, report, table)
+	case "markdown":
+		writeMarkdown(cli.NewOutput(stdout), report)
+	case "csv":
+		err = writeCSV(stdout, report)
+	case "report":
+		var objects []any
+		for _, object := range report.OpenReports() {
+			objects = append(objects, object)
+		}
+		err = cli.NewOutput(stdout).YAML(objects...)
 	default:
 		write := writeTable
 		if report.Traffic != nil {

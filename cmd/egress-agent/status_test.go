@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/csv"
 	"fmt"
 	"net/netip"
 	"os"
@@ -33,7 +34,7 @@ func sampleReport(t *testing.T) (*status.Report, *awsranges.Table) {
 	cluster := status.Cluster{Table: table, Options: netpol.Options{Family: netpol.IPv4, AllowDNS: true, MaxPortSlots: netpol.DefaultPortSlots}}
 	confirmed := time.Date(2026, 11, 24, 7, 30, 0, 0, time.UTC)
 	add := func(namespace, name, document string) *corev1.ConfigMap {
-		configMap := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Data: map[string]string{policy.Key: document}}
+		configMap := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, UID: "uid"}, Data: map[string]string{policy.Key: document}}
 		cluster.ConfigMaps = append(cluster.ConfigMaps, configMap)
 		return configMap
 	}
@@ -77,7 +78,7 @@ func sampleReport(t *testing.T) (*status.Report, *awsranges.Table) {
 // TestStatusGolden compares the output of status with testdata/status. UPDATE_GOLDEN=1 rewrites the files.
 func TestStatusGolden(t *testing.T) {
 	const dir = "../../testdata/status"
-	files := map[string]string{"text": "table.txt", "wide": "wide.txt", "json": "report.json", "html": "page.html"}
+	files := map[string]string{"text": "table.txt", "wide": "wide.txt", "json": "report.json", "html": "page.html", "markdown": "report.md", "csv": "report.csv", "report": "openreports.yaml"}
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	require.Len(t, entries, len(files)+1, "each golden needs a test, and each test a golden")
@@ -218,7 +219,7 @@ func TestStatusExplainsWrongUsage(t *testing.T) {
 		args   []string
 		stderr string
 	}{
-		{"format", []string{"-o", "yaml"}, "egress-agent status: invalid -o \"yaml\": must be text, wide, json or html\nRun 'egress-agent status --help' for usage.\n"},
+		{"format", []string{"-o", "yaml"}, "egress-agent status: invalid -o \"yaml\": must be text, wide, json, html, markdown, csv or report\nRun 'egress-agent status --help' for usage.\n"},
 		{"namespace", []string{"-n", "Tenant A"}, "egress-agent status: invalid -n \"Tenant A\": "},
 		{"argument", []string{"tenant-a"}, "egress-agent status: unexpected argument \"tenant-a\"\n"},
 		{"no kubeconfig", nil, "egress-agent status: no cluster: kubeconfig " + dir + "/none is missing or empty; give --kubeconfig FILE or set KUBECONFIG\n"},
@@ -237,4 +238,21 @@ func TestStatusExplainsWrongUsage(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestCSVRunsNoFormula writes destinations whose names a spreadsheet would take for a formula.
+func TestCSVRunsNoFormula(t *testing.T) {
+	report := &status.Report{Policies: []status.Policy{{Namespace: "a", Name: "p"}}}
+	for _, name := range []string{"=HYPERLINK(1)", "+1", "-1", "@SUM", "\tx", "plain"} {
+		report.Policies[0].Destinations = append(report.Policies[0].Destinations, status.Destination{Name: name, CIDR: "10.0.0.0/8"})
+	}
+	var out bytes.Buffer
+	require.NoError(t, writeCSV(&out, report))
+	rows, err := csv.NewReader(&out).ReadAll()
+	require.NoError(t, err)
+	var names []string
+	for _, row := range rows[1:] {
+		names = append(names, row[7])
+	}
+	require.Equal(t, []string{"'=HYPERLINK(1)", "'+1", "'-1", "'@SUM", `\tx`, "plain"}, names)
 }

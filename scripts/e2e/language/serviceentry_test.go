@@ -3,9 +3,7 @@ package language
 import (
 	"bytes"
 	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -18,19 +16,7 @@ import (
 
 // TestServiceEntries stores rendered ServiceEntries with Istio's own CustomResourceDefinition, which has the limits.
 func TestServiceEntries(t *testing.T) {
-	harness.Control(t)
-	folder, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "istio.io/api").Output()
-	require.NoError(t, err)
-	definitions, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(folder)), "kubernetes", "customresourcedefinitions.gen.yaml"))
-	require.NoError(t, err)
-	const name = "serviceentries.networking.istio.io"
-	for _, definition := range strings.Split(string(definitions), "\n---\n") {
-		if strings.Contains(definition, "  name: "+name+"\n") {
-			harness.Kubectl(t, definition, "create", "-f", "-")
-		}
-	}
-	t.Cleanup(func() { harness.TryKubectl(t, "", "delete", "crd", name) })
-	harness.Kubectl(t, "", "wait", "--for=condition=Established", "crd/"+name)
+	createDefinition(t, "serviceentries.networking.istio.io", "istio.io/api", "kubernetes", "customresourcedefinitions.gen.yaml")
 	harness.CreateNamespace(t, "mesh")
 
 	destinations := []string{`{"name": "s3", "awsService": "s3", "ports": [443]}`, `{"name": "ports", "cidr": "10.255.0.0/16", "ports": [{"port": 14900, "endPort": 15300}]}`,
