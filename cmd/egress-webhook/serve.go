@@ -16,6 +16,7 @@ import (
 
 	"egress-agent/cmd/internal/cli"
 	"egress-agent/pkg/admission"
+	"egress-agent/pkg/audit"
 )
 
 const usage = `
@@ -40,6 +41,7 @@ type options struct {
 	addr              string
 	certFile, keyFile string
 	platformFile      string
+	audit             bool
 }
 
 func newOptions() *options { return &options{Service: cli.NewService(), addr: ":8443"} }
@@ -49,6 +51,7 @@ func (o *options) addFlags(flags *flag.FlagSet) {
 	flags.StringVar(&o.addr, "addr", o.addr, "`address` that serves POST /validate over TLS")
 	flags.StringVar(&o.certFile, "tls-cert-file", o.certFile, "PEM `FILE` with the serving certificate")
 	flags.StringVar(&o.platformFile, "platform-file", o.platformFile, "read the platform documents from `FILE`, which the agent keeps in the ConfigMap egress-platform")
+	flags.BoolVar(&o.audit, "audit", o.audit, "write a line of JSON to standard output for each changed policy that is admitted: who, what it opens and closes")
 	flags.StringVar(&o.keyFile, "tls-key-file", o.keyFile, "PEM `FILE` with the key of the certificate")
 }
 
@@ -80,7 +83,11 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	registry := cli.NewRegistry(program)
 	metrics := admission.NewMetrics(registry, certificate, ranges, documents)
 	rules := func() admission.Rules { return documents.RulesWith(ranges.Table(), policyOptions) }
-	handler := closeWhenStopping(ctx, admission.Handler(rules, metrics, log))
+	var trail *audit.Log
+	if o.audit {
+		trail = audit.NewLog(stdout, program, time.Now)
+	}
+	handler := closeWhenStopping(ctx, admission.Handler(rules, trail, metrics, log))
 	limitConnections := func(l net.Listener) net.Listener { return admission.LimitConnections(l, metrics) }
 	if err := o.run(ctx, admission.NewServer(handler, certificate, metrics, log), limitConnections, registry, log); err != nil {
 		log.Error("serve failed", "error", err)

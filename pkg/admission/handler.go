@@ -13,6 +13,8 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"egress-agent/pkg/audit"
 )
 
 const (
@@ -32,6 +34,7 @@ const (
 
 type handler struct {
 	rules   func() Rules
+	trail   *audit.Log // may be nil
 	metrics *Metrics
 	log     *rateLimitedLog
 
@@ -43,11 +46,13 @@ type handler struct {
 // Handler serves POST /validate. rules returns what reviews judge by now. A review gets 200 and its verdict. Any other
 // request gets a 4xx or 5xx status, which an API server treats as a failed call.
 //
+// trail gets an entry for each changed policy that Handler allows. It may be nil.
+//
 // Each client has a share of the memory for bodies. If a client exceeds its share, Handler returns 429; API
 // servers retry.
-func Handler(rules func() Rules, metrics *Metrics, log *slog.Logger) http.Handler {
+func Handler(rules func() Rules, trail *audit.Log, metrics *Metrics, log *slog.Logger) http.Handler {
 	return &handler{
-		rules: rules, metrics: metrics, log: &rateLimitedLog{Logger: log},
+		rules: rules, trail: trail, metrics: metrics, log: &rateLimitedLog{Logger: log},
 		smallBytes: newClientShares(maxSmallBytesInFlight), largeBytes: newClientShares(maxLargeBytesInFlight),
 		evaluations: newFairSemaphore(runtime.GOMAXPROCS(0)),
 		buffers:     sync.Pool{New: func() any { return &bytes.Buffer{} }},
@@ -123,13 +128,26 @@ func (h *handler) decide(ctx context.Context, client string, body []byte) (*Requ
 	if request != nil {
 		namespace = request.Namespace
 	}
-	if httpErr := h.runLimited(ctx, client, namespace, func() { response, err = Review(request, h.rules()) }); httpErr != nil {
+	if httpErr := h.runLimited(ctx, client, namespace, func() { response, err = h.review(request) }); httpErr != nil {
 		return nil, nil, httpErr
 	}
 	if err != nil {
 		return nil, nil, &httpError{http.StatusBadRequest, reasonMalformed, err}
 	}
 	return request, response, nil
+}
+
+// review reviews a request, and writes its audit entry.
+func (h *handler) review(request *Request) (*Response, error) {
+	rules := h.rules()
+	response, err := Review(request, rules)
+	if err != nil || h.trail == nil {
+		return response, err
+	}
+	if entry, ok := auditEntry(request, response, rules); ok {
+		h.trail.Write(entry)
+	}
+	return response, nil
 }
 
 // runLimited calls evaluate when the semaphore admits the caller. It returns an error if ctx ends first.

@@ -29,7 +29,7 @@ func newMetrics() *Metrics {
 }
 
 func newHandler(metrics *Metrics) http.Handler {
-	return Handler(noRanges, metrics, slog.New(slog.DiscardHandler))
+	return Handler(noRanges, nil, metrics, slog.New(slog.DiscardHandler))
 }
 
 func post(handler http.Handler, body io.Reader) *httptest.ResponseRecorder {
@@ -231,7 +231,7 @@ func TestCallerLeftGetsNoVerdict(t *testing.T) {
 // TestRefusedRequestsLogIsLimited checks that clients cannot fill a disk with log lines.
 func TestRefusedRequestsLogIsLimited(t *testing.T) {
 	var log bytes.Buffer
-	handler := Handler(noRanges, newMetrics(), slog.New(slog.NewJSONHandler(&log, nil)))
+	handler := Handler(noRanges, nil, newMetrics(), slog.New(slog.NewJSONHandler(&log, nil)))
 	started := time.Now()
 	for range 1000 {
 		post(handler, strings.NewReader("x"))
@@ -255,7 +255,7 @@ func TestUnreadableBody(t *testing.T) {
 func TestReviewsAreCountedAndLogged(t *testing.T) {
 	var log bytes.Buffer
 	metrics := newMetrics()
-	handler := Handler(noRanges, metrics, slog.New(slog.NewJSONHandler(&log, nil)))
+	handler := Handler(noRanges, nil, metrics, slog.New(slog.NewJSONHandler(&log, nil)))
 	secret := strings.ReplaceAll(bad, `"allowedDestinations"`, `"note": "hunter2", "allowedDestinations"`)
 	for range 3 {
 		post(handler, bytes.NewReader(review(t, request("CREATE", runtime.RawExtension{}, object(t, good)))))

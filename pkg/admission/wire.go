@@ -31,7 +31,8 @@ type Request struct {
 	Namespace string                  `json:"namespace"`
 	Name      string                  `json:"name"` // empty if the API server will generate the name
 	UserInfo  struct {
-		Username string `json:"username"`
+		Username string    `json:"username"`
+		Groups   []skipped `json:"groups"` // only their number
 	} `json:"userInfo"`
 	DryRun    bool       `json:"dryRun"`
 	Object    *ConfigMap `json:"object"`

@@ -45,6 +45,7 @@ var table = []row{
 	{folder: "pkg/internal/policytest", pure: true, imports: []string{"pkg/policy", "pkg/awsranges", "pkg/internal/prefixes", "k8s.io/api", "k8s.io/apimachinery"}},
 	{folder: "pkg/netpol", pure: true, imports: []string{"pkg/policy", "pkg/platform", "pkg/awsranges", "pkg/internal/nearest", "pkg/internal/prefixes",
 		"k8s.io/api", "k8s.io/apimachinery"}},
+	{folder: "pkg/audit", imports: []string{"pkg/policy", "pkg/internal/prefixes", "k8s.io/api", "k8s.io/apimachinery"}},
 	{folder: "pkg/serviceentry", pure: true, imports: []string{"pkg/netpol", "k8s.io/api", "k8s.io/apimachinery"}},
 	{folder: "pkg/analysis", pure: true, imports: []string{"pkg/policy", "pkg/platform", "pkg/awsranges", "pkg/internal/prefixes", "pkg/netpol"}},
 	{folder: "pkg/analysis/flows", pure: true, imports: []string{"pkg/policy", "k8s.io/api", "k8s.io/apimachinery"}},
@@ -77,7 +78,7 @@ var table = []row{
 	{folder: "pkg/agent", imports: []string{"pkg/agent/internal/controller", "pkg/agent/internal/events", "pkg/agent/internal/fairqueue", "pkg/agent/internal/plan",
 		"pkg/agent/internal/ranges", "pkg/agent/internal/reporter", "pkg/netpol", "k8s.io/api", "k8s.io/apimachinery", "k8s.io/client-go",
 		"github.com/prometheus/client_golang"}},
-	{folder: "pkg/admission", imports: []string{"pkg/policy", "pkg/platform", "pkg/awsranges", "pkg/netpol", "pkg/internal/filewatch",
+	{folder: "pkg/admission", imports: []string{"pkg/policy", "pkg/platform", "pkg/awsranges", "pkg/netpol", "pkg/audit", "pkg/internal/filewatch",
 		"k8s.io/api", "k8s.io/apimachinery", "sigs.k8s.io/json", "github.com/prometheus/client_golang"}},
 
 	{folder: "cmd/internal/cli", imports: []string{"pkg/policy", "pkg/platform", "pkg/awsranges", "pkg/netpol",
@@ -86,7 +87,7 @@ var table = []row{
 		"k8s.io/api", "k8s.io/apimachinery", "golang.org/x/net"}},
 	{folder: "cmd/egress-agent", imports: []string{"cmd/egress-agent/internal/page", "cmd/internal/cli", "pkg/policy", "pkg/awsranges", "pkg/netpol", "pkg/analysis", "pkg/analysis/flows", "pkg/analysis/traffic", "pkg/analysis/recommend", "pkg/serviceentry", "pkg/status", "pkg/agent",
 		"k8s.io/api", "k8s.io/apimachinery", "k8s.io/client-go", "k8s.io/klog/v2", "golang.org/x/crypto/x509roots/fallback", "golang.org/x/term"}},
-	{folder: "cmd/egress-webhook", imports: []string{"cmd/internal/cli", "pkg/policy", "pkg/netpol", "pkg/admission",
+	{folder: "cmd/egress-webhook", imports: []string{"cmd/internal/cli", "pkg/policy", "pkg/netpol", "pkg/admission", "pkg/audit",
 		"github.com/prometheus/client_golang"}},
 }
 
