@@ -22,6 +22,7 @@ import (
 
 	"egress-agent/cmd/internal/cli"
 	"egress-agent/pkg/agent"
+	"egress-agent/pkg/audit"
 	"egress-agent/pkg/awsranges"
 )
 
@@ -60,6 +61,15 @@ type options struct {
 	parentLabels    cli.Strings
 	chunkPeers      int
 	settle          time.Duration
+	audit           bool
+}
+
+// trail returns the audit trail, or nil without --audit.
+func (o *options) trail(stdout io.Writer) *audit.Log {
+	if !o.audit {
+		return nil
+	}
+	return audit.NewLog(stdout, program, time.Now)
 }
 
 func newOptions() *options {
@@ -78,6 +88,7 @@ func newOptions() *options {
 
 func (o *options) addFlags(flags *flag.FlagSet) {
 	o.Service.AddFlags(flags)
+	flags.BoolVar(&o.audit, "audit", o.audit, "write a line of JSON to standard output for each NetworkPolicy that is written or deleted: why, what it opens and closes")
 	flags.StringVar(&o.kubeconfig, "kubeconfig", o.kubeconfig, "kubeconfig `FILE`; default: the Pod's service account")
 	flags.StringVar(&o.namespace, "namespace", o.namespace, "the agent's own `namespace`, which has its Lease and the ConfigMap "+agent.RangesName)
 	flags.BoolVar(&o.leaderElect, "leader-elect", o.leaderElect, "write only while this agent holds the Lease, so that only one of several agents writes")
@@ -154,6 +165,7 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		LeaderElect:  o.leaderElect,
 		Workers:      o.workers,
 		ParentLabels: o.parentKeys(),
+		Trail:        o.trail(stdout),
 		ChunkPeers:   o.chunkPeers,
 		Settle:       o.settle,
 		Metrics:      registry,

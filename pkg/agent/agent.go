@@ -22,6 +22,7 @@ import (
 	"egress-agent/pkg/agent/internal/plan"
 	"egress-agent/pkg/agent/internal/ranges"
 	"egress-agent/pkg/agent/internal/reporter"
+	"egress-agent/pkg/audit"
 	"egress-agent/pkg/netpol"
 )
 
@@ -57,6 +58,8 @@ type Options struct {
 	LeaderElect bool
 	// ParentLabels are the keys of the labels with which a Namespace names its parent. The first one that it has counts.
 	ParentLabels []string
+	// Trail gets an audit entry for each write and each deletion of a NetworkPolicy; it may be nil.
+	Trail *audit.Log
 	// Workers is how many policies are synced concurrently; at least 1.
 	Workers int
 	// ChunkPeers is the largest number of CIDRs that a single write changes. Settle is the time between the two writes
@@ -99,7 +102,7 @@ func New(clients Clients, options Options, log *slog.Logger) *Agent {
 		Plan:      plan.Options{Compile: options.Compile, ChunkPeers: options.ChunkPeers},
 		Settle:    options.Settle,
 		Workers:   options.Workers,
-		Namespace: options.Namespace, ParentLabels: options.ParentLabels,
+		Namespace: options.Namespace, ParentLabels: options.ParentLabels, Trail: options.Trail,
 	}, queue, reporter.New(a.events, options.Metrics, log), a.lease.check, log)
 	a.updater = ranges.New(clients.API, options.Source, ranges.Options{
 		Namespace: options.Namespace, FieldManager: Name, AgentOptions: options.Compile.String(),

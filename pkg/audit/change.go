@@ -102,6 +102,9 @@ func (c *content) addPeer(peer string, ports []string) {
 
 // rangesOf returns the port ranges of a rule; nil means every port. isPlain is false if a port has a name.
 func rangesOf(ports []networkingv1.NetworkPolicyPort) (ranges []prefixes.PortRange, isPlain bool) {
+	if len(ports) == 0 {
+		return nil, true
+	}
 	for _, p := range ports {
 		r := prefixes.PortRange{Protocol: string(policy.TCP), First: 1, Last: 65535}
 		if p.Protocol != nil {
@@ -118,7 +121,7 @@ func rangesOf(ports []networkingv1.NetworkPolicyPort) (ranges []prefixes.PortRan
 		}
 		ranges = append(ranges, r)
 	}
-	return ranges, true
+	return prefixes.MergePorts(ranges), true
 }
 
 // describe returns a text for a peer that is not a plain CIDR. Equal peers have equal texts.

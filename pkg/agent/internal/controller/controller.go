@@ -29,6 +29,7 @@ import (
 	"egress-agent/pkg/agent/internal/reporter"
 	"egress-agent/pkg/agent/internal/rollout"
 	"egress-agent/pkg/agent/internal/tracker"
+	"egress-agent/pkg/audit"
 	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/netpol"
 )
@@ -44,6 +45,8 @@ type Options struct {
 	Namespace string
 	// ParentLabels are the keys of the labels with which a Namespace names its parent. The first one that it has counts.
 	ParentLabels []string
+	// Trail gets an audit entry for each write and each deletion; it may be nil.
+	Trail *audit.Log
 }
 
 // Controller syncs policies. Run may be called once.
@@ -332,10 +335,15 @@ func (c *Controller) reportExpiries(key cache.ObjectName, about reporter.Object,
 func (c *Controller) write(
 	ctx context.Context, key cache.ObjectName, current *netpol.Current, cause netpol.Cause, d plan.Decision,
 ) (written bool, err error) {
+	entry, err := c.auditEntry(ctx, current, d.Desired)
+	if err != nil {
+		return false, err
+	}
 	networkPolicy, verb, err := c.api.write(ctx, current, d.Desired)
 	if err != nil || networkPolicy == nil {
 		return false, err
 	}
+	c.auditWrite(entry, cause, d)
 	c.ledger.SetUsage(key.Namespace, key.Name, netpol.UsageOf(d.Desired.Spec))
 	if d.Step != netpol.Widen { // after Widen another sync must follow
 		c.tracker.SetWrittenVersion(key, networkPolicy.ResourceVersion)

@@ -5,9 +5,11 @@ import (
 	"fmt"
 
 	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/tools/cache"
 
 	"egress-agent/pkg/agent/internal/plan"
+	"egress-agent/pkg/audit"
 	"egress-agent/pkg/netpol"
 )
 
@@ -17,7 +19,11 @@ import (
 // it.
 func (c *Controller) removeOrphan(ctx context.Context, key cache.ObjectName, current *netpol.Current) error {
 	warnings := c.tracker.Warnings(key)
-	c.reporter.StateChanged(c.tracker.Drop(key), "")
+	state := c.tracker.Drop(key)
+	c.reporter.StateChanged(state, "")
+	if current == nil && state != "" {
+		c.auditCollected(key)
+	}
 	if current == nil || !netpol.HasManagedLabel(current.ObjectMeta) || current.DeletionTimestamp != nil {
 		return nil
 	}
@@ -45,9 +51,19 @@ func (c *Controller) deleteIfMade(ctx context.Context, key cache.ObjectName, cur
 	if current == nil || !netpol.IsMade(current.ObjectMeta) || current.DeletionTimestamp != nil {
 		return nil
 	}
+	entry, err := c.auditEntry(ctx, current, nil)
+	if apierrors.IsNotFound(err) {
+		c.auditCollected(key)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
 	deleted, err := c.api.delete(ctx, current)
 	if deleted {
 		c.reporter.Deleted(key)
+		entry.Event = audit.Deleted
+		c.options.Trail.Write(entry)
 	}
 	return err
 }
