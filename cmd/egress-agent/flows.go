@@ -53,7 +53,7 @@ func (f *flowFlags) read(name string, stdin io.Reader, stderr cli.Output) (found
 	}
 	log := &flows.Log{Format: flows.Format(f.format)}
 	for _, path := range f.files {
-		if err := readLog(log, path, stdin); err != nil {
+		if err := openLog(path, stdin, log.Read); err != nil {
 			stderr.Line("%s: %s: %v", name, path, err)
 			status = cli.ExitUsage
 		}
@@ -69,16 +69,17 @@ func (f *flowFlags) read(name string, stdin io.Reader, stderr cli.Output) (found
 	return found, status, true
 }
 
-func readLog(log *flows.Log, path string, stdin io.Reader) error {
+// openLog calls read with an open file, or with stdin.
+func openLog(path string, stdin io.Reader, read func(io.Reader) error) error {
 	if path == cli.Stdin {
-		return log.Read(stdin)
+		return read(stdin)
 	}
 	file, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	return log.Read(file)
+	return read(file)
 }
 
 // of returns the flows of a namespace's pods. Without --pods, these are all flows.

@@ -31,6 +31,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 			"explain":   func(args []string) int { return explain(args, stdin, out, errs) },
 			"diff":      func(args []string) int { return diff(args, stdin, out, errs) },
 			"recommend": func(args []string) int { return recommendPolicy(ctx, args, stdin, out, errs) },
+			"audit":     func(args []string) int { return printAudit(args, stdin, out, errs) },
 			"status":    func(args []string) int { return printStatus(ctx, args, stdin, out, errs) },
 		}, errs)
 }

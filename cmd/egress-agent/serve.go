@@ -39,7 +39,10 @@ Usage:
   egress-agent diff -f FILE... --base OLD
   egress-agent diff -f FILE... --ranges-file OLD --against NEW
                                      show what an edit or other AWS ranges open and close
+  egress-agent recommend --flows FILE...
+                                     print a policy for the connections that pods made
   egress-agent status [-n NAMESPACE] show the state of each policy in a cluster
+  egress-agent audit FILE...         show who changed what, from the logs with --audit
 
 Examples:
   egress-agent --kubeconfig ~/.kube/config --ranges-file ip-ranges.json
