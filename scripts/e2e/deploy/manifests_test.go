@@ -70,6 +70,9 @@ func TestManifestsPassServerDryRun(t *testing.T) {
 			}
 			slices.Sort(out)
 			require.Equal(t, otherKinds[overlay.Name()], out)
+			for _, deployment := range deployments(t, all) {
+				require.Equal(t, overlay.Name() == "audit", slices.Contains(deployment.Spec.Template.Spec.Containers[0].Args, "--audit"), "the audit trail is opt-in")
+			}
 			_, stderr, err := harness.TryKubectl(t, strings.Join(left, "---\n"), "apply", "--dry-run=server", "-f", "-")
 			require.NoError(t, err, stderr)
 			require.Empty(t, warningsIn(stderr))
