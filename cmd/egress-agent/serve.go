@@ -14,6 +14,7 @@ import (
 	_ "golang.org/x/crypto/x509roots/fallback" // a scratch image has no system roots
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
@@ -65,6 +66,8 @@ type options struct {
 	chunkPeers      int
 	settle          time.Duration
 	audit           bool
+	reports         bool
+	serviceEntries  bool
 }
 
 // trail returns the audit trail, or nil without --audit.
@@ -91,6 +94,8 @@ func newOptions() *options {
 
 func (o *options) addFlags(flags *flag.FlagSet) {
 	o.Service.AddFlags(flags)
+	flags.BoolVar(&o.reports, "reports", o.reports, "keep a Report of openreports.io/v1alpha1 in each namespace with policies; needs deploy/components/reports")
+	flags.BoolVar(&o.serviceEntries, "service-entries", o.serviceEntries, "keep Istio's ServiceEntries beside the NetworkPolicies; needs deploy/components/service-entries")
 	flags.BoolVar(&o.audit, "audit", o.audit, "write a line of JSON to standard output for each NetworkPolicy that is written or deleted: why, what it opens and closes")
 	flags.StringVar(&o.kubeconfig, "kubeconfig", o.kubeconfig, "kubeconfig `FILE`; default: the Pod's service account")
 	flags.StringVar(&o.namespace, "namespace", o.namespace, "the agent's own `namespace`, which has its Lease and the ConfigMap "+agent.RangesName)
@@ -169,6 +174,7 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		Workers:      o.workers,
 		ParentLabels: o.parentKeys(),
 		Trail:        o.trail(stdout),
+		Companions:   agent.Companions{Reports: o.reports, ServiceEntries: o.serviceEntries},
 		ChunkPeers:   o.chunkPeers,
 		Settle:       o.settle,
 		Metrics:      registry,
@@ -218,6 +224,11 @@ func (o *options) clients() (clients agent.Clients, err error) {
 	}
 	if clients.Metadata, err = metadata.NewForConfig(config); err != nil {
 		return clients, err
+	}
+	if o.reports || o.serviceEntries {
+		if clients.Dynamic, err = dynamic.NewForConfig(config); err != nil {
+			return clients, err
+		}
 	}
 	config.QPS, config.Burst = agent.EventsPerSecond, agent.EventsPerSecond
 	clients.Events, err = kubernetes.NewForConfig(config)

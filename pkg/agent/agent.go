@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 
@@ -60,6 +61,8 @@ type Options struct {
 	ParentLabels []string
 	// Trail gets an audit entry for each write and each deletion of a NetworkPolicy; it may be nil.
 	Trail *audit.Log
+	// Companions are the objects of other APIs to keep.
+	Companions Companions
 	// Workers is how many policies are synced concurrently; at least 1.
 	Workers int
 	// ChunkPeers is the largest number of CIDRs that a single write changes. Settle is the time between the two writes
@@ -68,6 +71,12 @@ type Options struct {
 	Settle     time.Duration
 	// Metrics is the registry for the agent's metrics.
 	Metrics prometheus.Registerer
+}
+
+// Companions are kinds of objects that an agent keeps beside NetworkPolicies. By default it keeps none.
+type Companions struct {
+	Reports        bool // OpenReports' Report for each namespace with policies
+	ServiceEntries bool // Istio's ServiceEntries for each NetworkPolicy
 }
 
 // Agent connects the parts. Run may be called once.
@@ -79,6 +88,7 @@ type Agent struct {
 	queue      *fairqueue.Queue
 	updater    *ranges.Updater
 	controller *controller.Controller
+	companions companionSet
 }
 
 // Clients are the agent's clients of one API server. Events has a client of its own, so that slow Events delay no
@@ -87,6 +97,7 @@ type Clients struct {
 	API      kubernetes.Interface
 	Metadata metadata.Interface
 	Events   kubernetes.Interface
+	Dynamic  dynamic.Interface // may be nil without Options.Companions
 }
 
 // New returns an agent.
@@ -103,7 +114,9 @@ func New(clients Clients, options Options, log *slog.Logger) *Agent {
 		Settle:    options.Settle,
 		Workers:   options.Workers,
 		Namespace: options.Namespace, ParentLabels: options.ParentLabels, Trail: options.Trail,
+		Reports: options.Companions.Reports, Synced: a.companions.enqueue,
 	}, queue, reporter.New(a.events, options.Metrics, log), a.lease.check, log)
+	a.companions = a.newCompanions(clients)
 	a.updater = ranges.New(clients.API, options.Source, ranges.Options{
 		Namespace: options.Namespace, FieldManager: Name, AgentOptions: options.Compile.String(),
 	}, ranges.Hooks{
@@ -172,6 +185,9 @@ func (a *Agent) lead(ctx, requestCtx context.Context) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 	running.Go(func() { a.updater.Run(ctx, firstDelay, synced) })
+	for _, c := range a.companions.all() {
+		running.Go(func() { c.Run(ctx, requestCtx) })
+	}
 	a.controller.Run(ctx, requestCtx)
 	return nil
 }

@@ -66,13 +66,15 @@ func (r *Report) OpenReports() []OpenReport {
 		for end < len(r.Policies) && r.Policies[end].Namespace == r.Policies[start].Namespace {
 			end++
 		}
-		reports = append(reports, openReport(r.Policies[start].Namespace, Results(r.Policies[start:end], r.MadeAt)))
+		reports = append(reports, NewOpenReport(r.Policies[start].Namespace, Results(r.Policies[start:end], r.MadeAt)))
 		start = end
 	}
 	return reports
 }
 
-func openReport(namespace string, results []Result) OpenReport {
+// NewOpenReport returns the OpenReport of a namespace. It sorts results, the worst first.
+func NewOpenReport(namespace string, results []Result) OpenReport {
+	sortResults(results)
 	report := OpenReport{
 		TypeMeta: metav1.TypeMeta{APIVersion: "openreports.io/v1alpha1", Kind: "Report"},
 		Metadata: OpenReportMetadata{netpol.ManagedBy, namespace, map[string]string{netpol.ManagedByLabel: netpol.ManagedBy}},

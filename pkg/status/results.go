@@ -7,6 +7,9 @@ import (
 	"strings"
 	"time"
 
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"egress-agent/pkg/netpol"
 	"egress-agent/pkg/policy"
 )
 
@@ -77,10 +80,36 @@ func Results(policies []Policy, now time.Time) []Result {
 		}
 	}
 	results = append(results, leakResults(policies)...)
+	sortResults(results)
+	return results
+}
+
+// sortResults puts the worst results first, and keeps the order of equally bad ones.
+func sortResults(results []Result) {
 	slices.SortStableFunc(results, func(a, b Result) int {
 		return cmp.Or(rank(outcomes, a.Outcome)-rank(outcomes, b.Outcome), rank(severities, a.Severity)-rank(severities, b.Severity))
 	})
-	return results
+}
+
+// ResultsOf returns the Results of one policy, without other NetworkPolicies, from the assessment by which the agent has
+// written its NetworkPolicy.
+func ResultsOf(name string, assessment *netpol.Assessment, now time.Time) []Result {
+	p := Policy{Name: name, State: assessment.State, Messages: assessment.Messages()}
+	if p.State == Pending && assessment.Desired != nil {
+		p.State = Applied // the agent has written it since
+	}
+	if assessment.Policy != nil {
+		p.describe(assessment.Policy, nil, now)
+	}
+	return Results([]Policy{p}, now)
+}
+
+// Leak returns the Result for a NetworkPolicy of somebody else. ok is false if it opens no egress.
+func Leak(networkPolicy *networkingv1.NetworkPolicy) (result Result, ok bool) {
+	if !allowsEgress(networkPolicy) || netpol.IsMade(&networkPolicy.ObjectMeta) {
+		return Result{}, false
+	}
+	return leakResult(newOtherPolicy(networkPolicy)), true
 }
 
 var (
@@ -145,14 +174,16 @@ func leakResults(policies []Policy) []Result {
 				continue
 			}
 			seen[other.Name] = true
-			result := Result{other.Name, "", RuleLeak, Warn, Medium, "another NetworkPolicy opens egress, and no policy can close that"}
-			if other.AllowsEverything {
-				result.Outcome, result.Severity = Fail, High
-				result.Message = "another NetworkPolicy opens every address and port, and no policy can close that"
-			}
-			results = append(results, result)
+			results = append(results, leakResult(other))
 		}
 	}
 	slices.SortStableFunc(results, func(a, b Result) int { return strings.Compare(a.Policy, b.Policy) })
 	return results
+}
+
+func leakResult(other OtherPolicy) Result {
+	if other.AllowsEverything {
+		return Result{other.Name, "", RuleLeak, Fail, High, "another NetworkPolicy opens every address and port, and no policy can close that"}
+	}
+	return Result{other.Name, "", RuleLeak, Warn, Medium, "another NetworkPolicy opens egress, and no policy can close that"}
 }

@@ -175,15 +175,19 @@ func (c Cluster) policy(configMap *corev1.ConfigMap, n *namespace) Policy {
 	if assessment.Policy == nil {
 		return p
 	}
-	p.DefaultAction = assessment.Policy.DefaultAction
-	if selector := assessment.Policy.PodSelector; selector != nil {
+	p.describe(assessment.Policy, countsOf(configMap, p.Current), c.Now)
+	return p
+}
+
+// describe sets what the policy says. counts has the number of CIDRs of each destination.
+func (p *Policy) describe(document *policy.Policy, counts map[string]int, now time.Time) {
+	p.DefaultAction = document.DefaultAction
+	if selector := document.PodSelector; selector != nil {
 		p.PodSelector = netpol.FormatSelector(*selector)
 	}
-	counts := countsOf(configMap, p.Current)
-	for _, d := range assessment.Policy.Destinations {
-		p.Destinations = append(p.Destinations, destination(d, counts, c.Now))
+	for _, d := range document.Destinations {
+		p.Destinations = append(p.Destinations, destination(d, counts, now))
 	}
-	return p
 }
 
 // assess assesses a policy as the agent does: first the policy alone, and then together with the other policies of the

@@ -43,13 +43,18 @@ const byPolicyKey = "policyKey"
 // handlers are the handlers of the informers.
 type handlers struct{ configMaps, networkPolicies, platforms, namespaces, service, endpoints cache.ResourceEventHandler }
 
-// newCaches returns empty caches, whose informers call the handlers. Platform ConfigMaps are in agentNamespace.
+// newCaches returns empty caches, whose informers call the handlers. Platform ConfigMaps are in agentNamespace. If
+// hasNamespaces is true, the NetworkPolicies have an index by namespace.
 func newCaches(
-	client kubernetes.Interface, metadataClient metadata.Interface, agentNamespace string, ledger *ledger.Ledger, handlers handlers,
+	client kubernetes.Interface, metadataClient metadata.Interface, agentNamespace string, ledger *ledger.Ledger, hasNamespaces bool, handlers handlers,
 ) *caches {
 	c := &caches{ledger: ledger, synced: make(chan struct{})}
 	core, networking := client.CoreV1(), client.NetworkingV1()
 	var configMaps, networkPolicies cache.Controller
+	indexers := cache.Indexers{}
+	if hasNamespaces {
+		indexers[cache.NamespaceIndex] = cache.MetaNamespaceIndexFunc
+	}
 	c.configMaps, configMaps = slimlist.NewInformer(slimlist.Resource{
 		Name: "configmaps", Selector: policy.Label + "=" + policy.LabelValue,
 		Client: core.RESTClient(), Watcher: core.ConfigMaps(metav1.NamespaceAll),
@@ -57,7 +62,7 @@ func newCaches(
 	c.networkPolicies, networkPolicies = slimlist.NewInformer(slimlist.Resource{
 		Name: "networkpolicies", Accept: slimlist.MetadataList, Client: networking.RESTClient(),
 		Watcher: metadataClient.Resource(networkingv1.SchemeGroupVersion.WithResource("networkpolicies")),
-	}, c.reduceNetworkPolicy, handlers.networkPolicies, cache.Indexers{})
+	}, c.reduceNetworkPolicy, handlers.networkPolicies, indexers)
 	_, platforms := slimlist.NewInformer(slimlist.Resource{
 		Name: "configmaps", Namespace: agentNamespace, Selector: policy.Label + "=" + platform.LabelValue,
 		Client: core.RESTClient(), Watcher: core.ConfigMaps(agentNamespace),

@@ -32,6 +32,7 @@ import (
 	"egress-agent/pkg/audit"
 	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/netpol"
+	"egress-agent/pkg/status"
 )
 
 // Options control a controller.
@@ -47,6 +48,10 @@ type Options struct {
 	ParentLabels []string
 	// Trail gets an audit entry for each write and each deletion; it may be nil.
 	Trail *audit.Log
+	// Reports makes the controller keep what Report returns.
+	Reports bool
+	// Synced is called after each sync, with its key; it may be nil.
+	Synced func(key cache.ObjectName)
 }
 
 // Controller syncs policies. Run may be called once.
@@ -65,6 +70,7 @@ type Controller struct {
 	log        *slog.Logger
 	now        func() time.Time // the time of day, by which destinations expire
 	apiServer  *apiserver.Addresses
+	results    *results
 
 	table    atomic.Pointer[awsranges.Table] // the current table; nil before the first Publish
 	isLeader atomic.Bool
@@ -86,10 +92,11 @@ func New(
 		now:      clock.New().Now,
 
 		apiServer:  &apiserver.Addresses{Hold: options.Settle},
+		results:    newResults(options.Reports),
 		governance: governance.New(options.Namespace, options.Plan.Compile, options.ParentLabels),
 	}
 	c.snapshots = newSnapshots(client, options.Namespace, c.governance, checkLease, reporter)
-	c.caches = newCaches(client, metadataClient, options.Namespace, c.ledger, handlers{
+	c.caches = newCaches(client, metadataClient, options.Namespace, c.ledger, options.Reports, handlers{
 		configMaps: c.configMapHandler(), networkPolicies: c.networkPolicyHandler(),
 		platforms: c.platformHandler(), namespaces: c.namespaceHandler(),
 		service: c.serviceHandler(), endpoints: c.endpointsHandler(),
@@ -182,6 +189,9 @@ func (c *Controller) processNext(ctx, requestCtx context.Context) bool {
 	c.reporter.Synced(time.Since(start))
 	if err == nil {
 		c.queue.Forget(key)
+		if c.options.Synced != nil {
+			c.options.Synced(key)
+		}
 		return true
 	}
 	if ctx.Err() == nil {
@@ -295,6 +305,9 @@ func (c *Controller) apply(
 	}
 	if isTenants {
 		c.reporter.StateChanged(c.tracker.SetState(key, assessment.State), assessment.State)
+		if c.options.Reports {
+			c.results.set(key, status.ResultsOf(configMap.Name, assessment, inputs.Now))
+		}
 	}
 	c.reportDecision(key, about, d)
 	if isTenants {

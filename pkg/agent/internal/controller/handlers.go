@@ -34,6 +34,7 @@ func (c *Controller) configMapHandler() cache.ResourceEventHandler {
 func (c *Controller) networkPolicyHandler() cache.ResourceEventHandler {
 	return c.handlerFor(c.networkPolicyChanged, func(networkPolicy metav1.Object) {
 		c.ledger.DropUsage(networkPolicy.GetNamespace(), networkPolicy.GetName())
+		c.forgetLeak(cache.MetaObjectToName(networkPolicy))
 	})
 }
 

@@ -21,6 +21,7 @@ func (c *Controller) removeOrphan(ctx context.Context, key cache.ObjectName, cur
 	warnings := c.tracker.Warnings(key)
 	state := c.tracker.Drop(key)
 	c.reporter.StateChanged(state, "")
+	c.results.set(key, nil)
 	if current == nil && state != "" {
 		c.auditCollected(key)
 	}
@@ -60,12 +61,15 @@ func (c *Controller) deleteIfMade(ctx context.Context, key cache.ObjectName, cur
 		return err
 	}
 	deleted, err := c.api.delete(ctx, current)
+	if err != nil {
+		return err
+	}
 	if deleted {
 		c.reporter.Deleted(key)
-		entry.Event = audit.Deleted
-		c.options.Trail.Write(entry)
 	}
-	return err
+	entry.Event = audit.Deleted // also if the garbage collector was faster
+	c.options.Trail.Write(entry)
+	return nil
 }
 
 // configMapName returns the name of the ConfigMap that a NetworkPolicy was made from.
