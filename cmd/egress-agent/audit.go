@@ -50,9 +50,9 @@ func printAudit(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 	}
 	var targets []analysis.Target
 	for _, text := range to {
-		target, host, parseErr := analysis.ParseTarget(text)
-		if parseErr == nil && host != "" {
-			parseErr = errors.New("--to takes an address here: " + host)
+		target, parseErr := analysis.ParseTarget(text)
+		if parseErr == nil && target.Host != "" {
+			parseErr = errors.New("--to takes an address here: " + target.Host)
 		}
 		err = errors.Join(err, parseErr)
 		targets = append(targets, target)

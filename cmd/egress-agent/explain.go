@@ -80,7 +80,7 @@ func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 		}
 		return explainFlows(flags.Name(), &logs, input, *format, stdin, stdout, stderr)
 	}
-	targets, err := parseTargets(to, resolveHost, stderr)
+	targets, err := parseTargets(to, resolveHost, input.Options.Domains.IsOn(), stderr)
 	if err := errors.Join(err, cli.CheckFormat(*format, "text", "json")); err != nil {
 		stderr.UsageError(flags.Name(), err)
 		return cli.ExitUsage
@@ -120,28 +120,34 @@ func explain(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 }
 
 // parseTargets parses values, the values of --to. resolve returns the addresses of a host, and each address becomes a
-// target. parseTargets joins the errors of the values. If values is empty, it returns an error.
-func parseTargets(values []string, resolve func(host string) ([]netip.Addr, error), stderr cli.Output) ([]analysis.Target, error) {
+// target. If the cluster opens names, a host without addresses becomes a target too. parseTargets joins the errors of
+// the values. If values is empty, it returns an error.
+func parseTargets(values []string, resolve func(host string) ([]netip.Addr, error), opensNames bool, stderr cli.Output) ([]analysis.Target, error) {
 	if len(values) == 0 {
 		values = []string{""}
 	}
 	var targets []analysis.Target
 	var errs []error
 	for _, text := range values {
-		target, host, err := analysis.ParseTarget(text)
-		if err == nil && host == "" {
+		target, err := analysis.ParseTarget(text)
+		if err == nil && target.Host == "" {
 			targets = append(targets, target)
 			continue
 		}
 		var addresses []netip.Addr
 		if err == nil {
-			addresses, err = resolve(host)
+			addresses, err = resolve(target.Host)
+		}
+		if err != nil && target.Host != "" && opensNames {
+			stderr.Line("%s explain: note: only destinations with a domain can answer: %v", program, err)
+			targets = append(targets, target)
+			continue
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("invalid --to: %w", err))
 			continue
 		}
-		stderr.Line("%s explain: note: %s has %d addresses here and now; names move, and pods may get others", program, host, len(addresses))
+		stderr.Line("%s explain: note: %s has %d addresses here and now; names move, and pods may get others", program, target.Host, len(addresses))
 		for _, address := range addresses {
 			target.Address = address
 			targets = append(targets, target)
@@ -213,6 +219,9 @@ func explainFlows(name string, logs *flowFlags, input *cli.Input, format string,
 			}
 			stdout.Line("%s: %s denied (sources: %d, records: %d)%s", namespace, d.Destination, d.Sources, d.Records, nearestTo(d.first, namespace, input))
 		}
+		if domains := domainsOf(namespace, input); len(deniedFlows) > 0 && len(domains) > 0 {
+			stdout.Line("%s: note: logs have no names, so connections to %s are listed as denied", namespace, strings.Join(domains, ", "))
+		}
 		if len(deniedFlows) == 0 {
 			stdout.Line("%s: the policies allow every flow: %d", namespace, len(own))
 		}
@@ -224,6 +233,21 @@ func explainFlows(name string, logs *flowFlags, input *cli.Input, format string,
 		status = stdout.Result(stderr, name, all, status)
 	}
 	return input.ReportUnread(stderr, name, status)
+}
+
+// domainsOf returns the domains that the policies of a namespace open, in the order of the files.
+func domainsOf(namespace string, input *cli.Input) []string {
+	var domains []string
+	for _, source := range input.Sources {
+		if compiled := netpol.CompileConfigMap(source.ConfigMap, input.Inputs(namespace)); source.ConfigMap.Namespace == namespace && compiled.Policy != nil {
+			for _, d := range compiled.Policy.Destinations {
+				if d.Domain != "" {
+					domains = append(domains, d.Domain)
+				}
+			}
+		}
+	}
+	return domains
 }
 
 // nearestTo returns what comes closest to allowing a flow, as the end of a line.

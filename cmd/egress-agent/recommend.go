@@ -239,7 +239,7 @@ func editOf(namespace string, p recommend.Proposal, source cli.Source, hasPolicy
 			destinations, podSelector = slices.Clone(compiled.Policy.Destinations), compiled.Policy.PodSelector
 			for i, count := range traffic.NewDestinations(destinations, input.Table, namespace, found.cluster).Usage(found.of(namespace)) {
 				names[destinations[i].Name] = true
-				if count == 0 && destinations[i].Entity == "" {
+				if count == 0 && destinations[i].Entity == "" && destinations[i].Domain == "" {
 					e.Unused = append(e.Unused, destinations[i].Name)
 				}
 			}

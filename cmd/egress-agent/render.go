@@ -8,6 +8,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"egress-agent/cmd/internal/cli"
+	"egress-agent/pkg/domains"
 	"egress-agent/pkg/netpol"
 	"egress-agent/pkg/serviceentry"
 )
@@ -38,6 +39,7 @@ guardrails close. -o clusternetworkpolicy prints AWS's ClusterNetworkPolicy with
 what the documents deny. It also binds the NetworkPolicies that tenants write
 themselves. -o serviceentry prints Istio's ServiceEntries with the addresses and TCP
 ports of the NetworkPolicies, for a mesh that forwards only to hosts it knows.
+With --domains, render also prints the objects that open the names of policies.
 
 Exit status: 0 all rendered, 1 a policy is invalid, 2 wrong usage, unreadable
 input, or a service without --ranges-file: render prints the rest of its policy.
@@ -70,6 +72,7 @@ func render(args []string, stdin io.Reader, stdout, stderr cli.Output) int {
 		objects = serviceEntries(objects, stderr)
 	default:
 		objects, status = renderPolicies(input, stderr)
+		objects = withDomains(objects, input.Options)
 	}
 	if *format == "json" {
 		err = stdout.JSON(map[string]any{"apiVersion": "v1", "kind": "List", "items": objects})
@@ -88,6 +91,18 @@ const (
 	backstopFormat     = "clusternetworkpolicy"
 	serviceEntryFormat = "serviceentry"
 )
+
+// withDomains adds, after each NetworkPolicy, the object that opens its names.
+func withDomains(networkPolicies []any, options netpol.Options) []any {
+	objects := make([]any, 0, len(networkPolicies))
+	for _, object := range networkPolicies {
+		objects = append(objects, object)
+		if opened, _ := domains.Of(object.(*networkingv1.NetworkPolicy), options); opened != nil { // render made the annotation
+			objects = append(objects, opened)
+		}
+	}
+	return objects
+}
 
 // serviceEntries returns the ServiceEntries of NetworkPolicies.
 func serviceEntries(networkPolicies []any, stderr cli.Output) (objects []any) {

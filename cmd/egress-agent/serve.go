@@ -25,6 +25,7 @@ import (
 	"egress-agent/pkg/agent"
 	"egress-agent/pkg/audit"
 	"egress-agent/pkg/awsranges"
+	"egress-agent/pkg/netpol"
 )
 
 const usage = `
@@ -160,7 +161,7 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return status
 	}
 	klog.SetSlogLogger(log)
-	clients, err := o.clients()
+	clients, err := o.clients(compileOptions.Domains)
 	if err != nil {
 		log.Error("create Kubernetes client failed", "error", err, "hint", "give --kubeconfig")
 		return cli.ExitUsage
@@ -211,7 +212,7 @@ func (o *options) source() agent.Source {
 
 // clients returns clients without a rate limit, because the API server limits them by priority and fairness. Only the
 // client for Events has a rate limit.
-func (o *options) clients() (clients agent.Clients, err error) {
+func (o *options) clients(domains netpol.Domains) (clients agent.Clients, err error) {
 	config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
 	if err != nil {
 		return clients, err
@@ -225,7 +226,7 @@ func (o *options) clients() (clients agent.Clients, err error) {
 	if clients.Metadata, err = metadata.NewForConfig(config); err != nil {
 		return clients, err
 	}
-	if o.reports || o.serviceEntries {
+	if o.reports || o.serviceEntries || domains.IsOn() {
 		if clients.Dynamic, err = dynamic.NewForConfig(config); err != nil {
 			return clients, err
 		}

@@ -29,7 +29,7 @@ func auditEntry(request *Request, response *Response, rules Rules) (e audit.Entr
 		e.Unknown = "a platform document: the agent's entries show what it opens and closes"
 		return e, true
 	}
-	e.Change = audit.Compare(specOf(old, request, rules), specOf(object, request, rules))
+	e.Change = audit.Compare(madeFrom(old, request, rules), madeFrom(object, request, rules))
 	return e, true
 }
 
@@ -51,18 +51,18 @@ func documentDigest(c *ConfigMap) string {
 	return hex.EncodeToString(digest[:])
 }
 
-// specOf returns what the agent makes from a version of a policy. It is nil for another object, and for an invalid
+// madeFrom returns what the agent makes from a version of a policy. It is nil for another object, and for an invalid
 // policy, of which the agent keeps the last valid version.
-func specOf(c *ConfigMap, request *Request, rules Rules) *networkingv1.NetworkPolicySpec {
+func madeFrom(c *ConfigMap, request *Request, rules Rules) *networkingv1.NetworkPolicy {
 	if c == nil || !isPolicy(c) {
 		return nil
 	}
 	in := rules.inputs(request.Namespace)
 	in.Options.AllowDNS, in.Options.DNSCIDRs = false, nil // the policy does not ask for DNS
-	compiled := netpol.CompileConfigMap(c.toConfigMap(request), in)
+	configMap := c.toConfigMap(request)
+	compiled := netpol.CompileConfigMap(configMap, in)
 	if compiled.Problems != nil {
 		return nil
 	}
-	spec := compiled.Spec()
-	return &spec
+	return netpol.NetworkPolicyFor(configMap, compiled)
 }

@@ -83,7 +83,7 @@ func oldPolicy(request *Request) *policy.Policy {
 	if problems != nil {
 		return nil
 	}
-	old, _ := policy.Validate(document, nil)
+	old, _ := policy.Validate(document, policy.Names{})
 	return old
 }
 

@@ -73,7 +73,8 @@ type Options struct {
 	Metrics prometheus.Registerer
 }
 
-// Companions are kinds of objects that an agent keeps beside NetworkPolicies. By default it keeps none.
+// Companions are kinds of objects that an agent keeps beside NetworkPolicies. By default it keeps none. Objects that open
+// names follow Options.Compile.
 type Companions struct {
 	Reports        bool // OpenReports' Report for each namespace with policies
 	ServiceEntries bool // Istio's ServiceEntries for each NetworkPolicy
@@ -97,7 +98,7 @@ type Clients struct {
 	API      kubernetes.Interface
 	Metadata metadata.Interface
 	Events   kubernetes.Interface
-	Dynamic  dynamic.Interface // may be nil without Options.Companions
+	Dynamic  dynamic.Interface // may be nil without Options.Companions and Domains
 }
 
 // New returns an agent.

@@ -7,11 +7,12 @@ import (
 )
 
 // companionSet has the companions of an agent; each is nil if it is off.
-type companionSet struct{ reports, serviceEntries *companions.Companions }
+type companionSet struct{ reports, serviceEntries, domains *companions.Companions }
 
 // newCompanions returns the companions that the options turn on.
 func (a *Agent) newCompanions(clients Clients) (set companionSet) {
-	if a.options.Companions == (Companions{}) {
+	opensNames := a.options.Compile.Domains.IsOn()
+	if a.options.Companions == (Companions{}) && !opensNames {
 		return set
 	}
 	config := companions.Config{
@@ -24,6 +25,9 @@ func (a *Agent) newCompanions(clients Clients) (set companionSet) {
 	if a.options.Companions.ServiceEntries {
 		set.serviceEntries = companions.New(companions.ServiceEntries(clients.API), config)
 	}
+	if opensNames {
+		set.domains = companions.New(companions.Domains(clients.API, a.options.Compile), config)
+	}
 	return set
 }
 
@@ -35,11 +39,14 @@ func (s *companionSet) enqueue(key cache.ObjectName) {
 	if s.serviceEntries != nil {
 		s.serviceEntries.Enqueue(key)
 	}
+	if s.domains != nil {
+		s.domains.Enqueue(key)
+	}
 }
 
 func (s *companionSet) all() []*companions.Companions {
 	var all []*companions.Companions
-	for _, c := range []*companions.Companions{s.reports, s.serviceEntries} {
+	for _, c := range []*companions.Companions{s.reports, s.serviceEntries, s.domains} {
 		if c != nil {
 			all = append(all, c)
 		}

@@ -40,9 +40,9 @@ type Difference struct {
 	// has no other item.
 	Ports []string `json:"ports"`
 	// Prefixes are the addresses in the fewest CIDRs, sorted, IPv4 first. All Ports are open on every prefix. It is empty,
-	// and not nil, for pods and for the API server.
+	// and not nil, if Difference has a Peer.
 	Prefixes []netip.Prefix `json:"prefixes"`
-	// Peer names the pods or the API server, whose addresses only the cluster knows; empty for addresses.
+	// Peer names the pods, the API server or the domain, whose addresses the policy does not say; empty for addresses.
 	Peer string `json:"peer,omitempty"`
 }
 
@@ -59,7 +59,7 @@ type entry struct {
 	name, path string
 	ports      []policy.Port // nil means every port
 	prefixes   []netip.Prefix
-	peer       string // for pods and the API server
+	peer       string // for pods, the API server and domains
 }
 
 func entriesOf(v PolicyVersion, family netpol.Family) []entry {
@@ -78,6 +78,8 @@ func entriesOf(v PolicyVersion, family netpol.Family) []entry {
 			e.peer = netpol.FormatPods(*d.Pods)
 		case d.Entity != "":
 			e.peer = string(d.Entity)
+		case d.Domain != "":
+			e.peer = d.Domain
 		default:
 			found, _ := netpol.Resolve(d, v.Table)
 			e.prefixes = inFamily(family, slices.Clone(found))

@@ -31,7 +31,7 @@ func TestCompareAgreesWithExplain(t *testing.T) {
 		for address := range byte(17) {
 			for port := range uint16(9) {
 				for _, protocol := range []policy.Protocol{policy.TCP, policy.UDP, policy.SCTP} {
-					target := Target{netip.AddrFrom4([4]byte{10, 0, 0, address}), port + 1, protocol}
+					target := Target{Address: netip.AddrFrom4([4]byte{10, 0, 0, address}), Port: port + 1, Protocol: protocol}
 					oldPaths, newPaths := allowing(oldVersion, target), allowing(newVersion, target)
 					opens, closes := newPaths, oldPaths
 					if len(oldPaths) > 0 {

@@ -22,42 +22,48 @@ import (
 
 // Target is the destination of a connection.
 type Target struct {
+	// Address is the zero Addr if only Host is known. Only a destination with a domain can then allow the target.
 	Address  netip.Addr
 	Port     uint16
 	Protocol policy.Protocol
+	// Host is the name that the pod looked up, in lower case and without a final dot; empty if unknown.
+	Host string
 }
 
 // ParseTarget reads ADDRESS:PORT or ADDRESS:PORT/PROTOCOL, with an IPv6 address in brackets. The default protocol is
-// TCP. In place of the address it accepts the name of a host, which it returns; the Target then has no Address.
-func ParseTarget(s string) (target Target, host string, err error) {
+// TCP. In place of the address it accepts the name of a host; the Target then has a Host and no Address.
+func ParseTarget(s string) (target Target, err error) {
 	addressAndPort, protocol, hasProtocol := strings.Cut(s, "/")
 	target.Protocol = policy.TCP
 	if hasProtocol {
 		target.Protocol = policy.Protocol(strings.ToUpper(protocol))
 		if !slices.Contains([]policy.Protocol{policy.TCP, policy.UDP, policy.SCTP}, target.Protocol) {
-			return Target{}, "", fmt.Errorf("unknown protocol %q: must be TCP, UDP or SCTP", protocol)
+			return Target{}, fmt.Errorf("unknown protocol %q: must be TCP, UDP or SCTP", protocol)
 		}
 	}
 	if name, port, ok := strings.Cut(addressAndPort, ":"); ok && len(name) <= 253 && hostName.MatchString(name) {
 		number, err := strconv.ParseUint(port, 10, 16)
 		if err == nil && number > 0 {
-			target.Port = uint16(number)
-			return target, name, nil
+			target.Host, target.Port = strings.ToLower(strings.TrimSuffix(name, ".")), uint16(number)
+			return target, nil
 		}
 	}
 	parsed, err := netip.ParseAddrPort(addressAndPort)
 	if err != nil || parsed.Port() == 0 || parsed.Addr().Zone() != "" {
-		return Target{}, "", fmt.Errorf("%q is not ADDRESS:PORT or ADDRESS:PORT/PROTOCOL, such as 10.1.0.5:5432, [2001:db8::1]:53/UDP or sts.us-east-1.amazonaws.com:443", s)
+		return Target{}, fmt.Errorf("%q is not ADDRESS:PORT or ADDRESS:PORT/PROTOCOL, such as 10.1.0.5:5432, [2001:db8::1]:53/UDP or sts.us-east-1.amazonaws.com:443", s)
 	}
 	target.Address, target.Port = parsed.Addr().Unmap(), parsed.Port()
-	return target, "", nil
+	return target, nil
 }
 
 // hostName matches the names of hosts. The last label has a letter, so an address does not match.
 var hostName = regexp.MustCompile(`^([A-Za-z0-9_]([-A-Za-z0-9_]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9]*[A-Za-z]([-A-Za-z0-9]{0,61}[A-Za-z0-9])?\.?$`)
 
-// String returns ADDRESS:PORT/PROTOCOL.
+// String returns ADDRESS:PORT/PROTOCOL, or HOST:PORT/PROTOCOL if the address is unknown.
 func (t Target) String() string {
+	if !t.Address.IsValid() {
+		return fmt.Sprintf("%s:%d/%s", t.Host, t.Port, t.Protocol)
+	}
 	return fmt.Sprintf("%s/%s", netip.AddrPortFrom(t.Address, t.Port), t.Protocol)
 }
 
@@ -79,8 +85,11 @@ type Reason struct {
 	// Name and Path identify the destination. Name is empty for defaultAction and for DNS.
 	Name string `json:"name,omitempty"`
 	Path string `json:"path"`
-	// Prefix is the destination's CIDR or the row's prefix that contains the address; empty for defaultAction.
+	// Prefix is the destination's CIDR or the row's prefix that contains the address; empty for defaultAction and for a
+	// domain.
 	Prefix string `json:"prefix,omitempty"`
+	// Domain is the destination's domain, which stands for the host; empty for another kind of destination.
+	Domain string `json:"domain,omitempty"`
 	// Service, Region and SyncToken describe the row; all three are empty for a CIDR. SyncToken is also empty for a row of
 	// a custom document.
 	Service   string `json:"service,omitempty"`
@@ -99,8 +108,8 @@ func (r Reason) String() string {
 	if r.Service != "" {
 		fmt.Fprintf(&b, ": %s %s", r.Service, r.Region)
 	}
-	if r.Prefix != "" {
-		fmt.Fprintf(&b, ": %s", r.Prefix)
+	if location := r.Prefix + r.Domain; location != "" {
+		fmt.Fprintf(&b, ": %s", location)
 	}
 	if r.SyncToken != "" {
 		fmt.Fprintf(&b, ", syncToken %s", r.SyncToken)
@@ -119,7 +128,7 @@ func Explain(p *policy.Policy, in netpol.Inputs, target Target) Explanation {
 	}
 	if p.DefaultAction == policy.Allow {
 		e.Reasons = append(e.Reasons, Reason{Path: "defaultAction"})
-	} else if host := netip.PrefixFrom(target.Address, target.Address.BitLen()); !options.Family.Includes(host) {
+	} else if host := netip.PrefixFrom(target.Address, target.Address.BitLen()); target.Address.IsValid() && !options.Family.Includes(host) {
 		e.Nearest = append(e.Nearest, fmt.Sprintf("%s is not in the cluster's address family, %s", target.Address, options.Family))
 	} else {
 		e.explainDNS(options, target)
@@ -130,6 +139,12 @@ func Explain(p *policy.Policy, in netpol.Inputs, target Target) Explanation {
 	e.Allowed = len(e.Reasons) > 0
 	if e.Allowed {
 		e.Nearest = []string{}
+		return e
+	}
+	if !target.Address.IsValid() {
+		if len(e.Nearest) == 0 {
+			e.Nearest = append(e.Nearest, "no destination has a domain for "+target.Host)
+		}
 		return e
 	}
 	if len(e.Nearest) == 0 {
@@ -156,6 +171,10 @@ func (e *Explanation) explainDestination(i int, d policy.Destination, in netpol.
 	table, path := in.Table, fmt.Sprintf("allowedDestinations[%d]", i)
 	addNearest := func(format string, args ...any) {
 		e.Nearest = append(e.Nearest, fmt.Sprintf("%s (%s) ", d.Name, path)+fmt.Sprintf(format, args...))
+	}
+	if d.Domain != "" || !target.Address.IsValid() {
+		e.explainDomain(d, path, in, target, addNearest)
+		return
 	}
 	if _, resolved := netpol.Resolve(d, table); !resolved {
 		addNearest("cannot be checked: no AWS ranges are loaded (give --ranges-file)")
@@ -188,6 +207,21 @@ func (e *Explanation) explainDestination(i int, d policy.Destination, in netpol.
 			netpol.FormatPods(*d.Pods), target.Address)
 	case d.Entity != "" && in.APIServer == nil && !isExpired && mayBePod(target.Address):
 		addNearest("opens the API server, whose addresses only the cluster knows: kubectl get endpointslices,services -n default shows them")
+	}
+}
+
+// explainDomain adds what a destination with a domain does for a target, and nothing for another destination.
+func (e *Explanation) explainDomain(d policy.Destination, path string, in netpol.Inputs, target Target, addNearest func(format string, args ...any)) {
+	switch isCovered := target.Host != "" && d.Domain != "" && policy.CoversDomain(d.Domain, target.Host); {
+	case d.Domain == "" || d.IsExpired(in.Now) && !isCovered:
+	case isCovered && d.IsExpired(in.Now):
+		addNearest("covers %s, but opens nothing since %s, when it expired", target.Host, d.Expires.Format(time.RFC3339))
+	case isCovered && opensPort(d, target):
+		e.Reasons = append(e.Reasons, Reason{Name: d.Name, Path: path, Domain: d.Domain})
+	case isCovered:
+		addNearest("covers %s, but opens %s only", target.Host, portList(d.Ports))
+	case target.Host == "" && opensPort(d, target):
+		addNearest("opens %s: it allows %s to a pod that has looked up such a name and got this address", d.Domain, target.Address)
 	}
 }
 

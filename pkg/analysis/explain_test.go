@@ -3,6 +3,8 @@ package analysis
 import (
 	"math/rand/v2"
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -33,7 +35,7 @@ func TestExplainAgreesWithNetworkPolicy(t *testing.T) {
 		for _, address := range policytest.ProbeAddresses(p, table, random) {
 			for _, protocol := range []policy.Protocol{policy.TCP, policy.UDP} {
 				for _, port := range []uint16{1, 53, 80, 443, 450} {
-					e := Explain(p, netpol.Inputs{Table: table, Options: netpol.Options{Family: family}}, Target{address, port, protocol})
+					e := Explain(p, netpol.Inputs{Table: table, Options: netpol.Options{Family: family}}, Target{Address: address, Port: port, Protocol: protocol})
 					require.Equal(t, policytest.Allows(blocks, address, protocol, port), e.Allowed, "%s %d under %+v", address, port, p.Destinations)
 					require.Equal(t, e.Allowed, len(e.Reasons) > 0)
 					require.Equal(t, e.Allowed, len(e.Nearest) == 0, "only a denial has the nearest destinations")
@@ -56,7 +58,7 @@ func TestExplain(t *testing.T) {
 		{"name": "bills", "awsService": "billing", "ports": [443]}]}`
 	parsed, problems := policy.Parse([]byte(document))
 	require.Empty(t, problems)
-	p, problems := policy.Validate(parsed, netpol.NameCheck(custom))
+	p, problems := policy.Validate(parsed, policy.Names{AWS: netpol.NameCheck(custom)})
 	require.Empty(t, problems)
 	dns := netpol.Options{Family: netpol.IPv4, AllowDNS: true, DNSCIDRs: []netip.Prefix{netip.MustParsePrefix("169.254.20.10/32")}}
 	for _, test := range []struct {
@@ -86,7 +88,7 @@ func TestExplain(t *testing.T) {
 			"bills (allowedDestinations[3]) cannot be checked: no AWS ranges are loaded (give --ranges-file)"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			target, _, err := ParseTarget(test.to)
+			target, err := ParseTarget(test.to)
 			require.NoError(t, err)
 			e := Explain(p, netpol.Inputs{Table: test.table, Options: dns}, target)
 			var reasons []string
@@ -98,9 +100,9 @@ func TestExplain(t *testing.T) {
 			require.Equal(t, test.reasons != nil, e.Allowed)
 		})
 	}
-	e := Explain(&policy.Policy{DefaultAction: policy.Allow}, netpol.Inputs{Table: nil, Options: netpol.Options{Family: netpol.IPv4}}, Target{netip.MustParseAddr("::1"), 1, policy.TCP})
+	e := Explain(&policy.Policy{DefaultAction: policy.Allow}, netpol.Inputs{Table: nil, Options: netpol.Options{Family: netpol.IPv4}}, Target{Address: netip.MustParseAddr("::1"), Port: 1, Protocol: policy.TCP})
 	require.Equal(t, "defaultAction", e.Reasons[0].String())
-	e = Explain(&policy.Policy{}, netpol.Inputs{Table: custom, Options: netpol.Options{Family: netpol.IPv4}}, Target{netip.MustParseAddr("198.18.7.7"), 1, policy.TCP})
+	e = Explain(&policy.Policy{}, netpol.Inputs{Table: custom, Options: netpol.Options{Family: netpol.IPv4}}, Target{Address: netip.MustParseAddr("198.18.7.7"), Port: 1, Protocol: policy.TCP})
 	require.Equal(t, []string{"no destination covers 198.18.7.7, an address of AMAZON us-east-1, EC2 us-east-1"}, e.Nearest)
 }
 
@@ -111,7 +113,7 @@ func TestExplainAddsHintForServices(t *testing.T) {
 		{Name: "api", CIDR: netip.MustParsePrefix("172.20.0.1/32"), Ports: []policy.Port{{Protocol: policy.TCP, First: 443, Last: 443}}},
 	}}
 	for to, family := range map[string]netpol.Family{"10.100.0.10:80": netpol.IPv4, "172.20.255.255:80": netpol.IPv4, "172.20.0.1:6443": netpol.IPv4, "[fd8e:5fa6:1e4d::f:ffff]:80": netpol.IPv6} {
-		target, _, err := ParseTarget(to)
+		target, err := ParseTarget(to)
 		require.NoError(t, err)
 		e := Explain(p, netpol.Inputs{Table: nil, Options: netpol.Options{Family: family}}, target)
 		require.False(t, e.Allowed)
@@ -121,27 +123,27 @@ func TestExplainAddsHintForServices(t *testing.T) {
 	for to, family := range map[string]netpol.Family{
 		"10.101.0.10:80": netpol.IPv4, "172.21.0.1:80": netpol.IPv4, "[fd00:ec2::254]:80": netpol.IPv6, "[fd8e:5fa6:1e4d::10:0]:80": netpol.IPv6, "[2001:db8::1]:80": netpol.IPv6, "[fd8e::1]:80": netpol.IPv4,
 	} {
-		target, _, err := ParseTarget(to)
+		target, err := ParseTarget(to)
 		require.NoError(t, err)
 		require.Len(t, Explain(p, netpol.Inputs{Table: nil, Options: netpol.Options{Family: family}}, target).Nearest, 1, to)
 	}
-	require.True(t, Explain(p, netpol.Inputs{Table: nil, Options: netpol.Options{Family: netpol.IPv4}}, Target{netip.MustParseAddr("172.20.0.1"), 443, policy.TCP}).Allowed)
+	require.True(t, Explain(p, netpol.Inputs{Table: nil, Options: netpol.Options{Family: netpol.IPv4}}, Target{Address: netip.MustParseAddr("172.20.0.1"), Port: 443, Protocol: policy.TCP}).Allowed)
 	require.Equal(t, "if 10.100.0.10 is the cluster IP of a Service, open its pods with pods and namespace, and with the port of the pods; "+
-		"AWS VPC CNI then opens the cluster IP too, if the Service's own selector has these labels", serviceHint(Target{netip.MustParseAddr("10.100.0.10"), 80, policy.TCP}))
+		"AWS VPC CNI then opens the cluster IP too, if the Service's own selector has these labels", serviceHint(Target{Address: netip.MustParseAddr("10.100.0.10"), Port: 80, Protocol: policy.TCP}))
 }
 
 func TestParseTarget(t *testing.T) {
 	for _, bad := range []string{"", "10.0.0.1", "10.0.0.1:", "10.0.0.1:0", "10.0.0.1:70000", "db.example.com", "db.example.com:0", "-db.example.com:443", "300.1.2.3:443", "db..example.com:443", "2001:db8::1:443", "[fe80::1%eth0]:443", "10.0.0.1:443/", "10.0.0.1:443/ICMP", "10.0.0.1:443/TCP/UDP"} {
-		_, _, err := ParseTarget(bad)
+		_, err := ParseTarget(bad)
 		require.Error(t, err, bad)
 	}
-	for text, name := range map[string]string{"db.example.com:443": "db.example.com", "localhost:1/UDP": "localhost", "x1.example.com.:53": "x1.example.com."} {
-		target, host, err := ParseTarget(text)
+	for text, name := range map[string]string{"db.example.com:443": "db.example.com", "localhost:1/UDP": "localhost", "X1.example.com.:53": "x1.example.com"} {
+		target, err := ParseTarget(text)
 		require.NoError(t, err)
-		require.Equal(t, name, host)
+		require.Equal(t, name, target.Host)
 		require.False(t, target.Address.IsValid())
 	}
-	target, _, err := ParseTarget("[2001:db8::1]:53/udp")
+	target, err := ParseTarget("[2001:db8::1]:53/udp")
 	require.NoError(t, err)
 	require.Equal(t, "[2001:db8::1]:53/UDP", target.String())
 }
@@ -160,7 +162,7 @@ func TestExplainEachField(t *testing.T) {
 		{"name": "api", "entity": "kube-apiserver"}]}`
 	parsed, problems := policy.Parse([]byte(document))
 	require.Empty(t, problems)
-	p, problems := policy.Validate(parsed, netpol.NameCheck(table))
+	p, problems := policy.Validate(parsed, policy.Names{AWS: netpol.NameCheck(table)})
 	require.Empty(t, problems)
 	in := netpol.Inputs{Table: table, Options: netpol.Options{Family: netpol.IPv4}, Now: time.Date(2027, 4, 1, 0, 0, 0, 0, time.UTC)}
 	known := in
@@ -180,7 +182,7 @@ func TestExplainEachField(t *testing.T) {
 		{"172.20.0.1:443", in, false, "api (allowedDestinations[4]) opens the API server, whose addresses only the cluster knows: kubectl get endpointslices,services -n default shows them"},
 		{"172.20.0.1:443", known, true, "api (allowedDestinations[4]): 172.20.0.1/32"},
 	} {
-		target, _, err := ParseTarget(test.to)
+		target, err := ParseTarget(test.to)
 		require.NoError(t, err)
 		e := Explain(p, test.in, target)
 		require.Equal(t, test.allowed, e.Allowed, "%s: %v", test.to, e)
@@ -198,7 +200,7 @@ func TestCompareEachField(t *testing.T) {
 	parse := func(entry string) PolicyVersion {
 		parsed, problems := policy.Parse([]byte(`{"allowedDestinations": [` + entry + `]}`))
 		require.Empty(t, problems)
-		p, problems := policy.Validate(parsed, nil)
+		p, problems := policy.Validate(parsed, policy.Names{})
 		require.Empty(t, problems)
 		return PolicyVersion{Policy: p, Now: time.Date(2027, 4, 1, 0, 0, 0, 0, time.UTC)}
 	}
@@ -223,5 +225,57 @@ func TestCompareEachField(t *testing.T) {
 		}
 		require.Equal(t, test.opens, textOf(c.Opens), test.after)
 		require.Equal(t, test.closes, textOf(c.Closes), test.after)
+	}
+}
+
+// TestExplainDomains explains targets with a name, with and without an address.
+func TestExplainDomains(t *testing.T) {
+	parsed, problems := policy.Parse([]byte(`{"allowedDestinations": [
+		{"name": "net", "cidr": "198.51.100.0/24", "ports": [443]},
+		{"name": "api", "domain": "api.example.com", "ports": [443]},
+		{"name": "org", "domain": "*.example.org", "ports": [443], "expires": "2027-03-31"}]}`))
+	require.Empty(t, problems)
+	p, problems := policy.Validate(parsed, policy.Names{})
+	require.Empty(t, problems)
+	in := netpol.Inputs{Options: netpol.Options{Family: netpol.IPv4}, Now: time.Date(2027, 4, 1, 0, 0, 0, 0, time.UTC)}
+	early := in
+	early.Now = early.Now.AddDate(0, 0, -1)
+	baseline := []netpol.PlatformDocument{platformDocument(t, "baseline", `"guardrails": {"denied": [{"name": "metadata", "cidr": "169.254.169.254/32"}]}`)}
+	trusting := []netpol.PlatformDocument{platformDocument(t, "baseline", `"guardrails": {"denied": [{"name": "metadata", "cidr": "169.254.169.254/32"}], "within": [{"name": "own", "domain": "*.example.com"}]}`)}
+	wide := []netpol.PlatformDocument{platformDocument(t, "baseline", `"guardrails": {"within": [{"name": "all", "cidr": "0.0.0.0/0"}]}`)}
+	narrow := []netpol.PlatformDocument{platformDocument(t, "baseline", `"guardrails": {"within": [{"name": "net", "cidr": "198.51.100.0/24"}]}`)}
+	for _, test := range []struct {
+		to, address string
+		in          netpol.Inputs
+		documents   []netpol.PlatformDocument
+		want        string
+	}{
+		{"API.example.com.:443", "", in, nil, "api (allowedDestinations[1]): api.example.com"},
+		{"api.example.com:443", "203.0.113.9", in, nil, "api (allowedDestinations[1]): api.example.com"},
+		{"api.example.com:443", "198.51.100.7", in, nil, "net (allowedDestinations[0]): 198.51.100.0/24; api (allowedDestinations[1]): api.example.com"},
+		{"api.example.com:80", "", in, nil, "api (allowedDestinations[1]) covers api.example.com, but opens TCP 443 only"},
+		{"x.y.example.org:443", "", early, nil, "org (allowedDestinations[2]): *.example.org"},
+		{"x.y.example.org:443", "", in, nil, "org (allowedDestinations[2]) covers x.y.example.org, but opens nothing since 2027-04-01T00:00:00Z, when it expired"},
+		{"example.net:443", "", in, nil, "no destination has a domain for example.net"},
+		{"203.0.113.9:443", "", in, nil, "api (allowedDestinations[1]) opens api.example.com: it allows 203.0.113.9 to a pod that has looked up such a name and got this address"},
+		{"api.example.com:443", "198.51.100.7", in, baseline, "net (allowedDestinations[0]): 198.51.100.0/24"},
+		{"api.example.com:443", "", in, baseline, "closed by guardrail metadata of platform document baseline, because the owner of a name can lead it to any address"},
+		{"api.example.com:443", "", in, trusting, "api (allowedDestinations[1]): api.example.com"},
+		{"x.example.org:443", "", early, trusting, "closed by guardrail metadata of platform document baseline, because the owner of a name can lead it to any address"},
+		{"api.example.com:443", "", in, wide, "api (allowedDestinations[1]): api.example.com"},
+		{"api.example.com:443", "", in, narrow, "outside of what platform document baseline permits: its within has no domain for api.example.com"},
+	} {
+		target, err := ParseTarget(test.to)
+		require.NoError(t, err)
+		if test.address != "" {
+			target.Address = netip.MustParseAddr(test.address)
+		}
+		e := ExplainPlatform(Explain(p, test.in, target), test.documents, test.in, target)
+		lines := slices.Clone(e.Nearest)
+		for _, reason := range e.Reasons {
+			lines = append(lines, reason.String())
+		}
+		require.Equal(t, test.want, strings.Join(lines, "; "), test.to)
+		require.Equal(t, len(e.Reasons) > 0, e.Allowed)
 	}
 }

@@ -16,9 +16,18 @@ import (
 // documents and the rows one by one.
 func ExplainPlatform(e Explanation, documents []netpol.PlatformDocument, in netpol.Inputs, target Target) Explanation {
 	if e.Allowed {
-		if closed := ClosedBy(documents, in.Table, target); len(closed) > 0 {
-			e = Explanation{Reasons: []Reason{}, Nearest: closed, PodSelector: e.PodSelector}
-		}
+		closed, closedDomains := ClosedBy(documents, in.Table, target), domainClosedBy(documents, target)
+		e.Reasons = slices.DeleteFunc(slices.Clone(e.Reasons), func(reason Reason) bool {
+			by := closed
+			if reason.Domain != "" {
+				by = closedDomains
+			}
+			if len(by) > 0 {
+				e.Nearest = append(e.Nearest, by...)
+			}
+			return len(by) > 0
+		})
+		e.Nearest = slices.Compact(e.Nearest)
 	}
 	for _, document := range documents {
 		if document.Base == nil {
@@ -67,6 +76,33 @@ func ClosedBy(documents []netpol.PlatformDocument, table *awsranges.Table, targe
 				text = rails.Reason
 			}
 			closed = append(closed, fmt.Sprintf("outside of what platform document %s permits: %s", document.Name, text))
+		}
+	}
+	return closed
+}
+
+// domainClosedBy returns a line for each document whose guardrails close what a domain opens of a target; nil if none
+// does. The owner of a name can lead it to any address, so a document must permit the port on every address, or name
+// the host in within.
+func domainClosedBy(documents []netpol.PlatformDocument, target Target) []string {
+	var closed []string
+	for _, document := range documents {
+		rails := document.Guardrails
+		isTrusted := slices.ContainsFunc(rails.Within, func(entry policy.Destination) bool {
+			return entry.Domain != "" && policy.CoversDomain(entry.Domain, target.Host) && opensPort(entry, target)
+		})
+		if rails.Mode != platform.Enforce || isTrusted {
+			continue
+		}
+		i := slices.IndexFunc(rails.Denied, func(entry policy.Destination) bool { return opensPort(entry, target) })
+		isOutside := rails.Within != nil && !slices.ContainsFunc(rails.Within, func(entry policy.Destination) bool {
+			return entry.CIDR.IsValid() && entry.CIDR.Bits() == 0 && entry.Except == nil && opensPort(entry, target)
+		})
+		switch {
+		case i >= 0:
+			closed = append(closed, fmt.Sprintf("closed by guardrail %s of platform document %s, because the owner of a name can lead it to any address", rails.Denied[i].Name, document.Name))
+		case isOutside:
+			closed = append(closed, fmt.Sprintf("outside of what platform document %s permits: its within has no domain for %s", document.Name, target.Host))
 		}
 	}
 	return closed

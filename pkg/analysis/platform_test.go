@@ -16,7 +16,7 @@ import (
 
 func platformDocument(t testing.TB, name, fields string) netpol.PlatformDocument {
 	t.Helper()
-	document, problems := platform.Parse([]byte(`{"namespaces": {}, `+fields+`}`), nil)
+	document, problems := platform.Parse([]byte(`{"namespaces": {}, `+fields+`}`), policy.Names{})
 	require.Empty(t, problems)
 	return netpol.PlatformDocument{Name: name, Document: document}
 }
@@ -35,7 +35,7 @@ func TestExplainPlatform(t *testing.T) {
 		"8.8.8.8:25":     {Reasons: []Reason{}, Nearest: []string{"closed by guardrail smtp of platform document baseline: no mail", "outside of what platform document region permits: corporate, office"}},
 		"10.200.0.1:443": {Allowed: true, Reasons: []Reason{{Name: "web", Path: "allowedDestinations[0]", Prefix: "0.0.0.0/0"}, {Name: "logs", Path: "platform document baseline, allowedDestinations[0]", Prefix: "10.200.0.0/24"}}, Nearest: []string{}},
 	} {
-		parsed, _, err := ParseTarget(target)
+		parsed, err := ParseTarget(target)
 		require.NoError(t, err)
 		options := netpol.Options{Family: netpol.IPv4}
 		require.Equal(t, want, ExplainPlatform(Explain(p, netpol.Inputs{Options: options}, parsed), documents, netpol.Inputs{Options: options}, parsed), target)

@@ -13,10 +13,17 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"egress-agent/pkg/netpol"
 )
 
-func specOf(rules ...networkingv1.NetworkPolicyEgressRule) *networkingv1.NetworkPolicySpec {
-	return &networkingv1.NetworkPolicySpec{Egress: rules}
+func versionOf(rules ...networkingv1.NetworkPolicyEgressRule) *networkingv1.NetworkPolicy {
+	return &networkingv1.NetworkPolicy{Spec: networkingv1.NetworkPolicySpec{Egress: rules}}
+}
+
+// withDomains returns a version that opens names. domains is the value of netpol.DomainsAnnotation.
+func withDomains(domains string) *networkingv1.NetworkPolicy {
+	return &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{netpol.DomainsAnnotation: domains}}}
 }
 
 // rule returns a rule for CIDRs with TCP ports; none means every port.
@@ -50,21 +57,23 @@ func TestCompare(t *testing.T) {
 	ports.Ports = []networkingv1.NetworkPolicyPort{{Port: &first, EndPort: &last, Protocol: &udp}, {}}
 	for _, test := range []struct {
 		name           string
-		old, new       *networkingv1.NetworkPolicySpec
+		old, new       *networkingv1.NetworkPolicy
 		opened, closed string
 	}{
-		{"created", nil, specOf(rule("10.1.0.0/24 10.3.0.0/24", 443)), `[{"to":["10.1.0.0/24","10.3.0.0/24"],"ports":["TCP 443"]}]`, `null`},
-		{"deleted", specOf(rule("10.1.0.0/24", 443)), nil, `null`, `[{"to":["10.1.0.0/24"],"ports":["TCP 443"]}]`},
-		{"equal in another shape", specOf(rule("10.0.0.0/25 10.0.0.128/25", 443)), specOf(rule("10.0.0.0/24", 443)), `null`, `null`},
-		{"a part", specOf(rule("10.0.0.0/24", 443)), specOf(rule("10.0.0.0/25", 443, 80)), `[{"to":["10.0.0.0/25"],"ports":["TCP 80"]}]`, `[{"to":["10.0.0.128/25"],"ports":["TCP 443"]}]`},
-		{"every port", specOf(rule("10.0.0.0/24", 443)), specOf(rule("10.1.0.0/24")), `[{"to":["10.1.0.0/24"]}]`, `[{"to":["10.0.0.0/24"],"ports":["TCP 443"]}]`},
-		{"everything", specOf(rule("128.0.0.0/1", 443)), specOf(networkingv1.NetworkPolicyEgressRule{}),
+		{"created", nil, versionOf(rule("10.1.0.0/24 10.3.0.0/24", 443)), `[{"to":["10.1.0.0/24","10.3.0.0/24"],"ports":["TCP 443"]}]`, `null`},
+		{"deleted", versionOf(rule("10.1.0.0/24", 443)), nil, `null`, `[{"to":["10.1.0.0/24"],"ports":["TCP 443"]}]`},
+		{"equal in another shape", versionOf(rule("10.0.0.0/25 10.0.0.128/25", 443)), versionOf(rule("10.0.0.0/24", 443)), `null`, `null`},
+		{"a part", versionOf(rule("10.0.0.0/24", 443)), versionOf(rule("10.0.0.0/25", 443, 80)), `[{"to":["10.0.0.0/25"],"ports":["TCP 80"]}]`, `[{"to":["10.0.0.128/25"],"ports":["TCP 443"]}]`},
+		{"every port", versionOf(rule("10.0.0.0/24", 443)), versionOf(rule("10.1.0.0/24")), `[{"to":["10.1.0.0/24"]}]`, `[{"to":["10.0.0.0/24"],"ports":["TCP 443"]}]`},
+		{"everything", versionOf(rule("128.0.0.0/1", 443)), versionOf(networkingv1.NetworkPolicyEgressRule{}),
 			`[{"to":["0.0.0.0/1","::/0"]},{"to":["128.0.0.0/1"],"ports":["SCTP 1-65535","TCP 1-442","TCP 444-65535","UDP 1-65535"]}]`, `null`},
-		{"pods", specOf(podRule("a", 80), podRule("b", 80)), specOf(podRule("a", 80), podRule("c", 80)), `[{"to":["pods app=c"],"ports":["TCP 80"]}]`, `[{"to":["pods app=b"],"ports":["TCP 80"]}]`},
-		{"pods with other ports", specOf(podRule("a", 80)), specOf(podRule("a", 80), podRule("a", 81)), `[{"to":["pods app=a"],"ports":["TCP 80","TCP 81"]}]`, `[{"to":["pods app=a"],"ports":["TCP 80"]}]`},
-		{"a named port", nil, specOf(named), `[{"to":["10.1.0.0/24 on [{\"port\":\"https\"}]"]}]`, `null`},
-		{"except", nil, specOf(except), `[{"to":["10.0.0.0/8 except [10.1.0.0/16]"],"ports":["TCP 443"]}]`, `null`},
-		{"ranges and a port without a number", nil, specOf(ports), `[{"to":["10.1.0.0/24"],"ports":["TCP 1-65535","UDP 8000-8100"]}]`, `null`},
+		{"pods", versionOf(podRule("a", 80), podRule("b", 80)), versionOf(podRule("a", 80), podRule("c", 80)), `[{"to":["pods app=c"],"ports":["TCP 80"]}]`, `[{"to":["pods app=b"],"ports":["TCP 80"]}]`},
+		{"pods with other ports", versionOf(podRule("a", 80)), versionOf(podRule("a", 80), podRule("a", 81)), `[{"to":["pods app=a"],"ports":["TCP 80","TCP 81"]}]`, `[{"to":["pods app=a"],"ports":["TCP 80"]}]`},
+		{"domains", withDomains(`[{"domains":["a.example.com","b.example.com"],"ports":[{"protocol":"TCP","port":443}]}]`), withDomains(`[{"domains":["b.example.com"],"ports":[{"protocol":"TCP","port":443}]},{"domains":["*.c.example.com"]}]`),
+			`[{"to":["*.c.example.com"]}]`, `[{"to":["a.example.com"],"ports":["TCP 443"]}]`},
+		{"a named port", nil, versionOf(named), `[{"to":["10.1.0.0/24 on [{\"port\":\"https\"}]"]}]`, `null`},
+		{"except", nil, versionOf(except), `[{"to":["10.0.0.0/8 except [10.1.0.0/16]"],"ports":["TCP 443"]}]`, `null`},
+		{"ranges and a port without a number", nil, versionOf(ports), `[{"to":["10.1.0.0/24"],"ports":["TCP 1-65535","UDP 8000-8100"]}]`, `null`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			change := Compare(test.old, test.new)
@@ -84,7 +93,7 @@ func TestCompareIsCapped(t *testing.T) {
 	for i := range 150 {
 		cidrs = append(cidrs, fmt.Sprintf("10.%d.0.0/24", i))
 	}
-	change := Compare(nil, specOf(rule(strings.Join(cidrs, " "), 443), podRule("a", 80)))
+	change := Compare(nil, versionOf(rule(strings.Join(cidrs, " "), 443), podRule("a", 80)))
 	require.Len(t, change.Opened, 1)
 	require.Len(t, change.Opened[0].To, maxTo)
 	require.Equal(t, 51, change.OpenedMore)

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"egress-agent/pkg/internal/prefixes"
+	"egress-agent/pkg/netpol"
 	"egress-agent/pkg/policy"
 )
 
@@ -28,7 +29,7 @@ type Change struct {
 
 // Opening is a set of destinations with the same ports.
 type Opening struct {
-	// To are CIDRs, sorted, or pods.
+	// To are CIDRs, sorted, or pods, or a domain.
 	To []string `json:"to"`
 	// Ports have the form "TCP 443" or "UDP 8000-8100"; empty means every port of every protocol.
 	Ports []string `json:"ports,omitempty"`
@@ -37,8 +38,9 @@ type Opening struct {
 // maxTo bounds the CIDRs and peers in each list of a Change.
 const maxTo = 100
 
-// Compare returns the difference between two specs. A nil spec opens nothing.
-func Compare(old, new *networkingv1.NetworkPolicySpec) Change {
+// Compare returns the difference between two versions of a NetworkPolicy: its spec and the names in its annotation. A nil
+// version opens nothing.
+func Compare(old, new *networkingv1.NetworkPolicy) Change {
 	a, b := contentOf(old), contentOf(new)
 	var c Change
 	var err error
@@ -51,19 +53,26 @@ func Compare(old, new *networkingv1.NetworkPolicySpec) Change {
 	return c
 }
 
-// content is what a spec opens.
+// content is what a version opens.
 type content struct {
 	addresses prefixes.Set
 	peers     map[string][]string // the ports of each peer that is no CIDR, by its description
 }
 
-func contentOf(spec *networkingv1.NetworkPolicySpec) content {
+func contentOf(version *networkingv1.NetworkPolicy) content {
 	c := content{peers: make(map[string][]string)}
-	if spec == nil {
+	if version == nil {
 		return c
 	}
+	domainRules, _ := netpol.DomainRulesOf(version.Annotations) // an annotation that the agent did not write opens nothing
+	for _, rule := range domainRules {
+		ranges, _ := rangesOf(rule.Ports)
+		for _, domain := range rule.Domains {
+			c.addPeer(domain, portNames(ranges))
+		}
+	}
 	builder := prefixes.NewBuilder(0)
-	for _, rule := range spec.Egress {
+	for _, rule := range version.Spec.Egress {
 		ranges, isPlain := rangesOf(rule.Ports)
 		var blocks []netip.Prefix
 		for _, peer := range rule.To {

@@ -214,13 +214,20 @@ func (a *Assessment) cutCurrent(configMap *corev1.ConfigMap, current *Current, i
 		return
 	}
 	spec, isCut := in.Guardrails.cutSpec(*current.Spec, in.Options)
-	if !isCut {
+	domains, areDomainsCut := in.Guardrails.cutDomainsOf(current.Annotations)
+	if !isCut && !areDomainsCut {
 		return
 	}
 	desired := newNetworkPolicy(sourceOf(configMap, in.Origin), spec)
 	for _, key := range append([]string{PolicyDigestAnnotation, DestinationsAnnotation, OptionsAnnotation}, OptionalAnnotations...) {
 		if value, ok := current.Annotations[key]; ok {
 			desired.Annotations[key] = value
+		}
+	}
+	if areDomainsCut {
+		delete(desired.Annotations, DomainsAnnotation)
+		if domains != "" {
+			desired.Annotations[DomainsAnnotation] = domains
 		}
 	}
 	a.setDesired(current, desired)
@@ -490,7 +497,7 @@ func (c *Current) causeOf(desired *networkingv1.NetworkPolicy) Cause {
 		return CauseEdited
 	case differs(PolicyDigestAnnotation):
 		return CausePolicy
-	case c.SpecDigest == desired.Annotations[SpecDigestAnnotation]:
+	case c.SpecDigest == desired.Annotations[SpecDigestAnnotation] && !differs(DomainsAnnotation):
 		return CauseMetadata
 	case c.Annotations[OptionsAnnotation] != "" && differs(OptionsAnnotation):
 		return CauseOptions
@@ -498,6 +505,8 @@ func (c *Current) causeOf(desired *networkingv1.NetworkPolicy) Cause {
 		return CauseExpiry
 	case differs(GuardedAnnotation):
 		return CauseGuardrails
+	case c.SpecDigest == desired.Annotations[SpecDigestAnnotation]:
+		return CauseMetadata
 	}
 	return CauseRanges
 }

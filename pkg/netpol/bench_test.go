@@ -33,7 +33,7 @@ func realTable(b *testing.B) *awsranges.Table {
 func parsed(b *testing.B, document string) *policy.Policy {
 	parsed, problems := policy.Parse([]byte(document))
 	require.Empty(b, problems)
-	p, problems := policy.Validate(parsed, NameCheck(nil))
+	p, problems := policy.Validate(parsed, policy.Names{AWS: NameCheck(nil)})
 	require.Empty(b, problems)
 	return p
 }

@@ -24,6 +24,7 @@ type collector struct {
 	parts      []*part // the values of partOf, in the order of the first destination that needs each part
 	regionSets int     // the number of parts of two or more regions
 	pods       map[podsKey]*openedPods
+	domains    map[string]prefixes.Set // the ports of each domain, on somePod
 }
 
 // serviceRegions is the canonical name of a service and the names of regions, sorted and joined by commas. regions is
@@ -74,10 +75,10 @@ func newCollector(in Inputs, destinationCount int) *collector {
 }
 
 // addressesOf returns the addresses of a destination. Destinations with the same service and regions share them. A
-// destination with Pods has none.
+// destination with Pods or a Domain has none.
 func (c *collector) addressesOf(d policy.Destination) addresses {
 	switch {
-	case d.Pods != nil:
+	case d.Pods != nil, d.Domain != "":
 		return addresses{isResolved: true}
 	case d.Entity != "":
 		return c.apiServerAddresses()

@@ -81,7 +81,8 @@ type Compiled struct {
 	now     time.Time
 	origin  Origin
 	blocks  prefixes.Blocks
-	pods    []openedPods // sorted
+	pods    []openedPods   // sorted
+	domains []openedDomain // sorted
 	// isCut reports whether the guardrails close a part of the policy.
 	isCut bool
 	// unresolvedGuardrails are the guardrails whose AWS ranges are not loaded. The policy then opens nothing.
@@ -103,8 +104,8 @@ func CompileConfigMap(configMap *corev1.ConfigMap, in Inputs) *Compiled {
 	return compileConfigMap(configMap, in, NameCheck(in.Table))
 }
 
-// compileConfigMap does the work of CompileConfigMap, but checks names with checkName. If checkName is nil, every name
-// is valid.
+// compileConfigMap does the work of CompileConfigMap, but checks names of AWS with checkName. If checkName is nil, every
+// name of AWS is valid.
 func compileConfigMap(configMap *corev1.ConfigMap, in Inputs, checkName policy.NameCheck) *Compiled {
 	c := &Compiled{Problems: in.Exceeded, options: in.Options, now: in.Now, origin: in.Origin}
 	if c.Problems != nil {
@@ -121,7 +122,7 @@ func compileConfigMap(configMap *corev1.ConfigMap, in Inputs, checkName policy.N
 	}
 	document, problems := policy.Parse([]byte(data))
 	if problems == nil {
-		c.Policy, problems = policy.Validate(document, checkName)
+		c.Policy, problems = policy.Validate(document, policy.Names{AWS: checkName, Domain: in.Options.Domains.check})
 	}
 	if problems != nil {
 		c.Problems = problems
@@ -172,6 +173,10 @@ func (c *Compiled) compile(in Inputs, warnings *policy.Warnings) {
 			collected.addPods(d)
 			continue
 		}
+		if d.Domain != "" {
+			collected.addDomain(d)
+			continue
+		}
 		found := collected.addressesOf(d)
 		warnOfDestination(i, d, found, in.Table, c.options.Family, warnings)
 		if !found.isResolved {
@@ -184,9 +189,10 @@ func (c *Compiled) compile(in Inputs, warnings *policy.Warnings) {
 	if c.Problems = collected.portCountProblems(p, c.options); c.Problems == nil {
 		c.cut(collected.set(), collected, in.Guardrails)
 		c.cutPods(collected, in.Guardrails)
+		c.cutDomains(collected, in.Guardrails)
 	}
 	if c.Problems == nil {
-		c.Problems = c.limitProblems(collected)
+		c.Problems = append(c.limitProblems(collected), c.domainProblems()...)
 	}
 	c.finish(warnings)
 }
@@ -194,11 +200,12 @@ func (c *Compiled) compile(in Inputs, warnings *policy.Warnings) {
 // finish completes a compilation, with or without problems.
 func (c *Compiled) finish(warnings *policy.Warnings) {
 	if c.Problems != nil {
-		c.Counts, c.Unresolved, c.Violations, c.blocks, c.pods = nil, nil, nil, prefixes.Blocks{}, nil
+		c.Counts, c.Unresolved, c.Violations, c.blocks, c.pods, c.domains = nil, nil, nil, prefixes.Blocks{}, nil, nil
 		return
 	}
 	warnOfPeers(c.blocks.Len(), c.Counts, warnings)
 	warnOfPods(c.Policy, warnings)
+	warnOfDomains(c.Policy, warnings)
 	for _, violation := range c.Violations {
 		if violation.Mode == platform.Warn {
 			warnings.AddProblem(policy.Guardrail, violation.Problem)

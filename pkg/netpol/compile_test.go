@@ -114,7 +114,7 @@ func TestCompileAllocations(t *testing.T) {
 	require.NoError(t, err)
 	document, problems := policy.Parse(data)
 	require.Empty(t, problems)
-	p, problems := policy.Validate(document, nil)
+	p, problems := policy.Validate(document, policy.Names{})
 	require.Empty(t, problems)
 	table := testTable(t)
 	require.LessOrEqual(t, testing.AllocsPerRun(100, func() {

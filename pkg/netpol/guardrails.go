@@ -41,8 +41,9 @@ type documentGuardrails struct {
 	denied     prefixes.Set  // everything that the document denies
 	within     *prefixes.Set // everything that the document permits; nil if it permits everything
 	// entry returns the addresses and ports of an entry of Guardrails.Denied.
-	entry func(i int) prefixes.Set
-	pods  podGuardrails
+	entry   func(i int) prefixes.Set
+	pods    podGuardrails
+	domains domainGuardrails
 }
 
 // NewGuardrails returns the guardrails of documents, which are sorted by name. It returns nil if no document has
@@ -70,6 +71,7 @@ func NewGuardrails(documents []PlatformDocument, table *awsranges.Table, family 
 			d.within = &within
 		}
 		d.pods = newPodGuardrails(d, family)
+		d.domains = newDomainGuardrails(d, family)
 		entries := make([]func() prefixes.Set, len(rails.Denied))
 		for i := range entries {
 			entries[i] = sync.OnceValue(func() prefixes.Set {
@@ -201,6 +203,7 @@ func (g *Guardrails) violations(p *policy.Policy, closed []closedPart, collected
 			found = append(found, d.closed(p, closed[i], collected)...)
 		}
 		found = append(found, d.closedPods(p)...)
+		found = append(found, d.closedDomains(p)...)
 		all = append(all, found[:min(len(found), policy.MaxProblems)]...)
 	}
 	return all

@@ -153,7 +153,7 @@ func randomDocuments(random *rand.Rand) []PlatformDocument {
 // platformDocument parses a platform.json that governs every namespace.
 func platformDocument(t testing.TB, name, fields string) PlatformDocument {
 	t.Helper()
-	document, problems := platform.Parse([]byte(`{"namespaces": {}, `+fields+`}`), nil)
+	document, problems := platform.Parse([]byte(`{"namespaces": {}, `+fields+`}`), policy.Names{})
 	require.Empty(t, problems)
 	return PlatformDocument{name, document}
 }

@@ -290,7 +290,7 @@ func TestMaySelectSamePod(t *testing.T) {
 	document := func(selector string) *policy.Policy {
 		parsed, problems := policy.Parse([]byte(`{"podSelector": ` + selector + `, "allowedDestinations": []}`))
 		require.Empty(t, problems)
-		p, problems := policy.Validate(parsed, nil)
+		p, problems := policy.Validate(parsed, policy.Names{})
 		require.Empty(t, problems)
 		return p
 	}

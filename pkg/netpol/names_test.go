@@ -49,7 +49,7 @@ func TestWarnings(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			document, problems := policy.Parse([]byte(`{"allowedDestinations": [{"ports": [443], ` + test.destination + `}]}`))
 			require.Empty(t, problems)
-			p, problems := policy.Validate(document, NameCheck(testTable(t)))
+			p, problems := policy.Validate(document, policy.Names{AWS: NameCheck(testTable(t))})
 			require.Empty(t, problems)
 			var got []string
 			result, problems := compile(p, testTable(t), Options{Family: test.family})

@@ -49,7 +49,7 @@ const (
 )
 
 // OptionalAnnotations are the annotations that only some of the agent's NetworkPolicies have.
-var OptionalAnnotations = []string{PolicyAnnotation, GuardedAnnotation, ExpiredAnnotation}
+var OptionalAnnotations = []string{PolicyAnnotation, GuardedAnnotation, ExpiredAnnotation, DomainsAnnotation}
 
 // The values of PlatformLabel, and the prefixes of the names of such NetworkPolicies. No policy of a tenant may have such
 // a name.
@@ -127,6 +127,9 @@ func NetworkPolicyFor(configMap *corev1.ConfigMap, compiled *Compiled) *networki
 		}
 		if expiredAt := compiled.expiredAt(); !expiredAt.IsZero() {
 			object.Annotations[ExpiredAnnotation] = expiredAt.Format(time.RFC3339Nano)
+		}
+		if domains := formatDomains(compiled.domains); domains != "" {
+			object.Annotations[DomainsAnnotation] = domains
 		}
 	}
 	return object

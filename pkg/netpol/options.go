@@ -77,14 +77,23 @@ type Options struct {
 	// MaxPortSlots is the number of ports and port ranges that a CIDR may have. The ports of containing CIDRs and of DNS
 	// count as well. 0 means unlimited.
 	MaxPortSlots int
+	// Domains is the kind of object with which the cluster opens names. It shapes no NetworkPolicy.
+	Domains Domains
 }
 
 // String returns all options, such as "ipv4 dns 169.254.20.10/32 max-port-slots=24". ParseOptions parses the result.
 func (o Options) String() string {
-	return fmt.Sprintf("%s %s%d", o.specOptions(), slotsPrefix, o.MaxPortSlots)
+	domains := ""
+	if o.Domains.IsOn() {
+		domains = " " + domainsPrefix + string(o.Domains)
+	}
+	return fmt.Sprintf("%s%s %s%d", o.specOptions(), domains, slotsPrefix, o.MaxPortSlots)
 }
 
-const slotsPrefix = "max-port-slots="
+const (
+	slotsPrefix   = "max-port-slots="
+	domainsPrefix = "domains="
+)
 
 // specOptions returns the options that shape every spec, such as "ipv4 dns 169.254.20.10/32".
 func (o Options) specOptions() string {
@@ -119,6 +128,12 @@ func ParseOptions(text string) (Options, error) {
 			options.AllowDNS = true
 			continue
 		}
+		if value, ok := strings.CutPrefix(word, domainsPrefix); ok {
+			if options.Domains, err = ParseDomains(value); err != nil {
+				return Options{}, err
+			}
+			continue
+		}
 		prefix, err := netip.ParsePrefix(word)
 		if err != nil {
 			return Options{}, err
@@ -141,6 +156,9 @@ func (o Options) Validate() error {
 	var errs []error
 	if len(o.DNSCIDRs) > 0 && !o.AllowDNS {
 		errs = append(errs, errors.New("DNS CIDRs need the DNS rule: remove either --dns-cidr or --allow-dns=false"))
+	}
+	if o.Domains.IsOn() && !o.AllowDNS {
+		errs = append(errs, errors.New("domains need the DNS rule, because pods that cannot look up a name cannot use it: remove either --domains or --allow-dns=false"))
 	}
 	if o.MaxPortSlots < 0 {
 		errs = append(errs, fmt.Errorf("%d port slots: must be at least 1, or 0 for no limit", o.MaxPortSlots))

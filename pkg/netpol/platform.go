@@ -17,7 +17,7 @@ func CompilePlatform(configMap *corev1.ConfigMap, in Inputs) (document PlatformD
 	if !ok {
 		return document, nil, policy.Problems{{Path: "data", Message: "Missing field: " + platform.Key}}
 	}
-	document.Document, problems = platform.Parse([]byte(data), NameCheck(in.Table))
+	document.Document, problems = platform.Parse([]byte(data), policy.Names{AWS: NameCheck(in.Table), Domain: in.Options.Domains.check})
 	if problems != nil {
 		return document, nil, problems
 	}

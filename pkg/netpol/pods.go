@@ -164,7 +164,12 @@ func podSlots(pods []openedPods) int {
 	for _, opened := range pods {
 		union = union.Union(opened.ports)
 	}
-	blocks, err := union.Blocks()
+	return slotsOnPod(union)
+}
+
+// slotsOnPod returns the number of port slots that ports on somePod take.
+func slotsOnPod(ports prefixes.Set) int {
+	blocks, err := ports.Blocks()
 	if err != nil {
 		return prefixes.MaxPortRanges
 	}

@@ -13,10 +13,9 @@ import (
 	"egress-agent/pkg/policy"
 )
 
-// Parse parses and checks a platform.json of at most policy.MaxDocumentBytes. checkName checks the service and region
-// names; if checkName is nil, Parse accepts every name. All problems of a document are reported together, in document
-// order. The Document is nil if and only if there are problems.
-func Parse(data []byte, checkName policy.NameCheck) (*Document, policy.Problems) {
+// Parse parses and checks a platform.json of at most policy.MaxDocumentBytes. All problems of a document
+// are reported together, in document order. The Document is nil if and only if there are problems.
+func Parse(data []byte, names policy.Names) (*Document, policy.Problems) {
 	if size := document.Size(data); size > policy.MaxDocumentBytes {
 		return nil, policy.Problems{{Path: Key, Message: fmt.Sprintf(
 			"Platform document too large: %d bytes without white space; at most %d are allowed: use fewer or wider destinations, or split the document into several ConfigMaps",
@@ -26,7 +25,7 @@ func Parse(data []byte, checkName policy.NameCheck) (*Document, policy.Problems)
 	if err != nil {
 		return nil, policy.Problems{{Path: Key, Message: "Invalid JSON: " + err.Error()}}
 	}
-	r := &reader{checkName: checkName}
+	r := &reader{names: names}
 	d := r.document(root)
 	if problems := r.Problems(); problems != nil {
 		return nil, problems
@@ -63,7 +62,7 @@ var (
 
 type reader struct {
 	document.Checker
-	checkName policy.NameCheck
+	names policy.Names
 }
 
 func (r *reader) document(n document.Node) *Document {
@@ -85,7 +84,7 @@ func (r *reader) document(n document.Node) *Document {
 		case "allowedDestinations":
 			d.Base = &policy.Policy{
 				DefaultAction: policy.Deny,
-				Destinations:  policy.ReadDestinations(&r.Checker, value, at, name, r.checkName),
+				Destinations:  policy.ReadDestinations(&r.Checker, value, at, name, r.names),
 			}
 		case "guardrails":
 			d.Guardrails = r.guardrails(value, at)
@@ -105,10 +104,13 @@ func (r *reader) guardrails(n document.Node, path *document.Path) Guardrails {
 		case "mode":
 			g.Mode = r.mode(value, at)
 		case "denied":
-			g.Denied = policy.ReadDestinations(&r.Checker, value, at, name, r.checkName)
+			g.Denied = policy.ReadDestinations(&r.Checker, value, at, name, r.names)
 			for i, entry := range g.Denied {
 				if entry.Pods != nil {
 					r.Report(at.Item(i), "Invalid denied: pods have no fixed addresses; deny a cidr, or permit other destinations with within")
+				}
+				if entry.Domain != "" {
+					r.Report(at.Item(i), "Invalid denied: a domain has no fixed addresses; deny a cidr, or permit other destinations with within")
 				}
 			}
 			r.checkEntries(g.Denied, at)
@@ -116,7 +118,7 @@ func (r *reader) guardrails(n document.Node, path *document.Path) Guardrails {
 				r.Report(at, "Invalid denied: []; list at least one destination, or omit denied to deny none")
 			}
 		case "within":
-			g.Within = policy.ReadDestinations(&r.Checker, value, at, name, r.checkName)
+			g.Within = policy.ReadDestinations(&r.Checker, value, at, name, r.names)
 			r.checkEntries(g.Within, at)
 			if value.Kind() == document.List && value.Count() == 0 && n.Member("reason") == nil {
 				r.Report(at, "Invalid within: [] closes everything that tenants open; add a reason to guardrails if you mean that, or omit within")

@@ -15,7 +15,7 @@ func Example() {
 		fmt.Println(problems.Error())
 		return
 	}
-	p, problems := policy.Validate(document, nil)
+	p, problems := policy.Validate(document, policy.Names{})
 	if problems != nil {
 		fmt.Println(problems.Error())
 		return
@@ -47,7 +47,7 @@ func ExampleParse() {
 // Validate returns all problems at once, in document order.
 func ExampleValidate() {
 	document, _ := policy.Parse([]byte(`{"allowedDestinations": [{"name": "database", "cidr": "10.1.0.5/24", "prots": [5432]}]}`))
-	_, problems := policy.Validate(document, nil)
+	_, problems := policy.Validate(document, policy.Names{})
 	for _, problem := range problems {
 		fmt.Println(problem.Path + ": " + problem.Message)
 	}
@@ -65,7 +65,7 @@ func ExampleValidate_names() {
 		return func() string { return fmt.Sprintf("Invalid region: %s", region) }
 	}
 	document, _ := policy.Parse([]byte(`{"allowedDestinations": [{"name": "files", "awsService": "s3", "regions": ["us-esat-1"]}]}`))
-	_, problems := policy.Validate(document, checkName)
+	_, problems := policy.Validate(document, policy.Names{AWS: checkName})
 	fmt.Println(problems.Error())
 	// Output: Policy validation failed: Invalid region: us-esat-1 (allowedDestinations[0].regions[0])
 }

@@ -19,7 +19,7 @@ func TestValidateIgnoresNullAsKind(t *testing.T) {
 	} {
 		document, problems := Parse([]byte(`{"allowedDestinations": [` + test.entry + `]}`))
 		require.Empty(t, problems)
-		p, problems := Validate(document, nil)
+		p, problems := Validate(document, Names{})
 		require.Nil(t, p)
 		var paths []string
 		for _, problem := range problems {

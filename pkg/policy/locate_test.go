@@ -29,7 +29,7 @@ func TestLocate(t *testing.T) {
 			data := []byte(strings.Join(parts, ""))
 			document, problems := Parse(data)
 			if problems == nil {
-				_, problems = Validate(document, nil)
+				_, problems = Validate(document, Names{})
 			}
 			require.Equal(t, want, Locate(data, problems), "%v", problems)
 		})

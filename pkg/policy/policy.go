@@ -48,7 +48,8 @@ type Policy struct {
 	Destinations []Destination
 }
 
-// Destination is one item of allowedDestinations. It has exactly one of CIDR, Service, Pods and Entity.
+// Destination is one item of allowedDestinations. It has exactly one of CIDR, Service, Pods, Entity
+// and Domain.
 type Destination struct {
 	// Name is unique in the policy. It has 1 to 63 printable characters.
 	Name string
@@ -68,6 +69,9 @@ type Destination struct {
 	Pods *Pods
 	// Entity is KubeAPIServer, or empty for another kind of destination.
 	Entity Entity
+	// Domain is a name in DNS, such as api.example.com, or *.example.com for every name below example.com. It is in lower
+	// case and has no final dot. It is empty for another kind of destination.
+	Domain string
 	// Ports are in document order. Nil means every port of every protocol or, for an Entity, its own ports. Otherwise the
 	// list is not empty.
 	Ports []Port

@@ -21,7 +21,7 @@ func TestValidateReturnsPolicy(t *testing.T) {
 	require.NoError(t, err)
 	document, problems := Parse(data)
 	require.Empty(t, problems)
-	p, problems := Validate(document, nil)
+	p, problems := Validate(document, Names{})
 	require.Empty(t, problems)
 	require.Equal(t, &Policy{DefaultAction: Deny, Destinations: []Destination{
 		{Name: "s3", Service: "s3", Regions: []string{"us-east-1"}, Ports: []Port{{TCP, 443, 443}}},
@@ -33,9 +33,9 @@ func TestValidateReturnsPolicy(t *testing.T) {
 func TestValidateReportsInvalidNames(t *testing.T) {
 	document, problems := Parse([]byte(`{"allowedDestinations": [{"regions": ["r"], "name": "x", "awsService": "s"}]}`))
 	require.Empty(t, problems)
-	p, problems := Validate(document, func(service, region string) func() string {
+	p, problems := Validate(document, Names{AWS: func(service, region string) func() string {
 		return func() string { return "bad " + service + region }
-	})
+	}})
 	require.Nil(t, p)
 	require.Equal(t, Problems{
 		{Message: "bad sr", Path: "allowedDestinations[0].regions[0]"},
@@ -48,7 +48,7 @@ func TestValidateRequiresKind(t *testing.T) {
 	for _, entry := range []string{`{"name": "x"}`, `{"name": "x", "awsService": ""}`, `{"name": "x", "cidr": ""}`} {
 		document, problems := Parse([]byte(`{"allowedDestinations": [` + entry + `]}`))
 		require.Empty(t, problems)
-		p, problems := Validate(document, nil)
+		p, problems := Validate(document, Names{})
 		require.Nil(t, p, entry)
 		require.Len(t, problems, 1)
 	}
@@ -96,7 +96,7 @@ func TestValidateLimitsMemory(t *testing.T) {
 			allocated := allocatedBytes(func() {
 				document, parseProblems := Parse([]byte(data))
 				require.Empty(t, parseProblems)
-				p, problems = Validate(document, nil)
+				p, problems = Validate(document, Names{})
 			})
 			require.Nil(t, p)
 			require.NotEmpty(t, problems)
@@ -139,7 +139,7 @@ func TestDocumentLimits(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			document, problems := Parse([]byte(test.document))
 			if problems == nil {
-				_, problems = Validate(document, nil)
+				_, problems = Validate(document, Names{})
 			}
 			if test.want == "" {
 				require.Empty(t, problems)
@@ -175,7 +175,7 @@ func TestCompact(t *testing.T) {
 func TestErrorCountsOmittedProblems(t *testing.T) {
 	document, problems := Parse([]byte(`{"allowedDestinations": [` + strings.TrimSuffix(strings.Repeat("1,", 103), ",") + `]}`))
 	require.Empty(t, problems)
-	_, problems = Validate(document, nil)
+	_, problems = Validate(document, Names{})
 	require.True(t, strings.HasSuffix(problems.Error(), "not a number (allowedDestinations[99]); and 3 more"), problems.Error())
 	require.Len(t, problems, MaxProblems+1)
 }
@@ -247,7 +247,7 @@ func FuzzParse(f *testing.F) {
 		decoder.UseNumber()
 		require.NoError(t, decoder.Decode(&compactValue))
 		require.Equal(t, want, compactValue)
-		p, problems := Validate(document, nil)
+		p, problems := Validate(document, Names{})
 		require.Equal(t, p == nil, len(problems) > 0)
 		for _, problem := range problems {
 			require.NotEmpty(t, problem.Message)
@@ -263,7 +263,7 @@ func FuzzParse(f *testing.F) {
 		}
 		document, problems = Parse(marshalPolicy(t, p))
 		require.Empty(t, problems)
-		secondPolicy, problems := Validate(document, nil)
+		secondPolicy, problems := Validate(document, Names{})
 		require.Empty(t, problems)
 		require.Equal(t, p, secondPolicy)
 	})

@@ -13,10 +13,19 @@ import (
 // most messages of a document with many problems.
 type NameCheck func(service, region string) (message func() string)
 
-// Validate checks every field of a document and returns the policy. checkName checks the service and region names; if
-// checkName is nil, Validate accepts every name. The Policy is nil if and only if there are problems.
-func Validate(d *Document, checkName NameCheck) (*Policy, Problems) {
-	v := &validator{Checker: &document.Checker{}, checkName: checkName}
+// DomainCheck checks a domain that is well formed. Its result is as for NameCheck.
+type DomainCheck func(domain string) (message func() string)
+
+// Names checks the names in a document. A function that is nil accepts every name.
+type Names struct {
+	AWS    NameCheck
+	Domain DomainCheck
+}
+
+// Validate checks every field of a document and returns the policy. The Policy is nil if and only if there are
+// problems.
+func Validate(d *Document, names Names) (*Policy, Problems) {
+	v := &validator{Checker: &document.Checker{}, names: names}
 	p := v.policy(d.root)
 	if problems := v.Problems(); problems != nil {
 		return nil, problems
@@ -26,29 +35,30 @@ func Validate(d *Document, checkName NameCheck) (*Policy, Problems) {
 
 // ReadDestinations checks a list of destinations, and adds their problems to checker. It returns the destinations in
 // document order. They are incomplete if there are problems. field is the name of the list in messages. Paths start at
-// path. checkName is as for Validate.
-func ReadDestinations(checker *document.Checker, list document.Node, path *document.Path, field string, checkName NameCheck) []Destination {
-	return (&validator{Checker: checker, checkName: checkName}).destinations(list, path, field)
+// path.
+func ReadDestinations(checker *document.Checker, list document.Node, path *document.Path, field string, names Names) []Destination {
+	return (&validator{Checker: checker, names: names}).destinations(list, path, field)
 }
 
 // The known fields of each object, in the order of the documentation.
 var (
 	policyFields      = []string{"defaultAction", "podSelector", "allowedDestinations"}
 	destinationFields = []string{
-		"name", "cidr", "except", "awsService", "without", "regions", "pods", "namespace", "entity", "ports", "reason", "expires",
+		"name", "cidr", "except", "awsService", "without", "regions", "pods", "namespace", "entity", "domain", "ports", "reason", "expires",
 	}
 	// kindFields are the fields that decide the kind of a destination. pods and namespace are one kind.
-	kindFields = []string{"cidr", "awsService", "pods", "namespace", "entity"}
+	kindFields = []string{"cidr", "awsService", "pods", "namespace", "entity", "domain"}
 )
 
 type validator struct {
 	*document.Checker
-	checkName NameCheck // nil accepts every name
+	names Names
 
 	// The cost of a policy, which validator limits.
 	exceptCount          int
 	exceptedServiceCount int
 	withoutLists         map[string]bool
+	domainCount          int
 }
 
 func (v *validator) policy(n document.Node) *Policy {
@@ -143,6 +153,8 @@ func (v *validator) destination(n document.Node, path *document.Path, seen map[s
 			d.Pods = v.namespace(d.Pods, value, at)
 		case "entity":
 			d.Entity = v.entity(value, at)
+		case "domain":
+			d.Domain = v.domain(value, at)
 		case "ports":
 			if kind == "entity" {
 				v.Report(at, "Invalid ports: an entity has its own ports; remove ports")
@@ -238,10 +250,10 @@ func (v *validator) service(n document.Node, path *document.Path) string {
 
 // checkAWSName adds a problem if the name of a service or, if region is not empty, of a region is invalid.
 func (v *validator) checkAWSName(service, region string, path *document.Path) {
-	if v.checkName == nil {
+	if v.names.AWS == nil {
 		return
 	}
-	if message := v.checkName(service, region); message != nil {
+	if message := v.names.AWS(service, region); message != nil {
 		v.ReportLazily(path, message)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -68,6 +69,10 @@ func Of(networkPolicy *networkingv1.NetworkPolicy) (entries []ServiceEntry, note
 	t := &translation{networkPolicy: networkPolicy}
 	for _, rule := range networkPolicy.Spec.Egress {
 		t.add(rule)
+	}
+	domainRules, _ := netpol.DomainRulesOf(networkPolicy.Annotations) // an annotation that the agent did not write has no names
+	for _, rule := range domainRules {
+		t.notes = append(t.notes, strings.Join(rule.Domains, ", ")+": these ServiceEntries have only addresses; write your own for the names")
 	}
 	return t.entries, t.notes
 }

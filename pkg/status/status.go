@@ -250,6 +250,8 @@ func destination(d policy.Destination, counts map[string]int, now time.Time) Des
 		result.Peer = netpol.FormatPods(*d.Pods)
 	case d.Entity != "":
 		result.Peer = string(d.Entity)
+	case d.Domain != "":
+		result.Peer = d.Domain
 	default:
 		result.CIDR = d.CIDR.String()
 	}

@@ -78,8 +78,8 @@ func (c Cluster) traffic(policies []Policy, inForce []*networkingv1.NetworkPolic
 		}
 		for k, count := range destinations.Usage(own) {
 			d := &p.Destinations[k]
-			if d.Source.Entity != "" || d.IsExpired {
-				continue // a log does not show the API server's addresses, and an expired destination opens nothing
+			if d.Source.Entity != "" || d.Source.Domain != "" || d.IsExpired {
+				continue // a log shows neither the API server's addresses nor names, and an expired destination opens nothing
 			}
 			d.Flows = &count
 			if count == 0 {

@@ -29,11 +29,12 @@ type PolicyFlags struct {
 	AllowDNS     bool
 	DNSCIDRs     Strings
 	MaxPortSlots int
+	Domains      string
 }
 
 // NewPolicyFlags returns PolicyFlags with the default values.
 func NewPolicyFlags() *PolicyFlags {
-	return &PolicyFlags{IPFamily: "auto", AllowDNS: true, MaxPortSlots: netpol.DefaultPortSlots}
+	return &PolicyFlags{IPFamily: "auto", AllowDNS: true, MaxPortSlots: netpol.DefaultPortSlots, Domains: string(netpol.DomainsOff)}
 }
 
 // AddFlags adds the flags of f to flagSet.
@@ -45,13 +46,15 @@ func (f *PolicyFlags) AddFlags(flagSet *flag.FlagSet) {
 	flagSet.BoolVar(&f.AllowDNS, "allow-dns", f.AllowDNS, "allow the cluster's DNS in every policy (k8s-app=kube-dns in kube-system)")
 	flagSet.Var(&f.DNSCIDRs, "dns-cidr", "`CIDR` of a further DNS server, such as 169.254.20.10/32 for NodeLocal DNSCache (repeatable)")
 	flagSet.IntVar(&f.MaxPortSlots, "max-port-slots", f.MaxPortSlots, "maximum number of ports and port ranges for a CIDR, including those of containing CIDRs and of DNS; 0 means no limit")
+	flagSet.StringVar(&f.Domains, "domains", f.Domains, "`kind` of the objects that open the domain destinations of policies: off, applicationnetworkpolicy (nodes of EKS Auto Mode) or cilium; off refuses these destinations")
 }
 
 // Options checks the flags and returns them as options. The error joins an error for each invalid flag.
 func (f *PolicyFlags) Options() (netpol.Options, error) {
 	family, err := netpol.ParseFamily(f.IPFamily, os.Getenv("KUBERNETES_SERVICE_HOST"))
-	errs := []error{err}
-	options := netpol.Options{Family: family, AllowDNS: f.AllowDNS, MaxPortSlots: f.MaxPortSlots}
+	domains, domainsErr := netpol.ParseDomains(f.Domains)
+	errs := []error{err, domainsErr}
+	options := netpol.Options{Family: family, AllowDNS: f.AllowDNS, MaxPortSlots: f.MaxPortSlots, Domains: domains}
 	for _, value := range f.DNSCIDRs {
 		prefix, err := netip.ParsePrefix(value)
 		if err != nil {

@@ -67,6 +67,8 @@ func marshal(d policy.Destination) string {
 		}
 	case d.Entity != "":
 		add("entity", d.Entity)
+	case d.Domain != "":
+		add("domain", d.Domain)
 	default:
 		add("cidr", d.CIDR)
 	}

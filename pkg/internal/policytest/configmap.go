@@ -28,6 +28,8 @@ func ConfigMap(p *policy.Policy) *corev1.ConfigMap {
 			if d.Pods.Namespace != "" {
 				fields["namespace"] = d.Pods.Namespace
 			}
+		case d.Domain != "":
+			fields["domain"] = d.Domain
 		default:
 			fields["entity"] = d.Entity
 		}

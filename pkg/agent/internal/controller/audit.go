@@ -20,21 +20,19 @@ func (c *Controller) auditEntry(ctx context.Context, current *netpol.Current, de
 		return audit.Entry{}, nil
 	}
 	var e audit.Entry
-	var old, new *networkingv1.NetworkPolicySpec
+	var stored *networkingv1.NetworkPolicy
 	if current != nil {
-		stored, err := c.api.readNetworkPolicy(ctx, current)
-		if err != nil {
+		var err error
+		if stored, err = c.api.readNetworkPolicy(ctx, current); err != nil {
 			return audit.Entry{}, err
 		}
 		e.Namespace, e.Name, e.OldPolicy = stored.Namespace, stored.Name, stored.Annotations[netpol.PolicyDigestAnnotation]
 		e.EditedBy = lastManager(stored.ManagedFields)
-		old = &stored.Spec
 	}
 	if desired != nil {
 		e.Namespace, e.Name, e.NewPolicy = desired.Namespace, desired.Name, desired.Annotations[netpol.PolicyDigestAnnotation]
-		new = &desired.Spec
 	}
-	e.Change = audit.Compare(old, new)
+	e.Change = audit.Compare(stored, desired)
 	return e, nil
 }
 

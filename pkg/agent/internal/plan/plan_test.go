@@ -14,6 +14,7 @@ import (
 	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/netpol"
 	"egress-agent/pkg/platform"
+	"egress-agent/pkg/policy"
 	"egress-agent/pkg/status"
 )
 
@@ -61,7 +62,7 @@ func TestStatusAgrees(t *testing.T) {
 // Status does not read platform documents. It takes the state from an annotation, and names the guardrails as the agent
 // does.
 func TestStatusAgreesOnGuardrails(t *testing.T) {
-	document, problems := platform.Parse([]byte(`{"namespaces": {}, "guardrails": {"denied": [{"name": "db", "cidr": "10.1.0.0/24"}]}}`), nil)
+	document, problems := platform.Parse([]byte(`{"namespaces": {}, "guardrails": {"denied": [{"name": "db", "cidr": "10.1.0.0/24"}]}}`), policy.Names{})
 	require.Empty(t, problems)
 	in := netpol.Inputs{Table: testobjects.Table(t), Options: testobjects.Options,
 		Guardrails: netpol.NewGuardrails([]netpol.PlatformDocument{{Name: "baseline", Document: document}}, nil, netpol.IPv4)}
