@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,6 +29,7 @@ import (
 	"egress-agent/pkg/analysis/flows"
 	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/netpol"
+	"egress-agent/pkg/platform"
 	"egress-agent/pkg/policy"
 	"egress-agent/pkg/status"
 )
@@ -114,14 +117,42 @@ func (o *statusOptions) read(ctx context.Context, options netpol.Options, progre
 	}
 	if o.policyFlags.RangesFile != "" {
 		state.cluster.Table, state.ranges = table, status.NewRanges(o.policyFlags.RangesFile, table)
-		return state, nil
+	} else {
+		err = state.readRanges(ctx, client, o.agentNamespace, note)
+		state.cluster.Table = awsranges.Merge(state.cluster.Table, table) // adds the --custom-ranges
+		if err != nil {
+			return nil, describe(err, "ConfigMap "+agent.RangesName)
+		}
 	}
-	err = state.readRanges(ctx, client, o.agentNamespace, note)
-	state.cluster.Table = awsranges.Merge(state.cluster.Table, table) // adds the --custom-ranges
-	if err != nil {
-		return nil, describe(err, "ConfigMap "+agent.RangesName)
+	if err := state.readPlatform(ctx, client, o.agentNamespace, note); err != nil {
+		return nil, describe(err, "ConfigMap "+platform.SnapshotName)
 	}
 	return state, nil
+}
+
+// readPlatform reads the platform documents that the agent saved in a ConfigMap. Without permission, or if the data is
+// broken, the documents stay unknown. A tenant usually lacks the permission.
+func (s *clusterState) readPlatform(ctx context.Context, client kubernetes.Interface, namespace string, note func(format string, args ...any)) error {
+	configMap, err := client.CoreV1().ConfigMaps(namespace).Get(ctx, platform.SnapshotName, metav1.GetOptions{})
+	if apierrors.IsForbidden(err) || apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	snapshot, err := platform.DecodeSnapshot(configMap.BinaryData[platform.SnapshotKey])
+	if err != nil {
+		note("note: the platform documents in ConfigMap %s/%s cannot be read: %v", namespace, platform.SnapshotName, err)
+		return nil
+	}
+	documents, ignored := netpol.SnapshotDocuments(snapshot, netpol.Inputs{Table: s.cluster.Table, Options: s.cluster.Options})
+	for _, name := range slices.Sorted(maps.Keys(ignored)) {
+		note("note: platform document %s cannot be read: %v", name, ignored[name])
+	}
+	s.cluster.Governing = func(namespace string) []netpol.PlatformDocument {
+		return netpol.GoverningDocuments(snapshot, documents, namespace)
+	}
+	return nil
 }
 
 // listAll reads all objects of a kind, page by page, and counts them for progress. It removes managedFields: status

@@ -69,8 +69,8 @@ that no connection used. It reads the pods and Services from the cluster, or fro
 time and the syncToken of the AWS ranges. -o report prints a Report of
 openreports.io/v1alpha1 for each namespace, the worst results first, for kubectl
 apply and Policy Reporter: the state, what is wide, open on every port or in every
-region, expired or expiring, without a reason, and NetworkPolicies of others that
-open egress.
+region, expired or expiring, without a reason, without a field that the platform
+requires, and NetworkPolicies of others that open egress.
 
 -o json prints an object, with times in RFC 3339:
   cluster    the URL of the API server
@@ -82,9 +82,11 @@ open egress.
   policies   namespace, name, state, messages, defaultAction, destinations (name,
              cidr or service and regions, ports; if left out, regions and ports
              mean all; cidrs, the number in force), networkPolicy, cidrs,
-             portSlots, maxPortSlots, and others (name; policy, whether the agent
-             made it from another policy; everything, whether it allows
-             everything; pods, its selector)
+             portSlots, maxPortSlots, governedBy (the platform documents of the
+             namespace, if known), missing (what these require and the policy
+             lacks), and others (name; policy, whether the agent made it from
+             another policy; platform, whether from a platform document;
+             everything, whether it allows everything; pods, its selector)
   traffic    only with --flows: namespace, flows (distinct connections), denied
              (destination, sources, records) and unused (POLICY/DESTINATION); each
              destination of policies then has flows, those that it allows

@@ -20,6 +20,7 @@ import (
 	"egress-agent/cmd/internal/cli"
 	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/netpol"
+	"egress-agent/pkg/platform"
 	"egress-agent/pkg/policy"
 	"egress-agent/pkg/status"
 )
@@ -62,6 +63,19 @@ func sampleReport(t *testing.T) (*status.Report, *awsranges.Table) {
 		{"name": "backend", "pods": {"app": "backend"}, "namespace": "shop", "ports": [8080]},
 		{"name": "api", "entity": "kube-apiserver"}]}`
 	apply(add("tenant-e", "fields", eachField), table)
+	baseline, problems := platform.Parse([]byte(`{"namespaces": {}, "allowedDestinations": [], "guardrails": {"require": ["reason"], "maxDays": 30}}`), policy.Names{})
+	require.Empty(t, problems)
+	documents := []netpol.PlatformDocument{{Name: "baseline", Document: baseline}}
+	cluster.Governing = func(namespace string) []netpol.PlatformDocument {
+		if namespace != "tenant-d" {
+			return nil
+		}
+		return documents
+	}
+	base := netpol.BaseConfigMap("tenant-d", documents[0])
+	compiledBase := netpol.CompileConfigMap(base, netpol.Inputs{Table: table, Options: cluster.Options, Origin: netpol.Origin{Kind: netpol.Base, Source: "egress-system/baseline"}})
+	require.Empty(t, compiledBase.Problems)
+	cluster.NetworkPolicies = append(cluster.NetworkPolicies, netpol.NetworkPolicyFor(base, compiledBase))
 	rule := networkingv1.NetworkPolicyEgressRule{To: []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.0.0/8"}}}}
 	addNetworkPolicy := func(namespace, name string, labels map[string]string, rules ...networkingv1.NetworkPolicyEgressRule) {
 		cluster.NetworkPolicies = append(cluster.NetworkPolicies, &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},

@@ -7,16 +7,10 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"os"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"egress-agent/pkg/awsranges"
 	"egress-agent/pkg/internal/filewatch"
@@ -116,23 +110,13 @@ func (p *Platform) Guardrails(namespace string, table *awsranges.Table) *netpol.
 	if g.documents == nil || g.table != table {
 		g.compile(table, p.options, p.log)
 	}
-	names, isKnown := g.snapshot.Namespaces[namespace]
-	if !isKnown {
-		for _, name := range slices.Sorted(maps.Keys(g.documents)) {
-			if g.documents[name].GovernsAll() {
-				names = append(names, name)
-			}
-		}
+	documents := netpol.GoverningDocuments(g.snapshot, g.documents, namespace)
+	key := ""
+	for _, document := range documents {
+		key += document.Name + " "
 	}
-	key := strings.Join(names, " ")
 	guardrails, isCompiled := g.guardrails[key]
 	if !isCompiled {
-		var documents []netpol.PlatformDocument
-		for _, name := range names {
-			if document, ok := g.documents[name]; ok {
-				documents = append(documents, document)
-			}
-		}
 		guardrails = netpol.NewGuardrails(documents, table, p.options.Family)
 		g.guardrails[key] = guardrails
 	}
@@ -141,16 +125,11 @@ func (p *Platform) Guardrails(namespace string, table *awsranges.Table) *netpol.
 
 // compile parses the documents with the names of a table. The caller holds the lock.
 func (g *governance) compile(table *awsranges.Table, options netpol.Options, log *slog.Logger) {
-	g.table, g.documents, g.guardrails = table, make(map[string]netpol.PlatformDocument), make(map[string]*netpol.Guardrails)
-	for name, text := range g.snapshot.Documents {
-		document, _, problems := netpol.CompilePlatform(&corev1.ConfigMap{
-			ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string]string{platform.Key: string(text)},
-		}, netpol.Inputs{Table: table, Options: options})
-		if problems != nil { // the agent found it valid, with other ranges or in another version
-			log.Warn("platform document ignored", "name", name, "problem", problems.String())
-			continue
-		}
-		g.documents[name] = document
+	g.table, g.guardrails = table, make(map[string]*netpol.Guardrails)
+	documents, ignored := netpol.SnapshotDocuments(g.snapshot, netpol.Inputs{Table: table, Options: options})
+	g.documents = documents
+	for name, problems := range ignored {
+		log.Warn("platform document ignored", "name", name, "problem", problems.String())
 	}
 }
 

@@ -217,7 +217,7 @@ func (d *documentGuardrails) missing(p *policy.Policy, now time.Time) []Violatio
 		if len(found) < policy.MaxProblems {
 			found = append(found, Violation{
 				Problem:  policy.Problem{Path: path, Message: message + "; platform document " + d.Name + " requires it"},
-				Document: d.Name, Guardrail: "require", Mode: d.Guardrails.Mode,
+				Document: d.Name, Guardrail: Requirement, Mode: d.Guardrails.Mode,
 			})
 		}
 	}

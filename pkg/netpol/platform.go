@@ -1,7 +1,12 @@
 package netpol
 
 import (
+	"maps"
+	"slices"
+	"time"
+
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"egress-agent/pkg/platform"
 	"egress-agent/pkg/policy"
@@ -40,4 +45,55 @@ func compilePolicy(p *policy.Policy, in Inputs) *Compiled {
 	policy.Warn(p, &warnings)
 	c.compile(in, &warnings)
 	return c
+}
+
+// SnapshotDocuments returns the documents of a snapshot by name, and the problems of those that it leaves out: the agent
+// found them valid, with other ranges or in another version.
+func SnapshotDocuments(snapshot platform.Snapshot, in Inputs) (documents map[string]PlatformDocument, ignored map[string]policy.Problems) {
+	documents, ignored = make(map[string]PlatformDocument), make(map[string]policy.Problems)
+	for name, text := range snapshot.Documents {
+		document, _, problems := CompilePlatform(&corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string]string{platform.Key: string(text)},
+		}, in)
+		if problems != nil {
+			ignored[name] = problems
+			continue
+		}
+		documents[name] = document
+	}
+	return documents, ignored
+}
+
+// GoverningDocuments returns the documents of a snapshot that govern a namespace, sorted by name. Documents for every
+// namespace govern one that the agent did not know when it made the snapshot. documents is the result of
+// SnapshotDocuments.
+func GoverningDocuments(snapshot platform.Snapshot, documents map[string]PlatformDocument, namespace string) []PlatformDocument {
+	names, isKnown := snapshot.Namespaces[namespace]
+	if !isKnown {
+		for _, name := range slices.Sorted(maps.Keys(documents)) {
+			if documents[name].GovernsAll() {
+				names = append(names, name)
+			}
+		}
+	}
+	var governing []PlatformDocument
+	for _, name := range names {
+		if document, ok := documents[name]; ok {
+			governing = append(governing, document)
+		}
+	}
+	return governing
+}
+
+// Requirement is the Guardrail of a Violation for a field that a policy lacks, or for a date that is too late.
+const Requirement = "require"
+
+// MissingFields returns a Violation for each field that documents require and a policy lacks, and for each destination that
+// expires too late.
+func MissingFields(documents []PlatformDocument, p *policy.Policy, now time.Time) []Violation {
+	var missing []Violation
+	for _, document := range documents {
+		missing = append(missing, (&documentGuardrails{PlatformDocument: document}).missing(p, now)...)
+	}
+	return missing
 }

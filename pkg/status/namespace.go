@@ -45,7 +45,7 @@ func allowsEgress(networkPolicy *networkingv1.NetworkPolicy) bool {
 }
 
 func newOtherPolicy(networkPolicy *networkingv1.NetworkPolicy) OtherPolicy {
-	o := OtherPolicy{Name: networkPolicy.Name, IsFromPolicy: netpol.IsMade(&networkPolicy.ObjectMeta), Spec: &networkPolicy.Spec}
+	o := OtherPolicy{Name: networkPolicy.Name, IsFromPolicy: netpol.IsMade(&networkPolicy.ObjectMeta), IsFromPlatform: netpol.IsPlatforms(&networkPolicy.ObjectMeta), Spec: &networkPolicy.Spec}
 	if selector := &networkPolicy.Spec.PodSelector; len(selector.MatchLabels)+len(selector.MatchExpressions) > 0 {
 		o.PodSelector = metav1.FormatLabelSelector(selector)
 	}

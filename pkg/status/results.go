@@ -10,6 +10,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"egress-agent/pkg/netpol"
+	"egress-agent/pkg/platform"
 	"egress-agent/pkg/policy"
 )
 
@@ -44,6 +45,7 @@ const (
 	RuleEveryRegion = "every-region" // a service without regions
 	RuleExpiry      = "expiry"       // a destination that has expired, or expires within 30 days
 	RuleReason      = "reason"       // a destination without a reason
+	RuleRequired    = "required"     // a field that a platform document requires
 	RuleLeak        = "leak"         // a NetworkPolicy of somebody else that opens egress
 )
 
@@ -71,6 +73,13 @@ func Results(policies []Policy, now time.Time) []Result {
 	var results []Result
 	for _, p := range policies {
 		results = append(results, p.stateResult())
+		for _, violation := range p.missing {
+			result := Result{p.Name, "", RuleRequired, Fail, Medium, violation.String()}
+			if violation.Mode == platform.Warn {
+				result.Outcome, result.Severity = Warn, Low
+			}
+			results = append(results, result)
+		}
 		if p.DefaultAction == policy.Allow {
 			results = append(results, Result{p.Name, "", RuleEverything, Fail, High, "it opens every address and port, because defaultAction is allow"})
 			continue
@@ -100,6 +109,7 @@ func ResultsOf(name string, assessment *netpol.Assessment, now time.Time) []Resu
 	}
 	if assessment.Policy != nil {
 		p.describe(assessment.Policy, nil, now)
+		p.setMissing(slices.DeleteFunc(slices.Clone(assessment.Violations), func(v netpol.Violation) bool { return v.Guardrail != netpol.Requirement }))
 	}
 	return Results([]Policy{p}, now)
 }

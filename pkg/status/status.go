@@ -53,6 +53,8 @@ type Cluster struct {
 	AgentNamespace string
 	// Now is the time of the report, which decides what has expired.
 	Now time.Time
+	// Governing returns the platform documents that govern a namespace, sorted by name. Nil means that they are unknown.
+	Governing func(namespace string) []netpol.PlatformDocument
 }
 
 // Policy is the state of one policy.
@@ -77,12 +79,19 @@ type Policy struct {
 	PortSlots int `json:"portSlots"`
 	// MaxPortSlots is the limit of PortSlots; 0 means no limit.
 	MaxPortSlots int `json:"maxPortSlots"`
+	// GovernedBy are the names of the platform documents that govern the namespace, sorted; empty if there are none, or if
+	// they are unknown.
+	GovernedBy []string `json:"governedBy,omitempty"`
+	// Missing says which fields these documents require and the policy lacks, and what expires too late, one line each.
+	Missing []string `json:"missing,omitempty"`
 	// OtherPolicies are the other NetworkPolicies of the namespace that allow egress, sorted by name. NetworkPolicies add
 	// up, so a pod may make every connection that any NetworkPolicy allows.
 	OtherPolicies []OtherPolicy `json:"others"`
 
 	// Current is the NetworkPolicy; nil if the policy has no NetworkPolicy.
 	Current *networkingv1.NetworkPolicy `json:"-"`
+
+	missing []netpol.Violation // the violations of Missing
 }
 
 // Destination is one item of allowedDestinations.
@@ -123,6 +132,8 @@ type OtherPolicy struct {
 	Name string `json:"name"`
 	// IsFromPolicy reports whether the agent made the NetworkPolicy from another policy of the namespace.
 	IsFromPolicy bool `json:"policy"`
+	// IsFromPlatform reports whether the agent made it from a platform document, or from an inherited policy.
+	IsFromPlatform bool `json:"platform,omitempty"`
 	// AllowsEverything reports whether the NetworkPolicy allows every destination and port.
 	AllowsEverything bool `json:"everything"`
 	// PodSelector is the pod selector; empty if it selects every pod of the namespace.
@@ -172,11 +183,28 @@ func (c Cluster) policy(configMap *corev1.ConfigMap, n *namespace) Policy {
 		p.PortSlots = n.maxSlots(current.Spec)
 	}
 	p.OtherPolicies = n.otherPolicies(p.NetworkPolicy)
+	if c.Governing != nil && !netpol.IsExempt(p.Namespace, cmp.Or(c.AgentNamespace, netpol.DefaultNamespace)) {
+		documents := c.Governing(p.Namespace)
+		for _, document := range documents {
+			p.GovernedBy = append(p.GovernedBy, document.Name)
+		}
+		if assessment.Policy != nil {
+			p.setMissing(netpol.MissingFields(documents, assessment.Policy, c.Now))
+		}
+	}
 	if assessment.Policy == nil {
 		return p
 	}
 	p.describe(assessment.Policy, countsOf(configMap, p.Current), c.Now)
 	return p
+}
+
+// setMissing sets Missing.
+func (p *Policy) setMissing(violations []netpol.Violation) {
+	p.missing = violations
+	for _, violation := range violations {
+		p.Missing = append(p.Missing, violation.String())
+	}
 }
 
 // describe sets what the policy says. counts has the number of CIDRs of each destination.

@@ -52,7 +52,7 @@ var table = []row{
 	{folder: "pkg/analysis/flows", pure: true, imports: []string{"pkg/policy", "k8s.io/api", "k8s.io/apimachinery"}},
 	{folder: "pkg/analysis/traffic", pure: true, imports: []string{"pkg/analysis/flows", "pkg/policy", "pkg/awsranges", "pkg/netpol", "k8s.io/api", "k8s.io/apimachinery"}},
 	{folder: "pkg/analysis/recommend", pure: true, imports: []string{"pkg/analysis/flows", "pkg/policy", "pkg/awsranges", "pkg/netpol", "k8s.io/apimachinery"}},
-	{folder: "pkg/status", imports: []string{"pkg/policy", "pkg/awsranges", "pkg/netpol", "pkg/analysis/flows", "pkg/analysis/traffic", "k8s.io/api", "k8s.io/apimachinery"}},
+	{folder: "pkg/status", imports: []string{"pkg/policy", "pkg/platform", "pkg/awsranges", "pkg/netpol", "pkg/analysis/flows", "pkg/analysis/traffic", "k8s.io/api", "k8s.io/apimachinery"}},
 
 	{folder: "pkg/agent/internal/testobjects", imports: []string{"pkg/policy", "pkg/awsranges", "pkg/netpol", "k8s.io/api", "k8s.io/apimachinery",
 		"github.com/stretchr/testify"}},
@@ -88,7 +88,7 @@ var table = []row{
 		"k8s.io/api", "k8s.io/apimachinery", "github.com/prometheus/client_golang", "github.com/prometheus/common", "gopkg.in/yaml.v3"}},
 	{folder: "cmd/egress-agent/internal/page", imports: []string{"cmd/internal/cli", "pkg/policy", "pkg/awsranges", "pkg/netpol", "pkg/status",
 		"k8s.io/api", "k8s.io/apimachinery", "golang.org/x/net"}},
-	{folder: "cmd/egress-agent", imports: []string{"cmd/egress-agent/internal/page", "cmd/internal/cli", "pkg/policy", "pkg/awsranges", "pkg/netpol", "pkg/analysis", "pkg/analysis/flows", "pkg/analysis/traffic", "pkg/analysis/recommend", "pkg/domains", "pkg/serviceentry", "pkg/status", "pkg/audit", "pkg/agent",
+	{folder: "cmd/egress-agent", imports: []string{"cmd/egress-agent/internal/page", "cmd/internal/cli", "pkg/policy", "pkg/platform", "pkg/awsranges", "pkg/netpol", "pkg/analysis", "pkg/analysis/flows", "pkg/analysis/traffic", "pkg/analysis/recommend", "pkg/domains", "pkg/serviceentry", "pkg/status", "pkg/audit", "pkg/agent",
 		"k8s.io/api", "k8s.io/apimachinery", "k8s.io/client-go", "k8s.io/klog/v2", "golang.org/x/crypto/x509roots/fallback", "golang.org/x/term"}},
 	{folder: "cmd/egress-webhook", imports: []string{"cmd/internal/cli", "pkg/policy", "pkg/netpol", "pkg/admission", "pkg/audit",
 		"github.com/prometheus/client_golang"}},

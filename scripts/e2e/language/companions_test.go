@@ -2,6 +2,8 @@ package language
 
 import (
 	"fmt"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -90,13 +92,20 @@ func requireIdle(t *testing.T, mark cluster.Mark, resource string) {
 	}
 }
 
+// strictDocument requires regions in the namespace told. The namespace of the agent is to be filled in.
+const strictDocument = `apiVersion: v1
+kind: ConfigMap
+metadata: {name: strict, namespace: %s, labels: {egress-controller: platform}}
+data: {platform.json: '{"namespaces": {"matchLabels": {"kubernetes.io/metadata.name": "told"}}, "guardrails": {"require": ["regions"]}}'}
+`
+
 // TestAgentKeepsReports follows the Report of a namespace.
 func TestAgentKeepsReports(t *testing.T) {
 	createDefinition(t, "reports.openreports.io", "github.com/openreports/reports-api", "config", "crd", "openreports.io_reports.yaml")
 	grant(t, "reports")
 	agent := harness.StartAgentWithRanges(t, "--reports")
 	harness.CreateNamespace(t, "told")
-	harness.Kubectl(t, harness.PolicyManifest("told", "egress", `{"allowedDestinations": [{"name": "db", "cidr": "10.1.0.0/24", "ports": [5432], "reason": "orders"}]}`), "apply", "-f", "-")
+	harness.Kubectl(t, harness.PolicyManifest("told", "egress", `{"allowedDestinations": [{"name": "db", "cidr": "10.1.0.0/24", "ports": [5432], "reason": "orders"}, {"name": "s3", "awsService": "s3", "ports": [443], "reason": "files"}]}`), "apply", "-f", "-")
 	summary := func(want string) {
 		t.Helper()
 		var got string
@@ -110,18 +119,31 @@ func TestAgentKeepsReports(t *testing.T) {
 			return got == want
 		})
 	}
-	summary("pass egress applied,")
+	summary("warn egress every-region,pass egress applied,")
 	harness.Kubectl(t, "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: legacy, namespace: told}\nspec: {podSelector: {}, policyTypes: [Egress], egress: [{}]}\n", "apply", "-f", "-")
-	summary("fail legacy leak,pass egress applied,")
+	summary("fail legacy leak,warn egress every-region,pass egress applied,")
 	harness.Kubectl(t, harness.PolicyManifest("told", "second", harness.InvalidPolicy), "apply", "-f", "-")
-	summary("fail second applied,fail legacy leak,pass egress applied,")
+	summary("fail second applied,fail legacy leak,warn egress every-region,pass egress applied,")
 	harness.Kubectl(t, "", "patch", reports, "-n", "told", "egress-agent", "--type=merge", "-p", `{"results": []}`)
-	summary("fail second applied,fail legacy leak,pass egress applied,")
+	summary("fail second applied,fail legacy leak,warn egress every-region,pass egress applied,")
 	harness.Kubectl(t, "", "delete", "networkpolicy", "-n", "told", "legacy")
 	harness.Kubectl(t, "", "delete", "configmap", "-n", "told", "second")
-	summary("pass egress applied,")
+	summary("warn egress every-region,pass egress applied,")
 
-	// Report and status agree, and a restart writes nothing.
+	// A field that a platform document requires.
+	harness.Kubectl(t, fmt.Sprintf(strictDocument, harness.AgentNamespace), "apply", "-f", "-")
+	summary("fail egress required,warn egress every-region,pass egress applied,")
+	harness.Eventually(t, "status tells it too", func() bool {
+		command := exec.Command(harness.Binary(t, "egress-agent"), "status", "-n", "told", "-o", "json")
+		command.Env = append(os.Environ(), "KUBECONFIG="+harness.Control(t).Kubeconfig)
+		output, err := command.Output()
+		require.NoError(t, err)
+		return strings.Contains(string(output), `"Missing field: regions; platform document strict requires it (allowedDestinations[1].regions)"`)
+	})
+	harness.Kubectl(t, "", "delete", "configmap", "-n", harness.AgentNamespace, "strict")
+	summary("warn egress every-region,pass egress applied,")
+
+	// A restart writes nothing.
 	agent.Stop(t)
 	mark, err := harness.Control(t).Mark()
 	require.NoError(t, err)

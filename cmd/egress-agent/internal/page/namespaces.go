@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"egress-agent/pkg/netpol"
 	"egress-agent/pkg/policy"
@@ -21,6 +22,7 @@ type namespaceView struct {
 	widest          string       // the opening with the largest share
 	leaksEverything bool         // another NetworkPolicy opens every address of a family
 	summary         string       // the policies, in a few words
+	governed        string       // which platform documents govern it, and their NetworkPolicies
 	policies        []policyView // the worst first
 	leaks           []leakView   // the widest first
 }
@@ -33,6 +35,8 @@ type policyView struct {
 	addresses           addressCount // in force
 	inForceText         string       // the CIDRs and addresses in force; empty if the policy has no NetworkPolicy
 	messages            []string
+	findings            []string // what a reviewer should see, besides the state and the messages
+	tags                []string // of the summary, besides tagWide
 	defaultAllow        bool
 	onlyDNS             bool
 	destinations        []destinationView
@@ -134,8 +138,26 @@ func (b *builder) namespace(first int, policies []status.Policy, inForce []exten
 	}
 	v.leaks = b.leaksOf(first, policies)
 	v.leaksEverything = slices.ContainsFunc(v.leaks, func(l leakView) bool { return l.addresses.isEvery() })
-	v.summary = summaryOf(v.policies)
+	v.summary, v.governed = summaryOf(v.policies), governedText(policies[0])
 	return v
+}
+
+// governedText says which platform documents govern the namespace of a policy, and what their NetworkPolicies there are.
+// It returns "" if there are none.
+func governedText(p status.Policy) string {
+	var texts, made []string
+	if len(p.GovernedBy) > 0 {
+		texts = append(texts, "Governed by "+nounOf(len(p.GovernedBy), "platform document ", "platform documents ")+strings.Join(p.GovernedBy, ", "))
+	}
+	for _, other := range p.OtherPolicies {
+		if other.IsFromPlatform {
+			made = append(made, other.Name)
+		}
+	}
+	if len(made) > 0 {
+		texts = append(texts, nounOf(len(made), "NetworkPolicy", "NetworkPolicies")+" of the platform: "+strings.Join(made, ", "))
+	}
+	return strings.Join(texts, "; ")
 }
 
 func comparePolicies(a, b policyView) int {
@@ -184,6 +206,7 @@ func (b *builder) policy(index int, p *status.Policy, inForce extent) policyView
 	for _, d := range p.Destinations {
 		v.destinations = append(v.destinations, b.destination(d))
 	}
+	v.addFindings(p, b.madeAt)
 	if b.showsInForce(p) {
 		v.inForce = b.rules("In force", p.Current.Spec.Egress)
 	}
@@ -203,6 +226,32 @@ func (b *builder) policy(index int, p *status.Policy, inForce extent) policyView
 	}
 	return v
 }
+
+// addFindings adds what a report says about a policy, without what the page shows elsewhere, and the tags of the summary.
+func (v *policyView) addFindings(p *status.Policy, now time.Time) {
+	alone := *p
+	alone.OtherPolicies = nil // the page shows them on their own
+	for _, result := range status.Results([]status.Policy{alone}, now) {
+		if tag := tagOfRule[result.Rule]; tag != "" && !slices.Contains(v.tags, tag) {
+			v.tags = append(v.tags, tag)
+		}
+		text := result.Message
+		if result.Destination != "" {
+			text = result.Destination + ": " + text
+		}
+		switch result.Rule {
+		case status.RuleApplied, status.RuleEverything, status.RuleExpiry, status.RuleReason: // the page shows these elsewhere
+		default:
+			v.findings = append(v.findings, text)
+		}
+	}
+	if slices.ContainsFunc(p.Destinations, func(d status.Destination) bool { return d.Flows != nil && *d.Flows == 0 }) {
+		v.tags = append(v.tags, tagUnused)
+	}
+}
+
+// tagOfRule has the tags of findings.
+var tagOfRule = map[string]string{status.RuleExpiry: tagExpiring, status.RuleRequired: tagLacking}
 
 // destinationNames names the first destinations of a policy.
 func destinationNames(p *status.Policy) string {
@@ -271,7 +320,7 @@ func (b *builder) leaksOf(first int, policies []status.Policy) []leakView {
 	}
 	var views []leakView
 	for i, other := range policies[0].OtherPolicies {
-		if !made[other.Name] {
+		if !made[other.Name] && !other.IsFromPlatform {
 			views = append(views, b.leak(fmt.Sprintf("leak-%d-%d", first+1, i+1), policies[0].Namespace, other))
 		}
 	}

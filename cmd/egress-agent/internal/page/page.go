@@ -98,6 +98,7 @@ func fillNamespace(body element, n namespaceView) {
 	body.setText("leak-count", strconv.Itoa(len(n.leaks)))
 	body.keepIf("leaks-everything", n.leaksEverything)
 	body.setText("summary", n.summary)
+	body.setOptionalText("governed", n.governed)
 	repeat(body, "policy", n.policies, fillPolicy)
 	repeat(body, "leak", n.leaks, fillLeak)
 }
@@ -113,6 +114,9 @@ func fillPolicy(item element, p policyView) {
 	if p.isWide {
 		item.addClass(tagWide)
 	}
+	for _, tag := range p.tags {
+		item.addClass(tag)
+	}
 	if p.allowsEverything {
 		item.setAttribute("data-everything", "") // for the search by address
 	}
@@ -124,6 +128,10 @@ func fillPolicy(item element, p policyView) {
 	messages := item.slot("messages")
 	repeat(messages, "message", p.messages, func(item element, message string) { item.setLines(message) })
 	removeIfEmpty(messages, p.messages)
+
+	findings := item.slot("findings")
+	repeat(findings, "finding", p.findings, func(item element, finding string) { item.setLines(finding) })
+	removeIfEmpty(findings, p.findings)
 
 	item.keepIf("default-allow", p.defaultAllow)
 	item.keepIf("only-dns", p.onlyDNS)

@@ -37,9 +37,12 @@ type tile struct {
 // The tags of items, which are policies and other NetworkPolicies. Each policy also has its state as a tag. In the page,
 // tags are classes. Every item has tagAll.
 const (
-	tagAll  = "all"
-	tagWide = "wide"
-	tagLeak = "leak"
+	tagAll      = "all"
+	tagWide     = "wide"
+	tagLeak     = "leak"
+	tagExpiring = "expiring"
+	tagLacking  = "lacking"
+	tagUnused   = "unused"
 )
 
 // fact is a line of technical detail.
@@ -55,6 +58,7 @@ type prefixList struct {
 // of AMAZON once.
 type builder struct {
 	table    *awsranges.Table // nil if unknown
+	madeAt   time.Time
 	owners   *owners
 	families map[int]bool // the address lengths of the CIDRs in force, in bits
 	lists    []prefixList
@@ -68,7 +72,7 @@ type builder struct {
 // newView returns the view of a report. table may be nil.
 func newView(report *status.Report, table *awsranges.Table) *view {
 	b := &builder{
-		table: table, owners: newOwners(table), listIDs: make(map[string]string),
+		table: table, madeAt: report.MadeAt, owners: newOwners(table), listIDs: make(map[string]string),
 		services: make(map[string]*serviceView), descriptions: make(map[netip.Prefix]string),
 	}
 	inForce := make([]extent, len(report.Policies))
@@ -125,7 +129,7 @@ func technicalFacts(report *status.Report) []fact {
 // occur.
 func tiles(namespaces []namespaceView) []tile {
 	var policyCount, wideCount, leakCount int
-	states := make(map[status.State]int)
+	states, tags := make(map[status.State]int), make(map[string]int)
 	for _, n := range namespaces {
 		policyCount += len(n.policies)
 		leakCount += len(n.leaks)
@@ -133,6 +137,9 @@ func tiles(namespaces []namespaceView) []tile {
 			states[p.state]++
 			if p.isWide {
 				wideCount++
+			}
+			for _, tag := range p.tags {
+				tags[tag]++
 			}
 		}
 	}
@@ -147,6 +154,15 @@ func tiles(namespaces []namespaceView) []tile {
 		tile{count: wideCount, label: "Wide", note: "open more than a /8", tag: tagWide},
 		tile{count: leakCount, label: nounOf(leakCount, "Leak", "Leaks"), note: "other NetworkPolicies that open egress", tag: tagLeak},
 	)
+	for _, t := range []tile{
+		{label: "Fields missing", note: "that the platform requires", tag: tagLacking},
+		{label: "Expiring", note: "expired, or within 30 days", tag: tagExpiring},
+		{label: "Unused", note: "with an entry that no connection used", tag: tagUnused},
+	} {
+		if t.count = tags[t.tag]; t.count > 0 {
+			all = append(all, t)
+		}
+	}
 	for _, state := range []status.State{status.NamespaceExempt, status.RangesUnavailable, status.Guarded, status.Pending, status.Applied} {
 		if states[state] > 0 {
 			all = append(all, stateTile(state, states[state]))
