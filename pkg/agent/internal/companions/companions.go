@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,6 +27,9 @@ import (
 // ErrNotReady is an error of Kind.Desired: the objects are not known yet. Run then keeps the existing ones and tries
 // again soon.
 var ErrNotReady = errors.New("not ready")
+
+// errBehind means that the cache lacks an earlier write of this agent.
+var errBehind = errors.New("the cache is behind")
 
 // Kind is a kind of companions.
 type Kind struct {
@@ -92,15 +96,21 @@ const (
 	maxDelay      = 5 * time.Minute
 )
 
-// Run keeps the companions until ctx ends. It waits until the API server has the CustomResourceDefinition. The API
-// requests of a sync use requestCtx.
+// Run keeps the companions until ctx ends. It waits until the API server has the CustomResourceDefinition, also after
+// somebody has deleted it. The API requests of a sync use requestCtx.
 func (c *Companions) Run(ctx, requestCtx context.Context) {
-	if !c.waitForDefinition(ctx) {
-		return
+	for c.waitForDefinition(ctx) {
+		c.run(ctx, requestCtx)
 	}
+}
+
+// run keeps the companions until ctx ends, or until the API server has lost the CustomResourceDefinition.
+func (c *Companions) run(ctx, requestCtx context.Context) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[cache.ObjectName](100*time.Millisecond, maxDelay)
 	queue := workqueue.NewTypedRateLimitingQueue(limiter)
-	store, informer := c.newInformer(queue)
+	store, informer := c.newInformer(queue, stop)
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer queue.ShutDown()
@@ -142,6 +152,9 @@ func (c *Companions) waitForDefinition(ctx context.Context) bool {
 	for isLogged := false; ; isLogged = true {
 		hasKind, err := c.hasDefinition()
 		c.Metrics.ready.WithLabelValues(c.kind.Resource.Resource).Set(boolValue(hasKind))
+		if ctx.Err() != nil {
+			return false
+		}
 		if hasKind {
 			c.Log.Info("companions begin", "kind", c.kind.Name, "apiVersion", c.kind.Resource.GroupVersion().String())
 			return true
@@ -189,6 +202,8 @@ func (c *Companions) processNext(ctx context.Context, queue workqueue.TypedRateL
 	switch {
 	case errors.Is(err, ErrNotReady):
 		queue.AddAfter(key, notReadyDelay)
+	case errors.Is(err, errBehind):
+		queue.AddRateLimited(key)
 	case err != nil:
 		c.Metrics.errors.WithLabelValues(c.kind.Resource.Resource).Inc()
 		c.tell(key, err.Error())
@@ -270,6 +285,8 @@ func (c *Companions) write(ctx context.Context, current, desired *unstructured.U
 		written, err = client.Update(ctx, updated, metav1.UpdateOptions{FieldManager: c.FieldManager})
 	}
 	switch {
+	case apierrors.IsConflict(err), current != nil && apierrors.IsNotFound(err), apierrors.IsAlreadyExists(err) && c.isOwn(ctx, desired):
+		return errBehind
 	case apierrors.IsAlreadyExists(err):
 		return fmt.Errorf("%s %s exists without the label %s, so somebody else made it: rename or delete it", c.kind.Name, desired.GetName(), c.kind.Selector)
 	case apierrors.HasStatusCause(err, "NamespaceTerminating"), current == nil && apierrors.IsNotFound(err):
@@ -286,6 +303,17 @@ func (c *Companions) write(ctx context.Context, current, desired *unstructured.U
 		delete(c.stored, string(written.GetUID()))
 	}
 	return nil
+}
+
+// isOwn reports whether the API server has a companion of the agent with the name of desired. It needs no right to get a
+// companion.
+func (c *Companions) isOwn(ctx context.Context, desired *unstructured.Unstructured) bool {
+	found, err := c.Client.Resource(c.kind.Resource).Namespace(desired.GetNamespace()).List(ctx, metav1.ListOptions{
+		LabelSelector: c.kind.Selector, FieldSelector: "metadata.name=" + desired.GetName(),
+	})
+	return err == nil && slices.ContainsFunc(found.Items, func(item unstructured.Unstructured) bool {
+		return item.GetName() == desired.GetName() && c.kind.KeyOf(&item) == c.kind.KeyOf(desired)
+	})
 }
 
 // isEqual reports whether a cached companion is as desired. digest is that of desired.

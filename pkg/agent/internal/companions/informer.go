@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -23,8 +24,8 @@ const digestField = "egress-agent-digest"
 const pageSize = 200
 
 // newInformer returns a store of the existing companions in reduced form, and the informer that fills the store and
-// enqueues the key of each companion that changes.
-func (c *Companions) newInformer(queue workqueue.TypedRateLimitingInterface[cache.ObjectName]) (cache.Indexer, cache.Controller) {
+// enqueues the key of each companion that changes. It calls stop if the API server has no such kind any more.
+func (c *Companions) newInformer(queue workqueue.TypedRateLimitingInterface[cache.ObjectName], stop func()) (cache.Indexer, cache.Controller) {
 	resource := c.Client.Resource(c.kind.Resource)
 	enqueue := func(object any) {
 		if tombstone, ok := object.(cache.DeletedFinalStateUnknown); ok {
@@ -45,6 +46,9 @@ func (c *Companions) newInformer(queue workqueue.TypedRateLimitingInterface[cach
 				all := &unstructured.UnstructuredList{}
 				for {
 					page, err := resource.List(ctx, options)
+					if apierrors.IsNotFound(err) {
+						stop()
+					}
 					if err != nil {
 						return nil, err
 					}
