@@ -27,6 +27,7 @@ gone() { ! kubectl get "$@"; }
 has() { # NAMESPACE NETWORKPOLICY CIDR
   kubectl get networkpolicy -n "$1" "$2" -o jsonpath='{.spec.egress[*].to[*].ipBlock.cidr}' | tr ' ' '\n' | grep -qxF "$3"
 }
+lacks() { ! has "$@"; }
 event() { # NAMESPACE CONFIGMAP REASON
   kubectl get events -n "$1" --field-selector "involvedObject.kind=ConfigMap,involvedObject.name=$2,reason=$3" -o name | grep -q .
 }
@@ -89,6 +90,27 @@ sed -e 's/name: egress$/name: theirs/' -e 's/tenant-a/tenant-c/' examples/demo/t
 eventually "no Event NameConflict" event tenant-c theirs NameConflict
 show kubectl get events -n tenant-c --field-selector reason=NameConflict -o custom-columns=REASON:.reason,MESSAGE:.message
 [ "$(kubectl get networkpolicy -n tenant-c theirs -o jsonpath='{.spec.policyTypes[*]}')" = Ingress ] || fail "the agent changed it"
+
+step "A service that already runs is observed first, and recommend writes its policy from logged connections"
+show kubectl create namespace shop
+show kubectl apply -f examples/observe-then-enforce/observe.yaml
+echo '$ bin/egress-agent recommend --flows network-policy-agent.log --pods pods.json --ranges-file ip-ranges.json >bin/shop.yaml'
+bin/egress-agent recommend --flows examples/observe-then-enforce/network-policy-agent.log --pods examples/observe-then-enforce/pods.json \
+  --ranges-file "$ranges" >bin/shop.yaml
+show kubectl apply -f bin/shop.yaml
+eventually "the recommended policy is not applied" has shop egress 203.0.113.80/32
+show kubectl get configmap -n shop egress -o 'jsonpath={.data.policy\.json}{"\n"}'
+
+step "A platform document closes namespaces by default, and its guardrails cut what tenants open"
+show kubectl apply -f examples/platform-default-deny/platform.yaml
+show kubectl label namespace shop tier=tenant egress-validation=enabled
+eventually "no NetworkPolicy of the platform" kubectl get networkpolicy -n shop egress-platform-default-deny
+eventually "the port of mail is open" lacks shop egress 203.0.113.80/32
+eventually "no Event Guarded" event shop egress Guarded
+show kubectl get events -n shop --field-selector reason=Guarded -o custom-columns=REASON:.reason,MESSAGE:.message
+sed 's/\[25\]/[25, 26]/' bin/shop.yaml >bin/shop-mail.yaml
+eventually "the webhook does not know the document" bash -c '! kubectl apply --dry-run=server -f bin/shop-mail.yaml'
+refused kubectl apply -f bin/shop-mail.yaml
 
 step "status shows every policy, also on a page for reviewers"
 show bin/egress-agent status || true # 1, because a policy is invalid

@@ -5,6 +5,7 @@
 : "${ranges:?}"
 agent=
 webhook=
+follower=
 
 ready() { # PORT
   exec 3<>"/dev/tcp/127.0.0.1/$1" || return 1
@@ -33,14 +34,25 @@ start_agent() {
   eventually "egress-agent is not ready" ready "$agent_port"
 }
 
+# follow_platform: keeps the webhook's file with the platform documents equal to the agent's ConfigMap, as a kubelet does
+# in a cluster.
+follow_platform() {
+  kubectl get configmaps -n egress-system --field-selector metadata.name=egress-platform --watch \
+    -o 'jsonpath={.binaryData.platform\.json\.gz}{"\n"}' 2>/dev/null > >(while read -r data; do
+      base64 -d <<<"$data" >"$CLUSTER_DIR/platform.new" && mv "$CLUSTER_DIR/platform.new" "$CLUSTER_DIR/platform.json.gz"
+    done) &
+  follower=$!
+}
+
 start_webhook() {
   local health_port
   scripts/generate-certs.sh "$CLUSTER_DIR/certs"
   webhook_port=$(free_port)
   health_port=$(free_port)
   bin/egress-webhook --addr "127.0.0.1:$webhook_port" --http-addr "127.0.0.1:$health_port" --ranges-file "$ranges" --ip-family ipv4 \
-    --tls-cert-file "$CLUSTER_DIR/certs/tls.crt" --tls-key-file "$CLUSTER_DIR/certs/tls.key" 2>"$CLUSTER_DIR/egress-webhook.log" &
+    --platform-file "$CLUSTER_DIR/platform.json.gz" --tls-cert-file "$CLUSTER_DIR/certs/tls.crt" --tls-key-file "$CLUSTER_DIR/certs/tls.key" 2>"$CLUSTER_DIR/egress-webhook.log" &
   webhook=$!
+  follow_platform
   eventually "egress-webhook is not ready" ready "$health_port"
 }
 
@@ -54,4 +66,4 @@ registration() {
     {\"op\": \"replace\", \"path\": \"/webhooks/1/clientConfig\", \"value\": $client}]"
 }
 
-stop_programs() { kill ${agent:+"$agent"} ${webhook:+"$webhook"} 2>/dev/null || true; }
+stop_programs() { kill ${agent:+"$agent"} ${webhook:+"$webhook"} ${follower:+"$follower"} 2>/dev/null || true; }

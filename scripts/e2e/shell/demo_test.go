@@ -31,7 +31,7 @@ func TestInterruptedDemoLeavesNothing(t *testing.T) {
 		})
 	}
 	require.NoError(t, beside.wait(t), "the demonstration beside the others")
-	require.Contains(t, beside.seen.String(), "All 12 steps succeeded.")
+	require.Contains(t, beside.seen.String(), "All 14 steps succeeded.")
 	beside.requireNothingLeft(t)
 }
 
