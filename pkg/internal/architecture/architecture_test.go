@@ -36,6 +36,7 @@ var table = []row{
 	{folder: "pkg/internal/nearest", pure: true},
 	{folder: "pkg/internal/prefixtest", pure: true},
 	{folder: "pkg/internal/prefixes", pure: true},
+	{folder: "pkg/internal/slimlist", imports: []string{"k8s.io/apimachinery", "k8s.io/client-go"}},
 
 	{folder: "pkg/internal/document", pure: true, imports: []string{"pkg/internal/nearest"}},
 
@@ -56,7 +57,6 @@ var table = []row{
 
 	{folder: "pkg/agent/internal/testobjects", imports: []string{"pkg/policy", "pkg/awsranges", "pkg/netpol", "k8s.io/api", "k8s.io/apimachinery",
 		"github.com/stretchr/testify"}},
-	{folder: "pkg/agent/internal/slimlist", imports: []string{"k8s.io/apimachinery", "k8s.io/client-go"}},
 	{folder: "pkg/agent/internal/cached", imports: []string{"pkg/policy", "pkg/netpol", "k8s.io/api", "k8s.io/apimachinery"}},
 	{folder: "pkg/agent/internal/ledger", imports: []string{"pkg/policy", "pkg/netpol", "k8s.io/api", "k8s.io/apimachinery"}},
 	{folder: "pkg/agent/internal/tracker", imports: []string{"pkg/policy", "pkg/awsranges", "pkg/netpol", "k8s.io/apimachinery", "k8s.io/client-go"}},
@@ -76,7 +76,7 @@ var table = []row{
 	{folder: "pkg/agent/internal/companions", imports: []string{"pkg/domains", "pkg/netpol", "pkg/serviceentry", "pkg/status", "k8s.io/api", "k8s.io/apimachinery", "k8s.io/client-go",
 		"github.com/prometheus/client_golang"}},
 	{folder: "pkg/agent/internal/controller", imports: []string{"pkg/audit", "pkg/status", "pkg/agent/internal/cached", "pkg/agent/internal/clock", "pkg/agent/internal/apiserver", "pkg/agent/internal/governance", "pkg/platform", "pkg/agent/internal/ledger", "pkg/agent/internal/tracker",
-		"pkg/agent/internal/plan", "pkg/agent/internal/rollout", "pkg/agent/internal/fairqueue", "pkg/agent/internal/reporter", "pkg/agent/internal/slimlist",
+		"pkg/agent/internal/plan", "pkg/agent/internal/rollout", "pkg/agent/internal/fairqueue", "pkg/agent/internal/reporter", "pkg/internal/slimlist",
 		"pkg/policy", "pkg/awsranges", "pkg/netpol", "k8s.io/api", "k8s.io/apimachinery", "k8s.io/client-go"}},
 	{folder: "pkg/agent", imports: []string{"pkg/agent/internal/companions", "pkg/audit", "pkg/agent/internal/controller", "pkg/agent/internal/events", "pkg/agent/internal/fairqueue", "pkg/agent/internal/plan",
 		"pkg/agent/internal/ranges", "pkg/agent/internal/reporter", "pkg/netpol", "k8s.io/api", "k8s.io/apimachinery", "k8s.io/client-go",

@@ -20,7 +20,7 @@ import (
 	"egress-agent/pkg/agent/internal/apiserver"
 	"egress-agent/pkg/agent/internal/cached"
 	"egress-agent/pkg/agent/internal/ledger"
-	"egress-agent/pkg/agent/internal/slimlist"
+	"egress-agent/pkg/internal/slimlist"
 	"egress-agent/pkg/netpol"
 	"egress-agent/pkg/platform"
 	"egress-agent/pkg/policy"

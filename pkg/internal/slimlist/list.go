@@ -21,32 +21,63 @@ type Decodable[T any] interface {
 	Unmarshal([]byte) error
 }
 
-// list returns a *metav1.List of reduce(object) for every object of the resource in the cluster. It decodes each object
-// as soon as the object arrives, so that the process never holds more than one full object. The List method of the
-// client would hold the whole list twice, encoded and decoded. A list streamed as events would cost the API server
-// twice as much, because the API server encodes an event for each object.
+// List returns reduce(object) for every object that the resource has now, and the resourceVersion of the list. It
+// returns an error if the answer is incomplete.
+func List[T any, P Decodable[T], S any](
+	ctx context.Context, resource Resource, reduce func(P) S,
+) (items []S, resourceVersion string, err error) {
+	var options metav1.ListOptions
+	resource.narrow(&options)
+	listMeta, err := read(ctx, resource, options, func(object P) { items = append(items, reduce(object)) })
+	if err != nil {
+		return nil, "", err
+	}
+	if listMeta.Continue != "" {
+		return nil, "", fmt.Errorf("list %s: the answer is one page of several: %w", resource.Name, io.ErrUnexpectedEOF)
+	}
+	return items, listMeta.ResourceVersion, nil
+}
+
+// list returns a *metav1.List of reduce(object) for every object of the resource in the cluster.
 func list[T any, P Decodable[T], S runtime.Object](
 	ctx context.Context, resource Resource, options metav1.ListOptions, reduce func(P) S,
 ) (runtime.Object, error) {
-	body, err := resource.Client.Get().NamespaceIfScoped(resource.Namespace, resource.Namespace != "").Resource(resource.Name).VersionedParams(&options, scheme.ParameterCodec).
-		SetHeader("Accept", cmp.Or(resource.Accept, runtime.ContentTypeProtobuf)).Stream(ctx)
+	result := &metav1.List{}
+	listMeta, err := read(ctx, resource, options, func(object P) {
+		result.Items = append(result.Items, runtime.RawExtension{Object: reduce(object)})
+	})
 	if err != nil {
 		return nil, err
 	}
+	result.ListMeta = listMeta
+	return result, nil
+}
+
+// read calls handle with every object of the resource. It decodes each object as soon as the object arrives, so that the
+// process never holds more than one full object. The List method of the client would hold the whole list twice, encoded
+// and decoded. A list streamed as events would cost the API server twice as much, because the API server encodes an event
+// for each object.
+func read[T any, P Decodable[T]](
+	ctx context.Context, resource Resource, options metav1.ListOptions, handle func(P),
+) (listMeta metav1.ListMeta, err error) {
+	body, err := resource.Client.Get().NamespaceIfScoped(resource.Namespace, resource.Namespace != "").Resource(resource.Name).VersionedParams(&options, scheme.ParameterCodec).
+		SetHeader("Accept", cmp.Or(resource.Accept, runtime.ContentTypeProtobuf)).Stream(ctx)
+	if err != nil {
+		return listMeta, err
+	}
 	defer body.Close()
-	result := &metav1.List{}
-	err = readList(body, &result.ListMeta, func(encoded []byte) error {
+	err = readList(body, &listMeta, func(encoded []byte) error {
 		object := P(new(T))
 		if err := object.Unmarshal(encoded); err != nil {
 			return err
 		}
-		result.Items = append(result.Items, runtime.RawExtension{Object: reduce(object)})
+		handle(object)
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", resource.Name, err)
+		return listMeta, fmt.Errorf("list %s: %w", resource.Name, err)
 	}
-	return result, nil
+	return listMeta, nil
 }
 
 // Kubernetes encodes a list in protobuf as wirePrefix and a runtime.Unknown. Field rawField of the runtime.Unknown is

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -20,9 +21,6 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/pager"
-
-	"egress-agent/pkg/agent/internal/cached"
-	"egress-agent/pkg/agent/internal/testobjects"
 )
 
 // encodedList returns a list of NetworkPolicies, and its encoding by an API server.
@@ -32,14 +30,19 @@ func encodedList(t *testing.T, continued string) (*networkingv1.NetworkPolicyLis
 		ListMeta: metav1.ListMeta{ResourceVersion: "12345", Continue: continued},
 	}
 	for i := range 300 { // more than a buffer holds
-		policy := testobjects.NetworkPolicy(t, testobjects.Valid)
-		policy.TypeMeta = metav1.TypeMeta{} // an API server leaves it empty in a list
-		policy.Name = fmt.Sprintf("policy-%d", i)
-		list.Items = append(list.Items, *policy)
+		list.Items = append(list.Items, networkingv1.NetworkPolicy{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "tenant-a", Name: fmt.Sprintf("policy-%d", i), Annotations: map[string]string{"a": strings.Repeat("b", 500)}},
+			Spec:       networkingv1.NetworkPolicySpec{PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}},
+		})
 	}
 	var encoded bytes.Buffer
 	require.NoError(t, protobuf.NewSerializer(scheme.Scheme, scheme.Scheme).Encode(list, &encoded))
 	return list, encoded.Bytes()
+}
+
+// nameOf reduces an object to its name.
+func nameOf(metadata *metav1.PartialObjectMetadata) *metav1.PartialObjectMetadata {
+	return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: metadata.Name}}
 }
 
 func resource(client kubernetes.Interface) Resource {
@@ -58,7 +61,7 @@ func TestListReducesEachObject(t *testing.T) {
 	client, err := kubernetes.NewForConfig(&rest.Config{Host: server.URL})
 	require.NoError(t, err)
 	listed := func() (runtime.Object, error) {
-		return list(t.Context(), resource(client), metav1.ListOptions{ResourceVersion: "0", LabelSelector: "a=b"}, cached.NetworkPolicyOf)
+		return list(t.Context(), resource(client), metav1.ListOptions{ResourceVersion: "0", LabelSelector: "a=b"}, nameOf)
 	}
 
 	object, err := listed()
@@ -67,7 +70,7 @@ func TestListReducesEachObject(t *testing.T) {
 	require.Equal(t, "12345", reduced.ResourceVersion)
 	require.Len(t, reduced.Items, len(want.Items))
 	for i, item := range reduced.Items {
-		require.Equal(t, cached.NetworkPolicyOf(testobjects.Metadata(&want.Items[i])), item.Object)
+		require.Equal(t, &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: want.Items[i].Name}}, item.Object)
 	}
 
 	answer = func(w http.ResponseWriter) { http.Error(w, "no", http.StatusForbidden) }
@@ -92,7 +95,7 @@ func TestListReadsPages(t *testing.T) {
 	client, err := kubernetes.NewForConfig(&rest.Config{Host: server.URL})
 	require.NoError(t, err)
 	pages := pager.New(func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-		return list(ctx, resource(client), options, cached.NetworkPolicyOf)
+		return list(ctx, resource(client), options, nameOf)
 	})
 	all, _, err := pages.ListWithAlloc(t.Context(), metav1.ListOptions{})
 	require.NoError(t, err)
@@ -100,8 +103,28 @@ func TestListReadsPages(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, items, 600)
 	for _, item := range items {
-		require.IsType(t, &cached.NetworkPolicy{}, item)
+		require.IsType(t, &metav1.PartialObjectMetadata{}, item)
 	}
+}
+
+// TestListRefusesAPage answers a request without a limit with one page of several.
+func TestListRefusesAPage(t *testing.T) {
+	continued := ""
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, page := encodedList(t, continued)
+		w.Write(page)
+	}))
+	defer server.Close()
+	client, err := kubernetes.NewForConfig(&rest.Config{Host: server.URL})
+	require.NoError(t, err)
+	items, resourceVersion, err := List(t.Context(), resource(client), nameOf)
+	require.NoError(t, err)
+	require.Len(t, items, 300)
+	require.Equal(t, "12345", resourceVersion)
+	continued = "further"
+	items, _, err = List(t.Context(), resource(client), nameOf)
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	require.Nil(t, items)
 }
 
 // TestReadListRefusesAnIncompleteList cuts a list at many bytes. The informer treats an object that is not listed as
