@@ -104,7 +104,7 @@ remove_webhook() {
 remove() {
   step "Deleting egress-webhook" remove_webhook
   step "Deleting egress-agent" kubectl delete deployment egress-agent -n $NAMESPACE --ignore-not-found --cascade=foreground --timeout=60s
-  step "Deleting its rights" kubectl delete clusterrolebinding,clusterrole,rolebinding,role -n default -l app.kubernetes.io/part-of=egress-control
+  step "Deleting its rights" kubectl delete clusterrolebinding,clusterrole,rolebinding,role,validatingadmissionpolicybinding,validatingadmissionpolicy -n default -l app.kubernetes.io/part-of=egress-control
   step "Deleting the namespace $NAMESPACE, with the saved AWS ranges" kubectl delete namespace $NAMESPACE --ignore-not-found --timeout=120s
   step "Deleting the priority class" kubectl delete priorityclass egress-control --ignore-not-found
   local managed=app.kubernetes.io/managed-by=egress-agent count

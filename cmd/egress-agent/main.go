@@ -32,6 +32,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 			"diff":      func(args []string) int { return diff(args, stdin, out, errs) },
 			"recommend": func(args []string) int { return recommendPolicy(ctx, args, stdin, out, errs) },
 			"audit":     func(args []string) int { return printAudit(args, stdin, out, errs) },
+			"mirror":    func(args []string) int { return mirrorPolicies(ctx, args, stdout, stderr) },
 			"status":    func(args []string) int { return printStatus(ctx, args, stdin, out, errs) },
 		}, errs)
 }

@@ -45,6 +45,8 @@ Usage:
                                      print a policy for the connections that pods made
   egress-agent status [-n NAMESPACE] show the state of each policy in a cluster
   egress-agent audit FILE...         show who changed what, from the logs with --audit
+  egress-agent mirror --from-kubeconfig FILE
+                                     run, and copy the policies of another cluster
 
 Examples:
   egress-agent --kubeconfig ~/.kube/config --ranges-file ip-ranges.json
@@ -213,13 +215,10 @@ func (o *options) source() agent.Source {
 // clients returns clients without a rate limit, because the API server limits them by priority and fairness. Only the
 // client for Events has a rate limit.
 func (o *options) clients(domains netpol.Domains) (clients agent.Clients, err error) {
-	config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
+	config, err := controllerConfig(o.kubeconfig, agent.Name)
 	if err != nil {
 		return clients, err
 	}
-	config.UserAgent = agent.Name
-	useProtobuf(config)
-	config.DisableCompression = true // like the control plane's own controllers: compression costs client and server more time than it saves
 	if clients.API, err = kubernetes.NewForConfig(config); err != nil {
 		return clients, err
 	}
@@ -234,6 +233,19 @@ func (o *options) clients(domains netpol.Domains) (clients agent.Clients, err er
 	config.QPS, config.Burst = agent.EventsPerSecond, agent.EventsPerSecond
 	clients.Events, err = kubernetes.NewForConfig(config)
 	return clients, err
+}
+
+// controllerConfig returns the configuration of a controller's clients. An empty kubeconfig means the Pod's service
+// account.
+func controllerConfig(kubeconfig, userAgent string) (*rest.Config, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	config.UserAgent = userAgent
+	useProtobuf(config)
+	config.DisableCompression = true // like the control plane's own controllers: compression costs client and server more time than it saves
+	return config, nil
 }
 
 // useProtobuf selects the encoding that costs the client and the API server the least time. It also removes the rate

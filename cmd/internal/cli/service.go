@@ -23,7 +23,7 @@ import (
 
 // Service has the flags that both programs share when they run without a command. It also serves health and metrics.
 type Service struct {
-	Policy    *PolicyFlags
+	Policy    *PolicyFlags // nil for a command that compiles no policy
 	HTTPAddr  string
 	logFormat string
 	logLevel  string
@@ -37,7 +37,9 @@ func NewService() *Service {
 
 // AddFlags adds the flags of s to flagSet.
 func (s *Service) AddFlags(flagSet *flag.FlagSet) {
-	s.Policy.AddFlags(flagSet)
+	if s.Policy != nil {
+		s.Policy.AddFlags(flagSet)
+	}
 	flagSet.StringVar(&s.HTTPAddr, "http-addr", s.HTTPAddr, "`address` that serves /healthz, /readyz and /metrics")
 	flagSet.StringVar(&s.logFormat, "log-format", s.logFormat, "`format` of the log, on standard error: text or json")
 	flagSet.StringVar(&s.logLevel, "log-level", s.logLevel, "lowest `level` to log: debug, info, warn or error")
@@ -54,7 +56,10 @@ func (s *Service) Parse(flags *flag.FlagSet, args []string, usage string, valida
 		fmt.Fprintln(stdout, Version(flags.Name()))
 		return options, nil, ExitOK, false
 	}
-	options, policyErr := s.Policy.Options()
+	var policyErr error
+	if s.Policy != nil {
+		options, policyErr = s.Policy.Options()
+	}
 	log, logErr := s.logger(stderr)
 	if err := errors.Join(policyErr, logErr, validate(), CheckNoArguments(flags)); err != nil {
 		NewOutput(stderr).UsageError(flags.Name(), err)

@@ -81,6 +81,8 @@ var table = []row{
 	{folder: "pkg/agent", imports: []string{"pkg/agent/internal/companions", "pkg/audit", "pkg/agent/internal/controller", "pkg/agent/internal/events", "pkg/agent/internal/fairqueue", "pkg/agent/internal/plan",
 		"pkg/agent/internal/ranges", "pkg/agent/internal/reporter", "pkg/netpol", "k8s.io/api", "k8s.io/apimachinery", "k8s.io/client-go",
 		"github.com/prometheus/client_golang"}},
+	{folder: "pkg/mirror", imports: []string{"pkg/policy", "pkg/netpol", "pkg/internal/filewatch", "pkg/internal/slimlist", "k8s.io/api", "k8s.io/apimachinery", "k8s.io/client-go",
+		"github.com/prometheus/client_golang"}},
 	{folder: "pkg/admission", imports: []string{"pkg/policy", "pkg/platform", "pkg/awsranges", "pkg/netpol", "pkg/audit", "pkg/internal/filewatch",
 		"k8s.io/api", "k8s.io/apimachinery", "sigs.k8s.io/json", "github.com/prometheus/client_golang"}},
 
@@ -88,7 +90,7 @@ var table = []row{
 		"k8s.io/api", "k8s.io/apimachinery", "github.com/prometheus/client_golang", "github.com/prometheus/common", "gopkg.in/yaml.v3"}},
 	{folder: "cmd/egress-agent/internal/page", imports: []string{"cmd/internal/cli", "pkg/policy", "pkg/awsranges", "pkg/netpol", "pkg/status",
 		"k8s.io/api", "k8s.io/apimachinery", "golang.org/x/net"}},
-	{folder: "cmd/egress-agent", imports: []string{"cmd/egress-agent/internal/page", "cmd/internal/cli", "pkg/policy", "pkg/platform", "pkg/awsranges", "pkg/netpol", "pkg/analysis", "pkg/analysis/flows", "pkg/analysis/traffic", "pkg/analysis/recommend", "pkg/domains", "pkg/serviceentry", "pkg/status", "pkg/audit", "pkg/agent",
+	{folder: "cmd/egress-agent", imports: []string{"cmd/egress-agent/internal/page", "cmd/internal/cli", "pkg/policy", "pkg/platform", "pkg/awsranges", "pkg/netpol", "pkg/analysis", "pkg/analysis/flows", "pkg/analysis/traffic", "pkg/analysis/recommend", "pkg/domains", "pkg/serviceentry", "pkg/status", "pkg/audit", "pkg/agent", "pkg/mirror",
 		"k8s.io/api", "k8s.io/apimachinery", "k8s.io/client-go", "k8s.io/klog/v2", "golang.org/x/crypto/x509roots/fallback", "golang.org/x/term"}},
 	{folder: "cmd/egress-webhook", imports: []string{"cmd/internal/cli", "pkg/policy", "pkg/netpol", "pkg/admission", "pkg/audit",
 		"github.com/prometheus/client_golang"}},

@@ -65,5 +65,5 @@ func TestExamplesPrintGoldens(t *testing.T) {
 		})
 	}
 	require.Equal(t, []string{"access-that-expires", "amazon-without-ec2", "custom-services", "demo", "domain-names", "dynamodb", "everything-denied", "except-private-networks", "gitops", "ipv6-cluster", "istio-mesh",
-		"kube-apiserver", "observe-then-enforce", "onboarding", "platform-default-deny", "platform-exception", "platform-region", "platform-tree", "pods-and-namespaces", "s3-and-database", "several-regions", "single-tenant", "udp-and-port-ranges"}, names, "an example is missing or unexpected")
+		"kube-apiserver", "observe-then-enforce", "onboarding", "platform-default-deny", "platform-exception", "platform-region", "platform-tree", "pods-and-namespaces", "s3-and-database", "several-clusters", "several-regions", "single-tenant", "udp-and-port-ranges"}, names, "an example is missing or unexpected")
 }
