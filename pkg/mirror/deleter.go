@@ -16,7 +16,7 @@ import (
 const (
 	// settleDelay collects deletions, so that the brake sees them together. Some tools also delete a ConfigMap and create
 	// it again at once.
-	settleDelay = 5 * time.Second
+	settleDelay = 3 * time.Second
 	// sweepInterval is the time until the next sweep if deletions are held or have failed.
 	sweepInterval = time.Minute
 )
@@ -27,14 +27,14 @@ type deleter struct {
 	ledger   ledger
 	woken    chan struct{}
 	accepted map[types.UID]bool // the copies that the token of AcceptDeletions named
-	logged   string             // the token or the error of the last log line
-	loggedAt time.Time
+	logged   map[string]string  // the last logged text, by message; empty after all is done
+	heldAt   time.Time          // when the last held deletions were logged
 }
 
 func newDeleter(m *Mirror) *deleter {
 	return &deleter{
 		Mirror: m, ledger: ledger{m.client, m.options.Namespace},
-		woken: make(chan struct{}, 1), accepted: make(map[types.UID]bool),
+		woken: make(chan struct{}, 1), accepted: make(map[types.UID]bool), logged: make(map[string]string),
 	}
 }
 
@@ -64,10 +64,10 @@ func (d *deleter) run(ctx, requestCtx context.Context) {
 		next = nil
 		isDone, err := d.sweep(requestCtx, time.Now().UTC())
 		if err != nil {
-			d.logOnce(err.Error(), func() { d.log.Warn("delete copies failed, retrying", "error", err) })
+			d.warnOnce("delete copies failed, retrying", err.Error(), "error", err)
 		}
 		if err == nil && isDone {
-			d.logged = ""
+			clear(d.logged)
 		} else {
 			next = time.After(sweepInterval)
 		}
@@ -95,10 +95,12 @@ func (d *deleter) sweep(ctx context.Context, now time.Time) (isDone bool, err er
 	deleted := countOf(entries)
 	if !isAccepted && !mayDelete(len(owed), copies, deleted) {
 		d.results.held.Set(float64(len(owed)))
-		d.logOnce(token, func() {
-			d.log.Warn("deletions held", "owed", len(owed), "copies", copies, "deletedInLastHour", deleted, "token", token,
+		// A hub that is emptied step by step gives a new token with each step.
+		if d.logged[heldMessage] == "" || time.Since(d.heldAt) >= sweepInterval {
+			d.heldAt = time.Now()
+			d.warnOnce(heldMessage, token, "owed", len(owed), "copies", copies, "deletedInLastHour", deleted, "token", token,
 				"policies", firstOf(owed), "hint", "the hub lacks these policies. If that is right, give --accept-deletions "+token)
-		})
+		}
 		return false, nil
 	}
 	gone, err := d.confirm(ctx, owed)
@@ -156,9 +158,7 @@ func (d *deleter) confirm(ctx context.Context, owed []*local) (gone []*local, er
 		}
 	}
 	if missing := len(owed) - len(gone); missing > 0 {
-		d.logOnce("incomplete", func() {
-			d.log.Warn("the list of the hub lacked policies that it has; their copies stay", "policies", missing)
-		})
+		d.warnOnce("the list of the hub lacked policies that it has; their copies stay", "missing", "policies", missing)
 		d.hub.reloadSoon()
 	}
 	return gone, nil
@@ -188,14 +188,14 @@ func (d *deleter) deleteAll(ctx context.Context, gone []*local) (count int, err 
 	return count, errors.Join(errs...)
 }
 
-// logOnce calls log unless the last line had the same key. Other lines of held deletions follow each other a minute
-// apart, because a hub that is emptied step by step gives a new token with each step.
-func (d *deleter) logOnce(key string, log func()) {
-	if key == d.logged || d.logged != "" && time.Since(d.loggedAt) < sweepInterval {
-		return
+const heldMessage = "deletions held"
+
+// warnOnce logs a message, unless its last text was the same.
+func (d *deleter) warnOnce(message, text string, args ...any) {
+	if d.logged[message] != text {
+		d.logged[message] = text
+		d.log.Warn(message, args...)
 	}
-	d.logged, d.loggedAt = key, time.Now()
-	log()
 }
 
 // firstOf returns the names of the first copies.

@@ -65,7 +65,7 @@ func (h *hub) run(ctx context.Context) {
 		if err := h.follow(ctx); err != nil {
 			h.report(ctx, err)
 		}
-		if time.Since(startedAt) > maxHubDelay {
+		if time.Since(startedAt) > delay { // else a hub that ends each watch at once would be listed all the time
 			delay = minHubDelay
 		}
 		select {

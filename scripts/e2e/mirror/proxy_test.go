@@ -99,6 +99,9 @@ func (p *proxy) changeLists(change func(body []byte) []byte) http.HandlerFunc {
 		r.Header.Del("Accept-Encoding")
 		recorder := httptest.NewRecorder()
 		p.forward.ServeHTTP(recorder, r)
+		if recorder.Code != http.StatusOK || recorder.Body.Len() == 0 {
+			panic(http.ErrAbortHandler) // set has ended the request
+		}
 		w.Header().Set("Content-Type", recorder.Header().Get("Content-Type"))
 		w.WriteHeader(recorder.Code)
 		w.Write(change(recorder.Body.Bytes()))

@@ -269,6 +269,11 @@ func (w *world) awaitLog(p *harness.Process, text string) {
 	require.Equal(w.t, 1, strings.Count(p.Log(w.t), text), "%s\n%s", text, p.Log(w.t))
 }
 
+func (w *world) awaitLogCount(p *harness.Process, text string, count int) {
+	w.t.Helper()
+	harness.Eventually(w.t, fmt.Sprintf("the log has %d times %s", count, text), func() bool { return strings.Count(p.Log(w.t), text) == count })
+}
+
 var errNoToken = errors.New("the log has no token")
 
 // token returns the last token that the log names.
