@@ -223,11 +223,11 @@ bench: build control-plane ## Run the benchmarks, each with its floor (IP_RANGES
 	go test -run '^$$' -bench . -benchmem ./pkg/...
 	cd scripts/e2e && $(E2E) -run '^$$' -bench . -benchtime 10x ./agent
 
-# small takes two minutes, full fifteen, growth a quarter of an hour, platform, expiry and reports ten minutes.
+# small takes two minutes, full fifteen, growth a quarter of an hour, platform, expiry and reports ten minutes, mirror five.
 SIZE ?= small
 NEED_RANGES = $(if $(value IP_RANGES_DATA),,$(error set IP_RANGES_DATA to a folder with the ip-ranges.json of AWS))
 .PHONY: bench-agent
-bench-agent: build control-plane ## Compare the agent at scale with a bare client (SIZE=small, full, growth, platform, expiry or reports; IP_RANGES_DATA=)
+bench-agent: build control-plane ## Compare the agent at scale with a bare client (SIZE=small, full, growth, platform, expiry, reports or mirror; IP_RANGES_DATA=)
 	cd scripts/e2e && $(BUILD) -o "../../$$BIN/bench" ./bench
 	@$(NEED_RANGES)"$$BIN/bench" --size "$$SIZE" --ranges "$$IP_RANGES_DATA/ip-ranges.json"
 

@@ -31,6 +31,7 @@ var sizes = map[string]size{
 
 	expiring:   {namespaces: 5000, policies: 5000, idle: time.Minute},
 	reporting:  {namespaces: 5000, times: 3, idle: 30 * time.Second},
+	mirroring:  {namespaces: 1000, policies: 5000, times: 5, idle: time.Minute},
 	governance: {namespaces: 10000, times: 3, idle: 30 * time.Second},
 }
 
@@ -54,12 +55,12 @@ func run(ctx context.Context) error {
 	programs := flag.String("programs", "bin/control-plane", "`folder` with the control plane's programs")
 	agent := flag.String("agent", "bin/egress-agent", "the agent's `file`")
 	rangesFile := flag.String("ranges", "", "AWS's ip-ranges.json, a `file`")
-	name := flag.String("size", "small", "how much to measure: small, full, growth, platform, expiry or reports")
+	name := flag.String("size", "small", "how much to measure: small, full, growth, platform, expiry, reports or mirror")
 	countList := flag.String("counts", "1000,5000,10000,20000,50000", "the `numbers` of policies of --size growth, in ascending order")
 	flag.Parse()
 	s, ok := sizes[*name]
 	if !ok || *rangesFile == "" {
-		return fmt.Errorf("give --ranges FILE, and --size small, full, growth, platform, expiry or reports")
+		return fmt.Errorf("give --ranges FILE, and --size small, full, growth, platform, expiry, reports or mirror")
 	}
 	counts, err := measure.ParseCounts(*countList)
 	if err != nil {
@@ -89,7 +90,7 @@ func run(ctx context.Context) error {
 		return errors.Join(err, measure.PrintTable("", header, rows))
 	}
 	header := []string{"WHAT", "FIGURE", "FLOOR", "RATIO", "AT MOST"}
-	if measureAll := map[string]func(context.Context) error{governance: b.platform, expiring: b.expiry, reporting: b.reports}[*name]; measureAll != nil {
+	if measureAll := map[string]func(context.Context) error{governance: b.platform, expiring: b.expiry, reporting: b.reports, mirroring: b.mirror}[*name]; measureAll != nil {
 		err := measureAll(ctx)
 		return errors.Join(err, measure.PrintTable("", header, b.rows))
 	}
