@@ -12,10 +12,9 @@ const brakeWindow = time.Hour
 
 // mayDelete is the brake. It reports whether the mirror may delete the owed copies, whose policies the hub lacks. copies
 // is the number of copies, the owed ones included, and deleted the number that the mirror deleted within brakeWindow.
-// Together they may be a fifth of the copies that there were, or a single one, but never all of several at once.
+// Together they may be a fifth of the copies that there were, or a single one, and so never all of several.
 func mayDelete(owed, copies, deleted int) bool {
-	isAll := owed == copies && copies > 1
-	return !isAll && owed+deleted <= max(1, (copies+deleted)/5)
+	return owed+deleted <= max(1, (copies+deleted)/5)
 }
 
 // tokenLength is the length of a token of --accept-deletions.
