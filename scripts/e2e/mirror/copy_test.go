@@ -99,7 +99,9 @@ func TestMirrorHoldsMassDeletions(t *testing.T) {
 	w.putMany("mass", 0, 10)
 	m := w.start()
 	w.awaitCopies("mass", 10)
+	w.proxy.set(down) // so that the mirror sees all deletions at once, however slow they are
 	w.removeAll(w.hub)
+	w.proxy.set(nil)
 	w.awaitLog(m, `msg="deletions held" owed=10 copies=10 deletedInLastHour=0`)
 	require.EqualValues(t, 10, m.Metric(t, "egress_agent_mirror_deletions_held"))
 	w.putMany("mass", 10, 11) // what the hub has more is copied meanwhile

@@ -2,7 +2,6 @@ package mirror
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -274,14 +273,12 @@ func (w *world) awaitLogCount(p *harness.Process, text string, count int) {
 	harness.Eventually(w.t, fmt.Sprintf("the log has %d times %s", count, text), func() bool { return strings.Count(p.Log(w.t), text) == count })
 }
 
-var errNoToken = errors.New("the log has no token")
-
 // token returns the last token that the log names.
 func token(p *harness.Process, t *testing.T) string {
 	t.Helper()
 	log := p.Log(t)
 	_, last, found := strings.Cut(log[max(0, strings.LastIndex(log, " token=")):], " token=")
-	require.True(t, found, errNoToken)
+	require.True(t, found, log)
 	return strings.Fields(last)[0]
 }
 
