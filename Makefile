@@ -7,7 +7,7 @@ SHELL := /bin/bash
 
 # The variables that a user may set. Their values are plain text: make does not expand them, and a recipe reads them from
 # the environment, in quotes, never as part of its own text. Otherwise NS='`id`' or NS='$$(shell id)' would run id.
-GIVEN := ARCHS BIN CONTAINER_TOOL ENVTEST_INDEX F FOLLOW FUZZTIME IMAGES IMG_AGENT IMG_WEBHOOK IP_RANGES_DATA KUBECTL KYVERNO LOAD NS OVERLAYS PLATFORMS PURGE \
+GIVEN := ARCHS BIN CONTAINER_TOOL ENVTEST_INDEX F FOLLOW FUZZTIME IMAGES IMG_AGENT IMG_WEBHOOK IP_RANGES_DATA KUBECTL KYVERNO LOAD NFT NS OVERLAYS PLATFORMS PROBE PROBE_IMAGE PURGE \
   PUSH RANGES REGISTRY RELEASE ROTATE SIZE TAIL TIMEOUT VERSION VULN_DB
 defined = $(filter-out undefined,$(origin $(1)))
 $(foreach name,$(GIVEN),$(if $(call defined,$(name)),$(eval override $(name) := $$(value $(name)))))
@@ -108,7 +108,7 @@ images: ## Build both images (CONTAINER_TOOL=docker|podman|buildah IMG_AGENT= IM
 	@scripts/images.sh
 
 .PHONY: preflight
-preflight: ## Check whether the cluster has all that the programs need; changes nothing
+preflight: ## Check whether the cluster has all that the programs need; changes nothing (PROBE=1 proves with Pods of its own that NetworkPolicies are enforced; PROBE_IMAGE=)
 	@scripts/preflight.sh
 
 .PHONY: webhook-full-deploy
@@ -212,10 +212,11 @@ test-page: build ## The page of egress-agent status in a real browser: search, a
 	cd scripts/e2e && AXE="$$(realpath "../../$$BIN/$(AXE)")" $(E2E) ./page
 
 # LOAD is a command that brings images to the nodes, as a registry would. It gets their names, as in
-# "kind load docker-image".
+# "kind load docker-image". NFT is a command that runs nft on the only node of a cluster that enforces no NetworkPolicies,
+# as in "docker exec -i NODE nft": with it, the probe of preflight is tested with policies that the test enforces.
 LOAD ?= docker push
 .PHONY: test-deployed
-test-deployed: ## deploy/README.md's "Deploy images of your own", and updates under load, on the cluster that kubectl points at: an empty one (LOAD=, five minutes)
+test-deployed: ## deploy/README.md's "Deploy images of your own", and updates under load, on the cluster that kubectl points at: an empty one (LOAD= NFT= PROBE_IMAGE=, ten minutes)
 	cd scripts/e2e && DEPLOYED=1 $(E2E) -timeout 30m -v ./deployed
 
 .PHONY: bench

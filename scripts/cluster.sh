@@ -39,13 +39,16 @@ exists() { kubectl get "$@" >/dev/null 2>&1; }
 # rolled_out DEPLOYMENT: waits until its Pods are ready. If they do not get ready, it prints the reasons and fails.
 rolled_out() {
   kubectl rollout status "deployment/$1" -n $NAMESPACE --timeout="${TIMEOUT:-180s}" && return
+  why_not_ready "$1" $NAMESPACE
+  return 1
+}
+why_not_ready() { # DEPLOYMENT NAMESPACE
   say "The Pods of $1, the reasons they wait, their events and their last log lines:"
   local of=app.kubernetes.io/name=$1
-  kubectl get pods -n $NAMESPACE -l "$of" -o wide || true
-  kubectl get pods -n $NAMESPACE -l "$of" -o jsonpath='{range .items[*]}{range .status.containerStatuses[*]}{.state.waiting.reason}{": "}{.state.waiting.message}{"\n"}{end}{end}' |
+  kubectl get pods -n "$2" -l "$of" -o wide || true
+  kubectl get pods -n "$2" -l "$of" -o jsonpath='{range .items[*]}{range .status.containerStatuses[*]}{.state.waiting.reason}{": "}{.state.waiting.message}{"\n"}{end}{end}' |
     grep -v '^: $' | sort -u || true
-  kubectl get events -n $NAMESPACE --field-selector type=Warning --sort-by=.lastTimestamp \
+  kubectl get events -n "$2" --field-selector type=Warning --sort-by=.lastTimestamp \
     -o custom-columns=OBJECT:.involvedObject.name,REASON:.reason,MESSAGE:.message --no-headers | grep "^$1" | tail -n 5 || true
-  kubectl logs -n $NAMESPACE -l "$of" --prefix --tail=5 || true
-  return 1
+  kubectl logs -n "$2" -l "$of" --prefix --tail=5 || true
 }
