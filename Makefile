@@ -181,7 +181,7 @@ e2e-packages:
 
 .PHONY: test-all
 test-all: test-faults test-hostile ## The agent, with the race detector, through every fault, without each of its rights, and to every alert; both programs under attack; each fuzz target for ten seconds (half an hour)
-	$(LONG) -p 1 ./deploy ./language ./mirror ./platform ./shell ./webhook
+	$(LONG) -p 1 ./deploy ./language ./mirror ./platform ./replay ./shell ./webhook
 	@$(MAKE) --no-print-directory test-walk
 	@FUZZTIME=10s scripts/fuzz.sh
 
@@ -203,6 +203,10 @@ test-faults: build control-plane ## The agent, with the race detector, through e
 .PHONY: test-hostile
 test-hostile: build control-plane ## Both programs, within the memory of their Pods, under every attack of a tenant or a Pod (six minutes)
 	cd scripts/e2e/hostile && E2E_ALL=1 $(E2E) -timeout 30m
+
+.PHONY: replay
+replay: control-plane ## Serve each document of AWS in IP_RANGES_DATA/history to an agent with 2,000 policies, half under guardrails, and check each version of each NetworkPolicy (six minutes for 89)
+	@$(NEED_RANGES)export IP_RANGES_DATA=$$(realpath "$$IP_RANGES_DATA"); cd scripts/e2e && E2E_ALL=1 REPLAY=full $(E2E) -timeout 120m -v ./replay
 
 # The accessibility checks of the page. The browser runs them without a network.
 AXE := axe/node_modules/axe-core/axe.min.js
