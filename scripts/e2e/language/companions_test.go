@@ -32,6 +32,7 @@ const serviceEntries, reports = "serviceentry.networking.istio.io", "report.open
 // TestAgentKeepsServiceEntries follows the ServiceEntries of a policy: made, repaired, changed, and gone with it. The
 // CustomResourceDefinition comes after the agent.
 func TestAgentKeepsServiceEntries(t *testing.T) {
+	harness.SkipUnlessAll(t)
 	grant(t, "service-entries")
 	agent := harness.StartAgentWithRanges(t, "--service-entries")
 	harness.CreateNamespace(t, "meshed")

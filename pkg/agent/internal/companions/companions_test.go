@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -25,13 +26,17 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
+func TestMain(m *testing.M) {
+	utilruntime.ErrorHandlers = nil // they sleep after an error that they told at another time, which in a bubble is years away
+	os.Exit(m.Run())
+}
+
 var widgets = schema.GroupVersionResource{Group: "example.com", Version: "v1", Resource: "widgets"}
 
 // fixture has companions that are one Widget for each key, beside a fake API server.
 type fixture struct {
 	*Companions
-	client    *fakedynamic.FakeDynamicClient
-	discovery *fakediscovery.FakeDiscovery
+	client *fakedynamic.FakeDynamicClient
 
 	mu     sync.Mutex
 	log    strings.Builder
@@ -95,15 +100,28 @@ func (f *fixture) size(t *testing.T, name string) int64 {
 func (f *fixture) setDefined(isDefined bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.isDefined, f.discovery.Resources = isDefined, nil
-	if isDefined {
-		f.discovery.Resources = []*metav1.APIResourceList{{GroupVersion: "example.com/v1", APIResources: []metav1.APIResource{{Name: "widgets", Kind: "Widget"}}}}
+	if f.isDefined = isDefined; isDefined {
 		return
 	}
 	for _, w := range f.watches {
 		w.Stop()
 	}
 	f.watches = nil
+}
+
+// widgetDiscovery finds Widgets as long as they are defined.
+type widgetDiscovery struct {
+	*fakediscovery.FakeDiscovery
+	f *fixture
+}
+
+func (d widgetDiscovery) ServerResourcesForGroupVersion(groupVersion string) (*metav1.APIResourceList, error) {
+	d.f.mu.Lock()
+	defer d.f.mu.Unlock()
+	if !d.f.isDefined || groupVersion != "example.com/v1" {
+		return nil, apierrors.NewNotFound(schema.GroupResource{}, groupVersion)
+	}
+	return &metav1.APIResourceList{APIResources: []metav1.APIResource{{Name: "widgets", Kind: "Widget"}}}, nil
 }
 
 // react answers lists and watches without a CustomResourceDefinition, and keeps the other watches.
@@ -130,7 +148,6 @@ func (f *fixture) react() {
 func start(t *testing.T, isDefined bool) *fixture {
 	f := &fixture{sizes: make(map[string]int64)}
 	f.client = fakedynamic.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{widgets: "WidgetList"})
-	f.discovery = &fakediscovery.FakeDiscovery{Fake: &clienttesting.Fake{}}
 	f.react()
 	f.setDefined(isDefined)
 	f.Companions = New(Kind{
@@ -142,7 +159,7 @@ func start(t *testing.T, isDefined bool) *fixture {
 			return cache.NewObjectName(companion.GetNamespace(), companion.GetName())
 		},
 	}, Config{
-		Client: f.client, Discovery: f.discovery, FieldManager: "test", CheckLease: func() error { return nil },
+		Client: f.client, Discovery: widgetDiscovery{&fakediscovery.FakeDiscovery{Fake: &clienttesting.Fake{}}, f}, FieldManager: "test", CheckLease: func() error { return nil },
 		Metrics: NewMetrics(prometheus.NewRegistry()), Log: slog.New(slog.NewTextHandler(f, nil)),
 	})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -215,9 +232,6 @@ func TestCompanionsRetry(t *testing.T) {
 
 // TestCompanionsWaitForTheDefinition starts without a CustomResourceDefinition, and loses it again.
 func TestCompanionsWaitForTheDefinition(t *testing.T) {
-	handlers := utilruntime.ErrorHandlers // they sleep after an error that they told at another time, which in a bubble is years away
-	utilruntime.ErrorHandlers = nil
-	t.Cleanup(func() { utilruntime.ErrorHandlers = handlers })
 	synctest.Test(t, func(t *testing.T) {
 		const lacks = "the API server lacks a kind"
 		f := start(t, false)
