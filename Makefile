@@ -171,13 +171,13 @@ fuzz: ## Each fuzz target for FUZZTIME (1s)
 e2e: build control-plane ## The built programs from scripts and against a real control plane; the Markdown files; the schema
 	@$(MAKE) --no-print-directory e2e-packages
 
-# Four packages at a time, the longest first, each with a control plane of its own. Without E2E_ALL they skip the tests
+# Three packages at a time, the longest first, each with a control plane of its own. Without E2E_ALL they skip the tests
 # that take long. Packages with a target of their own are left out. No prerequisites, so that make starts this target
 # first: test and e2e have built the programs.
 E2E_APART := /(faults|page|deployed|walk)
 .PHONY: e2e-packages
 e2e-packages:
-	cd scripts/e2e && $(E2E) -p 4 ./agent ./deploy ./hostile ./shell ./webhook $$(go list ./... | grep -vE '$(E2E_APART)')
+	cd scripts/e2e && $(E2E) -p 3 ./agent ./deploy ./hostile ./shell ./webhook $$(go list ./... | grep -vE '$(E2E_APART)')
 
 .PHONY: test-all
 test-all: test-faults test-hostile ## The agent, with the race detector, through every fault, without each of its rights, and to every alert; both programs under attack; each fuzz target for ten seconds (half an hour)

@@ -160,7 +160,7 @@ func TestDomainGuardrailsMatch(t *testing.T) {
 	choose := func(values ...string) string { return values[random.IntN(len(values))] }
 	ports := func() string { return choose(`[1]`, `[2]`, `[1, 2]`, `[{"port": 1, "endPort": 3}]`) }
 	domains := []string{"a.example.com", "*.example.com", "b.a.example.com", "*.a.example.com", "example.org"}
-	for range 3000 {
+	for range rounds(400) {
 		entries := func(names ...string) string {
 			var list []string
 			for i, name := range names {

@@ -41,6 +41,12 @@ func TestManifestsPassServerDryRun(t *testing.T) {
 	base := kustomize(t, harness.Root+"/deploy")
 	require.Len(t, base, 18)
 	require.Len(t, deployments(t, base), 2)
+	inBase := make(map[string]bool)
+	for _, object := range base {
+		text, err := yaml.Marshal(object)
+		require.NoError(t, err)
+		inBase[string(text)] = true
+	}
 
 	overlays, err := os.ReadDir(harness.Root + "/deploy/overlays")
 	require.NoError(t, err)
@@ -60,7 +66,9 @@ func TestManifestsPassServerDryRun(t *testing.T) {
 				}
 				text, err := yaml.Marshal(object)
 				require.NoError(t, err)
-				left = append(left, string(text))
+				if !inBase[string(text)] { // the API server has judged these already
+					left = append(left, string(text))
+				}
 			}
 			slices.Sort(out)
 			require.Equal(t, otherKinds[overlay.Name()], out)

@@ -102,6 +102,7 @@ data: {platform.json: '{"namespaces": {"matchLabels": {"kubernetes.io/metadata.n
 
 // TestAgentKeepsReports follows the Report of a namespace.
 func TestAgentKeepsReports(t *testing.T) {
+	harness.SkipUnlessAll(t)
 	createDefinition(t, "reports.openreports.io", "github.com/openreports/reports-api", "config", "crd", "openreports.io_reports.yaml")
 	grant(t, "reports")
 	agent := harness.StartAgentWithRanges(t, "--reports")
