@@ -184,7 +184,7 @@ e2e-packages:
 
 .PHONY: test-all
 test-all: test-faults test-hostile ## The agent, with the race detector, through every fault, without each of its rights, and to every alert; both programs under attack; each fuzz target for ten seconds (half an hour)
-	$(LONG) -p 1 ./deploy ./language ./mirror ./platform ./replay ./shell ./webhook
+	$(LONG) -p 2 ./deploy ./language ./mirror ./platform ./replay ./shell ./webhook
 	@$(MAKE) --no-print-directory test-walk
 	@FUZZTIME=10s scripts/fuzz.sh
 

@@ -14,6 +14,7 @@ import (
 
 // TestAgentAudits changes a policy, edits its NetworkPolicy and deletes the policy, and reads the agent's audit trail.
 func TestAgentAudits(t *testing.T) {
+	harness.SkipUnlessAll(t)
 	agent := harness.StartAgentWithRanges(t, "--audit")
 	harness.CreateNamespace(t, "audited")
 	const v1, v2 = `{"allowedDestinations": [{"name": "db", "cidr": "10.1.0.0/24", "ports": [5432]}]}`, `{"allowedDestinations": [{"name": "db", "cidr": "10.1.0.0/25", "ports": [5432]}, {"name": "s3", "awsService": "s3", "regions": ["us-west-2"], "ports": [443]}]}`
