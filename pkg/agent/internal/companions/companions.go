@@ -88,7 +88,7 @@ func (c *Companions) Enqueue(key cache.ObjectName) {
 }
 
 const (
-	workers = 4
+	workers = 8
 	// discoveryInterval is the time between two looks for the CustomResourceDefinition.
 	discoveryInterval = time.Minute
 	// notReadyDelay is the time until another try after ErrNotReady.
