@@ -197,22 +197,7 @@ func (g domainGuardrails) closed(opened openedDomain) closedPart {
 
 // cutDomain returns the ports of opened that g permits. isCut is false if these are all.
 func (g *Guardrails) cutDomain(opened openedDomain) (permitted prefixes.Set, isCut bool) {
-	if !g.Cuts() {
-		return opened.ports, false
-	}
-	if len(g.unresolved) > 0 {
-		return prefixes.Set{}, true
-	}
-	permitted = opened.ports
-	for _, d := range g.documents {
-		if !d.enforces() {
-			continue
-		}
-		closed := d.domains.closed(opened)
-		isCut = isCut || !closed.isEmpty()
-		permitted = permitted.Subtract(closed.denied).Subtract(closed.outside)
-	}
-	return permitted, isCut
+	return g.cutPorts(opened.ports, func(d *documentGuardrails) closedPart { return d.domains.closed(opened) })
 }
 
 // cutDomainsOf returns the value of DomainsAnnotation that g permits of the annotations of an agent's NetworkPolicy.
@@ -243,36 +228,13 @@ func (g *Guardrails) cutDomainsOf(annotations map[string]string) (text string, i
 
 // closedDomains returns a violation for each destination with a domain if the document does not permit all its ports.
 func (d *documentGuardrails) closedDomains(p *policy.Policy) []Violation {
-	var found []Violation
-	if !d.isResolved || !d.Guardrails.Cuts() {
-		return nil
-	}
-	for i, destination := range p.Destinations {
-		if destination.Domain == "" || len(found) >= policy.MaxProblems {
-			continue
+	const why = "; the owner of a name can lead it to any address, so only the base or a domain in within of a platform document can open it"
+	return d.closedPeers(p, why, func(destination policy.Destination) (peer string, part closedPart) {
+		if destination.Domain == "" {
+			return "", closedPart{}
 		}
-		add := func(guardrail, format string, args ...any) {
-			found = append(found, Violation{
-				Problem: policy.Problem{Path: fmt.Sprintf("allowedDestinations[%d]", i), Message: fmt.Sprintf(format, args...) +
-					"; the owner of a name can lead it to any address, so only the base or a domain in within of a platform document can open it"},
-				Document: d.Name, Guardrail: guardrail, Mode: d.Guardrails.Mode, IsCut: d.enforces(),
-			})
-		}
-		closed := d.domains.closed(openedDomain{destination.Domain, portsOnPod(portRanges(destination.Ports))})
-		for k, entry := range d.Guardrails.Denied {
-			if hit := closed.denied.Intersect(portsOfAny(d.entry(k))); !hit.IsEmpty() {
-				block, _ := hit.First()
-				add(entry.Name, "Denied by guardrail %s of platform document %s%s: %s opens %s on %s",
-					entry.Name, d.Name, inParentheses(entry.Reason), destination.Name, destination.Domain, formatPorts(block.Ports))
-			}
-		}
-		if !closed.outside.IsEmpty() {
-			block, _ := closed.outside.First()
-			add("within", "Outside of what platform document %s permits (%s): %s opens %s on %s",
-				d.Name, d.permitted(), destination.Name, destination.Domain, formatPorts(block.Ports))
-		}
-	}
-	return found
+		return destination.Domain, d.domains.closed(openedDomain{destination.Domain, portsOnPod(portRanges(destination.Ports))})
+	}, func(denied prefixes.Set) prefixes.Set { return denied })
 }
 
 // warnOfDomains adds the warnings about the domains that a policy opens.

@@ -101,26 +101,26 @@ func (o openedPods) includes(pods policy.Pods) bool {
 
 // cutPods returns the ports of opened that g permits. isCut is false if these are all.
 func (g *Guardrails) cutPods(opened openedPods) (permitted prefixes.Set, isCut bool) {
+	return g.cutPorts(opened.ports, func(d *documentGuardrails) closedPart { return d.pods.closed(opened) })
+}
+
+// cutPorts returns the ports of a peer without addresses, on somePod, that g permits. closed returns the ports that one
+// document closes. isCut is false if cutPorts returns all ports.
+func (g *Guardrails) cutPorts(ports prefixes.Set, closed func(d *documentGuardrails) closedPart) (permitted prefixes.Set, isCut bool) {
 	if !g.Cuts() {
-		return opened.ports, false
+		return ports, false
 	}
 	if len(g.unresolved) > 0 {
 		return prefixes.Set{}, true
 	}
-	permitted = opened.ports
+	permitted = ports
 	for _, d := range g.documents {
 		if !d.enforces() {
 			continue
 		}
-		closed := d.pods.closed(opened)
-		if closed.isEmpty() {
-			continue
-		}
-		isCut = true
-		permitted = permitted.Subtract(d.pods.denied)
-		if d.pods.within != nil {
-			permitted = permitted.Intersect(d.pods.permitted(opened.pods))
-		}
+		part := closed(d)
+		isCut = isCut || !part.isEmpty()
+		permitted = permitted.Subtract(part.denied).Subtract(part.outside)
 	}
 	return permitted, isCut
 }
@@ -148,34 +148,44 @@ func (g *Guardrails) cutPodsOfSpec(spec networkingv1.NetworkPolicySpec) (pods []
 
 // closedPods returns a violation for each destination with pods if the document does not permit all its ports.
 func (d *documentGuardrails) closedPods(p *policy.Policy) []Violation {
+	const why = ", and a Service may lead to any address; only the base or within of a platform document can open pods there"
+	return d.closedPeers(p, why, func(destination policy.Destination) (peer string, part closedPart) {
+		if destination.Pods == nil {
+			return "", closedPart{}
+		}
+		return FormatPods(*destination.Pods), d.pods.closed(openedPods{*destination.Pods, portsOnPod(portRanges(destination.Ports))})
+	}, func(denied prefixes.Set) prefixes.Set { return denied.Subtract(neverEndpoints) })
+}
+
+// closedPeers returns a violation for each destination without addresses if the document does not permit all its ports.
+// closed returns the name of a destination's peer and the ports that the document closes; nothing for another
+// destination. reachable returns the part of a guardrail's addresses that such peers may have. why ends each message.
+func (d *documentGuardrails) closedPeers(p *policy.Policy, why string, closed func(policy.Destination) (peer string, part closedPart),
+	reachable func(denied prefixes.Set) prefixes.Set) []Violation {
 	var found []Violation
 	if !d.isResolved || !d.Guardrails.Cuts() {
 		return nil
 	}
 	for i, destination := range p.Destinations {
-		if destination.Pods == nil || len(found) >= policy.MaxProblems {
+		peer, part := closed(destination)
+		if part.isEmpty() || len(found) >= policy.MaxProblems {
 			continue
 		}
-		add := func(guardrail, message string) {
+		add := func(guardrail string, ports prefixes.Set, format string, args ...any) {
+			block, _ := ports.First()
+			message := fmt.Sprintf(format, args...) + fmt.Sprintf(": %s opens %s on %s", destination.Name, peer, formatPorts(block.Ports)) + why
 			found = append(found, Violation{
 				Problem:  policy.Problem{Path: fmt.Sprintf("allowedDestinations[%d]", i), Message: message},
 				Document: d.Name, Guardrail: guardrail, Mode: d.Guardrails.Mode, IsCut: d.enforces(),
 			})
 		}
-		const why = "a Service may lead to any address; only the base or within of a platform document can open pods there"
-		closed := d.pods.closed(openedPods{*destination.Pods, portsOnPod(portRanges(destination.Ports))})
 		for k, entry := range d.Guardrails.Denied {
-			hit := closed.denied.Intersect(portsOfAny(d.entry(k).Subtract(neverEndpoints)))
-			if !hit.IsEmpty() {
-				block, _ := hit.First()
-				add(entry.Name, fmt.Sprintf("Denied by guardrail %s of platform document %s%s: %s opens %s on %s, and %s",
-					entry.Name, d.Name, inParentheses(entry.Reason), destination.Name, FormatPods(*destination.Pods), formatPorts(block.Ports), why))
+			if hit := part.denied.Intersect(portsOfAny(reachable(d.entry(k)))); !hit.IsEmpty() {
+				add(entry.Name, hit, "Denied by guardrail %s of platform document %s%s", entry.Name, d.Name, inParentheses(entry.Reason))
 			}
 		}
-		if !closed.outside.IsEmpty() {
-			block, _ := closed.outside.First()
-			add("within", fmt.Sprintf("Outside of what platform document %s permits (%s): %s opens %s on %s, and %s",
-				d.Name, d.permitted(), destination.Name, FormatPods(*destination.Pods), formatPorts(block.Ports), why))
+		if !part.outside.IsEmpty() {
+			add("within", part.outside, "Outside of what platform document %s permits (%s)", d.Name, d.permitted())
 		}
 	}
 	return found
