@@ -239,11 +239,16 @@ func explainFlows(name string, logs *flowFlags, input *cli.Input, format string,
 func domainsOf(namespace string, input *cli.Input) []string {
 	var domains []string
 	for _, source := range input.Sources {
-		if compiled := netpol.CompileConfigMap(source.ConfigMap, input.Inputs(namespace)); source.ConfigMap.Namespace == namespace && compiled.Policy != nil {
-			for _, d := range compiled.Policy.Destinations {
-				if d.Domain != "" {
-					domains = append(domains, d.Domain)
-				}
+		if source.ConfigMap.Namespace != namespace {
+			continue
+		}
+		compiled := netpol.CompileConfigMap(source.ConfigMap, input.Inputs(namespace))
+		if compiled.Policy == nil {
+			continue
+		}
+		for _, d := range compiled.Policy.Destinations {
+			if d.Domain != "" {
+				domains = append(domains, d.Domain)
 			}
 		}
 	}
