@@ -10,9 +10,9 @@ import (
 // brakeWindow is the time in which the brake adds up deletions: also many small ones may not exceed a fifth.
 const brakeWindow = time.Hour
 
-// mayDelete is the brake. It reports whether the mirror may delete the owed copies, whose policies the hub lacks. copies
-// is the number of copies, the owed ones included, and deleted the number that the mirror deleted within brakeWindow.
-// Together they may be a fifth of the copies that there were, or a single one, and so never all of several.
+// mayDelete is the brake: it reports whether the mirror may delete the owed copies. copies counts all copies, with the
+// owed ones. deleted counts the deletions within brakeWindow. Owed and deleted copies together may be a fifth of the
+// copies at the start of brakeWindow, or one copy.
 func mayDelete(owed, copies, deleted int) bool {
 	return owed+deleted <= max(1, (copies+deleted)/5)
 }
@@ -20,8 +20,8 @@ func mayDelete(owed, copies, deleted int) bool {
 // tokenLength is the length of a token of --accept-deletions.
 const tokenLength = 12
 
-// tokenOf returns the token that accepts the deletion of exactly these copies, which are sorted. A copy that is made
-// again has another UID, so it needs another token.
+// tokenOf returns the token that accepts the deletion of exactly these copies. owed is sorted. A copy that is made again
+// has another UID, so it needs another token.
 func tokenOf(owed []*local) string {
 	hash := sha256.New()
 	for _, l := range owed {

@@ -19,7 +19,7 @@ import (
 // identify a cluster.
 const OriginLabel = "egress-controller/mirrored-from"
 
-// content is all that a copy takes from the hub. A label or annotation of Argo CD or Flux, for example, would make that
+// content is what a copy takes from the hub. A label or annotation of Argo CD or Flux, for example, would make that
 // tool delete the copy.
 type content struct {
 	document    string // policy.json
@@ -102,7 +102,7 @@ func (s *source) isEqual(other *source) bool {
 type local struct {
 	namespace, name, resourceVersion string
 	uid                              types.UID
-	origin                           string // the value of OriginLabel; empty if it is no copy
+	origin                           string // the value of OriginLabel; empty if the ConfigMap is not a copy
 	digest                           digest // zero if the ConfigMap has other data than a copy
 }
 

@@ -125,7 +125,7 @@ func (d *deleter) sweep(ctx context.Context, now time.Time) (isDone bool, err er
 	return len(gone) == len(owed), err
 }
 
-// owed returns the copies from the current hub that it has no policy for, sorted, and the number of all its copies.
+// owed returns the copies whose policies the current hub lacks, sorted. copies counts all copies from this hub.
 func (d *deleter) owed() (owed []*local, copies int) {
 	for _, object := range d.locals.List() {
 		l, ok := object.(*local)
@@ -145,7 +145,7 @@ func (d *deleter) owed() (owed []*local, copies int) {
 	return owed, copies
 }
 
-// confirm asks the hub for each policy, and returns the copies of those that it lacks. If it has one, its list was not
+// confirm asks the hub for each policy, and returns the copies whose policies the hub lacks. If it has one, its list was not
 // complete, and is read again.
 func (d *deleter) confirm(ctx context.Context, owed []*local) (gone []*local, err error) {
 	for _, l := range owed {

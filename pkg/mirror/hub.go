@@ -57,7 +57,7 @@ type hub struct {
 	cause  string                               // the last logged cause of a failure, or followed
 }
 
-// run follows the hub until ctx ends. While it cannot, the sources stay as they are.
+// run follows the hub until ctx ends. While it cannot, the sources do not change.
 func (h *hub) run(ctx context.Context) {
 	go filewatch.New(h.kubeconfig).Follow(ctx, h.reloadSoon)
 	for delay := minHubDelay; ctx.Err() == nil; {
@@ -156,7 +156,7 @@ func (h *hub) watch(ctx context.Context, events <-chan watch.Event) {
 	}
 }
 
-// identify returns the identity of the hub, which is the value of OriginLabel.
+// identify returns the identity of the hub: the value of OriginLabel.
 func (h *hub) identify(ctx context.Context, client kubernetes.Interface) (origin string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
@@ -174,12 +174,12 @@ func (h *hub) identify(ctx context.Context, client kubernetes.Interface) (origin
 	return origin, nil
 }
 
-// read returns a policy of the hub as it is now, or nil if the hub lacks it.
+// read asks the hub for a policy. It returns nil if the hub lacks the policy.
 func (h *hub) read(ctx context.Context, key cache.ObjectName) (*corev1.ConfigMap, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	full, err := (*h.client.Load()).CoreV1().ConfigMaps(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
-	// A server that is no API server, such as a proxy, may answer 404 to anything.
+	// A proxy in place of the API server may answer 404 to anything.
 	isAnswer := !apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse)
 	switch {
 	case apierrors.IsNotFound(err) && isAnswer:
@@ -192,7 +192,7 @@ func (h *hub) read(ctx context.Context, key cache.ObjectName) (*corev1.ConfigMap
 	return full, nil
 }
 
-// connect returns a client with the credentials of a kubeconfig. No error has any of its content, which is secret.
+// connect returns a client with the credentials of a kubeconfig. The content is secret, so no error has a part of it.
 func connect(kubeconfig string) (kubernetes.Interface, error) {
 	loaded, err := clientcmd.LoadFromFile(kubeconfig)
 	if err == nil {
@@ -218,7 +218,7 @@ func connect(kubeconfig string) (kubernetes.Interface, error) {
 	return client, nil
 }
 
-// failure is an error with a constant cause, which is logged once.
+// failure is an error with a constant cause. hub logs a cause once.
 type failure struct {
 	cause string
 	err   error

@@ -31,7 +31,7 @@ type entry struct {
 	Count int       `json:"count"`
 }
 
-// read returns the stored record, or nil if there is none, and the deletions within brakeWindow. now is in UTC.
+// read returns the stored record and the deletions within brakeWindow. Without a record, both are nil. now is in UTC.
 func (l *ledger) read(ctx context.Context, now time.Time) (*corev1.ConfigMap, []entry, error) {
 	stored, err := l.client.CoreV1().ConfigMaps(l.namespace).Get(ctx, ledgerName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -47,7 +47,7 @@ func (l *ledger) read(ctx context.Context, now time.Time) (*corev1.ConfigMap, []
 	return stored, recent(entries, now), nil
 }
 
-// write replaces the stored record, which is nil if there is none, and returns the new one.
+// write replaces the stored record and returns the new one. stored is nil if no record exists.
 func (l *ledger) write(ctx context.Context, stored *corev1.ConfigMap, entries []entry) (*corev1.ConfigMap, error) {
 	data, err := json.Marshal(entries)
 	if err != nil {

@@ -5,7 +5,7 @@
 // of the hub: while the hub is away, the last copies stay. Before it deletes a copy, it asks the hub for that very policy,
 // and a brake holds many deletions.
 //
-// There is no leader election. Each update and each deletion has the resourceVersion that the mirror has seen, and the
+// The mirror needs no leader election. Each update and each deletion has the resourceVersion that the mirror has seen, and the
 // record of deletions is in the cluster. So two mirrors at once do the same as one.
 package mirror
 
@@ -38,7 +38,7 @@ const Name = "egress-mirror"
 type Options struct {
 	// HubKubeconfig is the file with the server and the credentials of the hub.
 	HubKubeconfig string
-	// Namespace is the mirror's own namespace, into which it copies nothing.
+	// Namespace is the mirror's own namespace. The mirror copies nothing into it.
 	Namespace string
 	// AcceptDeletions is the token of the held deletions to do; empty accepts none.
 	AcceptDeletions string

@@ -26,7 +26,7 @@ func (s *sources) get(key cache.ObjectName) (origin string, found *source) {
 	return s.origin, s.byKey[key]
 }
 
-// replace takes over a complete list. It returns the keys of which the copy may have to change.
+// replace takes over a complete list. It returns the keys whose copies may have to change.
 func (s *sources) replace(origin string, list []*source) (changed []cache.ObjectName) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
