@@ -185,6 +185,7 @@ e2e-packages:
 .PHONY: test-all
 test-all: test-faults test-hostile ## The agent, with the race detector, through every fault, without each of its rights, and to every alert; both programs under attack; each fuzz target for ten seconds (half an hour)
 	$(LONG) -p 2 ./deploy ./language ./mirror ./platform ./replay ./shell ./webhook
+	IP_RANGES_DATA= go test -vet=off $(RACE) $$(go list ./... | grep -E '$(PURE)')
 	@$(MAKE) --no-print-directory test-walk
 	@FUZZTIME=10s scripts/fuzz.sh
 

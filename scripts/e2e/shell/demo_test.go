@@ -21,7 +21,7 @@ import (
 func TestInterruptedDemoLeavesNothing(t *testing.T) {
 	harness.SkipUnlessAll(t)
 	beside := startDemo(t)
-	for _, line := range []string{"starting a local control plane", "2. The webhook runs", "8. The agent undoes"} {
+	for _, line := range []string{"starting a local control plane", "1. The agent runs", "2. The webhook runs", "5. The webhook refuses", "8. The agent undoes"} {
 		t.Run(line, func(t *testing.T) {
 			demo := startDemo(t)
 			demo.await(t, line)
