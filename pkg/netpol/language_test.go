@@ -186,6 +186,9 @@ func TestPodsAreCutByGuardrails(t *testing.T) {
 		{"a port", `{"denied": [{"name": "smtp", "cidr": "0.0.0.0/0", "ports": [25]}]}`, []string{"TCP 8080", "TCP 9090"}, []string{
 			"Denied by guardrail smtp of platform document baseline: backend opens pods app=backend of the policy's namespace on TCP 25, and a Service may lead to any address; only the base or within of a platform document can open pods there (allowedDestinations[0])",
 		}},
+		{"a port, beside an address that no endpoint can have", `{"denied": [{"name": "metadata", "cidr": "169.254.169.254/32"}, {"name": "smtp", "cidr": "0.0.0.0/0", "ports": [25]}]}`, []string{"TCP 8080", "TCP 9090"}, []string{
+			"Denied by guardrail smtp of platform document baseline: backend opens pods app=backend of the policy's namespace on TCP 25, and a Service may lead to any address; only the base or within of a platform document can open pods there (allowedDestinations[0])",
+		}},
 		{"addresses", `{"denied": [{"name": "corporate", "cidr": "10.0.0.0/8", "ports": [9090]}]}`, []string{"TCP 25, TCP 8080"}, []string{
 			"Denied by guardrail corporate of platform document baseline: metrics opens every pod of namespace monitoring on TCP 9090, and a Service may lead to any address; only the base or within of a platform document can open pods there (allowedDestinations[1])",
 		}},
