@@ -76,16 +76,16 @@ probe_remedy() {
 }
 
 # measure KIND STATE: sets connection to open or closed. It waits until the client's connections are in this state three
-# times in a row, because a policy takes seconds to reach a node; it gives up after 30 connections.
+# times in a row, because a policy takes seconds to reach a node; it gives up after about half a minute.
 measure() {
-  local tries=0 row=0 output
-  until [ $row = 3 ] || [ $tries = 30 ]; do
-    [ $tries = 0 ] || sleep 1
-    tries=$((tries + 1))
+  local seconds=0 row=0 output # seconds: of sleep, and of connections that time out
+  until [ $row = 3 ] || [ $seconds -ge 30 ]; do
+    [ $seconds = 0 ] || sleep 1
+    seconds=$((seconds + 1))
     if output=$(kubectl exec -n "$probe_namespace" "deployment/client-$1" -c probe -- /agnhost connect "$target" --timeout=1s 2>&1); then
       connection=open
     elif [[ $output =~ (TIMEOUT|REFUSED|OTHER) ]]; then
-      connection=closed
+      connection=closed seconds=$((seconds + 1))
     else
       fail "the probe cannot run its client in the Pod of client-$1: $output"
     fi
