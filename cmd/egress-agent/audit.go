@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"egress-agent/cmd/internal/cli"
 	"egress-agent/pkg/analysis"
 	"egress-agent/pkg/audit"
+	"egress-agent/pkg/netpol"
 )
 
 const auditUsage = `
@@ -104,16 +106,10 @@ func printEntry(out cli.Output, e audit.Entry) {
 	case audit.Deleted:
 		what = "NetworkPolicy deleted"
 	default:
-		what = "NetworkPolicy written, " + e.Cause
-		if e.EditedBy != "" {
-			what += " by " + e.EditedBy + " and restored"
-		}
-		if e.Ranges != "" && e.Cause == "Ranges" {
-			what += " " + e.Ranges
-		}
+		what = written(e)
 	}
 	if e.NewPolicy != "" {
-		what += ", policy " + e.NewPolicy[:min(len(e.NewPolicy), 12)]
+		what += " (policy " + e.NewPolicy[:min(len(e.NewPolicy), 12)] + ")"
 	}
 	out.Line("%s %s/%s: %s", e.Time.UTC().Format(time.RFC3339), e.Namespace, e.Name, what)
 	printOpenings(out, "+", e.Opened, e.OpenedMore)
@@ -123,6 +119,30 @@ func printEntry(out cli.Output, e audit.Entry) {
 	}
 	for _, warning := range e.Warnings {
 		out.Line("  ! %s", warning)
+	}
+}
+
+// written says in words what the agent wrote and why.
+func written(e audit.Entry) string {
+	switch netpol.Cause(e.Cause) {
+	case netpol.CauseMissing:
+		return "NetworkPolicy created"
+	case netpol.CauseEdited:
+		return "NetworkPolicy restored after an edit by " + cmp.Or(e.EditedBy, "somebody")
+	case netpol.CausePolicy:
+		return "NetworkPolicy updated: the policy changed"
+	case netpol.CauseOptions:
+		return "NetworkPolicy updated: the agent's options changed"
+	case netpol.CauseRanges:
+		return "NetworkPolicy updated: the ranges changed; AWS's syncToken is " + cmp.Or(e.Ranges, "unknown")
+	case netpol.CauseGuardrails:
+		return "NetworkPolicy updated: a platform document changed"
+	case netpol.CauseExpiry:
+		return "NetworkPolicy updated: a destination expired"
+	case netpol.CauseMetadata:
+		return "NetworkPolicy updated: its labels, annotations or owners differed"
+	default: // of a later version
+		return "NetworkPolicy updated: " + e.Cause
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -23,6 +24,9 @@ var expectedNotes = map[string]string{
 		`the policy applies only to the pods that podSelector selects; .*) .*\n`,
 }
 
+// showsOutput has the examples whose README.md shows the output of its commands.
+var showsOutput = map[string]bool{"audit-trail": true, "compliance-reports": true, "istio-mesh": true, "observe-then-enforce": true}
+
 // TestExamplesPrintGoldens runs the commands in each example's README. validate must find all valid, with no warnings
 // except about services that other customers share. render must print the golden, which UPDATE_GOLDEN=1 rewrites. The
 // test fails for an unexpected folder, and for a file that the README does not name.
@@ -30,10 +34,16 @@ func TestExamplesPrintGoldens(t *testing.T) {
 	folders, err := os.ReadDir(harness.Root + "/examples")
 	require.NoError(t, err)
 	var names []string
+	index, err := os.ReadFile(harness.Root + "/examples/README.md")
+	require.NoError(t, err)
 	for _, folder := range folders {
 		name := folder.Name()
+		if !folder.IsDir() {
+			continue
+		}
+		require.True(t, name == "demo" || strings.Contains(string(index), "["+name+"]("+name+")"), "examples/README.md does not list %s", name)
 		names = append(names, name)
-		if name == "demo" || name == "istio-mesh" || name == "observe-then-enforce" {
+		if name == "demo" || showsOutput[name] {
 			continue // make demo and TestMarkdownCommandsPrintShownOutput run these
 		}
 		t.Run(name, func(t *testing.T) {
@@ -64,6 +74,6 @@ func TestExamplesPrintGoldens(t *testing.T) {
 			}
 		})
 	}
-	require.Equal(t, []string{"access-that-expires", "amazon-without-ec2", "custom-services", "demo", "domain-names", "dynamodb", "everything-denied", "except-private-networks", "gitops", "ipv6-cluster", "istio-mesh",
+	require.Equal(t, []string{"access-that-expires", "amazon-without-ec2", "audit-trail", "compliance-reports", "custom-services", "demo", "domain-names", "dynamodb", "everything-denied", "except-private-networks", "gitops", "ipv6-cluster", "istio-mesh",
 		"kube-apiserver", "observe-then-enforce", "onboarding", "platform-default-deny", "platform-exception", "platform-region", "platform-tree", "pods-and-namespaces", "s3-and-database", "several-clusters", "several-regions", "single-tenant", "udp-and-port-ranges"}, names, "an example is missing or unexpected")
 }
