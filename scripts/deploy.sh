@@ -8,11 +8,21 @@
 # IMG_AGENT, IMG_WEBHOOK   the images (default: the images that run already)
 # OVERLAYS                 any of deploy/components, such as "cert-manager prometheus"
 # LABELS                   onboard also gives the namespace these labels, such as "tier=tenant"
-# PURGE=1                  remove also deletes the tenants' NetworkPolicies
+# PURGE=1                  remove also deletes what opens the tenants' connections, such as their NetworkPolicies
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/cluster.sh
 manifests=bin/deploy/manifests.yaml
+# What the agent writes beside NetworkPolicies: KIND FLAG CLUSTERROLE.
+optional=(
+  "reports.openreports.io --reports egress-agent-reports"
+  "serviceentries.networking.istio.io --service-entries egress-agent-service-entries"
+  "applicationnetworkpolicies.networking.k8s.aws --domains=applicationnetworkpolicy egress-agent-domains"
+  "ciliumnetworkpolicies.cilium.io --domains=cilium egress-agent-domains"
+)
+managed=app.kubernetes.io/managed-by=egress-agent
+# written KIND: prints how many objects of this kind the agent has written. The cluster may not have the kind.
+written() { ! exists crd "$1" || kubectl get "$1" -A -l $managed -o name | wc -l; }
 
 # image PROGRAM IMAGE: prints an item of a kustomization's images. If IMAGE is empty, it uses the image that runs
 # already, or prints nothing if none runs.
@@ -48,6 +58,7 @@ render() {
   kubectl kustomize bin/deploy >$manifests || fail "kubectl kustomize failed for bin/deploy/kustomization.yaml"
 }
 apply() { kubectl apply -f $manifests -l "$1"; }
+renders() { grep -qx "$1" $manifests; } # LINE: succeeds if the manifests have this line (a basic regular expression)
 
 deploy_shared() {
   step "Applying the objects of both programs" apply app.kubernetes.io/name=egress-control
@@ -55,6 +66,33 @@ deploy_shared() {
 deploy_agent() {
   step "Applying egress-agent" apply app.kubernetes.io/name=egress-agent
   step "Waiting until egress-agent runs" rolled_out egress-agent
+  if renders '  name: egress-mirror'; then
+    step "Applying egress-mirror" apply app.kubernetes.io/name=egress-mirror
+    step "Waiting until egress-mirror has read the hub" rolled_out egress-mirror
+  fi
+  remove_unused
+}
+# remove_unused deletes what overlays of earlier deployments have left. Without that, a name would stay open after its
+# overlay is gone. The rights go first, because an old Pod may still finish a write.
+remove_unused() {
+  local line kind flag role count
+  for line in "${optional[@]}"; do
+    read -r kind flag role <<<"$line"
+    if renders " *- $flag"; then continue; fi
+    if ! renders "  name: $role" && exists clusterrole "$role"; then
+      step "Deleting the agent's right to write $kind, because it runs without $flag" kubectl delete clusterrolebinding,clusterrole "$role"
+    fi
+    count=$(written "$kind")
+    [ "${count:-0}" = 0 ] || step "Deleting the $count $kind that the agent has written" kubectl delete "$kind" -A -l $managed
+  done
+  if ! renders '  name: egress-mirror' && exists deployment egress-mirror -n $NAMESPACE; then
+    step "Deleting egress-mirror" remove_mirror
+    say "The copied policies stay in force, and nothing follows the hub any more. The last commands of deploy/components/mirror/kustomization.yaml delete them, and the hub's Secret."
+  fi
+}
+remove_mirror() {
+  kubectl delete deployment,networkpolicy,serviceaccount,configmap -n $NAMESPACE -l app.kubernetes.io/name=egress-mirror &&
+    kubectl delete clusterrolebinding,clusterrole,validatingadmissionpolicybinding,validatingadmissionpolicy egress-mirror
 }
 deploy_webhook() {
   local not=app.kubernetes.io/component!=registration
@@ -107,7 +145,14 @@ remove() {
   step "Deleting its rights" kubectl delete clusterrolebinding,clusterrole,rolebinding,role,validatingadmissionpolicybinding,validatingadmissionpolicy -n default -l app.kubernetes.io/part-of=egress-control
   step "Deleting the namespace $NAMESPACE, with the saved AWS ranges" kubectl delete namespace $NAMESPACE --ignore-not-found --timeout=120s
   step "Deleting the priority class" kubectl delete priorityclass egress-control --ignore-not-found
-  local managed=app.kubernetes.io/managed-by=egress-agent count
+  local line kind count
+  for line in "${optional[@]}"; do
+    kind=${line%% *}
+    # A report that nothing updates is wrong soon. The other kinds belong to the NetworkPolicies.
+    if [ "${PURGE:-}" != 1 ] && [ "$kind" != reports.openreports.io ]; then continue; fi
+    count=$(written "$kind")
+    [ "${count:-0}" = 0 ] || step "Deleting the $count $kind that the agent has written" kubectl delete "$kind" -A -l $managed
+  done
   count=$(kubectl get networkpolicies -A -l $managed -o name | wc -l)
   if [ "${PURGE:-}" = 1 ]; then
     step "Deleting the tenants' $count NetworkPolicies (PURGE=1), so their pods may connect anywhere" kubectl delete networkpolicies -A -l $managed
@@ -163,7 +208,7 @@ logs)
   announce "Logs of egress-agent and egress-webhook"; kubectl logs -n $NAMESPACE -l app.kubernetes.io/part-of=egress-control --prefix --tail="${TAIL:-50}" ${FOLLOW:+--follow} ;;
 restart)
   announce "Restarting egress-agent and egress-webhook"
-  for deployment in egress-agent egress-webhook; do
+  for deployment in egress-agent egress-webhook egress-mirror; do
     exists deployment $deployment -n $NAMESPACE || continue
     step "Restarting $deployment, one Pod after the other" kubectl rollout restart deployment/$deployment -n $NAMESPACE
     step "Waiting until $deployment runs" rolled_out $deployment

@@ -55,7 +55,7 @@ func (l *ledger) write(ctx context.Context, stored *corev1.ConfigMap, entries []
 	}
 	changed := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
 		Namespace: l.namespace, Name: ledgerName,
-		Labels: map[string]string{"app.kubernetes.io/component": "mirror", "app.kubernetes.io/part-of": "egress-control"},
+		Labels: map[string]string{"app.kubernetes.io/name": "egress-mirror", "app.kubernetes.io/part-of": "egress-control"},
 	}}
 	if stored != nil {
 		changed = stored.DeepCopy()

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -49,8 +50,14 @@ rules:
 - {level: Metadata}
 `
 
-// Start runs a control plane until Stop. programs is the folder with its programs, dir the folder for its files.
+// Start runs a control plane until Stop. programs is the folder with its programs, dir the folder for its files. Only
+// this machine reaches it.
 func Start(ctx context.Context, programs, dir string) (*Cluster, error) {
+	return StartAt(ctx, "", programs, dir)
+}
+
+// StartAt is Start with an API server that listens on an address of this machine, so that other machines reach it.
+func StartAt(ctx context.Context, address, programs, dir string) (*Cluster, error) {
 	c := &Cluster{Dir: dir, Programs: programs, Kubeconfig: filepath.Join(dir, "admin.kubeconfig")}
 	if err := os.WriteFile(filepath.Join(dir, "audit-policy.yaml"), []byte(auditPolicy), 0o600); err != nil {
 		return nil, err
@@ -69,6 +76,13 @@ func Start(ctx context.Context, programs, dir string) (*Cluster, error) {
 	plane.KubectlPath = filepath.Join(programs, "kubectl")
 	apiserver := plane.GetAPIServer()
 	apiserver.Path = filepath.Join(programs, "kube-apiserver")
+	if address != "" {
+		port, err := freePort(address)
+		if err != nil {
+			return nil, err
+		}
+		apiserver.SecureServing.ListenAddr = envtest.ListenAddr{Address: address, Port: port}
+	}
 	apiserver.Configure().
 		Append("audit-policy-file", filepath.Join(dir, "audit-policy.yaml")).
 		Append("audit-log-path", c.auditLog()).
@@ -81,6 +95,15 @@ func Start(ctx context.Context, programs, dir string) (*Cluster, error) {
 		return nil, errors.Join(err, c.Stop())
 	}
 	return c, nil
+}
+
+func freePort(address string) (string, error) {
+	listener, err := net.Listen("tcp", net.JoinHostPort(address, "0"))
+	if err != nil {
+		return "", err
+	}
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	return port, errors.Join(err, listener.Close())
 }
 
 func (c *Cluster) connect(ctx context.Context) error {

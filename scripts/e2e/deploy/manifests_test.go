@@ -90,7 +90,7 @@ func kustomize(t *testing.T, dir string) []*unstructured.Unstructured {
 		object := &unstructured.Unstructured{}
 		require.NoError(t, yaml.Unmarshal([]byte(document), object))
 		require.Equal(t, "egress-control", object.GetLabels()["app.kubernetes.io/part-of"], document)
-		require.Contains(t, []string{"egress-agent", "egress-webhook", "egress-control"}, object.GetLabels()["app.kubernetes.io/name"], document)
+		require.Contains(t, []string{"egress-agent", "egress-webhook", "egress-mirror", "egress-control"}, object.GetLabels()["app.kubernetes.io/name"], document)
 		objects = append(objects, object)
 	}
 	return objects

@@ -54,6 +54,8 @@ func TestDeployed(t *testing.T) {
 		{"hardened", hardened},
 		{"under load", underLoad},
 		{"an image that is not there", missingImage},
+		{"on, off, and on again", optional},
+		{"mirror", mirrored},
 		{"undeploy", undeploy},
 	} {
 		if !t.Run(part.name, func(t *testing.T) { part.run(t, client) }) {
