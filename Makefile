@@ -7,8 +7,8 @@ SHELL := /bin/bash
 
 # The variables that a user may set. Their values are plain text: make does not expand them, and a recipe reads them from
 # the environment, in quotes, never as part of its own text. Otherwise NS='`id`' or NS='$$(shell id)' would run id.
-GIVEN := ARCHS BIN CONTAINER_TOOL ENVTEST_INDEX F FOLLOW FUZZTIME IMAGES IMG_AGENT IMG_WEBHOOK IP_RANGES_DATA KUBECTL KYVERNO LOAD NFT NS OVERLAYS PLATFORMS PROBE PROBE_IMAGE PURGE \
-  PUSH RANGES REGISTRY RELEASE ROTATE SIZE TAIL TIMEOUT VERSION VULN_DB
+GIVEN := ARCHS BIN CONTAINER_TOOL ENVTEST_INDEX F FOLLOW FUZZTIME HUB_ADDRESS IMAGES IMG_AGENT IMG_WEBHOOK IP_RANGES_DATA KUBECTL KYVERNO LOAD NFT NS OVERLAYS PLATFORMS PROBE PROBE_IMAGE \
+  PURGE PUSH RANGES REGISTRY RELEASE ROTATE SIZE TAIL TIMEOUT VERSION VULN_DB
 defined = $(filter-out undefined,$(origin $(1)))
 $(foreach name,$(GIVEN),$(if $(call defined,$(name)),$(eval override $(name) := $$(value $(name)))))
 
@@ -21,10 +21,12 @@ FUZZTIME ?= 1s
 # The race detector needs a C compiler.
 RACE := $(shell command -v "$$(go env CC)" >/dev/null && echo -race)
 
-# Programs and end-to-end tests are built with equal flags, so that each package is compiled once for all of them. make
-# lint runs vet.
+# Programs, tests and checks are built with equal flags, so that each package is compiled once for all of them, and once
+# more for the race detector. make lint runs vet.
 BUILD := CGO_ENABLED=0 go build -trimpath
-E2E := CGO_ENABLED=0 go test -trimpath -vet=off -count=1
+TEST := CGO_ENABLED=0 go test -trimpath -vet=off
+E2E := $(TEST) -count=1
+CHECK := CGO_ENABLED=0 GOFLAGS="$${GOFLAGS:-} -trimpath"
 
 ##@ Build
 
@@ -164,7 +166,7 @@ PURE := /pkg/(analysis|domains|netpol|platform|policy|serviceentry|status|intern
 test-unit: ## Unit tests, with the race detector where there are goroutines, and fixtures
 	$(if $(RACE),,@echo "no C compiler found: the tests run without the race detector")
 	go test -vet=off $(RACE) $$(go list ./... | grep -vE '$(PURE)')
-	go test -vet=off $$(go list ./... | grep -E '$(PURE)')
+	$(TEST) $$(go list ./... | grep -E '$(PURE)')
 
 .PHONY: fuzz
 fuzz: ## Each fuzz target for FUZZTIME (1s)
@@ -222,14 +224,15 @@ test-page: build ## The page of egress-agent status in a real browser: search, a
 # LOAD is a command that brings images to the nodes, as a registry would. It gets their names, as in
 # "kind load docker-image". NFT is a command that runs nft on the only node of a cluster that enforces no NetworkPolicies,
 # as in "docker exec -i NODE nft": with it, the probe of preflight is tested with policies that the test enforces.
+# HUB_ADDRESS is an address of this machine that the nodes reach: with it, a hub for the mirror runs here.
 LOAD ?= docker push
 .PHONY: test-deployed
-test-deployed: ## deploy/README.md's "Deploy images of your own", and updates under load, on the cluster that kubectl points at: an empty one (LOAD= NFT= PROBE_IMAGE=, ten minutes)
+test-deployed: $(if $(value HUB_ADDRESS),control-plane) ## deploy/README.md's "Deploy images of your own", and updates under load, on the cluster that kubectl points at: an empty one (LOAD= NFT= PROBE_IMAGE= HUB_ADDRESS=, ten minutes)
 	cd scripts/e2e && DEPLOYED=1 $(E2E) -timeout 30m -v ./deployed
 
 .PHONY: bench
 bench: build control-plane ## Run the benchmarks, each with its floor (IP_RANGES_DATA= the folder with AWS's real ip-ranges.json)
-	go test -run '^$$' -bench . -benchmem ./pkg/...
+	$(TEST) -run '^$$' -bench . -benchmem ./pkg/...
 	cd scripts/e2e && $(E2E) -run '^$$' -bench . -benchtime 10x ./agent
 
 # small takes two minutes, full fifteen, growth a quarter of an hour, platform, expiry and reports ten minutes, mirror five.
@@ -264,9 +267,9 @@ bench-hostile: build control-plane ## Measure what the worst policies cost both 
 .PHONY: lint
 lint: $(BIN)/staticcheck $(BIN)/govulncheck ## Run gofmt, go vet, staticcheck, shellcheck and govulncheck (VULN_DB=); check the webhook's imports
 	@test -z "$$(gofmt -l cmd pkg scripts)" || { echo "not formatted: run make fmt:"; gofmt -l cmd pkg scripts; exit 1; }
-	go vet ./...
-	"$$BIN/staticcheck" ./...
-	cd scripts/e2e && go vet ./... && "../../$$BIN/staticcheck" ./...
+	$(CHECK) go vet ./...
+	$(CHECK) "$$BIN/staticcheck" ./...
+	cd scripts/e2e && $(CHECK) go vet ./... && $(CHECK) "../../$$BIN/staticcheck" ./...
 	shellcheck -x scripts/*.sh .ci/run
 	@scripts/vulncheck.sh
 	@imports=$$(go list -deps ./cmd/egress-webhook); \
