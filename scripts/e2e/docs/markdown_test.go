@@ -205,6 +205,24 @@ func TestMarkdownLinksResolve(t *testing.T) {
 	}
 }
 
+// TestTablesHaveHeaders requires a header above the rows of each table. After an empty line, rows are no table.
+func TestTablesHaveHeaders(t *testing.T) {
+	for _, file := range markdownFiles(t) {
+		text, err := os.ReadFile(filepath.Join(harness.Root, file))
+		require.NoError(t, err)
+		lines := strings.Split(string(text), "\n")
+		isCode := false
+		for i, line := range lines {
+			if strings.HasPrefix(line, "```") {
+				isCode = !isCode
+			}
+			if !isCode && strings.HasPrefix(line, "| ") && (i == 0 || !strings.HasPrefix(lines[i-1], "|")) {
+				require.True(t, i+1 < len(lines) && strings.HasPrefix(lines[i+1], "|---"), "%s:%d: %s", file, i+1, line)
+			}
+		}
+	}
+}
+
 // TestReadmeIsShort limits the size of README.md. Details belong to the pages that it links to.
 func TestReadmeIsShort(t *testing.T) {
 	const maxBytes = 10 << 10
