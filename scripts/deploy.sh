@@ -64,6 +64,9 @@ deploy_shared() {
   step "Applying the objects of both programs" apply app.kubernetes.io/name=egress-control
 }
 deploy_agent() {
+  if renders ' *- --reports' && ! exists crd reports.openreports.io; then
+    step "Installing the CustomResourceDefinition of OpenReports" install_openreports
+  fi
   step "Applying egress-agent" apply app.kubernetes.io/name=egress-agent
   step "Waiting until egress-agent runs" rolled_out egress-agent
   if renders '  name: egress-mirror'; then
@@ -71,6 +74,17 @@ deploy_agent() {
     step "Waiting until egress-mirror has read the hub" rolled_out egress-mirror
   fi
   remove_unused
+}
+# install_openreports installs the definition from the module of its own project, at the version that the tests use.
+install_openreports() {
+  local module=github.com/openreports/reports-api folder=
+  ! command -v go >/dev/null || folder=$(cd scripts/e2e && go mod download $module && go list -m -f '{{.Dir}}' $module) || folder=
+  if [ -z "$folder" ]; then
+    say "It is in the Go module $module, which cannot be downloaded here. Apply its file config/crd/openreports.io_reports.yaml first."
+    return 1
+  fi
+  kubectl apply --server-side -f "$folder/config/crd/openreports.io_reports.yaml" &&
+    kubectl wait --for=condition=Established crd/reports.openreports.io --timeout=60s
 }
 # remove_unused deletes what overlays of earlier deployments have left. Without that, a name would stay open after its
 # overlay is gone. The rights go first, because an old Pod may still finish a write.

@@ -14,11 +14,11 @@ import (
 )
 
 // optional turns overlays on, off, and on again, whose objects the agent writes beside NetworkPolicies. Off, nothing of
-// them is left. Each definition comes from its project, except Cilium's, which scripts/e2e/language has.
+// them is left. make deploy installs the definition of Reports. Istio's comes from its project, and Cilium's from
+// scripts/e2e/language.
 func optional(t *testing.T, client *kubernetes.Clientset) {
 	do(t, `cd scripts/e2e
-		kubectl apply --server-side -f "$(go list -m -f '{{.Dir}}' github.com/openreports/reports-api)/config/crd/openreports.io_reports.yaml" \
-			-f "$(go list -m -f '{{.Dir}}' istio.io/api)/kubernetes/customresourcedefinitions.gen.yaml" -f language/testdata/ciliumnetworkpolicies.yaml`)
+		kubectl apply --server-side -f "$(go list -m -f '{{.Dir}}' istio.io/api)/kubernetes/customresourcedefinitions.gen.yaml" -f language/testdata/ciliumnetworkpolicies.yaml`)
 	t.Cleanup(func() {
 		shell("kubectl delete crd reports.openreports.io ciliumnetworkpolicies.cilium.io; kubectl get crd -o name | grep istio.io | xargs kubectl delete; kubectl delete namespace names")
 	})
@@ -33,7 +33,7 @@ Y`)
 		do(t, "make deploy OVERLAYS='restricted-internet reports service-entries domains-cilium'")
 		require.Eventually(t, func() bool {
 			output, err := shell(written)
-			return err == nil && output == "ciliumnetworkpolicy.cilium.io/egress\nreport.openreports.io/egress\nserviceentry.networking.istio.io/egress-1\n"
+			return err == nil && output == "ciliumnetworkpolicy.cilium.io/egress\nreport.openreports.io/egress-agent\nserviceentry.networking.istio.io/egress-1\n"
 		}, soon, time.Second, "the objects of all three kinds are written")
 		output := do(t, "make deploy OVERLAYS=restricted-internet")
 		require.Contains(t, output, "Deleting the 1 ciliumnetworkpolicies.cilium.io that the agent has written")
