@@ -105,7 +105,7 @@ remove_unused() {
   fi
 }
 remove_mirror() {
-  kubectl delete deployment,networkpolicy,serviceaccount,configmap -n $NAMESPACE -l app.kubernetes.io/name=egress-mirror &&
+  kubectl delete deployment,service,networkpolicy,serviceaccount,configmap -n $NAMESPACE -l app.kubernetes.io/name=egress-mirror &&
     kubectl delete clusterrolebinding,clusterrole,validatingadmissionpolicybinding,validatingadmissionpolicy egress-mirror
 }
 deploy_webhook() {

@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"crypto/tls"
@@ -13,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -24,17 +26,20 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"egress-agent/scripts/e2e/cluster"
 	"egress-agent/scripts/e2e/harness"
 )
 
-// scrapeCount is the number of scrapes of each scene. It is more than any alert needs.
+// scrapeCount is the number of scrapes of a scene. It is more than any alert needs.
 const scrapeCount = 75
 
 // scene is a deployment of both programs in which something may be wrong.
 type scene struct {
 	agent   []string // further flags
 	webhook func(t *testing.T, w *harness.Webhook)
+	mirror  string      // the kubeconfig of its hub, or empty to run none
 	step    func(i int) // runs before each scrape
+	scrapes int         // the default is scrapeCount
 }
 
 // TestEachAlertFires causes each alert with the real programs, and evaluates the rules on their metrics with
@@ -67,6 +72,8 @@ func TestEachAlertFires(t *testing.T) {
 		{"the certificate expires soon", []string{"EgressWebhookCertificateExpiring"}, expiringCertificate},
 		{"too many reviews at once", []string{"EgressWebhookRefusing"}, fillWebhook},
 		{"API servers do not trust the webhook", []string{"EgressWebhookRefusing"}, failHandshakes},
+		{"the hub lacks copies, and has a policy whose name is taken", []string{"EgressMirrorDeletionsHeld", "EgressMirrorNotCopied"}, emptyHub},
+		{"the hub is away", []string{"EgressMirrorHubAway"}, lostHub},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			h := newHistory(t)
@@ -111,11 +118,14 @@ func runScene(t *testing.T, h *history, set func(t *testing.T, s *scene)) {
 	writeCertificate(t, w.CertsDir, 90*24*time.Hour)
 	s.webhook(t, w)
 	w.Start(t)
-	agent := harness.StartAgent(t, s.agent...)
-	for i := range scrapeCount {
+	processes := []*harness.Process{w.Process, harness.StartAgent(t, s.agent...)}
+	if s.mirror != "" {
+		processes = append(processes, harness.StartProcess(t, harness.AgentName, "mirror", "--kubeconfig", harness.Control(t).Kubeconfig, "--from-kubeconfig", s.mirror))
+	}
+	for i := range cmp.Or(s.scrapes, scrapeCount) {
 		s.step(i)
 		time.Sleep(30 * time.Millisecond)
-		h.scrape(t, agent, w.Process)
+		h.scrape(t, processes...)
 	}
 }
 
@@ -309,6 +319,54 @@ func failHandshakes(t *testing.T, s *scene) {
 			err = tls.Client(connection, &tls.Config{ServerName: "egress-webhook.egress-system.svc"}).Handshake()
 			require.Error(t, err)
 			connection.Close()
+		}
+	}
+}
+
+// startHub starts a second control plane, and a mirror of it.
+func startHub(t *testing.T, s *scene) *cluster.Cluster {
+	hub, err := cluster.Start(t.Context(), harness.ControlPlaneDir, t.TempDir())
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, hub.Stop()) })
+	s.mirror = hub.Kubeconfig
+	return hub
+}
+
+// emptyHub has only a policy whose name is taken here, and lacks the policies of three copies.
+func emptyHub(t *testing.T, s *scene) {
+	hub := startHub(t, s)
+	create := func(c *cluster.Cluster, name string, labels map[string]string) {
+		labels["egress-controller"] = "managed"
+		_, err := c.Admin.CoreV1().ConfigMaps("alerts").Create(t.Context(), &corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}, Data: map[string]string{"policy.json": `{"allowedDestinations": []}`},
+		}, metav1.CreateOptions{})
+		require.NoError(t, err)
+	}
+	_, err := hub.Admin.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "alerts"}}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	create(hub, "good", map[string]string{})
+	system, err := hub.Admin.CoreV1().Namespaces().Get(t.Context(), metav1.NamespaceSystem, metav1.GetOptions{})
+	require.NoError(t, err)
+	for i := range 3 {
+		create(harness.Control(t), fmt.Sprintf("copy-%d", i), map[string]string{"egress-controller/mirrored-from": string(system.UID)})
+	}
+	s.scrapes = 17 // minutes: too few for the alert about a hub that is away
+	s.step = func(i int) {
+		if i == 0 {
+			time.Sleep(5 * time.Second) // the mirror waits for three, and asks for each policy
+		}
+	}
+}
+
+// lostHub has a hub without policies. Later its kubeconfig leads nowhere.
+func lostHub(t *testing.T, s *scene) {
+	hub := startHub(t, s)
+	s.step = func(i int) {
+		if i == 1 {
+			kubeconfig, err := os.ReadFile(hub.Kubeconfig)
+			require.NoError(t, err)
+			lost := regexp.MustCompile(`server: .*`).ReplaceAll(kubeconfig, []byte("server: https://"+harness.FreeAddress(t)))
+			require.NoError(t, os.WriteFile(hub.Kubeconfig, lost, 0o600))
 		}
 	}
 }

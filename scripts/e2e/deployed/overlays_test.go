@@ -74,6 +74,6 @@ func mirrored(t *testing.T, client *kubernetes.Clientset) {
 
 	output := do(t, "make deploy OVERLAYS=restricted-internet")
 	require.Contains(t, output, "The copied policies stay in force")
-	require.Empty(t, do(t, "kubectl get deployments,networkpolicies,serviceaccounts,configmaps,clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings -A -l app.kubernetes.io/name=egress-mirror -o name"))
+	require.Empty(t, do(t, "kubectl get deployments,services,networkpolicies,serviceaccounts,configmaps,clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings -A -l app.kubernetes.io/name=egress-mirror -o name"))
 	do(t, "kubectl get networkpolicy egress -n fleet")
 }
