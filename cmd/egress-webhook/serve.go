@@ -109,9 +109,9 @@ func tuneGC() {
 }
 
 const (
-	// drainTime is how long the webhook accepts reviews after readiness fails. After that time no node sends reviews to
-	// this Pod.
-	drainTime = 3 * time.Second
+	// drainTime is how long the webhook accepts reviews after readiness fails. Until then API servers and nodes have
+	// learned that this Pod is gone, also on a busy machine.
+	drainTime = 10 * time.Second
 	// stopTimeout bounds the wait for reviews in flight. It is longer than the timeout of an API server.
 	stopTimeout = 10 * time.Second
 )

@@ -64,11 +64,19 @@ func StartWebhook(t testing.TB, args ...string) *Webhook {
 	return w
 }
 
-// Start runs the program at w.Address. A test may call it again after Stop.
+// Start runs the program at w.Address. A test may call it again after Stop. When the test ends, the program is killed,
+// because a clean stop waits ten seconds.
 func (w *Webhook) Start(t testing.TB, args ...string) {
 	t.Helper()
 	w.Process = StartProcess(t, "egress-webhook", append([]string{"--addr", w.Address, "--ip-family", "ipv4", "--ranges-file", RangesFile,
 		"--tls-cert-file", w.CertsDir + "/tls.crt", "--tls-key-file", w.CertsDir + "/tls.key"}, args...)...)
+	started := w.Process
+	t.Cleanup(func() {
+		if !started.Ended {
+			started.Kill(t)
+			require.NotContains(t, started.Log(t), "DATA RACE")
+		}
+	})
 }
 
 // StartRegisteredWebhook runs egress-webhook and applies the configuration in deploy/. In the configuration it replaces

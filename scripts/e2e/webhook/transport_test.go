@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	admissionv1 "k8s.io/api/admission/v1"
@@ -190,7 +191,6 @@ func holdIdleConnections(t *testing.T, w *harness.Webhook, client *http.Client, 
 func TestWebhookStopAnswersReviewInFlight(t *testing.T) {
 	w := harness.StartWebhook(t)
 	body := review(t, "u-1", harness.TenantA)
-	connection := w.Dial(t)
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
@@ -207,6 +207,8 @@ func TestWebhookStopAnswersReviewInFlight(t *testing.T) {
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: w.ClientTLS(t)}}
 	require.Equal(t, http.StatusOK, w.Post(t, client, body), "the webhook serves new connections until nodes know that it stops")
 	client.CloseIdleConnections()
+	time.Sleep(7 * time.Second) // it drains for ten, and gives up a body after five
+	connection := w.Dial(t)
 	fmt.Fprintf(connection, requestHead+"%s", len(body), body[:1])
 	harness.Eventually(t, "a review is in flight", func() bool { return w.Metric(t, "egress_webhook_reviews_in_flight") == 1 })
 	harness.Eventually(t, "the webhook accepts no new connection", func() bool {
