@@ -185,8 +185,8 @@ e2e-packages:
 	cd scripts/e2e && $(E2E) -p 3 ./agent ./deploy ./hostile ./shell ./webhook $$(go list ./... | grep -vE '$(E2E_APART)')
 
 .PHONY: test-all
-test-all: test-faults test-hostile ## The agent, with the race detector, through every fault, without each of its rights, and to every alert; both programs under attack; each fuzz target for ten seconds (half an hour)
-	$(LONG) -p 2 ./deploy ./language ./mirror ./platform ./replay ./shell ./webhook
+test-all: test-hostile $(BIN)/race ## The agent, with the race detector, through every fault, without each of its rights, and to every alert; both programs under attack; each fuzz target for ten seconds (half an hour)
+	$(LONG) ./faults/process ./deploy ./faults/cluster ./faults/network ./language ./shell ./webhook ./mirror ./platform ./faults/feed ./replay
 	IP_RANGES_DATA= go test -vet=off $(RACE) $$(go list ./... | grep -E '$(PURE)')
 	@$(MAKE) --no-print-directory test-walk
 	@FUZZTIME=10s scripts/fuzz.sh
@@ -196,13 +196,12 @@ test-all: test-faults test-hostile ## The agent, with the race detector, through
 test-walk: build control-plane ## Follow README.md in an empty folder, with Go, git, make and openssl alone (E2E_COLD=1: with empty caches)
 	cd scripts/e2e/walk && $(E2E) -timeout 60m
 
-# Each fault ends with a minute without writes. So three packages run in parallel, each with a control plane of its own.
-# feed is the shortest and starts last.
-LONG := cd scripts/e2e && E2E_ALL=1 E2E_BIN="$$BIN/race" $(E2E) -timeout 30m
+# Each fault ends with a minute without writes. So three packages run in parallel, the longest first, each with a control
+# plane of its own.
+LONG := cd scripts/e2e && E2E_ALL=1 E2E_BIN="$$BIN/race" $(E2E) -timeout 30m -p 3
 .PHONY: test-faults
-test-faults: build control-plane ## The agent, with the race detector, through every fault (under ten minutes)
-	go build $(RACE) -o "$$BIN/race/" ./cmd/...
-	$(LONG) -p 3 ./faults/process ./faults/cluster ./faults/network ./faults/feed
+test-faults: control-plane $(BIN)/race ## The agent, with the race detector, through every fault (under ten minutes)
+	$(LONG) ./faults/process ./faults/cluster ./faults/network ./faults/feed
 
 # Without the race detector, which multiplies a program's memory. It runs in the package's folder, because only there go
 # test prints the table of measurements without -v.
@@ -298,9 +297,11 @@ $(foreach name,$(GIVEN),$(if $(call defined,$(name)),$(eval export $(name))))
 help: ## Show this
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: $(BIN)/local $(BIN)/sbom $(BIN)/staticcheck $(BIN)/govulncheck $(BIN)/kustomize
+.PHONY: $(BIN)/local $(BIN)/race $(BIN)/sbom $(BIN)/staticcheck $(BIN)/govulncheck $(BIN)/kustomize
 $(BIN)/local:
 	cd scripts/e2e && $(BUILD) -o "../../$$BIN/local" ./local
+$(BIN)/race:
+	go build $(RACE) -o "$$BIN/race/" ./cmd/...
 $(BIN)/sbom:
 	cd scripts/e2e && $(BUILD) -o "../../$$BIN/sbom" ./sbom
 $(BIN)/kustomize:

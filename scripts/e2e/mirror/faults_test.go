@@ -47,7 +47,7 @@ func TestFaultPartition(t *testing.T) {
 		harness.Eventually(t, "the return is logged", func() bool { return strings.Count(m.Log(t), `msg="hub followed"`) == i+2 })
 	}
 	w.awaitCopies("cut", 18)
-	require.Equal(t, 2, strings.Count(m.Log(t), "verb=delete"))
+	w.awaitLogCount(m, "verb=delete", 2)
 }
 
 // TestFaultHalfLists gives the mirror lists that end too early, and complete ones that lack policies which the hub has.
