@@ -32,21 +32,25 @@ func underLoad(t *testing.T, client *kubernetes.Clientset) {
 	var before map[string]string
 	require.Eventually(t, func() bool { before = policies(t, client); return len(before) == tenants+1 }, soon, 100*time.Millisecond)
 
-	for _, step := range []struct{ name, command string }{
-		{"update the webhook", "make webhook-deploy IMG_WEBHOOK=$IMG_WEBHOOK-next"},
-		{"update the agent", "make deploy OVERLAYS=restricted-internet IMG_AGENT=$IMG_AGENT-next"},
-		{"do not replace the certificate", "make certs"},
-		{"rotate the certificate", "make certs ROTATE=1"},
-		{"rotate it again", "make certs ROTATE=1"},
-		{"restart", "make restart"},
-		{"kill a webhook", "kubectl delete $(kubectl get pods -n " + ours + " -l app.kubernetes.io/name=egress-webhook -o name | head -n 1) -n " + ours},
-		{"apply the manifests again", "kubectl apply -f bin/deploy/manifests.yaml"},
+	const drained = 12 * time.Second // a webhook that stops drains for ten
+	for _, step := range []struct {
+		name, command string
+		late          time.Duration // how long failures may come after the command
+	}{
+		{"update the webhook", "make webhook-deploy IMG_WEBHOOK=$IMG_WEBHOOK-next", drained},
+		{"update the agent", "make deploy OVERLAYS=restricted-internet IMG_AGENT=$IMG_AGENT-next", 5 * time.Second},
+		{"do not replace the certificate", "make certs", time.Second},
+		{"rotate the certificate", "make certs ROTATE=1", drained},
+		{"rotate it again", "make certs ROTATE=1", drained},
+		{"restart", "make restart", drained},
+		{"kill a webhook", "kubectl delete $(kubectl get pods -n " + ours + " -l app.kubernetes.io/name=egress-webhook -o name | head -n 1) -n " + ours, time.Second}, // kubectl waits for its end
+		{"apply the manifests again", "kubectl apply -f bin/deploy/manifests.yaml", time.Second},
 	} {
 		ok := t.Run(step.name, func(t *testing.T) {
 			stop := load(t, client)
 			time.Sleep(time.Second)
 			do(t, step.command)
-			time.Sleep(5 * time.Second) // for late failures
+			time.Sleep(step.late)
 			reviews, failures := stop()
 			t.Logf("%d reviews, %d of them without a verdict", reviews, len(failures))
 			require.Greater(t, reviews, 100, "there was load")
