@@ -186,7 +186,7 @@ e2e-packages:
 
 .PHONY: test-all
 test-all: test-hostile $(BIN)/race ## The agent, with the race detector, through every fault, without each of its rights, and to every alert; both programs under attack; each fuzz target for ten seconds (half an hour)
-	$(LONG) ./faults/process ./deploy ./faults/cluster ./faults/network ./language ./shell ./webhook ./mirror ./platform ./faults/feed ./replay
+	$(LONG) ./shell ./deploy ./faults/process ./faults/cluster ./language ./replay ./platform ./faults/network ./mirror ./webhook ./faults/feed
 	IP_RANGES_DATA= go test -vet=off $(RACE) $$(go list ./... | grep -E '$(PURE)')
 	@$(MAKE) --no-print-directory test-walk
 	@FUZZTIME=10s scripts/fuzz.sh

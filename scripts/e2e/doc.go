@@ -6,7 +6,7 @@
 //	docs      the commands of the Markdown files, on a control plane; the examples, comments and schema, without
 //	faults    the agent while something fails: process, cluster, network and feed, with E2E_ALL
 //	mirror    egress-agent mirror, between two control planes
-//	replay    documents of AWS, one after the other, to an agent with many policies, with E2E_ALL and IP_RANGES_DATA
+//	replay    a month of documents, one after the other; with E2E_ALL and IP_RANGES_DATA AWS's, also to many policies
 //	hostile   both programs under attack, within the limits of the Pods
 //	script    the offline commands, without a cluster
 //	shell     the Makefile and the scripts; a release is deployed to a control plane

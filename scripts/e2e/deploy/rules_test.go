@@ -80,7 +80,7 @@ func dashboardQueries(t *testing.T) (queries []string) {
 }
 
 // scrapeInterval is the scrape interval of a Prometheus that watches the programs. The test only simulates it.
-const scrapeInterval = time.Minute
+const scrapeInterval = 2 * time.Minute
 
 // history stores real scrapes of the programs, with simulated times one scrape interval apart.
 type history struct {

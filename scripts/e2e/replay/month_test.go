@@ -1,7 +1,6 @@
-package agent
+package replay
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -22,15 +21,13 @@ import (
 	"egress-agent/scripts/e2e/harness"
 )
 
-const removalHold = 24 * time.Hour
-
 // TestReplayWritesOncePerChange serves the documents of a month, each at its time, and counts the writes. The agent
 // must write a NetworkPolicy once for each document that changes the addresses that it opens, after holds, and at no
 // other time. It must write the ConfigMap of ranges once for each document. The test computes the expected addresses
 // with code of its own.
 func TestReplayWritesOncePerChange(t *testing.T) {
 	files := rangesDocuments(t)
-	services := map[string]*expectedRanges{"s3": {}, "ec2": {}, "amazon": {}, "dynamodb": {}}
+	ranges, services := newPublishedRanges(), map[string]*serviceOpening{"s3": {}, "ec2": {}, "amazon": {}, "dynamodb": {}}
 	clock, s := harness.NewClock(time.Time{}), harness.StartRangesServer(t)
 	publish := func(file string) (token string) {
 		data, err := os.ReadFile(file)
@@ -39,8 +36,9 @@ func TestReplayWritesOncePerChange(t *testing.T) {
 		seconds, err := strconv.ParseInt(token, 10, 64)
 		require.NoError(t, err)
 		published := time.Unix(seconds, 0)
+		require.NoError(t, ranges.publish(data, published))
 		for service, e := range services {
-			e.publish(t, data, strings.ToUpper(service), published)
+			e.now = ranges.open[serviceRegion{strings.ToUpper(service), "us-east-1"}]
 		}
 		answer := harness.ServeDocument(data, published)
 		s.SetAnswer(func(w http.ResponseWriter, r *http.Request) {
@@ -66,7 +64,7 @@ func TestReplayWritesOncePerChange(t *testing.T) {
 	settled := func() {
 		for service, expected := range services {
 			harness.AwaitNetworkPolicy(t, "tenant-"+service, "egress", "what AWS publishes and what is held", func(p *networkingv1.NetworkPolicy) bool {
-				return p != nil && slices.Equal(joinPrefixes(t, prefixesOf(p)), expected.open)
+				return p != nil && slices.Equal(addressesOf(p), expected.now)
 			})
 			expected.countChange()
 		}
@@ -109,15 +107,16 @@ func TestReplayWritesOncePerChange(t *testing.T) {
 	require.Contains(t, harness.AwaitEvent(t, "tenant-amazon", "egress", "RangesChanged").Message, "The ranges changed, CIDRs added: ")
 }
 
-// rangesDocuments returns the files of a month of documents, oldest first, each named by its syncToken. They are AWS's
-// from the folder history in IP_RANGES_DATA, or synthetic ones.
+// rangesDocuments returns the files of a month of documents, oldest first, each named by its syncToken. With E2E_ALL they
+// are AWS's from the folder history in IP_RANGES_DATA, if it is set. Otherwise they are synthetic.
 func rangesDocuments(t *testing.T) []string {
 	files, err := filepath.Glob(filepath.Join(os.Getenv("IP_RANGES_DATA"), "history", "*.json"))
 	require.NoError(t, err)
 	slices.Sort(files)
-	if len(files) > 0 {
+	if len(files) > 0 && harness.RunsAll() {
 		return files
 	}
+	files = nil
 	dir := t.TempDir()
 	for n := range 60 {
 		token := strconv.Itoa(1_700_000_000 + n*int((12*time.Hour).Seconds()))
@@ -163,89 +162,29 @@ func syntheticDocument(t *testing.T, token string, n int) []byte {
 	return data
 }
 
-// expectedRanges is what NetworkPolicies must open for one service in us-east-1.
-type expectedRanges struct {
-	missing map[netip.Prefix]time.Time // since when; zero while AWS's document has it
-	open    []addressRange
-	before  []addressRange
-	changes int
-}
-
-// publish computes what a document opens from now on.
-func (e *expectedRanges) publish(t *testing.T, data []byte, service string, now time.Time) {
-	var d struct {
-		Prefixes []struct {
-			Prefix  netip.Prefix `json:"ip_prefix"`
-			Region  string       `json:"region"`
-			Service string       `json:"service"`
-		} `json:"prefixes"`
-	}
-	require.NoError(t, json.Unmarshal(data, &d))
-	if e.missing == nil {
-		e.missing = make(map[netip.Prefix]time.Time)
-	}
-	published := make(map[netip.Prefix]bool)
-	for _, row := range d.Prefixes {
-		if row.Service == service && row.Region == "us-east-1" {
-			published[row.Prefix] = true
-			e.missing[row.Prefix] = time.Time{}
-		}
-	}
-	var open []netip.Prefix
-	for prefix, since := range e.missing {
-		if !published[prefix] && since.IsZero() {
-			since = now
-			e.missing[prefix] = now
-		}
-		if !published[prefix] && now.Sub(since) >= removalHold {
-			delete(e.missing, prefix)
-			continue
-		}
-		open = append(open, prefix)
-	}
-	e.open = joinPrefixes(t, open)
+// serviceOpening is what NetworkPolicies must open for one service in us-east-1.
+type serviceOpening struct {
+	now, before spans
+	changes     int
 }
 
 // countChange counts a change if the open addresses differ from those of the last call.
-func (e *expectedRanges) countChange() {
-	if e.before != nil && !slices.Equal(e.before, e.open) {
-		e.changes++
+func (o *serviceOpening) countChange() {
+	if o.before != nil && !slices.Equal(o.before, o.now) {
+		o.changes++
 	}
-	e.before = e.open
+	o.before = o.now
 }
 
-// addressRange is a range of IPv4 addresses, with its first and last address.
-type addressRange struct{ first, last uint32 }
-
-// joinPrefixes returns the sorted, disjoint ranges that prefixes cover.
-func joinPrefixes(t *testing.T, prefixes []netip.Prefix) []addressRange {
-	var spans []addressRange
-	for _, prefix := range prefixes {
-		require.True(t, prefix.Addr().Is4())
-		address := prefix.Addr().As4()
-		first := binary.BigEndian.Uint32(address[:])
-		spans = append(spans, addressRange{first, first | ^uint32(0)>>prefix.Bits()})
-	}
-	slices.SortFunc(spans, func(a, b addressRange) int { return int(int64(a.first) - int64(b.first)) })
-	var joined []addressRange
-	for _, s := range spans {
-		if n := len(joined) - 1; n >= 0 && int64(s.first) <= int64(joined[n].last)+1 {
-			joined[n].last = max(joined[n].last, s.last)
-			continue
-		}
-		joined = append(joined, s)
-	}
-	return joined
-}
-
-func prefixesOf(policy *networkingv1.NetworkPolicy) []netip.Prefix {
-	var found []netip.Prefix
+// addressesOf returns the addresses that a NetworkPolicy opens, whatever the port.
+func addressesOf(policy *networkingv1.NetworkPolicy) spans {
+	var found []span
 	for _, rule := range policy.Spec.Egress {
 		for _, peer := range rule.To {
 			if peer.IPBlock != nil {
-				found = append(found, netip.MustParsePrefix(peer.IPBlock.CIDR))
+				found = append(found, spanOf(netip.MustParsePrefix(peer.IPBlock.CIDR)))
 			}
 		}
 	}
-	return found
+	return join(found)
 }
