@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -110,14 +111,10 @@ func (p *Platform) Guardrails(namespace string, table *awsranges.Table) *netpol.
 	if g.documents == nil || g.table != table {
 		g.compile(table, p.options, p.log)
 	}
-	documents := netpol.GoverningDocuments(g.snapshot, g.documents, namespace)
-	key := ""
-	for _, document := range documents {
-		key += document.Name + " "
-	}
+	key := strings.Join(netpol.GoverningNames(g.snapshot, g.documents, namespace), " ")
 	guardrails, isCompiled := g.guardrails[key]
 	if !isCompiled {
-		guardrails = netpol.NewGuardrails(documents, table, p.options.Family)
+		guardrails = netpol.NewGuardrails(netpol.GoverningDocuments(g.snapshot, g.documents, namespace), table, p.options.Family)
 		g.guardrails[key] = guardrails
 	}
 	return guardrails

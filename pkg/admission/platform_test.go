@@ -128,19 +128,32 @@ func TestPlatformReloads(t *testing.T) {
 }
 
 // BenchmarkReviewWithPlatform compares a review by 20 platform documents with a review without any, its floor.
-func BenchmarkReviewWithPlatform(b *testing.B) {
-	table, err := awsranges.ReadFile("../../testdata/ranges/ip-ranges.json")
-	require.NoError(b, err)
-	const document = `{"allowedDestinations": [{"name": "s3", "awsService": "s3", "regions": ["us-east-1"], "ports": [443], "reason": "x"}, {"name": "db", "cidr": "10.1.0.0/24", "ports": [5432], "reason": "x"}]}`
+// twentyDocuments returns 20 platform documents that govern the namespace tenant-a.
+func twentyDocuments(t testing.TB) *Platform {
 	documents, names := make(map[string]string), []string{}
 	for i := range 20 {
 		name := fmt.Sprintf("document-%02d", i)
 		documents[name] = fmt.Sprintf(`{"namespaces": {}, "guardrails": {"denied": [{"name": "a", "cidr": "10.%d.0.0/16"}, {"name": "metadata", "cidr": "169.254.169.254/32"}], "require": ["ports", "reason"]}}`, 100+i)
 		names = append(names, name)
 	}
-	path := filepath.Join(b.TempDir(), "platform.json.gz")
-	platformFile(b, path, documents, map[string][]string{"tenant-a": names})
-	p := NewPlatform(path, options, slog.New(slog.DiscardHandler))
+	path := filepath.Join(t.TempDir(), "platform.json.gz")
+	platformFile(t, path, documents, map[string][]string{"tenant-a": names})
+	return NewPlatform(path, options, slog.New(slog.DiscardHandler))
+}
+
+// TestGuardrailsOfReviewsAreKept asks for the same guardrails again. That costs the key of the kept ones, however many
+// documents there are.
+func TestGuardrailsOfReviewsAreKept(t *testing.T) {
+	p := twentyDocuments(t)
+	require.NotNil(t, p.Guardrails("tenant-a", nil))
+	require.EqualValues(t, 1, testing.AllocsPerRun(100, func() { p.Guardrails("tenant-a", nil) }))
+}
+
+func BenchmarkReviewWithPlatform(b *testing.B) {
+	table, err := awsranges.ReadFile("../../testdata/ranges/ip-ranges.json")
+	require.NoError(b, err)
+	const document = `{"allowedDestinations": [{"name": "s3", "awsService": "s3", "regions": ["us-east-1"], "ports": [443], "reason": "x"}, {"name": "db", "cidr": "10.1.0.0/24", "ports": [5432], "reason": "x"}]}`
+	p := twentyDocuments(b)
 	body := review(b, request("CREATE", runtime.RawExtension{}, object(b, document)))
 	for _, test := range []struct {
 		name  string

@@ -100,6 +100,9 @@ func (c *collector) addDomain(d policy.Destination) {
 
 // cutDomains sets c.domains to the part of the opened domains that the guardrails permit.
 func (c *Compiled) cutDomains(collected *collector, guardrails *Guardrails) {
+	if len(collected.domains) == 0 {
+		return // without an allocation
+	}
 	for _, domain := range slices.Sorted(maps.Keys(collected.domains)) {
 		permitted, isCut := guardrails.cutDomain(openedDomain{domain, collected.domains[domain]})
 		c.isCut = c.isCut || isCut
@@ -197,7 +200,7 @@ func (g domainGuardrails) closed(opened openedDomain) closedPart {
 
 // cutDomain returns the ports of opened that g permits. isCut is false if these are all.
 func (g *Guardrails) cutDomain(opened openedDomain) (permitted prefixes.Set, isCut bool) {
-	return g.cutPorts(opened.ports, func(d *documentGuardrails) closedPart { return d.domains.closed(opened) })
+	return g.cutPorts(opened.ports, func(d *documentGuardrails) closedPart { return d.domains().closed(opened) })
 }
 
 // cutDomainsOf returns the value of DomainsAnnotation that g permits of the annotations of an agent's NetworkPolicy.
@@ -233,7 +236,7 @@ func (d *documentGuardrails) closedDomains(p *policy.Policy) []Violation {
 		if destination.Domain == "" {
 			return "", closedPart{}
 		}
-		return destination.Domain, d.domains.closed(openedDomain{destination.Domain, portsOnPod(portRanges(destination.Ports))})
+		return destination.Domain, d.domains().closed(openedDomain{destination.Domain, portsOnPod(portRanges(destination.Ports))})
 	}, func(denied prefixes.Set) prefixes.Set { return denied })
 }
 

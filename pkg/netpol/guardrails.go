@@ -37,9 +37,10 @@ type documentGuardrails struct {
 	denied     prefixes.Set  // everything that the document denies
 	within     *prefixes.Set // everything that the document permits; nil if it permits everything
 	// entry returns the addresses and ports of an entry of Guardrails.Denied.
-	entry   func(i int) prefixes.Set
-	pods    podGuardrails
-	domains domainGuardrails
+	entry func(i int) prefixes.Set
+	// Few policies open pods or domains, so both are computed for the first that does.
+	pods    func() podGuardrails
+	domains func() domainGuardrails
 }
 
 // NewGuardrails returns the guardrails of documents, which are sorted by name. It returns nil if no document has
@@ -66,8 +67,8 @@ func NewGuardrails(documents []PlatformDocument, table *awsranges.Table, family 
 			within := setOf(rails.Within, table, family)
 			d.within = &within
 		}
-		d.pods = newPodGuardrails(d, family)
-		d.domains = newDomainGuardrails(d, family)
+		d.pods = sync.OnceValue(func() podGuardrails { return newPodGuardrails(d, family) })
+		d.domains = sync.OnceValue(func() domainGuardrails { return newDomainGuardrails(d, family) })
 		entries := make([]func() prefixes.Set, len(rails.Denied))
 		for i := range entries {
 			entries[i] = sync.OnceValue(func() prefixes.Set {

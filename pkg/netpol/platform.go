@@ -64,20 +64,26 @@ func SnapshotDocuments(snapshot platform.Snapshot, in Inputs) (documents map[str
 	return documents, ignored
 }
 
-// GoverningDocuments returns the documents of a snapshot that govern a namespace, sorted by name. Documents for every
+// GoverningNames returns the names of the documents of a snapshot that govern a namespace, sorted. Documents for every
 // namespace govern one that the agent did not know when it made the snapshot. documents is the result of
 // SnapshotDocuments.
-func GoverningDocuments(snapshot platform.Snapshot, documents map[string]PlatformDocument, namespace string) []PlatformDocument {
+func GoverningNames(snapshot platform.Snapshot, documents map[string]PlatformDocument, namespace string) []string {
 	names, isKnown := snapshot.Namespaces[namespace]
-	if !isKnown {
-		for _, name := range slices.Sorted(maps.Keys(documents)) {
-			if documents[name].GovernsAll() {
-				names = append(names, name)
-			}
+	if isKnown {
+		return names
+	}
+	for _, name := range slices.Sorted(maps.Keys(documents)) {
+		if documents[name].GovernsAll() {
+			names = append(names, name)
 		}
 	}
+	return names
+}
+
+// GoverningDocuments returns the documents of GoverningNames, without those that SnapshotDocuments ignored.
+func GoverningDocuments(snapshot platform.Snapshot, documents map[string]PlatformDocument, namespace string) []PlatformDocument {
 	var governing []PlatformDocument
-	for _, name := range names {
+	for _, name := range GoverningNames(snapshot, documents, namespace) {
 		if document, ok := documents[name]; ok {
 			governing = append(governing, document)
 		}

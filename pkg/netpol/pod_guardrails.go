@@ -101,7 +101,7 @@ func (o openedPods) includes(pods policy.Pods) bool {
 
 // cutPods returns the ports of opened that g permits. isCut is false if these are all.
 func (g *Guardrails) cutPods(opened openedPods) (permitted prefixes.Set, isCut bool) {
-	return g.cutPorts(opened.ports, func(d *documentGuardrails) closedPart { return d.pods.closed(opened) })
+	return g.cutPorts(opened.ports, func(d *documentGuardrails) closedPart { return d.pods().closed(opened) })
 }
 
 // cutPorts returns the ports of a peer without addresses, on somePod, that g permits. closed returns the ports that one
@@ -153,7 +153,7 @@ func (d *documentGuardrails) closedPods(p *policy.Policy) []Violation {
 		if destination.Pods == nil {
 			return "", closedPart{}
 		}
-		return FormatPods(*destination.Pods), d.pods.closed(openedPods{*destination.Pods, portsOnPod(portRanges(destination.Ports))})
+		return FormatPods(*destination.Pods), d.pods().closed(openedPods{*destination.Pods, portsOnPod(portRanges(destination.Ports))})
 	}, func(denied prefixes.Set) prefixes.Set { return denied.Subtract(neverEndpoints) })
 }
 
