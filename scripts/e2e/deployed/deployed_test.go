@@ -41,6 +41,7 @@ func TestDeployed(t *testing.T) {
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Log(shell("make --no-print-directory status; make --no-print-directory logs TAIL=30; kubectl get events -n " + ours))
+			t.Log("without a verdict: ", strings.Join(withoutVerdict, "\n")) // again, where a log that is cut still has it
 		}
 		shell("make undeploy PURGE=1; kubectl delete namespace tenant-a load --ignore-not-found")
 	})

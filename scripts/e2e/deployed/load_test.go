@@ -20,6 +20,9 @@ const (
 	clients = 8  // number of clients that ask for reviews
 )
 
+// withoutVerdict are the first failures of underLoad.
+var withoutVerdict []string
+
 // underLoad replaces the programs and the certificate while the API server asks for reviews all the time. Each review
 // must get its verdict, and the agent must write no NetworkPolicy.
 func underLoad(t *testing.T, client *kubernetes.Clientset) {
@@ -53,6 +56,8 @@ func underLoad(t *testing.T, client *kubernetes.Clientset) {
 			time.Sleep(step.late)
 			reviews, failures := stop()
 			t.Logf("%d reviews, %d of them without a verdict", reviews, len(failures))
+			failures = failures[:min(len(failures), 10)]
+			withoutVerdict = append(withoutVerdict, failures...)
 			require.Greater(t, reviews, 100, "there was load")
 			require.Empty(t, failures)
 			require.Equal(t, before, policies(t, client), "no NetworkPolicy was written")
