@@ -122,27 +122,26 @@ func printEntry(out cli.Output, e audit.Entry) {
 	}
 }
 
-// written says in words what the agent wrote and why.
+// reasons say in words why the agent updated a NetworkPolicy.
+var reasons = map[netpol.Cause]string{
+	netpol.CausePolicy:     "the policy changed",
+	netpol.CauseOptions:    "the agent's options changed",
+	netpol.CauseGuardrails: "a platform document changed",
+	netpol.CauseExpiry:     "a destination expired",
+	netpol.CauseMetadata:   "its labels, annotations or owners differed",
+}
+
+// written says in words what the agent wrote and why. A later version may have causes that are unknown here.
 func written(e audit.Entry) string {
-	switch netpol.Cause(e.Cause) {
+	switch cause := netpol.Cause(e.Cause); cause {
 	case netpol.CauseMissing:
 		return "NetworkPolicy created"
 	case netpol.CauseEdited:
 		return "NetworkPolicy restored after an edit by " + cmp.Or(e.EditedBy, "somebody")
-	case netpol.CausePolicy:
-		return "NetworkPolicy updated: the policy changed"
-	case netpol.CauseOptions:
-		return "NetworkPolicy updated: the agent's options changed"
 	case netpol.CauseRanges:
 		return "NetworkPolicy updated: the ranges changed; AWS's syncToken is " + cmp.Or(e.Ranges, "unknown")
-	case netpol.CauseGuardrails:
-		return "NetworkPolicy updated: a platform document changed"
-	case netpol.CauseExpiry:
-		return "NetworkPolicy updated: a destination expired"
-	case netpol.CauseMetadata:
-		return "NetworkPolicy updated: its labels, annotations or owners differed"
-	default: // of a later version
-		return "NetworkPolicy updated: " + e.Cause
+	default:
+		return "NetworkPolicy updated: " + cmp.Or(reasons[cause], e.Cause)
 	}
 }
 
