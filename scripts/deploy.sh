@@ -70,6 +70,8 @@ deploy_agent() {
   step "Applying egress-agent" apply app.kubernetes.io/name=egress-agent
   step "Waiting until egress-agent runs" rolled_out egress-agent
   if renders '  name: egress-mirror'; then
+    exists secret egress-mirror-hub -n $NAMESPACE ||
+      fail "egress-mirror needs the Secret egress-mirror-hub with a kubeconfig of the hub: deploy/components/mirror/kustomization.yaml shows how to make it. Then run this again"
     step "Applying egress-mirror" apply app.kubernetes.io/name=egress-mirror
     step "Waiting until egress-mirror has read the hub" rolled_out egress-mirror
   fi

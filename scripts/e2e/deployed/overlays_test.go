@@ -56,6 +56,9 @@ func mirrored(t *testing.T, client *kubernetes.Clientset) {
 	t.Cleanup(func() { require.NoError(t, hub.Stop()) })
 	t.Setenv("HUB", hub.Kubeconfig)
 	t.Setenv("FILES", t.TempDir())
+	output, err := shell("make deploy OVERLAYS='restricted-internet mirror'")
+	require.Error(t, err)
+	require.Contains(t, output, "egress-mirror needs the Secret egress-mirror-hub with a kubeconfig of the hub")
 	do(t, `hub() { kubectl --kubeconfig "$HUB" "$@"; }
 		hub apply -f deploy/components/mirror/hub-rbac.yaml
 		hub create token egress-mirror -n egress-mirror --duration=1h >"$FILES/token"
@@ -72,7 +75,7 @@ func mirrored(t *testing.T, client *kubernetes.Clientset) {
 	do(t, "kubectl wait networkpolicy/egress -n fleet --for=create --timeout=60s")
 	require.NotContains(t, do(t, "kubectl logs -n egress-system deployment/egress-mirror"), `"level":"ERROR"`)
 
-	output := do(t, "make deploy OVERLAYS=restricted-internet")
+	output = do(t, "make deploy OVERLAYS=restricted-internet")
 	require.Contains(t, output, "The copied policies stay in force")
 	require.Empty(t, do(t, "kubectl get deployments,services,networkpolicies,serviceaccounts,configmaps,clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings -A -l app.kubernetes.io/name=egress-mirror -o name"))
 	do(t, "kubectl get networkpolicy egress -n fleet")
