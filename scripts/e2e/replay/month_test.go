@@ -57,6 +57,7 @@ func TestReplayWritesOncePerChange(t *testing.T) {
 	first := publish(files[0])
 	for service := range services {
 		harness.CreateNamespace(t, "tenant-"+service)
+		t.Cleanup(func() { harness.Kubectl(t, "", "delete", "configmap,networkpolicy", "-n", "tenant-"+service, "--all") })
 		policy := fmt.Sprintf(`{"allowedDestinations": [{"name": "aws", "awsService": %q, "regions": ["us-east-1"], "ports": [443]}]}`, service)
 		harness.Kubectl(t, harness.PolicyManifest("tenant-"+service, "egress", policy), "apply", "-f", "-")
 	}
