@@ -63,11 +63,13 @@ var plane struct {
 // Main runs the tests of a package, stops its control plane if a test started one, and exits.
 func Main(m *testing.M) { Exit(Run(m)) }
 
-// Run runs the tests of a package and stops its control plane. It returns the tests' exit status.
+// Run runs the tests of a package, waits for their webhooks and stops its control plane. It returns the tests' exit
+// status.
 func Run(m *testing.M) (status int, err error) {
 	status = m.Run()
+	err = awaitDrained()
 	if plane.cluster != nil {
-		err = plane.cluster.Stop()
+		err = errors.Join(err, plane.cluster.Stop())
 	}
 	if plane.dir != "" {
 		err = errors.Join(err, os.RemoveAll(plane.dir))

@@ -5,11 +5,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"os/exec"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -64,8 +67,8 @@ func StartWebhook(t testing.TB, args ...string) *Webhook {
 	return w
 }
 
-// Start runs the program at w.Address. A test may call it again after Stop. When the test ends, the program is killed,
-// because a clean stop waits ten seconds.
+// Start runs the program at w.Address. A test may call it again after Stop. When the test ends, the program gets SIGTERM.
+// It then drains for ten seconds, so Run waits for it.
 func (w *Webhook) Start(t testing.TB, args ...string) {
 	t.Helper()
 	w.Process = StartProcess(t, "egress-webhook", append([]string{"--addr", w.Address, "--ip-family", "ipv4", "--ranges-file", RangesFile,
@@ -73,10 +76,29 @@ func (w *Webhook) Start(t testing.TB, args ...string) {
 	started := w.Process
 	t.Cleanup(func() {
 		if !started.Ended {
-			started.Kill(t)
-			require.NotContains(t, started.Log(t), "DATA RACE")
+			started.Ended = true
+			require.NoError(t, started.Command.Process.Signal(syscall.SIGTERM))
+			draining.mu.Lock()
+			defer draining.mu.Unlock()
+			draining.webhooks = append(draining.webhooks, started)
 		}
 	})
+}
+
+// draining has the webhooks of tests that have ended.
+var draining struct {
+	mu       sync.Mutex
+	webhooks []*Process
+}
+
+// awaitDrained waits until they end. A clean stop has exit status 0.
+func awaitDrained() (err error) {
+	for _, p := range draining.webhooks {
+		if failed := p.Command.Wait(); failed != nil {
+			err = errors.Join(err, fmt.Errorf("stop egress-webhook: %w", failed))
+		}
+	}
+	return err
 }
 
 // StartRegisteredWebhook runs egress-webhook and applies the configuration in deploy/. In the configuration it replaces
