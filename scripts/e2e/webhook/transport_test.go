@@ -191,6 +191,8 @@ func holdIdleConnections(t *testing.T, w *harness.Webhook, client *http.Client, 
 func TestWebhookStopAnswersReviewInFlight(t *testing.T) {
 	w := harness.StartWebhook(t)
 	body := review(t, "u-1", harness.TenantA)
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: w.ClientTLS(t)}}
+	require.Equal(t, http.StatusOK, w.Post(t, client, body))
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
@@ -204,7 +206,7 @@ func TestWebhookStopAnswersReviewInFlight(t *testing.T) {
 		defer response.Body.Close()
 		return response.StatusCode == http.StatusServiceUnavailable
 	})
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: w.ClientTLS(t)}}
+	require.Equal(t, http.StatusOK, w.Post(t, client, body), "the webhook serves the connection from before")
 	require.Equal(t, http.StatusOK, w.Post(t, client, body), "the webhook serves new connections until nodes know that it stops")
 	client.CloseIdleConnections()
 	time.Sleep(7 * time.Second) // it drains for ten, and gives up a body after five
