@@ -21,8 +21,12 @@ optional=(
   "ciliumnetworkpolicies.cilium.io --domains=cilium egress-agent-domains"
 )
 managed=app.kubernetes.io/managed-by=egress-agent
-# written KIND: prints how many objects of this kind the agent has written. The cluster may not have the kind.
-written() { ! exists crd "$1" || kubectl get "$1" -A -l $managed -o name | wc -l; }
+# delete_written KIND: deletes the objects of this kind that the agent has written. The cluster may not have the kind.
+delete_written() {
+  exists crd "$1" || return 0
+  local count; count=$(kubectl get "$1" -A -l $managed -o name | wc -l)
+  [ "$count" = 0 ] || step "Deleting the $count $1 that the agent has written" kubectl delete "$1" -A -l $managed
+}
 
 # image PROGRAM IMAGE: prints an item of a kustomization's images. If IMAGE is empty, it uses the image that runs
 # already, or prints nothing if none runs.
@@ -91,15 +95,14 @@ install_openreports() {
 # remove_unused deletes what overlays of earlier deployments have left. Without that, a name would stay open after its
 # overlay is gone. The rights go first, because an old Pod may still finish a write.
 remove_unused() {
-  local line kind flag role count
+  local line kind flag role
   for line in "${optional[@]}"; do
     read -r kind flag role <<<"$line"
     if renders " *- $flag"; then continue; fi
     if ! renders "  name: $role" && exists clusterrole "$role"; then
       step "Deleting the agent's right to write $kind, because it runs without $flag" kubectl delete clusterrolebinding,clusterrole "$role"
     fi
-    count=$(written "$kind")
-    [ "${count:-0}" = 0 ] || step "Deleting the $count $kind that the agent has written" kubectl delete "$kind" -A -l $managed
+    delete_written "$kind"
   done
   if ! renders '  name: egress-mirror' && exists deployment egress-mirror -n $NAMESPACE; then
     step "Deleting egress-mirror" remove_mirror
@@ -165,9 +168,7 @@ remove() {
   for line in "${optional[@]}"; do
     kind=${line%% *}
     # A report that nothing updates is wrong soon. The other kinds belong to the NetworkPolicies.
-    if [ "${PURGE:-}" != 1 ] && [ "$kind" != reports.openreports.io ]; then continue; fi
-    count=$(written "$kind")
-    [ "${count:-0}" = 0 ] || step "Deleting the $count $kind that the agent has written" kubectl delete "$kind" -A -l $managed
+    if [ "${PURGE:-}" = 1 ] || [ "$kind" = reports.openreports.io ]; then delete_written "$kind"; fi
   done
   count=$(kubectl get networkpolicies -A -l $managed -o name | wc -l)
   if [ "${PURGE:-}" = 1 ]; then
