@@ -185,11 +185,11 @@ e2e-packages:
 	cd scripts/e2e && $(E2E) -p 3 ./agent ./deploy ./hostile ./shell ./webhook $$(go list ./... | grep -vE '$(E2E_APART)')
 
 .PHONY: test-all
-test-all: test-hostile $(BIN)/race ## The agent, with the race detector, through every fault, without each of its rights, and to every alert; both programs under attack; each fuzz target for five seconds (half an hour)
+test-all: test-hostile $(BIN)/race ## The agent, with the race detector, through every fault, without each of its rights, and to every alert; both programs under attack; each fuzz target for ten seconds (half an hour)
 	$(LONG) ./shell ./deploy ./faults/process ./faults/cluster ./language ./replay ./platform ./faults/network ./mirror ./webhook ./faults/feed
 	IP_RANGES_DATA= go test -vet=off $(RACE) $$(go list ./... | grep -E '$(PURE)')
 	@$(MAKE) --no-print-directory test-walk
-	@FUZZTIME=5s scripts/fuzz.sh
+	@FUZZTIME=10s scripts/fuzz.sh
 
 # It runs in the package's folder, because only there go test prints the seconds of each command without -v.
 .PHONY: test-walk
